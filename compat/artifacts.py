@@ -1,0 +1,223 @@
+"""The cache of derived files: exports, quantised graphs, reference outputs.
+
+An artifact is a folder named by the hash of everything that determines it: the job, its
+arguments, the bytes of the weights and the code, the versions of the packages that make it. It
+is built in a process of its own, so that exporting a graph neither slows nor fattens the process
+that is being measured, and moved into place in one step, so that parallel workers and
+interruptions leave either a whole artifact or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compat.environment import child_environment, stop_with_parent
+
+ENVIRONMENT = "COMPAT_CACHE"
+_BUILDING = "COMPAT_BUILDING"
+
+
+class ArtifactError(Exception):
+    """A derived file could not be built; the message ends with what the builder said."""
+
+
+def cache_folder() -> Path:
+    """Return the cache's folder: ``$COMPAT_CACHE``, else the user's cache folder."""
+    import platformdirs
+
+    named = os.environ.get(ENVIRONMENT)
+    return Path(named) if named else Path(platformdirs.user_cache_dir("compat"))
+
+
+def digest(value: Any) -> str:
+    """Return 16 hex digits that identify a JSON value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """Return 16 hex digits that identify a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def module_digest(*modules: str) -> str:
+    """Return 16 hex digits that identify the source of modules."""
+    hashed = hashlib.sha256()
+    for name in modules:
+        module = sys.modules.get(name) or importlib.import_module(name)
+        hashed.update(Path(str(module.__file__)).read_bytes())
+    return hashed.hexdigest()[:16]
+
+
+def fetch(
+    job: str,
+    arguments: Mapping[str, Any],
+    fingerprint: Sequence[str],
+    threads: int = 0,
+) -> Path:
+    """Return the folder of an artifact, building it first if it is not there.
+
+    Args:
+        job: ``module:function``, called as ``function(folder, **arguments)`` in a builder process.
+        arguments: JSON values, part of the identity.
+        fingerprint: whatever else determines the bytes: versions, hashes of weights and code.
+        threads: number of threads for the builder; 0 leaves it to the libraries.
+
+    Raises:
+        ArtifactError: the builder failed, or the cache cannot be written.
+    """
+    import filelock
+
+    identity = {"job": job, "arguments": dict(arguments), "fingerprint": list(fingerprint)}
+    name = f"{job.rsplit(':', 1)[1]}-{digest(identity)}"
+    folder = cache_folder() / name
+    if _complete(folder):
+        return folder
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(str(folder) + ".lock")
+        with lock:
+            if not _complete(folder):
+                _build(job, arguments, identity, folder, threads)
+    except OSError as error:
+        raise ArtifactError(
+            f"cannot write the cache {cache_folder()}: {error.strerror or error}. "
+            f"Free some space (`compat cache clear`) or name another folder in ${ENVIRONMENT}."
+        ) from error
+    return folder
+
+
+def _complete(folder: Path) -> bool:
+    return (folder / "artifact.json").is_file()
+
+
+def _build(
+    job: str,
+    arguments: Mapping[str, Any],
+    identity: Mapping[str, Any],
+    folder: Path,
+    threads: int,
+) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    building = Path(tempfile.mkdtemp(prefix=folder.name + ".", suffix=".part", dir=folder.parent))
+    started = time.time()
+    try:
+        if os.environ.get(_BUILDING):
+            run_job(job, building, arguments)
+        else:
+            _build_in_process(job, arguments, building, threads)
+        facts = {**identity, "seconds": round(time.time() - started, 3), "built": started}
+        (building / "artifact.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _build_in_process(
+    job: str,
+    arguments: Mapping[str, Any],
+    building: Path,
+    threads: int,
+) -> None:
+    request = {"job": job, "folder": str(building), "arguments": dict(arguments)}
+    environment = {**child_environment(threads), _BUILDING: "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "compat.artifacts"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment,
+    )
+    # The pipe stays open while the builder works: its end tells the builder to stop.
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(json.dumps(request).encode() + b"\n")
+    process.stdin.flush()
+    output = process.stdout.read().decode(errors="replace")
+    process.stdin.close()
+    if process.wait() != 0:
+        raise ArtifactError(f"{job} failed:\n{output[-4000:].strip()}")
+
+
+def run_job(job: str, folder: Path, arguments: Mapping[str, Any]) -> None:
+    """Call a job's function in this process."""
+    module, function = job.split(":")
+    loaded = sys.modules.get(module) or importlib.import_module(module)
+    getattr(loaded, function)(folder, **arguments)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One artifact in the cache."""
+
+    folder: Path
+    job: str
+    arguments: Mapping[str, Any]
+    bytes: int
+    used: float
+
+
+def entries() -> Iterator[Entry]:
+    """Yield every artifact in the cache, unfinished ones left out."""
+    root = cache_folder()
+    for folder in sorted(root.iterdir()) if root.is_dir() else ():
+        try:
+            facts = json.loads((folder / "artifact.json").read_text(encoding="utf-8"))
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        except (OSError, ValueError):
+            continue
+        used = folder.stat().st_mtime
+        yield Entry(folder, facts.get("job", "?"), facts.get("arguments", {}), size, used)
+
+
+def clear(match: str = "") -> int:
+    """Delete the artifacts whose job or arguments contain ``match``; return the bytes freed."""
+    freed = 0
+    for entry in list(entries()):
+        if match in entry.job or match in json.dumps(entry.arguments):
+            shutil.rmtree(entry.folder, ignore_errors=True)
+            freed += entry.bytes
+    root = cache_folder()
+    if not match and root.is_dir():
+        for path in root.iterdir():
+            if path.suffix == ".part":
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.suffix == ".lock":
+                path.unlink(missing_ok=True)
+    return freed
+
+
+def _main() -> int:
+    """Build one artifact as told on standard input; end when that pipe is closed."""
+    request = json.loads(sys.stdin.readline())
+    stop_with_parent()
+    from compat import catalog
+
+    catalog.load()
+    run_job(request["job"], Path(request["folder"]), request["arguments"])
+    sys.stdout.flush()
+    # Not a plain return: the thread above still waits on standard input, and joining it would hang.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    try:
+        _main()
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)

@@ -1,0 +1,152 @@
+"""The vocabulary of the suite: what a case is and how it is named.
+
+A *case* is ``variant@weights / target / recipe``, for instance
+``whisper-tiny@seeded/openvino-cpu/int8-weights``. Everything here is plain immutable data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+HARDWARE: tuple[str, ...] = (
+    "cpu",
+    "cuda",
+    "rocm",
+    "mps",
+    "coreml",
+    "openvino",
+    "qualcomm",
+    "webnn",
+    "webgpu",
+)
+PRECISIONS: tuple[str, ...] = ("fp32", "tf32", "fp16", "bf16", "int8", "int4", "nf4")
+WEIGHTS: tuple[str, ...] = ("pretrained", "trained", "seeded")
+
+Evidence = Literal["device", "emulator", "conversion"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """An exact numeric scheme, such as ``int8-dynamic`` or ``fp16+fp32-decoder``.
+
+    A name is a default scheme, optionally followed by ``+scheme-component`` for every component
+    (graph) that differs from it.
+    """
+
+    name: str
+
+    @property
+    def scheme(self) -> str:
+        """The scheme of every component that has none of its own."""
+        return self.name.split("+", 1)[0]
+
+    @property
+    def precision(self) -> str:
+        """The precision class, which is also the pytest marker: ``int8`` for ``int8-dynamic``."""
+        return precision_of(self.scheme)
+
+    def for_graph(self, graph: str) -> str:
+        """Return the scheme that the graph called ``graph`` is to execute."""
+        for part in self.name.split("+")[1:]:
+            if part.endswith(f"-{graph}"):
+                return part.removesuffix(f"-{graph}")
+        return self.scheme
+
+
+def precision_of(scheme: str) -> str:
+    """Return the precision class of a scheme; raise ``ValueError`` for an unknown one."""
+    precision = scheme.split("-", 1)[0]
+    if precision not in (*PRECISIONS, "fp64"):
+        raise ValueError(f"unknown precision {precision!r} in {scheme!r}: use one of {PRECISIONS}")
+    return precision
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One way to execute on one kind of hardware: hardware + runtime + device."""
+
+    name: str
+    hardware: str
+    runtime: str
+    device: str
+    recipes: tuple[str, ...]
+    evidence: Evidence = "device"
+    on_host_cpu: bool = False
+    """True where the device is the processor that also runs the host-side driver."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One published (or trained) size of a family."""
+
+    name: str
+    weights: tuple[str, ...]
+    """Kinds of weights that it can run with, preferred first."""
+    published: bool = True
+    """Whether this is a size that somebody published, rather than a small stand-in."""
+    core: bool = False
+    """Whether the core profile runs it; the others run when named or under ``--full``."""
+    parameters: float = 0.0
+    """Number of parameters in millions."""
+    checkpoint: str = ""
+    """Hub id of the published checkpoint, or folder below ``fixtures/`` of a trained one."""
+    recipes: tuple[str, ...] = ()
+    """Recipes of the core profile, where they are fewer than the target's; empty: all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A family of models that share graphs, driver and scorer."""
+
+    name: str
+    task: str
+    row: str
+    """The row of the matrix that it belongs to."""
+    headline: str
+    """The variant whose published size decides support, speed, memory and numerics."""
+    variants: tuple[Variant, ...]
+    stand_in: str = ""
+    """The small trained variant that shows the task metric where no published weights are."""
+    timed: bool = True
+    """Whether the task has a time meaning (a real-time factor)."""
+    module: str = field(default="", compare=False)
+    """Import path of the module that implements the family."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One cell of work: a variant with its weights on a target by a recipe."""
+
+    family: Family
+    variant: Variant
+    weights: str
+    target: Target
+    recipe: Recipe
+
+    @property
+    def id(self) -> str:
+        return f"{self.variant.name}@{self.weights}/{self.target.name}/{self.recipe.name}"
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """Names by which ``pytest -m`` selects this case."""
+        return tuple(
+            dict.fromkeys(
+                (
+                    mark_name(self.target.hardware),
+                    mark_name(self.target.runtime),
+                    mark_name(self.recipe.precision),
+                    mark_name(self.family.name),
+                    mark_name(self.family.task),
+                    self.weights,
+                    self.target.evidence,
+                )
+            )
+        )
+
+
+def mark_name(word: str) -> str:
+    """Turn a name into one that a ``-m`` expression accepts (``ort-web`` becomes ``ort_web``)."""
+    return word.replace("-", "_").replace(" ", "_")

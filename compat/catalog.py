@@ -1,0 +1,130 @@
+"""The catalog: which families and runtimes there are, and the cases that follow.
+
+A family is a module with ``FAMILY`` and ``load``; a runtime is a module with ``RUNTIME``. Those of
+this project are listed below, one line each. Others come from a file named with ``--catalog``
+(``$COMPAT_CATALOG``), or from a package that declares an entry point in the group ``compat``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from compat.case import HARDWARE, Case, Family, Recipe, Target
+from compat.runtimes.base import Runtime
+
+FAMILIES = ("compat.models.whisper",)
+RUNTIMES = (
+    "compat.runtimes.pytorch",
+    "compat.runtimes.ort",
+    "compat.runtimes.openvino",
+)
+ENVIRONMENT = "COMPAT_CATALOG"
+ENTRY_POINTS = "compat"
+
+
+class CatalogError(Exception):
+    """A catalog file cannot be used; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Families and runtimes, and the modules that implement the former."""
+
+    families: tuple[Family, ...]
+    runtimes: tuple[Runtime, ...]
+
+    def family_module(self, name: str) -> ModuleType:
+        """Return the module that implements a family."""
+        family = next(family for family in self.families if family.name == name)
+        return sys.modules[family.module]
+
+    def runtime(self, name: str) -> Runtime:
+        """Return a runtime by name."""
+        return next(runtime for runtime in self.runtimes if runtime.name == name)
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """Every target, in the order of the matrix's columns."""
+        targets = [target for runtime in self.runtimes for target in runtime.targets]
+        return tuple(sorted(targets, key=lambda target: HARDWARE.index(target.hardware)))
+
+    def cases(self) -> Iterator[Case]:
+        """Yield every case in a fixed order: family, variant, weights, target, recipe."""
+        for family in self.families:
+            for variant in family.variants:
+                for weights in variant.weights:
+                    for target in self.targets:
+                        for recipe in target.recipes:
+                            yield Case(family, variant, weights, target, Recipe(recipe))
+
+
+def use(files: list[str]) -> None:
+    """Make catalog files known to this process and to every process it starts."""
+    paths = [str(Path(file).resolve()) for file in files]
+    if paths:
+        os.environ[ENVIRONMENT] = os.pathsep.join(paths)
+        load.cache_clear()
+
+
+@cache
+def load() -> Catalog:
+    """Load the project's catalog and what was added to it.
+
+    Raises:
+        CatalogError: a file is missing, does not import, or declares nothing.
+    """
+    modules = [importlib.import_module(name) for name in (*FAMILIES, *RUNTIMES)]
+    modules += [point.load() for point in metadata.entry_points(group=ENTRY_POINTS)]
+    named = os.environ.get(ENVIRONMENT, "")
+    modules += [_load_file(Path(name)) for name in named.split(os.pathsep) if name]
+    families: dict[str, Family] = {}
+    runtimes: dict[str, Runtime] = {}
+    for module in modules:
+        for family in _declared(module, "FAMILY", "FAMILIES"):
+            families[family.name] = replace(family, module=module.__name__)
+        for runtime in _declared(module, "RUNTIME", "RUNTIMES"):
+            runtimes[runtime.name] = runtime
+    return Catalog(tuple(families.values()), tuple(runtimes.values()))
+
+
+def _declared(module: ModuleType, one: str, many: str) -> list[Any]:
+    single = getattr(module, one, None)
+    return [*([single] if single is not None else []), *getattr(module, many, ())]
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise CatalogError(f"no catalog file {path}: check the path given to --catalog.")
+    # A name that depends on the path alone, so that every process knows the module by it.
+    name = f"compat_catalog_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise CatalogError(f"catalog file {path} is no Python file: name one that ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise CatalogError(
+            f"catalog file {path} does not import: {type(error).__name__}: {error}"
+        ) from error
+    if not (_declared(module, "FAMILY", "FAMILIES") or _declared(module, "RUNTIME", "RUNTIMES")):
+        raise CatalogError(
+            f"catalog file {path} declares nothing: it needs FAMILY and load(), or RUNTIME. "
+            "See docs/extending.md."
+        )
+    return module

@@ -1,0 +1,95 @@
+"""Graphs: what a model asks a runtime to execute.
+
+A :class:`Graph` is a float32 ``torch.nn.Module`` without complex tensors, with named inputs,
+outputs and state. Shapes may name symbols (``"batch"``); a *point* gives them values, and a
+runtime compiles one static program per point, when the point is first used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+Point = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Shape and NumPy dtype name of an input; a string in the shape is a symbol of the point."""
+
+    shape: tuple[int | str, ...]
+    dtype: str = "float32"
+
+    def at(self, point: Point) -> tuple[int, ...]:
+        """Return the concrete shape at a point."""
+        return tuple(point[size] if isinstance(size, str) else size for size in self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class State(Tensor):
+    """A tensor that the graph reads and updates from call to call and that lives on the device.
+
+    ``update`` is ``"replace"`` (the graph returns the whole new value) or ``"write"`` (it returns
+    a slice of length one along ``axis``, to be written at the index given by the graph's input
+    ``position``). The latter spares copying a key/value cache at every step.
+    """
+
+    initial: float = 0.0
+    update: Literal["replace", "write"] = "replace"
+    axis: int = 0
+
+
+POSITION = "position"
+"""Name of the int32 input of shape (1,) that says where ``write`` states are written."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One program of a model.
+
+    The module's ``forward`` takes the inputs and then the states, positionally and in order, and
+    returns a tuple of the outputs and then the new values (or slices) of the states, in order.
+    """
+
+    name: str
+    inputs: Mapping[str, Tensor]
+    outputs: tuple[str, ...]
+    points: Mapping[str, Point]
+    module: Callable[[], torch.nn.Module] = field(compare=False)
+    state: Mapping[str, State] = field(default_factory=dict)
+
+    def examples(self, point: str) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Return shape and dtype of every input and state at a point, in ``forward``'s order."""
+        return {
+            name: (tensor.at(self.points[point]), tensor.dtype)
+            for name, tensor in (*self.inputs.items(), *self.state.items())
+        }
+
+
+class Stopwatch:
+    """Accumulates seconds per named stage of a task: ``with stopwatch("features"): …``."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, float] = {}
+        self._started = 0.0
+        self._stage = ""
+
+    def __call__(self, stage: str) -> Stopwatch:
+        self._stage = stage
+        return self
+
+    def __enter__(self) -> Stopwatch:
+        from time import perf_counter
+
+        self._started = perf_counter()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        from time import perf_counter
+
+        elapsed = perf_counter() - self._started
+        self.stages[self._stage] = self.stages.get(self._stage, 0.0) + elapsed

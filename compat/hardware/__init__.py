@@ -1,0 +1,1 @@
+"""What this machine is: facts for the provenance of every result, and limits for the workers."""

@@ -1,0 +1,243 @@
+"""Timing: what a handful of clock readings can honestly say.
+
+Times are seconds of wall clock around a whole, synchronised task. A real-time factor (RTF) is
+processing time divided by audio duration, lower is better; RTFx is its inverse.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, NamedTuple
+
+CONFIDENCE = 0.95
+PERCENTILE_CONFIDENCE = 0.99
+PERCENTILES = (90, 95, 99)
+
+CACHED_SPEEDUP = 2.0
+"""Repeats must be this much faster than fresh inputs before caching is suspected."""
+CACHED_P_VALUE = 0.01
+UNSYNCHRONISED_SECONDS = 1e-3
+"""Fetching less than this is a copy and a call, whatever its share of the total."""
+UNSYNCHRONISED_SHARE = 0.5
+
+
+class Median(NamedTuple):
+    """A median with its interval and the interval's true coverage."""
+
+    value: float
+    low: float
+    high: float
+    coverage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """Whether a timing cannot be trusted, by how much, and the sentence that says so."""
+
+    flagged: bool
+    value: float
+    """The measured quantity: a speed-up for caching, a share of the time for fetching."""
+    detail: str
+
+
+class Gate(NamedTuple):
+    """Whether two blocks of the same work agree well enough for a timing to be conclusive."""
+
+    conclusive: bool
+    difference: float
+    """Relative difference of the medians: 0.05 is 5 %."""
+
+
+def summarise(seconds: Sequence[float], audio_s: float | None = None) -> dict[str, Any]:
+    """Summarise the times of equal rounds.
+
+    Args:
+        seconds: wall-clock seconds of every round; every round processes the same audio.
+        audio_s: duration of that audio in seconds; None where the task has no time meaning.
+
+    Returns:
+        ``count``, ``median_s``, ``interval_s`` (order-statistic interval of the median),
+        ``interval_coverage`` (its exact coverage: at least 0.95 from six rounds on, less below,
+        where the interval is minimum to maximum), ``minimum_s``, ``maximum_s``,
+        ``relative_spread`` (interquartile range over the median); for each percentile that the
+        sample can bound, ``p90_s`` and ``p90_upper_s`` (99 % upper confidence limit); with
+        ``audio_s`` also ``rtf``, ``rtf_lower``, ``rtf_upper`` (from the interval) and ``rtfx``.
+
+    Raises:
+        ValueError: no rounds, a time that is not a positive number, or a duration that is not.
+    """
+    ordered = _ordered(seconds)
+    centre = median_interval(ordered)
+    result: dict[str, Any] = {
+        "count": len(ordered),
+        "median_s": centre.value,
+        "interval_s": [centre.low, centre.high],
+        "interval_coverage": centre.coverage,
+        "minimum_s": ordered[0],
+        "maximum_s": ordered[-1],
+        "relative_spread": (_quantile(ordered, 0.75) - _quantile(ordered, 0.25)) / centre.value,
+    }
+    for percent in PERCENTILES:
+        rank = upper_rank(len(ordered), percent / 100.0)
+        if rank is not None:
+            result[f"p{percent}_s"] = _quantile(ordered, percent / 100.0)
+            result[f"p{percent}_upper_s"] = ordered[rank - 1]
+    if audio_s is not None:
+        if not (math.isfinite(audio_s) and audio_s > 0):
+            raise ValueError(f"the audio must last longer than zero seconds, got {audio_s}")
+        result["rtf"] = centre.value / audio_s
+        result["rtf_lower"] = centre.low / audio_s
+        result["rtf_upper"] = centre.high / audio_s
+        result["rtfx"] = audio_s / centre.value
+    return result
+
+
+def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Median:
+    """Median with a distribution-free interval from order statistics.
+
+    The interval between the k-th smallest and the k-th largest of n values covers the median with
+    probability ``1 - 2 P(B <= k - 1)``, B binomial(n, 1/2) (David and Nagaraja, "Order Statistics",
+    section 7.1). The largest k that reaches ``confidence`` is taken; below six values none does at
+    95 %, and minimum to maximum is returned with the coverage that it has.
+    """
+    ordered = sorted(float(value) for value in values)
+    if not ordered or not all(math.isfinite(value) for value in ordered):
+        raise ValueError("a median needs at least one value, and finite ones")
+    count = len(ordered)
+    rank, tail = 1, 2.0**-count
+    for k in range(1, count // 2):
+        # In logarithms: 2**-n underflows beyond a thousand rounds.
+        probability = math.exp(_log_binomial(count, k) - count * math.log(2.0))
+        if 1.0 - 2.0 * (tail + probability) < confidence:
+            break
+        tail += probability
+        rank = k + 1
+    coverage = max(0.0, 1.0 - 2.0 * tail)
+    return Median(median(ordered), ordered[rank - 1], ordered[count - rank], coverage)
+
+
+def upper_rank(
+    count: int, quantile: float, confidence: float = PERCENTILE_CONFIDENCE
+) -> int | None:
+    """Rank (1 is the smallest) of the order statistic that bounds a quantile from above.
+
+    The r-th smallest of n values lies below the q-quantile with probability ``P(B >= r)``, B
+    binomial(n, q). None where even the largest value lies below it with more than
+    ``1 - confidence``: fewer than 44 values for p90, 90 for p95, 459 for p99.
+    """
+    if count < 1 or count * math.log(quantile) > math.log(1.0 - confidence):
+        return None
+    allowed, tail, rank = 1.0 - confidence, 0.0, count
+    while rank > 0:
+        tail += math.exp(
+            _log_binomial(count, rank)
+            + rank * math.log(quantile)
+            + (count - rank) * math.log1p(-quantile)
+        )
+        if tail > allowed:
+            return rank + 1
+        rank -= 1
+    return 1
+
+
+def cached_result(repeats: Sequence[float], fresh: Sequence[float]) -> Suspicion:
+    """Tell whether repeats of one input are so much faster than fresh inputs that they are cached.
+
+    Args:
+        repeats: seconds of rounds on an input that was run before.
+        fresh: seconds of rounds on inputs of the same length that were not.
+
+    Flagged where the median of the repeats is less than half that of the fresh inputs *and* the
+    difference is beyond noise: one-sided Mann-Whitney p below 0.01, or, where the samples are too
+    small to reach that, the slowest repeat still twice as fast as the fastest fresh input.
+    """
+    ours, theirs = _ordered(repeats), _ordered(fresh)
+    speedup = median(theirs) / median(ours)
+    if speedup < CACHED_SPEEDUP:
+        return Suspicion(
+            False, speedup, f"repeats run {speedup:.2f} times as fast as fresh inputs: no cache"
+        )
+    if math.comb(len(ours) + len(theirs), len(ours)) * CACHED_P_VALUE > 1.0:
+        from importlib import import_module
+
+        test = import_module("scipy.stats").mannwhitneyu(ours, theirs, alternative="less")
+        p_value = float(test.pvalue)
+        flagged, evidence = p_value < CACHED_P_VALUE, f"Mann-Whitney p = {p_value:.2g}"
+    else:
+        flagged = ours[-1] * CACHED_SPEEDUP < theirs[0]
+        evidence = f"{len(ours)} and {len(theirs)} rounds, too few for a rank test"
+    conclusion = "a cached result" if flagged else "within the noise of these rounds"
+    return Suspicion(
+        flagged,
+        speedup,
+        f"repeats of one input run {speedup:.1f} times as fast as fresh inputs ({evidence}): "
+        f"{conclusion}",
+    )
+
+
+def noise_gate(block_a: Sequence[float], block_b: Sequence[float], tolerance: float) -> Gate:
+    """Compare two blocks of the same baseline, timed before and after the candidate.
+
+    Args:
+        block_a: seconds of the rounds of the first block.
+        block_b: seconds of the rounds of the second block.
+        tolerance: relative difference of the medians that still counts as agreement (0.05: 5 %).
+    """
+    if not tolerance > 0:
+        raise ValueError(f"the tolerance must be positive, got {tolerance}")
+    first, second = median(_ordered(block_a)), median(_ordered(block_b))
+    difference = abs(first - second) / min(first, second)
+    return Gate(difference <= tolerance, difference)
+
+
+def unsynchronised(run_s: Sequence[float], fetch_s: Sequence[float]) -> Suspicion:
+    """Tell whether a run returned before its work was done.
+
+    After a run that waits for the device, fetching a tiny output is nearly free. Where the fetch
+    takes most of the time, the run only queued the work, and times without a fetch are fiction.
+
+    Args:
+        run_s: seconds of every synchronised run.
+        fetch_s: seconds to fetch a tiny output right after each; may contain zeros.
+
+    Flagged where, even at the lower end of the interval over rounds, fetching takes more than half
+    of run plus fetch and more than 1 ms.
+    """
+    if len(run_s) != len(fetch_s) or not run_s:
+        raise ValueError("needs one fetch time per run, and at least one")
+    if not all(math.isfinite(value) and value >= 0 for value in (*run_s, *fetch_s)):
+        raise ValueError("times must be finite and not negative")
+    shares = [
+        fetch / (run + fetch) if run + fetch else 0.0
+        for run, fetch in zip(run_s, fetch_s, strict=True)
+    ]
+    share, fetch = median_interval(shares), median_interval(fetch_s)
+    flagged = share.low > UNSYNCHRONISED_SHARE and fetch.low > UNSYNCHRONISED_SECONDS
+    detail = f"fetching takes {1e3 * fetch.value:.3g} ms, {share.value:.0%} of run and fetch"
+    if flagged:
+        detail += ": the run returned before the work was done"
+    return Suspicion(flagged, share.value, detail)
+
+
+def _ordered(seconds: Sequence[float]) -> list[float]:
+    ordered = sorted(float(value) for value in seconds)
+    if not ordered:
+        raise ValueError("there are no rounds to summarise")
+    if not all(math.isfinite(value) and value > 0 for value in ordered):
+        raise ValueError("every time must be a positive, finite number of seconds")
+    return ordered
+
+
+def _quantile(ordered: Sequence[float], quantile: float) -> float:
+    """Quantile by linear interpolation between order statistics (NumPy's default)."""
+    position = quantile * (len(ordered) - 1)
+    lower = math.floor(position)
+    upper = min(lower + 1, len(ordered) - 1)
+    return ordered[lower] + (position - lower) * (ordered[upper] - ordered[lower])
+
+
+def _log_binomial(count: int, chosen: int) -> float:
+    return math.lgamma(count + 1) - math.lgamma(chosen + 1) - math.lgamma(count - chosen + 1)

@@ -1,0 +1,1 @@
+"""Models: one file per family, with its graphs, host-side driver and scorer."""

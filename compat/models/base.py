@@ -1,0 +1,85 @@
+"""What a model is: graphs for the target, and a host-side driver in NumPy for all runtimes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from compat.corpus import Corpus, Item
+from compat.graph import Graph, Stopwatch
+from compat.runtimes.base import Session
+
+Prediction = dict[str, Any]
+"""What a model says of one item, as JSON: ``tokens``, ``text``, ``embedding`` …"""
+
+
+@dataclass(frozen=True)
+class Items:
+    """The inputs of one protocol, chosen by the model from a corpus."""
+
+    task: Mapping[str, Sequence[Item]] = field(default_factory=dict)
+    """Test sets that carry the truth; empty for seeded weights, which can prove no accuracy."""
+    numerics: Sequence[Item] = ()
+    """Inputs whose intermediate outputs are compared with the reference's."""
+    timed: Sequence[Item] = ()
+    """Inputs of the timed rounds: among those that accuracy is computed on."""
+    stress: Sequence[Item] = ()
+
+
+class Model(ABC):
+    """One variant with its weights: graphs, driver, scorer."""
+
+    sample_rate: ClassVar[int] = 16_000
+
+    @abstractmethod
+    def graphs(self) -> tuple[Graph, ...]:
+        """Return the graphs; their modules are built only when a runtime asks for them."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return hex digits that identify the weights and this driver's code."""
+
+    @abstractmethod
+    def items(self, corpus: Corpus, profile: str) -> Items:
+        """Choose inputs from a corpus for a profile (``quick``, ``core`` or ``full``)."""
+
+    @abstractmethod
+    def run(
+        self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
+    ) -> list[Prediction]:
+        """Do the whole task on a batch: features, graphs, decoding. One prediction per item."""
+
+    @abstractmethod
+    def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
+        """Return the outputs whose numerics are judged, float arrays with time first.
+
+        ``guide`` is the reference's prediction for the item, which an autoregressive decoder is
+        forced to follow.
+        """
+
+    @abstractmethod
+    def score(
+        self,
+        items: Sequence[Item],
+        predictions: Sequence[Prediction],
+        references: Sequence[Prediction],
+    ) -> dict[str, Any]:
+        """Return the task metrics of one test set against the truth and against the reference."""
+
+    @abstractmethod
+    def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
+        """Return how far one prediction is off, and the reference's: ``{"errors", "reference"}``.
+
+        Used where single inputs are judged (stress), so that a hard input is held against what
+        the reference makes of it.
+        """
+
+    def batches(self) -> tuple[int, ...]:
+        """Return the batch sizes that the graphs have points for."""
+        return tuple(
+            sorted({point["batch"] for graph in self.graphs() for point in graph.points.values()})
+        )

@@ -1,0 +1,587 @@
+"""Whisper: speech recognition by an encoder and an autoregressive decoder.
+
+Source: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022; the
+module structure and parameter names are those of the Hugging Face implementation, so that its
+checkpoints load unchanged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compat import weights as weights_module
+from compat.artifacts import digest, module_digest
+from compat.case import Family, Variant
+from compat.corpus import FIXTURES, Corpus, Item, TestSet
+from compat.features import log_mel_spectrogram
+from compat.graph import Graph, State, Stopwatch, Tensor
+from compat.models.base import Items, Model, Prediction
+from compat.runtimes.base import Session
+
+if TYPE_CHECKING:
+    import torch
+
+FAMILY = Family(
+    name="whisper",
+    task="asr",
+    row="Whisper",
+    headline="whisper-tiny",
+    stand_in="whisper-nano",
+    variants=(
+        Variant(
+            "whisper-nano",
+            ("trained",),
+            published=False,
+            core=True,
+            parameters=1.1,
+            checkpoint="checkpoints/whisper-nano",
+        ),
+        Variant(
+            "whisper-tiny",
+            ("pretrained", "seeded"),
+            core=True,
+            parameters=37.8,
+            checkpoint="openai/whisper-tiny",
+        ),
+        Variant(
+            "whisper-base",
+            ("pretrained", "seeded"),
+            core=True,
+            parameters=72.6,
+            checkpoint="openai/whisper-base",
+            recipes=("fp32", "int8-dynamic"),
+        ),
+        Variant(
+            "whisper-small",
+            ("pretrained", "seeded"),
+            parameters=241.7,
+            checkpoint="openai/whisper-small",
+        ),
+        Variant(
+            "whisper-medium",
+            ("pretrained", "seeded"),
+            parameters=763.9,
+            checkpoint="openai/whisper-medium",
+        ),
+        Variant(
+            "whisper-large-v3",
+            ("pretrained", "seeded"),
+            parameters=1543.5,
+            checkpoint="openai/whisper-large-v3",
+        ),
+        Variant(
+            "whisper-large-v3-turbo",
+            ("pretrained", "seeded"),
+            parameters=808.9,
+            checkpoint="openai/whisper-large-v3-turbo",
+        ),
+        Variant(
+            "distil-large-v3",
+            ("pretrained", "seeded"),
+            parameters=756.4,
+            checkpoint="distil-whisper/distil-large-v3",
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """The numbers that fix the architecture."""
+
+    width: int
+    heads: int
+    encoder_layers: int
+    decoder_layers: int
+    mels: int = 80
+    vocabulary: int = 51865
+    source_positions: int = 1500
+    target_positions: int = 448
+
+    @property
+    def window(self) -> int:
+        """Length of the audio window in samples at 16 kHz: two frames of 10 ms a position."""
+        return self.source_positions * 2 * 160
+
+
+PUBLISHED: Mapping[str, Dimensions] = {
+    "whisper-tiny": Dimensions(384, 6, 4, 4),
+    "whisper-base": Dimensions(512, 8, 6, 6),
+    "whisper-small": Dimensions(768, 12, 12, 12),
+    "whisper-medium": Dimensions(1024, 16, 24, 24),
+    "whisper-large-v3": Dimensions(1280, 20, 32, 32, 128, 51866),
+    "whisper-large-v3-turbo": Dimensions(1280, 20, 32, 4, 128, 51866),
+    "distil-large-v3": Dimensions(1280, 20, 32, 2, 128, 51866),
+}
+
+SEEDED_TOKENS = 48
+"""Tokens that a decoder with generated weights runs for each window; it knows no end."""
+
+TRACED_TOKENS = 16
+"""Steps whose logits are compared with the reference's."""
+
+BATCHES = (1, 4)
+
+# Sharper attention than fan-in scaling gives makes the decoder depend on the audio: with nearly
+# uniform attention over 1,500 positions every input looks alike. The sinusoid table of the
+# encoder belongs to the architecture.
+SEEDED_GAINS: Mapping[str, float | None] = {
+    "encoder.embed_positions": None,
+    "encoder_attn.q_proj": 3.0,
+    "encoder_attn.k_proj": 3.0,
+    "encoder_attn.out_proj": 4.0,
+    "encoder_attn.v_proj": 2.0,
+    "conv": 2.0,
+}
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Token ids that steer decoding."""
+
+    prompt: tuple[int, ...]
+    end: int
+    suppress: tuple[int, ...] = ()
+    begin_suppress: tuple[int, ...] = ()
+
+
+def load(variant: str, weights: str, checkpoint: str) -> WhisperModel:
+    """Load the host side of a variant.
+
+    Args:
+        variant: a variant of :data:`FAMILY`.
+        weights: ``seeded``, ``trained`` or ``pretrained``.
+        checkpoint: folder of the checkpoint, absolute or below ``fixtures/``; empty for seeded.
+    """
+    if weights == "seeded":
+        dimensions = PUBLISHED[variant]
+        # Ids of the multilingual vocabulary: <|startoftranscript|> <|en|> <|transcribe|>
+        # <|notimestamps|>; large-v3 inserted one more language.
+        shift = dimensions.vocabulary - 51865
+        prompt = (50258, 50259, 50359 + shift, 50363 + shift)
+        special = tuple(range(50257, dimensions.vocabulary))
+        return WhisperModel(dimensions, Vocabulary(prompt, 50257, special), None)
+    folder = FIXTURES / checkpoint  # An absolute path stays as it is.
+    weights_module.checkpoint_files(folder)
+    config = _read_json(folder / "config.json")
+    if config.get("model_type") != "whisper":
+        raise weights_module.CheckpointError(
+            f"{folder / 'config.json'} describes a {config.get('model_type')!r} model, not "
+            f"'whisper': name the folder of a Whisper checkpoint for {variant}."
+        )
+    dimensions = Dimensions(
+        config["d_model"],
+        config["encoder_attention_heads"],
+        config["encoder_layers"],
+        config["decoder_layers"],
+        config["num_mel_bins"],
+        config["vocab_size"],
+        config["max_source_positions"],
+        config["max_target_positions"],
+    )
+    return WhisperModel(dimensions, _vocabulary(folder), folder)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise weights_module.CheckpointError(
+            f"cannot read {path}: {error}. Restore the file from the checkpoint."
+        ) from error
+    return read
+
+
+def _vocabulary(folder: Path) -> Vocabulary:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    generation = _read_json(folder / "generation_config.json")
+    names = ("<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")
+    prompt = [tokenizer.token_to_id(name) for name in names]
+    end = tokenizer.token_to_id("<|endoftext|>")
+    if None in prompt or end is None:
+        raise weights_module.CheckpointError(
+            f"{folder / 'tokenizer.json'} lacks one of {', '.join(names)}, <|endoftext|>: "
+            "restore the tokenizer of the checkpoint."
+        )
+    return Vocabulary(
+        tuple(prompt),
+        end,
+        tuple(generation.get("suppress_tokens") or ()),
+        tuple(generation.get("begin_suppress_tokens") or ()),
+    )
+
+
+class WhisperModel(Model):
+    """Greedy transcription, long audio by overlapping windows."""
+
+    def __init__(
+        self, dimensions: Dimensions, vocabulary: Vocabulary, folder: Path | None
+    ) -> None:
+        self.dimensions = dimensions
+        self.vocabulary = vocabulary
+        self.folder = folder
+
+    def fingerprint(self) -> str:
+        content = (
+            weights_module.checkpoint_fingerprint(self.folder)
+            if self.folder
+            else digest([weights_module.GENERATOR_VERSION, dict(SEEDED_GAINS)])
+        )
+        code = module_digest(__name__, "compat.weights", "compat.features", "compat.graph")
+        return digest([content, code, repr(self.dimensions), repr(self.vocabulary)])
+
+    # Graphs ------------------------------------------------------------------------------------
+
+    def graphs(self) -> tuple[Graph, ...]:
+        size = self.dimensions
+        head = size.width // size.heads
+        layers = range(size.decoder_layers)
+        points = {f"b{batch}": {"batch": batch} for batch in BATCHES}
+        # Keys are kept transposed (…, head width, positions), as the product with a query wants.
+        key, value = (head, size.source_positions), (size.source_positions, head)
+        cross = {f"cross_key_{i}": Tensor(("batch", size.heads, *key)) for i in layers} | {
+            f"cross_value_{i}": Tensor(("batch", size.heads, *value)) for i in layers
+        }
+        past = size.target_positions
+        state = {
+            f"key_{i}": State(("batch", size.heads, head, past), update="write", axis=3)
+            for i in layers
+        } | {
+            f"value_{i}": State(("batch", size.heads, past, head), update="write", axis=2)
+            for i in layers
+        }
+        frames = size.source_positions * 2
+        return (
+            Graph(
+                "encoder",
+                {"mel": Tensor(("batch", size.mels, frames))},
+                ("hidden", *cross),
+                points,
+                lambda: encoder_module(self.network),
+            ),
+            Graph(
+                "decoder",
+                {"token": Tensor(("batch",), "int32"), "position": Tensor((1,), "int32"), **cross},
+                ("next_token", "logits"),
+                points,
+                lambda: decoder_module(self.network, self.vocabulary),
+                state,
+            ),
+        )
+
+    @cached_property
+    def network(self) -> Any:
+        """The Hugging Face module with its weights, float32."""
+        from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+        if self.folder:
+            return WhisperForConditionalGeneration.from_pretrained(
+                self.folder, local_files_only=True, use_safetensors=True
+            )
+        size = self.dimensions
+        config = WhisperConfig(
+            d_model=size.width,
+            encoder_layers=size.encoder_layers,
+            decoder_layers=size.decoder_layers,
+            encoder_attention_heads=size.heads,
+            decoder_attention_heads=size.heads,
+            encoder_ffn_dim=4 * size.width,
+            decoder_ffn_dim=4 * size.width,
+            num_mel_bins=size.mels,
+            vocab_size=size.vocabulary,
+            max_source_positions=size.source_positions,
+            max_target_positions=size.target_positions,
+        )
+        network = WhisperForConditionalGeneration(config)
+        weights_module.seed(network, weights_module.gains(SEEDED_GAINS))
+        network.tie_weights()
+        return network
+
+    # Driver ------------------------------------------------------------------------------------
+
+    def items(self, corpus: Corpus, profile: str) -> Items:
+        if self.folder:
+            sets = corpus.choose(("clean", "hard"))
+            limit = {"quick": 24, "core": None, "full": None}[profile]
+            task = {name: found.items(self.sample_rate, limit) for name, found in sets.items()}
+            spread = [item for items in task.values() for item in items[:: max(1, len(items) // 6)]]
+            first = next(iter(task.values()))
+            return Items(task, spread, first[:16])
+        # Generated weights know no words: they get windows filled with speech, as timing wants.
+        windows = self._windows(next(iter(corpus.choose(("clean",)).values())))
+        chosen = windows[: {"quick": 3, "core": 4, "full": 8}[profile]]
+        return Items({}, chosen, chosen)
+
+    def _windows(self, test_set: TestSet) -> list[Item]:
+        """Join utterances into inputs that nearly fill the window."""
+        windows: list[Item] = []
+        joined: list[Item] = []
+        for item in test_set.items(self.sample_rate):
+            if sum(len(i.samples) for i in (*joined, item)) > self.dimensions.window:
+                windows.append(_join(joined, f"window-{len(windows)}"))
+                joined = []
+            joined.append(item)
+        return windows or [_join(joined, "window-0")]
+
+    def run(
+        self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
+    ) -> list[Prediction]:
+        batch = next((b for b in BATCHES if b >= len(items)), BATCHES[-1])
+        chunks = [(i, c) for i, item in enumerate(items) for c in self._chunks(item.samples)]
+        tokens: list[list[list[int]]] = [[] for _ in items]
+        for start in range(0, len(chunks), batch):
+            part = chunks[start : start + batch]
+            with stopwatch("features"):
+                mel = self._mel([samples for _, samples in part], batch)
+            with stopwatch("encoder"):
+                encoded = session.run("encoder", {"mel": mel}, f"b{batch}")
+                session.synchronize()
+            with stopwatch("decoder"):
+                generated = session.loop(
+                    "decoder",
+                    encoded,
+                    f"b{batch}",
+                    np.tile(np.array(self.vocabulary.prompt, np.int32), (batch, 1)),
+                    self.vocabulary.end if self.folder else None,
+                    self._max_tokens,
+                )
+            if start == 0:
+                before = stopwatch.stages["features"] + stopwatch.stages["encoder"]
+                stopwatch.stages["first_token"] = before + generated.first_token_s
+            for (index, _), row in zip(part, generated.tokens, strict=False):
+                tokens[index].append(self._until_end(row))
+        with stopwatch("text"):
+            return [self._prediction(parts) for parts in tokens]
+
+    def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
+        mel = self._mel([item.samples[: self.dimensions.window]], 1)
+        encoded = session.run("encoder", {"mel": mel}, "b1")
+        hidden = encoded["hidden"].numpy()[0].copy()
+        forced = [*self.vocabulary.prompt, *guide["tokens"][:TRACED_TOKENS]]
+        session.reset("decoder", "b1")
+        logits = []
+        for position, token in enumerate(forced):
+            feeds = {
+                **encoded,
+                "token": np.array([token], np.int32),
+                "position": np.array([position], np.int32),
+            }
+            stepped = session.run("decoder", feeds, "b1", ("logits",))
+            if position + 1 >= len(self.vocabulary.prompt):
+                logits.append(stepped["logits"].numpy()[0].copy())
+        return {"encoder": hidden, "logits": np.stack(logits)}
+
+    def score(
+        self,
+        items: Sequence[Item],
+        predictions: Sequence[Prediction],
+        references: Sequence[Prediction],
+    ) -> dict[str, Any]:
+        from compat.metrics.wer import EnglishNormalizer, task_wer
+
+        normalise = EnglishNormalizer()
+        return task_wer(
+            [normalise(item.text) for item in items],
+            [normalise(prediction["text"]) for prediction in predictions],
+            [normalise(prediction["text"]) for prediction in references],
+        )
+
+    def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
+        from compat.metrics.wer import word_errors
+
+        if self.folder:
+            found = word_errors(item.text, prediction["text"])
+            expected = word_errors(item.text, reference["text"])
+        else:
+            # No words to get right: count how far the tokens are from the reference's.
+            joined = " ".join(map(str, reference["tokens"]))
+            found = word_errors(joined, " ".join(map(str, prediction["tokens"])))
+            expected = word_errors(joined, joined)
+        return {"errors": float(found.errors), "reference": float(expected.errors)}
+
+    @property
+    def _max_tokens(self) -> int:
+        if not self.folder:
+            return SEEDED_TOKENS
+        # Half the positions, as the reference implementation allows; the rest is for prompts.
+        room = self.dimensions.target_positions - len(self.vocabulary.prompt)
+        return min(room, max(self.dimensions.target_positions // 2, 24))
+
+    def _mel(self, chunks: Sequence[np.ndarray], batch: int) -> np.ndarray:
+        size = self.dimensions
+        mel = np.zeros((batch, size.mels, size.source_positions * 2), np.float32)
+        for row, samples in enumerate(chunks):
+            mel[row] = log_mel_spectrogram(samples, size.mels, size.window)
+        return mel
+
+    def _chunks(self, samples: np.ndarray) -> list[np.ndarray]:
+        """Cut audio into windows that overlap by a sixth, as the long-form pipelines do."""
+        window = self.dimensions.window
+        if len(samples) <= window:
+            return [samples]
+        step = window - window // 6
+        return [samples[s : s + window] for s in range(0, len(samples) - window // 6, step)]
+
+    def _until_end(self, row: np.ndarray) -> list[int]:
+        tokens = [int(token) for token in row]
+        if self.folder and self.vocabulary.end in tokens:
+            return tokens[: tokens.index(self.vocabulary.end)]
+        return tokens
+
+    def _prediction(self, parts: Sequence[list[int]]) -> Prediction:
+        tokens = parts[0]
+        for part in parts[1:]:
+            tokens = merge(tokens, part) if self.folder else tokens + part
+        if not self.folder:
+            return {"tokens": tokens}
+        return {"tokens": tokens, "text": self._tokenizer.decode(tokens).strip()}
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from tokenizers import Tokenizer
+
+        assert self.folder is not None
+        return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+
+
+def merge(left: list[int], right: list[int]) -> list[int]:
+    """Join the tokens of two overlapping windows where they agree best.
+
+    Of all alignments of the end of ``left`` with the start of ``right`` the one with the largest
+    share of equal tokens is taken, longer ones preferred; the join is in its middle, so that each
+    side contributes what it saw away from its edge. Source: the long-form pipeline of Hugging
+    Face's transformers, in its form without timestamps.
+    """
+    best, length = 0.0, 0
+    for size in range(1, min(len(left), len(right)) + 1):
+        equal = sum(a == b for a, b in zip(left[-size:], right[:size], strict=True))
+        score = equal / size + size / 10_000
+        if equal >= min(2, size) and score > best:
+            best, length = score, size
+    half = length // 2
+    return left[: len(left) - (length - half)] + right[half:] if length else left + right
+
+
+def _join(items: Sequence[Item], identifier: str) -> Item:
+    return Item(
+        identifier,
+        np.concatenate([item.samples for item in items]),
+        items[0].rate,
+        " ".join(item.text for item in items),
+    )
+
+
+def encoder_module(network: Any) -> torch.nn.Module:
+    """Return the encoder with the cross-attention keys and values of every decoder layer.
+
+    Maps mel (batch, mels, frames) to hidden (batch, positions, width), then for each layer keys
+    (batch, heads, head width, positions), then values (batch, heads, positions, head width).
+    """
+    import torch
+
+    class Encoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = network.model.encoder
+            attentions = [layer.encoder_attn for layer in network.model.decoder.layers]
+            self.keys = torch.nn.ModuleList(attention.k_proj for attention in attentions)
+            self.values = torch.nn.ModuleList(attention.v_proj for attention in attentions)
+            self.heads = network.config.decoder_attention_heads
+
+        def forward(self, mel: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            hidden = self.encoder(mel).last_hidden_state
+            keys = [self._split(project(hidden)).transpose(2, 3) for project in self.keys]
+            values = [self._split(project(hidden)) for project in self.values]
+            return (hidden, *(tensor.contiguous() for tensor in (*keys, *values)))
+
+        def _split(self, tensor: torch.Tensor) -> torch.Tensor:
+            batch, positions, width = tensor.shape
+            return tensor.view(batch, positions, self.heads, width // self.heads).transpose(1, 2)
+
+    return Encoder()
+
+
+def decoder_module(network: Any, vocabulary: Vocabulary) -> torch.nn.Module:
+    """Return one decoder step: the token at ``position`` in, the next token and logits out.
+
+    The new key and value of the step are attended to directly and returned as slices; the caches
+    hold the earlier positions only, so that nothing copies a cache.
+    """
+    import torch
+
+    decoder = network.model.decoder
+    layers = len(decoder.layers)
+
+    class Step(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.decoder = decoder
+            self.head = network.proj_out
+            config = network.config
+            self.heads = config.decoder_attention_heads
+            always, begin = torch.zeros(2, config.vocab_size).unbind()
+            # Finite, as a mask of infinities becomes NaN in reduced precision on some targets.
+            always[list(vocabulary.suppress)] = -1e4
+            begin[list(vocabulary.begin_suppress)] = -1e4
+            self.register_buffer("suppress", always)
+            self.register_buffer("begin_suppress", begin)
+            positions = torch.arange(config.max_target_positions, dtype=torch.int32)
+            self.register_buffer("positions", positions)
+            self.begin = len(vocabulary.prompt) - 1
+
+        def forward(
+            self, token: torch.Tensor, position: torch.Tensor, *tensors: torch.Tensor
+        ) -> tuple[torch.Tensor, ...]:
+            cross, cache = tensors[: 2 * layers], tensors[2 * layers :]
+            embed = self.decoder.embed_tokens(token).unsqueeze(1)
+            table = self.decoder.embed_positions.weight
+            hidden = embed + torch.nn.functional.embedding(position, table).unsqueeze(0)
+            # (1, 1, 1, positions): 0 for earlier positions, large and negative for the rest.
+            mask = torch.where(self.positions < position, 0.0, -1e4).to(hidden.dtype)
+            keys, values = [], []
+            for index, layer in enumerate(self.decoder.layers):
+                normed = layer.self_attn_layer_norm(hidden)
+                attention = layer.self_attn
+                query = self._split(attention.q_proj(normed)) * attention.scaling
+                key = self._split(attention.k_proj(normed)).transpose(2, 3)
+                value = self._split(attention.v_proj(normed))
+                before = query @ cache[index] + mask
+                scores = torch.cat((before, query @ key), dim=-1).softmax(dim=-1)
+                mixed = scores[..., :-1] @ cache[layers + index] + scores[..., -1:] * value
+                hidden = hidden + attention.out_proj(self._join(mixed))
+                keys.append(key)
+                values.append(value)
+
+                normed = layer.encoder_attn_layer_norm(hidden)
+                attention = layer.encoder_attn
+                query = self._split(attention.q_proj(normed)) * attention.scaling
+                scores = (query @ cross[index]).softmax(dim=-1)
+                mixed = scores @ cross[layers + index]
+                hidden = hidden + attention.out_proj(self._join(mixed))
+
+                normed = layer.final_layer_norm(hidden)
+                hidden = hidden + layer.fc2(layer.activation_fn(layer.fc1(normed)))
+            logits = self.head(self.decoder.layer_norm(hidden))[:, 0]
+            at_begin = torch.where(position == self.begin, self.begin_suppress, 0.0)
+            chosen = (logits + self.suppress + at_begin.to(logits.dtype)).argmax(dim=-1)
+            return (chosen.to(torch.int32), logits, *keys, *values)
+
+        def _split(self, tensor: torch.Tensor) -> torch.Tensor:
+            batch, _, width = tensor.shape
+            return tensor.view(batch, 1, self.heads, width // self.heads).transpose(1, 2)
+
+        def _join(self, tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.transpose(1, 2).flatten(2)
+
+    return Step()
+
+

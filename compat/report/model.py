@@ -1,0 +1,198 @@
+"""What a report consists of: plain immutable data, ready to be rendered or written as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from compat.rating import Rating, State
+from compat.results import CaseFacts, Observation
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """Provenance of one process of one run."""
+
+    key: str
+    """``run.worker``, unique in a report."""
+    run: str
+    worker: str
+    machine: str
+    started: str
+    profile: str
+    threads: int
+    parallel: bool
+    commit: str
+    arguments: tuple[str, ...]
+    versions: dict[str, str]
+    hashes: dict[str, str]
+    facts: dict[str, Any]
+    observations: int
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """One machine, known by a hash of its facts."""
+
+    id: str
+    short: str
+    """The shortest prefix of the id that is unique in the report."""
+    facts: dict[str, Any]
+    versions: dict[str, str]
+    runs: tuple[RunFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of one check of one case on one machine."""
+
+    case: CaseFacts
+    check: str
+    machine: str
+    status: str
+    """A written status, or one of the derived ``not-run``, ``cut-off`` and ``stale``."""
+    reason: str
+    anchor: str
+    """The HTML id under which every page shows it."""
+    observation: Observation | None = None
+    run: str = ""
+    """Key of the run that it came from; empty where nothing was observed."""
+
+    @property
+    def measured(self) -> bool:
+        """Whether something current ran, whatever came of it."""
+        return self.status not in ("not-run", "cut-off", "skipped", "stale")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One gate of one configuration, with what decided it."""
+
+    key: str
+    name: str
+    state: State
+    reason: str
+    strict: str
+    relaxed: str
+    evidence: tuple[str, ...] = ()
+    """Anchors of the records that it rests on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Headline numbers of a configuration; None where they were not measured."""
+
+    median_s: float | None = None
+    interval_s: tuple[float, float] | None = None
+    rtf: float | None = None
+    rtf_upper: float | None = None
+    rtfx: float | None = None
+    speed_up: float | None = None
+    """Lower bound of the speed-up over the best accurate CPU configuration."""
+    peak_bytes: float | None = None
+    device_peak_bytes: float | None = None
+    model_bytes: float | None = None
+    share: float | None = None
+    """Share of the work placed on the target, 0 to 1."""
+    metric: str = ""
+    metric_set: str = ""
+    metric_value: float | None = None
+    metric_interval: tuple[float, float] | None = None
+    degradation: float | None = None
+    degradation_interval: tuple[float, float] | None = None
+    snr_db: float | None = None
+    """The lowest signal-to-noise ratio over the outputs compared."""
+    seconds: tuple[float, ...] = ()
+    """Raw latency samples."""
+    latency_status: str = ""
+    executed: str = ""
+    threads: int = 0
+    batch: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Family, target and recipe on one machine: the unit that is rated."""
+
+    id: str
+    anchor: str
+    row: str
+    family: str
+    task: str
+    hardware: str
+    runtime: str
+    target: str
+    recipe: str
+    precision: str
+    evidence: str
+    on_host_cpu: bool
+    machine: str
+    machine_short: str
+    variant: str
+    """The headline case's ``variant@weights``, or the stand-in's where only that was planned."""
+    rating: Rating
+    gates: tuple[Gate, ...]
+    why: tuple[str, ...]
+    """What limits the rating, or is missing for one; never empty below High."""
+    figures: Figures
+    records: tuple[Record, ...]
+
+    @property
+    def name(self) -> str:
+        """The configuration in a few words."""
+        return f"{self.variant}, {self.target} {self.recipe}, machine {self.machine_short}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One row of the matrix on one kind of hardware."""
+
+    row: str
+    hardware: str
+    slug: str
+    """File name without suffix; safe whatever row and hardware are called."""
+    configurations: tuple[Configuration, ...] = ()
+    """Best first."""
+
+    @property
+    def best(self) -> Configuration | None:
+        return self.configurations[0] if self.configurations else None
+
+    @property
+    def label(self) -> str:
+        return self.best.rating.label if self.best else "Not measured"
+
+    @property
+    def sentence(self) -> str:
+        """The rating and the configuration that earned it."""
+        if self.best is None:
+            return "Not measured: no run planned a case here."
+        return f"{self.label}: {self.best.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that is rendered."""
+
+    rule_version: int
+    newest: str
+    """Start of the newest run, UTC; empty without runs."""
+    rows: tuple[str, ...]
+    hardware: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    """Row by row, in the order of ``hardware``."""
+    machines: tuple[Machine, ...]
+    problems: tuple[str, ...] = field(default=())
+    """What could not be read or attributed."""
+
+    @property
+    def configurations(self) -> tuple[Configuration, ...]:
+        return tuple(one for cell in self.cells for one in cell.configurations)
+
+    def cell(self, row: str, hardware: str) -> Cell:
+        """Return one cell; raise ``KeyError`` where the report has none."""
+        for cell in self.cells:
+            if (cell.row, cell.hardware) == (row, hardware):
+                return cell
+        raise KeyError((row, hardware))

@@ -1,0 +1,102 @@
+"""The matrix in a terminal: words and symbols carry it, colour only helps."""
+
+from __future__ import annotations
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from compat.report import text
+from compat.report.model import Cell, Configuration, Report
+
+_STYLES = {
+    "high": "bold green",
+    "medium": "bold blue",
+    "limited": "bold yellow",
+    "none": "bold red",
+    "unsupported": "bold red",
+    "incomplete": "magenta",
+    "emulated": "cyan",
+    "converted": "cyan",
+    "stale": "yellow",
+    "not-measured": "dim",
+}
+WIDE = 120
+"""Columns from which the whole matrix fits with its words written out."""
+
+
+def print_matrix(report: Report, console: Console) -> None:
+    """Print the matrix, what limits each cell, and what could not be read."""
+    console.print(terminal(report, console.width))
+
+
+def terminal(report: Report, width: int) -> RenderableType:
+    """Return the report as something that rich prints, for a terminal of ``width`` columns."""
+    parts: list[RenderableType] = []
+    if not report.rows:
+        parts.append(Text("No results yet. Run pytest -m cpu to measure this machine."))
+    elif width >= WIDE:
+        parts += [_matrix(report), Text()]
+    for row in report.rows:
+        parts += _row(report, row)
+    for problem in report.problems:
+        parts.append(Text(f"! {text.one_line(problem)}", style="yellow"))
+    return Group(*parts)
+
+
+def _matrix(report: Report) -> Table:
+    """One table: rows by hardware. Only text objects go in, so that no markup is interpreted."""
+    table = Table(
+        title=Text("Compatibility matrix", style="bold"), title_justify="left", show_lines=True
+    )
+    table.add_column(Text(""), style="bold")
+    for name in report.hardware:
+        table.add_column(Text(text.one_line(name, 14)))
+    for row in report.rows:
+        cells = [_cell(report.cell(row, hardware)) for hardware in report.hardware]
+        table.add_row(Text(text.one_line(row)), *cells)
+    return table
+
+
+def _cell(cell: Cell) -> Text:
+    shown = _label(cell.best)
+    if cell.best is not None and text.appearance(cell.best.rating) != "not-measured":
+        shown.append(f"\n{text.one_line(cell.best.recipe)}", style="not bold dim")
+    return shown
+
+
+def _label(one: Configuration | None) -> Text:
+    rating = one.rating if one else None
+    words = rating.label if rating else "Not measured"
+    return Text(f"{text.symbol(rating)} {words}", style=_STYLES[text.appearance(rating)])
+
+
+def _row(report: Report, row: str) -> list[RenderableType]:
+    """One row of the matrix as a list, best configuration of each hardware with its reasons."""
+    parts: list[RenderableType] = [Text(text.one_line(row), style="bold underline")]
+    absent: list[str] = []
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for hardware in report.hardware:
+        cell = report.cell(row, hardware)
+        if cell.best is None:
+            absent.append(text.one_line(hardware))
+            continue
+        detail = _label(cell.best)
+        detail.append(f"  {text.one_line(cell.best.name)}", style="not bold default")
+        stand_in = [b for b in cell.best.rating.badges if b == "stand-in"]
+        if stand_in:
+            detail.append(" [stand-in]", style="not bold italic")
+        reasons = [
+            Padding(Text(text.one_line(reason, 300), style="dim"), (0, 0, 0, 2))
+            for reason in cell.best.why
+        ]
+        table.add_row(Text(f"  {text.one_line(hardware)}"), Group(detail, *reasons))
+    if table.row_count:
+        parts.append(table)
+    if absent:
+        parts.append(Text(f"  {text.DASH} Not measured: {', '.join(absent)}", style="dim"))
+    parts.append(Text())
+    return parts

@@ -1,0 +1,335 @@
+"""Numbers with units, names for files and anchors, and text made safe to show."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from compat.rating import Rating
+from compat.report.model import Figures
+
+DASH = "–"
+
+STATE_SYMBOLS = {
+    "strict": "✓",
+    "relaxed": "~",
+    "failed": "✕",
+    "unknown": "?",
+    "not-applicable": DASH,
+}
+
+STATUSES = {
+    "passed": ("✓", "The check ran and met at least its relaxed thresholds."),
+    "failed": ("✕", "The check ran and missed its relaxed thresholds."),
+    "error": ("!", "The check raised an error; that is no verdict on the hardware by itself."),
+    "timeout": ("⧖", "The worker was ended because it took longer than allowed."),
+    "crashed": ("☠", "The worker process died."),
+    "out-of-memory": ("▣", "Memory of the process or the device ran out."),
+    "unsupported": ("⊘", "The runtime says that it cannot run this, or it executed another "
+                         "precision than the one asked for."),
+    "known-failure": ("✕", "Failed as a recorded expectation says, which names who owns the gap."),
+    "unexpected-pass": ("✓", "Passed although a recorded expectation says that it fails."),
+    "skipped": (DASH, "Hardware, runtime or checkpoint is absent, or the check does not apply."),
+    "inconclusive": ("≈", "Measured, but too noisy to decide."),
+    "not-run": ("○", "Planned, but the run ended before it began."),
+    "cut-off": ("◌", "Begun, but the run ended before the check did."),
+    "stale": ("△", "Measured by an outdated version of the check, so that it no longer counts."),
+}
+"""Every status with its symbol and its meaning."""
+
+RATINGS = {
+    "high": ("●", "High", "Every gate that applies is strict."),
+    "medium": ("◐", "Medium", "Loads, accurate and robust are strict, the rest at least relaxed; "
+               "or the evidence allows no better."),
+    "limited": ("◔", "Limited", "Loads and gives acceptable results, with what limits it named."),
+    "none": ("✕", "None", "It does not load, or its results are wrong."),
+    "unsupported": ("⊘", "None (unsupported)", "The runtime proved that it cannot run this."),
+    "incomplete": ("◌", "Incomplete", "Some gate is not known; the range says what is possible."),
+    "emulated": ("◇", "Emulated", "Ran on an emulator: support and accuracy, never speed."),
+    "converted": ("▷", "Converted", "Converted and checked, not run."),
+    "stale": ("△", "Stale", "Only outdated measurements exist."),
+    "not-measured": (DASH, "Not measured", "Nothing ran; this says nothing about the hardware."),
+}
+"""Appearance key of every rating with its symbol, name and meaning."""
+
+
+def appearance(rating: Rating | None) -> str:
+    """Return the key of :data:`RATINGS` that a rating is shown as."""
+    if rating is None:
+        return "not-measured"
+    if rating.unsupported:
+        return "unsupported"
+    if rating.kind in ("emulated", "converted"):
+        return "none" if rating.ceiling == "None" else rating.kind
+    return rating.floor.lower() if rating.kind == "rated" else rating.kind
+
+
+def symbol(rating: Rating | None) -> str:
+    """Return the symbol that stands before a rating."""
+    return RATINGS[appearance(rating)][0]
+
+
+def head_and_note(rating: Rating | None) -> tuple[str, str]:
+    """Split a rating's label into its word and what follows, for narrow cells."""
+    if rating is None:
+        return "Not measured", ""
+    head, _, note = rating.label.replace(" (", ": ").rstrip(")").partition(": ")
+    return head, note
+
+
+def clean(value: object) -> str:
+    """Return text without control and direction-changing characters.
+
+    Results files come from anywhere: an escape sequence must not reach a terminal, and a
+    right-to-left override must not turn a name around on a page.
+    """
+    text = str(value)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character
+        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co")
+        else "\ufffd"
+        for character in text
+    )
+
+
+def one_line(value: object, longest: int = 0) -> str:
+    """Return cleaned text on one line, cut at ``longest`` characters where that is positive."""
+    text = " ".join(clean(value).split())
+    return text[: longest - 1] + "…" if 0 < longest < len(text) else text
+
+
+def slug(*parts: str) -> str:
+    """Return a file name and HTML id for ``parts``: ASCII letters, digits, ``.``, ``_``, ``-``.
+
+    Two different inputs never give the same slug: where a part had to be altered, a hash of the
+    original follows.
+    """
+    words = []
+    for part in parts:
+        # A space becomes an underscore and an underscore is altered, so that both stay apart.
+        wanted = part.replace("_", "-_").replace(" ", "_")
+        word = re.sub(r"[^a-z0-9._]+", "-", wanted.lower()).strip("-.")[:80]
+        if word != wanted or not word:
+            word = f"{word or 'x'}-{hashlib.sha256(part.encode(errors='replace')).hexdigest()[:8]}"
+        words.append(word)
+    return "--".join(words)
+
+
+def number(value: object) -> float | None:
+    """Return a finite number, or None for anything else (results files are not trusted)."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        result = float(value)
+    except OverflowError:
+        return None
+    return result if math.isfinite(result) else None
+
+
+def interval(value: object) -> tuple[float, float] | None:
+    """Return a pair of finite numbers, or None for anything else."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return None
+    low, high = number(value[0]), number(value[1])
+    return None if low is None or high is None else (low, high)
+
+
+def duration(seconds: float) -> str:
+    size = abs(seconds)
+    if size and size < 1e-3:
+        return f"{_significant(seconds * 1e6)} µs"
+    if size < 1:
+        return f"{_significant(seconds * 1e3)} ms"
+    if size < 120:
+        return f"{_significant(seconds)} s"
+    return f"{_significant(seconds / 60)} min"
+
+
+def data_size(count: float) -> str:
+    """Return bytes with decimal units, as on a disk's label."""
+    size = abs(count)
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{_significant(count / scale)} {unit}"
+    return f"{count:.0f} B"
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage that never rounds up to 100 % nor down to 0 %."""
+    value = share * 100
+    if 99.9 < value < 100:
+        return "99.9 %" if value < 99.99 else "> 99.9 %"
+    if 0 < value < 0.05:
+        return "< 0.1 %"
+    text = f"{value:.1f}".removesuffix(".0")
+    return f"{text} %"
+
+
+def points(share: float) -> str:
+    """Return a difference of shares in percentage points, with its sign."""
+    value = share * 100
+    if value == 0:
+        return "0 pp"
+    if abs(value) < 0.005:
+        return f"{'+' if value > 0 else '−'}< 0.01 pp"
+    return f"{value:+.2f} pp".replace("-", "−")
+
+
+def ratio(value: float) -> str:
+    return f"{_significant(value)} ×"
+
+
+def _significant(value: float, digits: int = 3) -> str:
+    if value == 0:
+        return "0"
+    magnitude = math.floor(math.log10(abs(value)))
+    if not -4 <= magnitude < 7:
+        return f"{value:.{digits - 1}e}"
+    rounded = round(value, digits - 1 - magnitude)
+    places = max(0, digits - 1 - magnitude)
+    text = f"{rounded:,.{places}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+_ACRONYMS = ("wer", "der", "eer", "cer", "jer")
+_SHARES = {
+    "wer", "der", "eer", "cer", "jer", "share", "accuracy", "top1", "top5", "recall", "precision",
+    "f1", "missed", "false_alarm", "confusion", "agreement",
+}  # fmt: skip
+
+
+def _is_share(key: str) -> bool:
+    words = key.split("_")
+    return key in _SHARES or words[-1] in ("share", "wer", "der", "eer", "agreement", "accuracy")
+
+
+def quantity(key: str, value: object, metric: str = "wer") -> str:
+    """Return one value with the unit that its name implies.
+
+    ``metric`` is the task metric beside which a degradation stands: it has that metric's unit.
+    """
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return DASH
+    if isinstance(value, list | tuple):
+        pair = interval(value)
+        name = key.removesuffix("_interval")
+        if pair is not None and (key.endswith("_interval") or key.startswith("interval")):
+            name = "seconds" if key == "interval_s" else name
+            return f"{quantity(name, pair[0], metric)} to {quantity(name, pair[1], metric)}"
+        shown = ", ".join(quantity(key, item, metric) for item in value[:12])
+        return shown + (f", … ({len(value)} in all)" if len(value) > 12 else "") or "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{one_line(k)}: {quantity(str(k), v, metric)}" for k, v in value.items())
+    figure = number(value)
+    if figure is None:
+        return one_line(value)
+    if key == "degradation":
+        return points(figure) if _is_share(metric) else quantity(metric, figure)
+    if key.endswith("per_s"):
+        return f"{_significant(figure)} /s"
+    if key.endswith("_s") or key == "seconds":
+        return duration(figure)
+    if key.endswith("bytes"):
+        return data_size(figure)
+    if key.endswith(("_db", "si_sdr", "sdr")):
+        return f"{figure:.1f} dB"
+    if key in ("rtfx", "speed_up", "error_ratio"):
+        return ratio(figure)
+    if _is_share(key):
+        return percent(figure)
+    if key in ("cosine",):
+        # Cosines crowd below 1: show them without ever rounding up to it.
+        return "1" if figure == 1 else f"{math.floor(figure * 1e6) / 1e6:.6f}"
+    return f"{value:,}" if isinstance(value, int) else _significant(figure, 4)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str, Any]]:
+    """Return ``(path, last key, value)`` of every leaf of a nested mapping, in its order."""
+    leaves: list[tuple[str, str, Any]] = []
+    for key, value in values.items():
+        path = f"{prefix} · {key}" if prefix else str(key)
+        if isinstance(value, Mapping) and value:
+            leaves.extend(flatten(value, path))
+        else:
+            leaves.append((path, str(key), value))
+    return leaves
+
+
+def metric_name(key: str) -> str:
+    """Return a task metric's name as its field writes it."""
+    spelled = {"si_sdr": "SI-SDR", "sdr": "SDR"}
+    return spelled.get(key) or (key.upper() if key in _ACRONYMS else one_line(key).replace("_", " "))
+
+
+def primary_metric(scores: Mapping[str, Any]) -> str:
+    """Return the name of the task metric: the one with an interval, else the first number."""
+    for key in scores:
+        if f"{key}_interval" in scores and key != "degradation":
+            return str(key)
+    for key, value in scores.items():
+        if number(value) is not None and "degradation" not in str(key):
+            return str(key)
+    return ""
+
+
+def table(values: Mapping[str, Any]) -> tuple[Sequence[str], list[tuple[str, list[str]]]]:
+    """Return ``(column names, [(row name, cells)])`` for the values of an observation.
+
+    Groups that share their keys (test sets, outputs, batches) become columns; everything else
+    becomes one column of values. A value and its ``…_interval`` share a cell.
+    """
+    groups = {k: v for k, v in values.items() if isinstance(v, Mapping)}
+    common = [set(group) for group in groups.values()]
+    if len(groups) == len(values) > 0 and all(
+        one & common[0] and not any(isinstance(v, Mapping) for v in group.values())
+        for one, group in zip(common, groups.values(), strict=True)
+    ):
+        keys = list(dict.fromkeys(key for group in groups.values() for key in group))
+        rows = [
+            (str(key), [_with_interval(str(key), group) for group in groups.values()])
+            for key in keys
+            if not _belongs_to_another(str(key), keys)
+        ]
+        return [str(name) for name in groups], rows
+    rows = []
+    for key, value in values.items():
+        if _belongs_to_another(str(key), list(values)):
+            continue
+        if isinstance(value, Mapping) and value:
+            rows.extend((path, [quantity(last, leaf)]) for path, last, leaf in
+                        flatten(value, str(key)))
+        else:
+            rows.append((str(key), [_with_interval(str(key), values)]))
+    return ["value"], rows
+
+
+def _belongs_to_another(key: str, keys: Sequence[Any]) -> bool:
+    if key == "interval_s":
+        return "median_s" in keys
+    return key.endswith("_interval") and key.removesuffix("_interval") in keys
+
+
+def _with_interval(key: str, group: Mapping[str, Any]) -> str:
+    if key not in group:
+        return DASH
+    metric = primary_metric(group) or "wer"
+    shown = quantity(key, group[key], metric)
+    beside = "interval_s" if key == "median_s" else f"{key}_interval"
+    pair = interval(group.get(beside))
+    return shown if pair is None else f"{shown} ({quantity(f'{key}_interval', list(pair), metric)})"
+
+
+def latency(figures: Figures) -> str:
+    """Return the median task time, or why there is none."""
+    if figures.median_s is None:
+        return figures.latency_status or DASH
+    shown = duration(figures.median_s)
+    return shown if figures.latency_status == "passed" else f"{shown} ({figures.latency_status})"

@@ -1,0 +1,1 @@
+"""Runtimes: one file each, which compiles graphs, runs them, and says where they ran."""

@@ -1,0 +1,281 @@
+"""What a runtime is: something that compiles graphs and runs them.
+
+A new runtime subclasses :class:`Runtime` and :class:`Session`, and writes four short methods of
+the latter: ``upload``, ``execute``, ``download`` and ``placement``. State, loops, beams and
+snapshots are inherited; a runtime overrides them where it can do better.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from compat.case import Recipe, Target
+from compat.graph import POSITION, Graph, State
+
+if TYPE_CHECKING:
+    from compat.sources import Source
+
+
+class Unsupported(Exception):
+    """The runtime cannot execute this recipe here; the message is the runtime's own reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a runtime found of one target on this machine."""
+
+    state: Literal["here", "absent", "broken"]
+    reason: str = ""
+    remedy: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Versions, driver, device name, memory, capabilities; never a host name or a path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the compiled nodes ran: device name to share of nodes (or of time), summing to 1."""
+
+    devices: Mapping[str, float]
+    target: str
+    """The name under which the target's own device appears in ``devices``."""
+    method: str
+    """How it is known, for instance ``execution devices of the compiled model``."""
+
+    @property
+    def share(self) -> float:
+        """Share that ran on the target, 0 to 1."""
+        return float(self.devices.get(self.target, 0.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a session is to be built."""
+
+    threads: int
+    device: str = ""
+    """Which of several devices, for instance ``1`` for the second GPU; empty: the first."""
+
+
+class Handle:
+    """A device-resident tensor, valid until the graph that made it runs again."""
+
+    __slots__ = ("_session", "native")
+
+    def __init__(self, session: Session, native: Any) -> None:
+        self._session = session
+        self.native = native
+
+    def numpy(self) -> np.ndarray:
+        """Copy to the host; floating-point values arrive as float32 (float64 stays)."""
+        array = self._session.download(self.native)
+        return array if array.dtype != np.float16 else array.astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """The tokens of an autoregressive loop."""
+
+    tokens: np.ndarray
+    """int32 (batch, steps): what was generated after the prompt, the stop token included."""
+    first_token_s: float
+    """Seconds from the start of the loop to the first generated token on the host."""
+
+
+class Session(ABC):
+    """Compiled graphs of one model on one target, with their state."""
+
+    def __init__(self, graphs: Mapping[str, Graph]) -> None:
+        self.graphs = graphs
+        self._state: dict[tuple[str, str], dict[str, Any]] = {}
+
+    # What a runtime must say -------------------------------------------------------------------
+
+    @abstractmethod
+    def upload(self, array: np.ndarray, graph: str) -> Any:
+        """Make a native tensor of a host array, in the precision that ``graph`` executes."""
+
+    @abstractmethod
+    def download(self, native: Any) -> np.ndarray:
+        """Copy a native tensor to the host, waiting for it."""
+
+    @abstractmethod
+    def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[Any]:
+        """Run a graph on native tensors; return outputs and new states natively, in order."""
+
+    @abstractmethod
+    def placement(self) -> Placement:
+        """Say which share of the nodes that ran did so on the target."""
+
+    @abstractmethod
+    def executed(self) -> Mapping[str, str]:
+        """Return, per graph that ran, the scheme that it really executed (``fp32``, ``bf16``)."""
+
+    @abstractmethod
+    def model_bytes(self) -> int:
+        """Size of the compiled graphs' weights, as stored on disk or held in memory."""
+
+    # What a runtime may do better --------------------------------------------------------------
+
+    def synchronize(self) -> None:
+        """Wait until everything that was started has ended. Synchronous runtimes need nothing."""
+
+    def device_peak_bytes(self) -> int | None:
+        """Peak memory of the device, where it is apart from the process's own."""
+        return None
+
+    def write(self, state: State, buffer: Any, value: Any, position: int) -> Any:
+        """Write a slice into a state buffer; return the buffer to be used from now on."""
+        raise TypeError(f"{type(self).__name__} must implement write() for cached states")
+
+    def close(self) -> None:
+        """Release the device."""
+
+    # What follows from it ----------------------------------------------------------------------
+
+    def run(
+        self,
+        graph: str,
+        feeds: Mapping[str, np.ndarray | Handle],
+        point: str,
+        fetch: Sequence[str] | None = None,
+    ) -> dict[str, Handle]:
+        """Run a graph once and update its state.
+
+        Args:
+            graph: name of the graph.
+            feeds: one array or handle per input; extra handles are ignored, so that the outputs
+                of one graph can be passed to the next as they are.
+            point: name of the static shape point.
+            fetch: outputs wanted; all of them when None.
+        """
+        spec = self.graphs[graph]
+        inputs: dict[str, Any] = {}
+        for name, tensor in spec.inputs.items():
+            value = feeds[name]
+            inputs[name] = (
+                value.native
+                if isinstance(value, Handle)
+                else self.upload(np.ascontiguousarray(value, dtype=tensor.dtype), graph)
+            )
+        states = self._states(graph, point)
+        outputs = self.execute(graph, point, {**inputs, **states})
+        for (name, state), value in zip(
+            spec.state.items(), outputs[len(spec.outputs) :], strict=True
+        ):
+            if state.update == "write":
+                position = feeds[POSITION]
+                assert isinstance(position, np.ndarray)
+                states[name] = self.write(state, states[name], value, int(position[0]))
+            else:
+                states[name] = value
+        named = zip(spec.outputs, outputs, strict=False)
+        return {name: Handle(self, value) for name, value in named if not fetch or name in fetch}
+
+    def loop(
+        self,
+        graph: str,
+        feeds: Mapping[str, np.ndarray | Handle],
+        point: str,
+        prompt: np.ndarray,
+        stop: int | None,
+        max_steps: int,
+    ) -> Generated:
+        """Run a step graph until every row has emitted ``stop``, or for ``max_steps`` tokens.
+
+        The graph has inputs ``token`` (batch,) and ``position`` (1,) and an output
+        ``next_token`` (batch,). ``prompt`` is int32 (batch, length). State is reset first.
+        """
+        self.reset(graph, point)
+        started = perf_counter()
+        first = 0.0
+        generated: list[np.ndarray] = []
+        token = prompt[:, 0]
+        finished = np.zeros(len(prompt), dtype=bool)
+        for position in range(prompt.shape[1] + max_steps - 1):
+            outputs = self.run(
+                graph,
+                {**feeds, "token": token, POSITION: np.array([position], np.int32)},
+                point,
+                ("next_token",),
+            )
+            if position + 1 < prompt.shape[1]:
+                token = prompt[:, position + 1]
+                continue
+            token = outputs["next_token"].numpy().astype(np.int32)
+            if not generated:
+                first = perf_counter() - started
+            generated.append(token)
+            if stop is not None:
+                finished |= token == stop
+                if finished.all():
+                    break
+        return Generated(np.stack(generated, axis=1), first)
+
+    def reset(self, graph: str, point: str) -> None:
+        """Give every state of a graph its initial value."""
+        self._state.pop((graph, point), None)
+
+    def snapshot(self, graph: str, point: str) -> dict[str, np.ndarray]:
+        """Copy the states of a graph to the host."""
+        return {name: self.download(v).copy() for name, v in self._states(graph, point).items()}
+
+    def restore(self, graph: str, point: str, snapshot: Mapping[str, np.ndarray]) -> None:
+        """Set the states of a graph from a snapshot."""
+        self._state[graph, point] = {
+            name: self.upload(value.copy(), graph) for name, value in snapshot.items()
+        }
+
+    def gather(self, graph: str, point: str, rows: np.ndarray) -> None:
+        """Reorder the batch rows of every state (beam search); ``rows`` is int (batch,)."""
+        axes = {n: s.shape.index("batch") for n, s in self.graphs[graph].state.items()}
+        taken = {
+            name: np.take(value, rows, axis=axes[name])
+            for name, value in self.snapshot(graph, point).items()
+        }
+        self.restore(graph, point, taken)
+
+    def _states(self, graph: str, point: str) -> dict[str, Any]:
+        if (graph, point) not in self._state:
+            spec = self.graphs[graph]
+            self._state[graph, point] = {
+                name: self.upload(
+                    np.full(state.at(spec.points[point]), state.initial, state.dtype), graph
+                )
+                for name, state in spec.state.items()
+            }
+        return self._state[graph, point]
+
+
+class Runtime(ABC):
+    """One runtime: where it can run, and how it compiles."""
+
+    name: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]]
+    """Distributions whose versions identify its results."""
+    targets: ClassVar[tuple[Target, ...]]
+
+    @abstractmethod
+    def probe(self, target: Target) -> Probe:
+        """Say whether a target is here; runs in a process of its own and may import anything."""
+
+    def unsupported(self, target: Target, recipe: Recipe) -> str:
+        """Return why a recipe cannot be executed, or an empty string. Cheap: imports nothing."""
+        return "" if recipe.name in target.recipes or "+" in recipe.name else "not implemented"
+
+    @abstractmethod
+    def compile(
+        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+    ) -> Session:
+        """Compile every graph at its first point; raise :class:`Unsupported` where it cannot."""
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the size of every file below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

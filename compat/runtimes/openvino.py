@@ -1,0 +1,194 @@
+"""OpenVINO: one file for its devices (CPU, GPU, NPU), which are data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compat.case import Recipe, Target
+from compat.graph import State
+from compat.runtimes.base import Options, Placement, Probe, Runtime, Session, folder_bytes
+
+if TYPE_CHECKING:
+    from compat.sources import Source
+
+RECIPES = ("fp32", "fp16", "bf16", "int8-dynamic", "int8-weights")
+INSTALL = "pip install openvino==2026.4.1 nncf==3.4.0"
+HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+GROUP = "32"
+"""Activations that share one scale when they are quantised at run time."""
+EXECUTED = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64"}
+ARITHMETIC = ("FullyConnected", "MatMul", "Convolution", "GroupConvolution", "MHA")
+
+
+class OpenVino(Runtime):
+    name = "openvino"
+    packages = ("openvino", "nncf", "torch", "onnxscript")
+    targets = (
+        Target("openvino-cpu", "openvino", "openvino", "CPU", RECIPES, on_host_cpu=True),
+        Target("openvino-gpu", "openvino", "openvino", "GPU", RECIPES),
+        Target("openvino-npu", "openvino", "openvino", "NPU", RECIPES),
+    )
+
+    def probe(self, target: Target) -> Probe:
+        try:
+            import openvino
+        except ImportError as error:
+            try:
+                metadata.version("openvino")
+            except metadata.PackageNotFoundError:
+                return Probe("absent", "OpenVINO is not installed", INSTALL)
+            return Probe("broken", f"OpenVINO does not import: {error}", f"{INSTALL} --force")
+        core = openvino.Core()
+        facts: dict[str, Any] = {"openvino": metadata.version("openvino")}
+        found = [name for name in core.available_devices if name.split(".")[0] == target.device]
+        if not found:
+            remedy = {
+                "GPU": "install Intel's compute runtime (intel-opencl-icd, level-zero)",
+                "NPU": "install Intel's NPU driver (linux-npu-driver, or from Windows Update)",
+            }.get(target.device, INSTALL)
+            return Probe("absent", f"OpenVINO finds no {target.device} device", remedy, facts)
+        facts["device"] = core.get_property(found[0], "FULL_DEVICE_NAME")
+        facts["capabilities"] = sorted(core.get_property(found[0], "OPTIMIZATION_CAPABILITIES"))
+        return Probe("here", facts=facts)
+
+    def compile(
+        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+    ) -> Session:
+        return OpenVinoSession(sources, target, recipe, options)
+
+
+def compress(folder: Path, reference: Mapping[str, str], graph: str, point: str) -> None:
+    """Job: write a graph as OpenVINO IR with int8 weights, asymmetric, one scale per channel."""
+    import nncf
+    import openvino
+
+    from compat.sources import open_source
+
+    source = open_source(reference, graph)
+    model = openvino.Core().read_model(source.onnx(point))
+    compressed = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
+    openvino.save_model(compressed, folder / "model.xml", compress_to_fp16=False)
+
+
+class OpenVinoSession(Session):
+    """One compiled model and one inference request per graph and point."""
+
+    def __init__(
+        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+    ) -> None:
+        import openvino
+
+        super().__init__({name: source.graph for name, source in sources.items()})
+        self.core = openvino.Core()
+        self.sources = sources
+        self.target = target
+        self.recipe = recipe
+        self.options = options
+        self._compiled: dict[tuple[str, str], Any] = {}
+        self._requests: dict[tuple[str, str], Any] = {}
+        self._paths: dict[str, Path] = {}
+        for graph in self.graphs.values():
+            self._request(graph.name, next(iter(graph.points)))
+
+    def _request(self, graph: str, point: str) -> Any:
+        key = graph, point
+        if key not in self._requests:
+            scheme = self.recipe.for_graph(graph)
+            path = self._path(graph, point, scheme)
+            self._paths.setdefault(graph, path)
+            self._compiled[key] = self.core.compile_model(
+                str(path), self._device, self._properties(scheme)
+            )
+            self._requests[key] = self._compiled[key].create_infer_request()
+        return self._requests[key]
+
+    @property
+    def _device(self) -> str:
+        return self.target.device + (f".{self.options.device}" if self.options.device else "")
+
+    def _path(self, graph: str, point: str, scheme: str) -> Path:
+        source = self.sources[graph]
+        if not scheme.startswith("int8"):
+            return source.onnx(point)
+        folder = source.derive(
+            f"{__name__}:compress", {"point": point}, (__name__,), ("openvino", "nncf", "torch")
+        )
+        return folder / "model.xml"
+
+    def _properties(self, scheme: str) -> dict[str, str]:
+        # Without a hint the CPU plug-in runs float32 models in bfloat16 where the processor can.
+        properties = {
+            "INFERENCE_PRECISION_HINT": HINTS.get(scheme, "f32"),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if self.target.device == "CPU":
+            properties["INFERENCE_NUM_THREADS"] = str(self.options.threads)
+            properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = (
+                GROUP if scheme == "int8-dynamic" else "0"
+            )
+        return properties
+
+    def upload(self, array: np.ndarray, graph: str) -> Any:
+        import openvino
+
+        return openvino.Tensor(array, shared_memory=True)
+
+    def download(self, native: Any) -> np.ndarray:
+        array: np.ndarray = native.data
+        return array
+
+    def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[Any]:
+        request = self._request(graph, point)
+        for name, tensor in inputs.items():
+            request.set_tensor(name, tensor)
+        request.infer()
+        return [request.get_output_tensor(i) for i in range(len(request.model_outputs))]
+
+    def write(self, state: State, buffer: Any, value: Any, position: int) -> Any:
+        where = (slice(None),) * state.axis + (slice(position, position + 1),)
+        buffer.data[where] = value.data
+        return buffer
+
+    def placement(self) -> Placement:
+        counts: dict[str, int] = {}
+        for compiled in self._compiled.values():
+            for device in compiled.get_property("EXECUTION_DEVICES"):
+                name = device.split(".")[0].strip("()")
+                counts[name] = counts.get(name, 0) + 1
+        total = sum(counts.values())
+        shares = {name: count / total for name, count in counts.items()}
+        return Placement(shares, self.target.device, "execution devices of each compiled model")
+
+    def executed(self) -> Mapping[str, str]:
+        return {graph: self._executed(graph, point) for graph, point in self._compiled}
+
+    def _executed(self, graph: str, point: str) -> str:
+        """Read from the runtime's own model in which precision its arithmetic nodes ran."""
+        scheme = self.recipe.for_graph(graph)
+        counts: dict[str, int] = {}
+        for node in self._compiled[graph, point].get_runtime_model().get_ops():
+            facts = node.get_rt_info()
+            if "layerType" in facts and str(facts["layerType"].astype(str)) in ARITHMETIC:
+                precision = str(facts["runtimePrecision"].astype(str))
+                counts[precision] = counts.get(precision, 0) + 1
+        if not counts:
+            return scheme
+        found = max(counts, key=counts.__getitem__)
+        if scheme.startswith("int8") and EXECUTED.get(found, found) in ("fp32", "i8", "u8"):
+            return scheme
+        return EXECUTED.get(found, found)
+
+    def model_bytes(self) -> int:
+        return sum(folder_bytes(path.parent) for path in self._paths.values())
+
+    def close(self) -> None:
+        self._requests.clear()
+        self._compiled.clear()
+
+
+RUNTIME = OpenVino()

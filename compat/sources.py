@@ -1,0 +1,150 @@
+"""Sources: a model's graphs in the forms that runtimes accept, each built once and cached."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compat import artifacts
+from compat.graph import Graph
+
+if TYPE_CHECKING:
+    import torch
+
+    from compat.models.base import Model
+
+OPSET = 18
+
+
+@dataclass(frozen=True)
+class ModelReference:
+    """Everything that another process needs to load the same model with the same weights."""
+
+    family: str
+    variant: str
+    weights: str
+    checkpoint: str = ""
+    """Folder of the checkpoint; empty for seeded weights."""
+
+    def arguments(self) -> dict[str, str]:
+        """Return it as the JSON arguments of a job."""
+        return {
+            "family": self.family,
+            "variant": self.variant,
+            "weights": self.weights,
+            "checkpoint": self.checkpoint,
+        }
+
+    def load(self) -> Model:
+        """Load the model's host side: no graph is built and no runtime imported yet."""
+        from compat import catalog
+
+        module = catalog.load().family_module(self.family)
+        model: Model = module.load(self.variant, self.weights, self.checkpoint)
+        return model
+
+
+def distribution_versions(*names: str) -> tuple[str, ...]:
+    """Return ``name==version`` for each distribution that is installed."""
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name}=={metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            found.append(f"{name} absent")
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One graph of a model, ready to be taken by a runtime."""
+
+    reference: ModelReference
+    graph: Graph
+    fingerprint: str
+    """Identifies weights and the code of the model."""
+    threads: int = 0
+
+    def module(self) -> torch.nn.Module:
+        """Build the float32 torch module, in evaluation mode, without gradients.
+
+        It is a copy: graphs of one model share parameters, which each recipe converts its way.
+        """
+        return copy.deepcopy(self.graph.module()).eval().requires_grad_(False)
+
+    def onnx(self, point: str, scheme: str = "fp32") -> Path:
+        """Return the path of this graph as an ONNX file at a static point.
+
+        Args:
+            point: name of the static shape point.
+            scheme: ``fp32``, or a scheme that :mod:`compat.onnx_schemes` makes of it.
+        """
+        folder = self.derive(
+            "compat.onnx_schemes:make",
+            {"point": point, "scheme": scheme},
+            ("compat.sources", "compat.onnx_schemes"),
+            ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"),
+        )
+        return folder / "model.onnx"
+
+    def derive(
+        self,
+        job: str,
+        arguments: Mapping[str, Any],
+        modules: Sequence[str],
+        distributions: Sequence[str],
+    ) -> Path:
+        """Return the folder of something made from this graph by a runtime's own job.
+
+        The job is called as ``function(folder, reference=…, graph=…, **arguments)``.
+        """
+        return artifacts.fetch(
+            job,
+            {
+                "reference": self.reference.arguments(),
+                "graph": self.graph.name,
+                **arguments,
+            },
+            (
+                self.fingerprint,
+                artifacts.module_digest(*modules),
+                *distribution_versions(*distributions),
+            ),
+            self.threads,
+        )
+
+
+def sources(reference: ModelReference, model: Model, threads: int = 0) -> dict[str, Source]:
+    """Return the sources of every graph of a model."""
+    fingerprint = model.fingerprint()
+    return {
+        graph.name: Source(reference, graph, fingerprint, threads) for graph in model.graphs()
+    }
+
+
+def open_source(reference: Mapping[str, str], graph: str) -> Source:
+    """Open one graph inside a job, from the job's arguments."""
+    opened = ModelReference(**reference)
+    return sources(opened, opened.load())[graph]
+
+
+def example_tensors(graph: Graph, point: str) -> tuple[torch.Tensor, ...]:
+    """Return distinct example tensors for ``forward``, small pseudo-random numbers.
+
+    Distinct matters: the exporter takes one tensor object given for two inputs as one input.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    examples = []
+    for shape, dtype in graph.examples(point).values():
+        kind = getattr(torch, dtype)
+        if kind.is_floating_point:
+            examples.append(torch.randn(shape, generator=generator, dtype=kind) * 0.1)
+        else:
+            examples.append(torch.ones(shape, dtype=kind))
+    return tuple(examples)

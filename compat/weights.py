@@ -1,0 +1,120 @@
+"""Weights: the project's own generator, and checkpoints read from disk.
+
+*Seeded* weights give a published architecture at full size without its published checkpoint.
+A library's default initialisation will not do: with it a Whisper encoder gives nearly the same
+output for silence and for noise, so that a backend which ignored its input would pass. These
+values are scaled by fan-in, so that signals keep their variance from layer to layer, and come
+from the raw bits of a counter-based generator keyed by the parameter's name, so that they are the
+same bytes on every platform and with every version of NumPy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+GENERATOR_VERSION = 1
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be used; the message names the file and the remedy."""
+
+
+def uniform(name: str, count: int) -> np.ndarray:
+    """Return ``count`` float32 values, uniform on [-1, 1), that depend on ``name`` alone.
+
+    Source: Philox 4x64-10 (Salmon et al., 2011), whose raw output NumPy keeps stable.
+    """
+    key = int.from_bytes(hashlib.sha256(f"{GENERATOR_VERSION}:{name}".encode()).digest()[:16])
+    raw = np.random.Philox(key=key).random_raw((count + 1) // 2)
+    # 24 bits are what a float32 holds exactly; each 64-bit word gives two values.
+    words = np.asarray(raw, dtype="<u8").view("<u4")[:count]
+    return ((words >> 8).astype(np.float32) * np.float32(2.0**-23)) - np.float32(1.0)
+
+
+def seeded_tensor(name: str, shape: tuple[int, ...], gain: float = 1.0) -> np.ndarray:
+    """Return one generated parameter, float32 of the given shape.
+
+    Matrices and kernels (out, in, ...) have variance gain² / fan-in. Vectors are small biases,
+    except normalisation weights, which are ones; recognise them by their names, as every
+    architecture here calls them ``*norm*.weight``.
+    """
+    count = int(np.prod(shape, dtype=np.int64))
+    if len(shape) < 2:
+        if name.endswith("weight") and "norm" in name:
+            return np.ones(shape, np.float32)
+        return (uniform(name, count) * np.float32(0.02 * gain)).reshape(shape)
+    fan_in = int(np.prod(shape[1:], dtype=np.int64))
+    scale = np.float32(gain * (3.0 / fan_in) ** 0.5)
+    return (uniform(name, count) * scale).reshape(shape)
+
+
+def seed(module: torch.nn.Module, gain: Callable[[str], float | None]) -> None:
+    """Fill a module's parameters in place.
+
+    Args:
+        module: the architecture at its published size.
+        gain: gives a factor per parameter name, or None for one that keeps what the architecture
+            itself computes (sinusoid tables).
+    """
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            factor = gain(name)
+            if factor is not None:
+                values = seeded_tensor(name, tuple(parameter.shape), factor)
+                parameter.copy_(torch.from_numpy(values))
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """Return the safetensors files of a checkpoint folder in Hugging Face's layout.
+
+    Raises:
+        CheckpointError: the folder, its configuration or its weights are missing, or the weights
+            are pickled, which could run code.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"no checkpoint folder {folder}: check the path.")
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"{folder} has no config.json, so it is no checkpoint in Hugging Face's layout. "
+            "Name the folder that `save_pretrained` wrote."
+        )
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickled = sorted((*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")))
+        if pickled:
+            raise CheckpointError(
+                f"{folder} holds {pickled[0].name}, a pickle, which can run code when it is read. "
+                "Convert it: model.save_pretrained(folder, safe_serialization=True)."
+            )
+        raise CheckpointError(
+            f"{folder} has no weights (*.safetensors). Copy model.safetensors there, "
+            "or write the folder again with `save_pretrained`."
+        )
+    return files
+
+
+def checkpoint_fingerprint(folder: Path) -> str:
+    """Return 16 hex digits that identify the configuration and weights in a folder."""
+    from compat.artifacts import digest, file_digest
+
+    files = [*sorted(folder.glob("*.json")), *checkpoint_files(folder)]
+    return digest({path.name: file_digest(path) for path in files})
+
+
+def gains(rules: Mapping[str, float | None], default: float = 1.0) -> Callable[[str], float | None]:
+    """Return a gain function that applies the first rule whose key occurs in the name."""
+
+    def gain(name: str) -> float | None:
+        return next((value for key, value in rules.items() if key in name), default)
+
+    return gain

@@ -1,0 +1,779 @@
+"""Merging, rendering and publishing results: what counts, what is shown, what cannot be broken."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from compat.case import HARDWARE
+from compat.report import build, matrix_markdown, print_matrix, text, write_site
+from compat.report.model import Configuration, Report
+from compat.report.publish import publish
+from compat.report.site import SiteError, data_json, summary_json
+from compat.results import (
+    CaseFacts,
+    Collection,
+    Header,
+    Level,
+    Limit,
+    Line,
+    Observation,
+    Planned,
+    ResultsError,
+    Run,
+    Started,
+    Status,
+    Writer,
+    read_all,
+)
+
+CPU, GPU = "c4d1e09f77aa2b10", "ab12f00d55e6c3d9"
+LOADS, PLACED, TASK, NUMERICS = (
+    "support.loads", "support.placed", "accuracy.task", "accuracy.numerics")  # fmt: skip
+LATENCY, STRESS = "latency.task", "robustness.stress"
+
+
+def case(
+    target: str = "cpu-torch",
+    recipe: str = "fp32",
+    variant: str = "whisper-tiny",
+    weights: str = "seeded",
+    **changes: Any,
+) -> CaseFacts:
+    hardware = target.split("-")[0]
+    about: dict[str, Any] = {
+        "id": f"{variant}@{weights}/{target}/{recipe}",
+        "family": "whisper",
+        "task": "transcription",
+        "row": "whisper",
+        "variant": variant,
+        "weights": weights,
+        "hardware": hardware,
+        "runtime": target.partition("-")[2],
+        "target": target,
+        "recipe": recipe,
+        "precision": recipe.split("-")[0],
+        "evidence": "device",
+        "on_host_cpu": hardware == "cpu",
+        "published": weights != "trained",
+        "headline": weights != "trained",
+        "stand_in": weights == "trained",
+        "timed": True,
+        "parameters": 37.8,
+    }
+    return CaseFacts(**{**about, **changes})
+
+
+def nano(target: str = "cpu-torch", recipe: str = "fp32") -> CaseFacts:
+    return case(target, recipe, "whisper-nano", "trained", parameters=1.0)
+
+
+def seen(
+    about: CaseFacts, check: str, status: Status = "passed", level: Level | None = None, **more: Any
+) -> Observation:
+    if status == "passed" and level is None:
+        level = "strict"
+    more.setdefault("check_version", 1)
+    return Observation(case=about.id, check=check, status=status, level=level, **more)
+
+
+def latency(about: CaseFacts, low: float, high: float, **more: Any) -> Observation:
+    middle = (low + high) / 2
+    values = {"median_s": middle, "interval_s": [low, high], "rtf": middle / 10,
+              "rtf_upper": high / 10}  # fmt: skip
+    samples = {"seconds": [low, middle, high]}
+    return seen(about, LATENCY, values=values, samples=samples, threads=2, **more)
+
+
+def good(about: CaseFacts, low: float = 0.3, high: float = 0.31) -> list[Line]:
+    """Everything that a strict configuration needs from one case."""
+    checks = [LOADS, NUMERICS, STRESS] + ([TASK] if about.weights != "seeded" else [])
+    if not about.on_host_cpu:
+        checks.append(PLACED)
+    lines: list[Line] = [Planned(case=about, checks=(*checks, LATENCY))]
+    return [*lines, *(seen(about, check) for check in checks), latency(about, low, high)]
+
+
+def run(
+    *lines: Line,
+    machine: str = CPU,
+    name: str = "r1",
+    started: str = "2026-11-20T10:00:00Z",
+    profile: str = "core",
+    worker: str = "main",
+    problems: tuple[str, ...] = (),
+    **header: Any,
+) -> Run:
+    about = Header(
+        schema=1, run=name, worker=worker, started=started, profile=profile, machine=machine,
+        facts=header.pop("facts", {"cpu": "Some CPU"}), versions={"torch": "2.13.0"}, commit="abc",
+        arguments=(), threads=2, parallel=False, **header,
+    )  # fmt: skip
+    return Run(
+        Path(f"{name}.{worker}.jsonl"),
+        about,
+        tuple(one for one in lines if isinstance(one, Planned)),
+        tuple(one for one in lines if isinstance(one, Started)),
+        tuple(one for one in lines if isinstance(one, Observation)),
+        problems,
+    )
+
+
+def report_of(*runs: Run) -> Report:
+    return build(Collection(tuple(runs)))
+
+
+def only(report: Report) -> Configuration:
+    (one,) = report.configurations
+    return one
+
+
+def gate(one: Configuration, key: str) -> str:
+    return next(gate.state for gate in one.gates if gate.key == key)
+
+
+def rated(*lines: Line, **header: Any) -> Configuration:
+    return only(report_of(run(*lines, **header)))
+
+
+def site_of(report: Report, folder: Path) -> dict[str, str]:
+    """Render a site and return every text file of it, by its path, less the charting library."""
+    write_site(report, folder)
+    return {
+        str(path.relative_to(folder)): path.read_text(encoding="utf-8")
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "plotly.min.js"
+    }
+
+
+# --- merging ---------------------------------------------------------------------------------
+
+
+def test_stand_in_and_seeded_headline_together_reach_high() -> None:
+    one = rated(*good(case()), *good(nano()))
+    assert (one.rating.label, one.rating.badges) == ("High", ("stand-in",))
+    assert one.variant == "whisper-tiny@seeded"
+    assert one.why == ()
+
+
+def test_seeded_alone_stops_at_medium_and_says_why() -> None:
+    one = rated(*good(case()))
+    assert one.rating.label == "Medium"
+    assert any("generated weights" in reason for reason in one.why)
+
+
+def test_integer_stand_in_stops_at_medium() -> None:
+    one = rated(*good(case(recipe="int8-dynamic")), *good(nano(recipe="int8-dynamic")))
+    assert one.rating.label == "Medium"
+    mixed = "fp16+int8-decoder"
+    assert rated(*good(case(recipe=mixed)), *good(nano(recipe=mixed))).rating.label == "Medium"
+
+
+def test_pretrained_headline_is_preferred_over_seeded_and_stand_in() -> None:
+    real = case(weights="pretrained")
+    one = rated(*good(case()), *good(nano()), *good(real))
+    assert one.variant == "whisper-tiny@pretrained"
+    assert (one.rating.label, one.rating.badges) == ("High", ())
+    absent = seen(real, LOADS, "skipped", reason="no checkpoint")
+    one = rated(*good(case()), *good(nano()), Planned(case=real, checks=(LOADS,)), absent)
+    assert one.variant == "whisper-tiny@seeded"
+
+
+def test_a_missing_task_metric_leaves_accuracy_unknown() -> None:
+    lines = [one for one in good(nano()) if getattr(one, "check", "") != TASK]
+    one = rated(*good(case()), *lines)
+    assert gate(one, "accurate") == "unknown"
+    assert one.rating.label == "Incomplete: None to High"
+
+
+def test_accurate_is_the_worst_of_task_and_numerics() -> None:
+    lines = [one for one in good(case()) if getattr(one, "check", "") != NUMERICS]
+    one = rated(*lines, seen(case(), NUMERICS, level="relaxed"), *good(nano()))
+    assert gate(one, "accurate") == "relaxed"
+    one = rated(*lines, seen(case(), NUMERICS, "failed", "failed"), *good(nano()))
+    assert one.rating.label == "None"
+
+
+def test_stress_of_the_stand_in_counts() -> None:
+    lines = [one for one in good(nano()) if getattr(one, "check", "") != STRESS]
+    crash = seen(nano(), STRESS, "crashed", "failed", reason="signal 11 on 0.1 s")
+    one = rated(*good(case()), *lines, crash)
+    assert gate(one, "robust") == "failed"
+    assert one.rating.label == "Limited"
+    assert "signal 11" in one.why[0]
+
+
+@pytest.mark.parametrize("status", ["failed", "timeout", "crashed", "out-of-memory",
+                                    "known-failure", "error"])  # fmt: skip
+def test_loading_that_fails_in_any_way_is_none_and_keeps_its_status(status: Status) -> None:
+    about = case()
+    one = rated(Planned(case=about, checks=(LOADS,)), seen(about, LOADS, status, reason="boom"))
+    assert one.rating.label == "None"
+    assert one.records[0].status == status
+    assert "boom" in one.why[0]
+
+
+def test_an_error_elsewhere_withholds_the_verdict() -> None:
+    lines = [one for one in good(case()) if getattr(one, "check", "") != NUMERICS]
+    one = rated(*lines, seen(case(), NUMERICS, "error", reason="corpus missing"))
+    assert gate(one, "accurate") == "unknown"
+    assert one.rating.label.startswith("Incomplete")
+
+
+@pytest.mark.parametrize("reason", ["no such operator", "unsupported (executed bf16)"])
+def test_proven_unsupported_is_not_failure_nor_absence(reason: str) -> None:
+    about = case()
+    one = rated(Planned(case=about, checks=(LOADS,)), seen(about, LOADS, "unsupported",
+                                                           reason=reason))  # fmt: skip
+    assert one.rating.label == "None (unsupported)"
+    assert reason in one.why[0]
+
+
+def test_absent_hardware_is_not_measured_and_names_the_remedy() -> None:
+    about = case("cuda-torch")
+    absent = seen(about, LOADS, "skipped", reason="no NVIDIA GPU", remedy="use a GPU runner")
+    one = rated(Planned(case=about, checks=(LOADS, LATENCY)), absent)
+    assert one.rating.label == "Not measured"
+    assert any("no NVIDIA GPU" in reason for reason in one.why)
+    assert any("use a GPU runner" in reason for reason in one.why)
+
+
+def test_planned_but_not_run_and_cut_off_are_told_apart() -> None:
+    about = case()
+    one = rated(
+        Planned(case=about, checks=(LOADS, NUMERICS, STRESS)),
+        Started(case=about.id, check=LOADS, time="t"),
+        seen(about, LOADS),
+        Started(case=about.id, check=NUMERICS, time="t"),
+    )
+    assert {record.check: record.status for record in one.records} == {
+        LOADS: "passed",
+        NUMERICS: "cut-off",
+        STRESS: "not-run",
+    }
+
+
+def test_a_smaller_published_variant_makes_loading_relaxed() -> None:
+    large = case(variant="whisper-large", parameters=1543.0)
+    small = case(variant="whisper-tiny", headline=False)
+    one = rated(
+        *good(small), Planned(case=large, checks=(LOADS,)),
+        seen(large, LOADS, "out-of-memory", reason="8 GB were not enough"),
+    )  # fmt: skip
+    assert gate(one, "loads") == "relaxed"
+
+
+def test_noise_and_parallel_runs_leave_speed_unknown() -> None:
+    lines = [one for one in good(case()) if getattr(one, "check", "") != LATENCY]
+    for status in ("inconclusive", "skipped"):
+        timing = seen(case(), LATENCY, status, reason="not timed (parallel)")  # type: ignore[arg-type]
+        assert gate(rated(*lines, timing), "real_time") == "unknown"
+
+
+def test_worthwhile_is_a_lower_bound_over_the_fastest_accurate_cpu() -> None:
+    fast, slow, wrong = case(), case(recipe="bf16"), case(recipe="int8-dynamic")
+    gpu = case("cuda-torch", "fp16")
+    broken = [one for one in good(wrong, 0.01, 0.02) if getattr(one, "check", "") != NUMERICS]
+    lines = [*good(fast, 0.30, 0.40), *good(slow, 0.6, 0.7), *broken,
+             seen(wrong, NUMERICS, "failed", "failed")]  # fmt: skip
+
+    def speed_up(low: float, high: float) -> tuple[str, float | None]:
+        report = report_of(run(*lines, *good(gpu, low, high)))
+        (one,) = report.cell("whisper", "cuda").configurations
+        return gate(one, "worthwhile"), one.figures.speed_up
+
+    assert speed_up(0.1, 0.2) == ("strict", pytest.approx(1.5))
+    assert speed_up(0.1, 0.21)[0] == "relaxed"
+    assert speed_up(0.1, 0.31)[0] == "failed"
+    other_machine = report_of(run(*lines), run(*good(gpu), machine=GPU))
+    (one,) = other_machine.cell("whisper", "cuda").configurations
+    assert gate(one, "worthwhile") == "unknown"
+
+
+def test_emulators_never_show_speed() -> None:
+    about = case("qualcomm-emulator", "fp16", evidence="emulator")
+    one = rated(*good(about))
+    assert one.rating.label == "Emulated"
+    assert gate(one, "real_time") == gate(one, "worthwhile") == "not-applicable"
+
+
+def test_quick_never_replaces_core_but_newer_core_does() -> None:
+    about = case()
+    plan = Planned(case=about, checks=(LOADS,))
+
+    def level(*runs: Run) -> str | None:
+        observation = only(report_of(*runs)).records[0].observation
+        assert observation is not None
+        return observation.level
+
+    core = run(plan, seen(about, LOADS, level="strict"))
+    quick = run(plan, seen(about, LOADS, level="relaxed"), name="r2", profile="quick",
+                started="2026-11-21")  # fmt: skip
+    newer = run(plan, seen(about, LOADS, level="relaxed"), name="r3", started="2026-11-22")
+    parallel = run(plan, seen(about, LOADS, "skipped"), name="r4", started="2026-11-23")
+    assert level(core, quick) == "strict"
+    assert level(quick, core, newer) == "relaxed"
+    assert level(core, parallel) == "strict"
+
+
+def test_outdated_check_versions_are_stale() -> None:
+    about, other = case(), case(recipe="bf16")
+    plans = [Planned(case=one, checks=(LOADS,)) for one in (about, other)]
+    report = report_of(
+        run(*plans, seen(about, LOADS, check_version=1), seen(other, LOADS, check_version=2))
+    )
+    by_recipe = {one.recipe: one for one in report.configurations}
+    assert by_recipe["fp32"].rating.label == "Stale"
+    assert "Measure it again" in by_recipe["fp32"].why[0]
+    assert by_recipe["bf16"].rating.label != "Stale"
+    single = build(Collection((run(plans[0], seen(about, LOADS)),)), current={LOADS: 2})
+    assert only(single).rating.label == "Stale"
+
+
+def test_observations_without_a_plan_are_reported_not_dropped() -> None:
+    report = report_of(run(seen(case(), LOADS)))
+    assert report.configurations == ()
+    assert case().id in report.problems[0]
+
+
+RUNS = (
+    run(*good(case()), *good(nano())),
+    run(*good(case(), 0.2, 0.21), name="r2", started="2026-11-21T10:00:00Z"),
+    run(*good(case(), 0.1, 0.11), name="r3", profile="quick", started="2026-11-22T10:00:00Z"),
+    run(*good(case()), *good(case("cuda-torch", "fp16")), name="r4", machine=GPU),
+    run(*good(case()), name="r4", worker="gw1", machine=GPU, facts={"cpu": "Other"}),
+    run(Planned(case=case(), checks=("x.y",)), name="r5", started="2026-11-23T10:00:00Z"),
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.permutations(RUNS))
+def test_the_order_of_files_never_shows(runs: list[Run]) -> None:
+    assert data_json(report_of(*runs)) == data_json(report_of(*RUNS))
+
+
+# --- text ------------------------------------------------------------------------------------
+
+
+@given(st.floats(0, 1, allow_nan=False))
+def test_percentages_never_round_to_all_or_nothing(share: float) -> None:
+    shown = text.percent(share)
+    assert (shown == "100 %") == (share * 100 >= 100)
+    assert (shown == "0 %") == (share == 0)
+
+
+@pytest.mark.parametrize("share", [0.99951, 0.9999, 0.999999, 1 - 1e-12])
+def test_nearly_all_is_not_all(share: float) -> None:
+    assert text.quantity("share", share) in ("99.9 %", "> 99.9 %")
+
+
+@pytest.mark.parametrize(("key", "value", "shown"), [
+    ("median_s", 0.0123, "12.3 ms"), ("median_s", 2.5, "2.5 s"), ("load_s", 1e-5, "10 µs"),
+    ("seconds", 600, "10 min"), ("peak_bytes", 740_000_000, "740 MB"), ("wer", 0.0721, "7.2 %"),
+    ("wer", 1.35, "135 %"), ("degradation", 0.004, "+0.40 pp"), ("degradation", -0.00001,
+    "\N{MINUS SIGN}< 0.01 pp"), ("snr_db", 51.96, "52.0 dB"), ("speed_up", 1.5, "1.5 ×"),
+    ("cosine", 0.99999999, "0.999999"), ("x", None, "–"), ("x", float("nan"), "nan"),
+    ("wer_interval", [0.05, 0.09], "5 % to 9 %"), ("tokens", 12345, "12,345"),
+    ("share", True, "yes"),
+])  # fmt: skip
+def test_units(key: str, value: object, shown: str) -> None:
+    assert text.quantity(key, value) == shown
+
+
+@given(st.lists(st.text(max_size=12), min_size=2, max_size=2, unique=True))
+def test_slugs_are_safe_and_distinct(names: list[str]) -> None:
+    slugs = [text.slug(name, "cpu") for name in names]
+    assert slugs[0] != slugs[1]
+    for slug in slugs:
+        assert re.fullmatch(r"[a-z0-9_][a-z0-9._-]*", slug), slug
+
+
+@given(st.dictionaries(st.text(max_size=5), st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner,
+                                                                max_size=3), max_leaves=8),
+    max_size=4))  # fmt: skip
+def test_any_values_can_be_shown(values: dict[str, Any]) -> None:
+    columns, rows = text.table(values)
+    assert all(len(cells) == len(columns) for _, cells in rows)
+
+
+# --- rendering -------------------------------------------------------------------------------
+
+EVIL = [
+    "<script>alert(1)</script>",
+    "</script><script>alert(2)</script>",
+    "\"><img src=x onerror=alert(3)>",
+    "' onmouseover='alert(4)",
+    "{{ 7*7 }} {% raw %}",
+    "a|b\n| c | d |\n# heading",
+    "[link](javascript:alert(5)) ![i](http://evil.example/x.png)",
+    "../../../../escape",
+    "nul\x00 esc\x1b[31m bidi\u202egnp.exe \u2028 line",
+    "日本語 🎵 ünïcödé",
+]
+
+
+def hostile(evil: str) -> Report:
+    about = case(evil, evil, evil, family=evil, task=evil, row=evil, hardware=evil, runtime=evil,
+                 precision=evil, id=evil)  # fmt: skip
+    limit = Limit(metric=evil, value=1.0, strict=1.0, relaxed=2.0, direction="at_most",
+                  level="strict", reason=evil)  # fmt: skip
+    observation = seen(
+        about, LOADS, reason=evil, remedy=evil, executed=evil, expected=evil, time=evil,
+        values={evil: {evil: evil}, "executed": {evil: evil}}, limits=(limit,),
+        samples={evil: [1.0]},
+    )  # fmt: skip
+    timing = latency(about, 0.1, 0.2, executed=evil)
+    task = seen(about, evil, values={"hard": {evil: 1, "degradation": "much"}})
+    bad = run(
+        Planned(case=about, checks=(LOADS, LATENCY, evil)), observation, timing, task,
+        machine=evil, name=evil, worker=evil, profile=evil, started=evil, facts={evil: {evil: evil}},
+        problems=(evil,), hashes={evil: evil},
+    )  # fmt: skip
+    return build(Collection((bad,), (evil,)))
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and text of a page as a browser would see them."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_hostile_text_ends_escaped_and_inside_the_folder(evil: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    before = set(tmp_path.rglob("*"))
+    pages = site_of(hostile(evil), tmp_path / "in" / "site")
+    outside = [p for p in set(tmp_path.rglob("*")) - before
+               if tmp_path / "in" / "site" not in (p, *p.parents)]  # fmt: skip
+    assert outside == []
+    for name, source in pages.items():
+        assert re.fullmatch(r"[A-Za-z0-9._/-]+", name), name
+        if not name.endswith(".html"):
+            continue
+        page = Page(source)
+        assert not any(key.startswith("on") for _, attrs in page.tags for key in attrs), name
+        assert not any(tag == "img" for tag, _ in page.tags), name
+        scripts = [attrs for tag, attrs in page.tags if tag == "script"]
+        assert all(
+            (one.get("src") or "").endswith(".js") or one.get("type") == "application/json"
+            for one in scripts
+        ), name
+        for control in "\x00\x1b\u202e":
+            assert control not in source
+        embedded = re.findall(r'type="application/json" id="data">(.*?)</script>', source, re.S)
+        assert len(embedded) <= 1
+        for data in embedded:
+            json.loads(data)
+            assert "<" not in data
+    for name in ("data.json", "summary.json"):
+        json.loads(pages[name])
+    if evil.isprintable() and not evil.startswith("../"):
+        assert any(evil in " ".join(Page(p).words) for n, p in pages.items() if "cells/" in n)
+
+
+@pytest.mark.parametrize("evil", EVIL)
+def test_hostile_text_breaks_neither_markdown_nor_terminal(evil: str) -> None:
+    report = hostile(evil)
+    lines = matrix_markdown(report).splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    wide = [len(re.findall(r"(?<!\\)\|", line)) for line in table]
+    columns = len(report.hardware) + 2
+    assert wide[:3] == [columns] * 3
+    assert len(set(wide[3:])) == 1
+    body = "\n".join(lines)
+    assert not re.search(r"<(?!br>)", body)
+    assert "](" not in body.replace("\\](", "")
+    assert not any(line.startswith("# heading") for line in lines)
+    for width in (80, 160):
+        stream = io.StringIO()
+        print_matrix(report, Console(file=stream, width=width, force_terminal=False))
+        assert "\x1b" not in stream.getvalue()
+        assert "\x00" not in stream.getvalue()
+
+
+def full_report() -> Report:
+    gpu = case("cuda-torch", "fp16")
+    crash = case("openvino-cpu", "int8-weights", on_host_cpu=True)
+    emulated = case("qualcomm-emulator", "fp16", evidence="emulator")
+    unable = case("webnn-chromium")
+    cut = case("rocm-torch")
+    absent = case("mps-torch")
+    return build(
+        Collection(
+            (
+                run(
+                    *good(case()), *good(nano()), *good(emulated), *good(gpu, 0.1, 0.11),
+                    Planned(case=crash, checks=(LOADS,)),
+                    seen(crash, LOADS, "crashed", "failed", reason="signal 11"),
+                    Planned(case=unable, checks=(LOADS,)),
+                    seen(unable, LOADS, "unsupported", reason="no ScatterND"),
+                    Planned(case=cut, checks=(LOADS,)),
+                    Planned(case=absent, checks=(LOADS,)),
+                    seen(absent, LOADS, "skipped", reason="no Apple silicon"),
+                ),
+            ),
+            ("r9.main.jsonl:4: Input data was truncated",),
+        )
+    )  # fmt: skip
+
+
+def test_every_page_is_self_contained_and_every_link_leads_somewhere(tmp_path: Path) -> None:
+    pages = site_of(full_report(), tmp_path / "site")
+    ids = {name: {a.get("id") for _, a in Page(source).tags} for name, source in pages.items()
+           if name.endswith(".html")}  # fmt: skip
+    for name, source in pages.items():
+        addresses = re.findall(r"https?://[^\s\"'<)]*", source)
+        allowed = ["http://www.w3.org/2000/svg"] if name.endswith(".svg") else []
+        assert [one for one in addresses if one not in allowed] == [], name
+        if not name.endswith(".html"):
+            continue
+        for _tag, attrs in Page(source).tags:
+            for key in ("href", "src"):
+                link = attrs.get(key)
+                if link is None or link.startswith("data:"):
+                    continue
+                path, _, anchor = link.partition("#")
+                there = (tmp_path / "site" / name).parent / path if path else tmp_path / "site" / name
+                assert there.resolve().is_file(), (name, link)
+                if anchor:
+                    place = str(there.resolve().relative_to((tmp_path / "site").resolve()))
+                    assert anchor in ids[place], (name, link)
+
+
+def test_ids_are_unique_on_every_page(tmp_path: Path) -> None:
+    for name, source in site_of(full_report(), tmp_path / "site").items():
+        if name.endswith(".html"):
+            ids = [attrs["id"] for _, attrs in Page(source).tags if "id" in attrs]
+            assert len(ids) == len(set(ids)), name
+
+
+def test_every_rating_links_the_observations_it_rests_on(tmp_path: Path) -> None:
+    report = full_report()
+    pages = site_of(report, tmp_path / "site")
+    for cell in report.cells:
+        source = pages[f"cells/{cell.slug}.html"]
+        for one in cell.configurations:
+            if one.rating.kind == "rated":
+                anchors = [anchor for gate in one.gates for anchor in gate.evidence]
+                assert anchors
+            for anchor in (a for gate in one.gates for a in gate.evidence):
+                assert f"#{anchor}" in source
+
+
+def test_meaning_never_hangs_on_colour_alone(tmp_path: Path) -> None:
+    report = full_report()
+    pages = site_of(report, tmp_path / "site")
+    looks: dict[str, str] = {}
+    for cell in report.cells:
+        key = text.appearance(cell.best.rating if cell.best else None)
+        sign, word, _ = text.RATINGS[key]
+        anchor = re.search(
+            rf'<a class="cell look-{key}" data-cell="{cell.slug}".*?</a>',
+            pages["index.html"], re.S)  # fmt: skip
+        assert anchor is not None
+        assert sign in anchor[0]
+        assert word.split()[0] in anchor[0]
+        assert cell.label.split(":")[0] in pages[f"badges/{cell.slug}.svg"].replace("&amp;", "&")
+        looks[key] = sign + word
+    assert {"high", "none", "unsupported", "emulated", "not-measured"} <= set(looks)
+    assert len(set(looks.values())) == len(looks)
+    signs = [sign for sign, _, _ in text.RATINGS.values()]
+    assert len(set(signs)) == len(signs)
+
+
+def test_all_hardware_columns_and_unrun_plans_are_visible(tmp_path: Path) -> None:
+    report = full_report()
+    pages = site_of(report, tmp_path / "site")
+    header = matrix_markdown(report).splitlines()[4]
+    for name in HARDWARE:
+        assert f' role="columnheader">{name}</th>' in pages["index.html"]
+        assert f" {name} " in header
+    rocm = pages[f"cells/{report.cell('whisper', 'rocm').slug}.html"]
+    assert "not-run" in rocm
+    assert "planned, but never begun" in rocm
+    assert "no Apple silicon" in pages[f"cells/{report.cell('whisper', 'mps').slug}.html"]
+
+
+def test_truncated_files_show_their_problem_everywhere(tmp_path: Path) -> None:
+    header = run().header
+    writer = Writer(tmp_path / "results", header)
+    for line in good(case()):
+        writer.write(line)
+    writer.close()
+    writer.path.write_bytes(writer.path.read_bytes()[:-25])
+    report = build(read_all([tmp_path / "results"]))
+    pages = site_of(report, tmp_path / "site")
+    stream = io.StringIO()
+    print_matrix(report, Console(file=stream, width=80))
+    for shown in (pages["index.html"], pages["machines.html"], matrix_markdown(report),
+                  stream.getvalue()):  # fmt: skip
+        assert writer.path.name in shown
+    assert json.loads(pages["summary.json"])["problems"]
+
+
+def test_an_empty_collection_renders_a_page_that_helps(tmp_path: Path) -> None:
+    report = build(Collection())
+    pages = site_of(report, tmp_path / "site")
+    stream = io.StringIO()
+    print_matrix(report, Console(file=stream, width=80))
+    for shown in (pages["index.html"], matrix_markdown(report), stream.getvalue()):
+        assert "pytest -m cpu" in shown
+    assert json.loads(summary_json(report))["cells"] == []
+
+
+def test_medium_and_limited_always_say_why() -> None:
+    for one in report_of(*RUNS).configurations:
+        assert one.rating.label == "High" or one.why
+
+
+def test_figures_come_with_how_they_were_measured(tmp_path: Path) -> None:
+    gpu = case("cuda-torch", "fp16")
+    lines = [one for one in good(gpu) if getattr(one, "check", "") != LATENCY]
+    report = report_of(run(*lines, latency(gpu, 0.1, 0.2, executed="fp16-tc", batch=4)))
+    page = site_of(report, tmp_path / "site")[f"cells/{report.cell('whisper', 'cuda').slug}.html"]
+    words = " ".join(" ".join(Page(page).words).split())
+    for shown in ("device evidence", "executed fp16-tc", "2 threads", "batch 4"):
+        assert shown in words
+
+
+def test_terminal_needs_no_colour_and_fits(tmp_path: Path) -> None:
+    for width in (80, 160):
+        stream = io.StringIO()
+        print_matrix(full_report(), Console(file=stream, width=width, no_color=True))
+        shown = stream.getvalue()
+        assert max(len(line) for line in shown.splitlines()) <= width
+        for word in ("High", "None", "unsupported", "Emulated", "Not measured"):
+            assert word in " ".join(shown.split())
+
+
+def test_rendering_replaces_only_sites_and_survives_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precious = tmp_path / "home"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    with pytest.raises(SiteError, match="is no site"):
+        write_site(full_report(), precious)
+    assert (precious / "thesis.txt").exists()
+
+    folder = tmp_path / "site"
+    write_site(build(Collection()), folder)
+    old = (folder / "index.html").read_text()
+
+    def interrupted(*_: object) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("compat.report.site.summary_json", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_site(full_report(), folder)
+    assert (folder / "index.html").read_text() == old
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "site"]
+    write_site(full_report(), folder)
+    assert (folder / "index.html").read_text() != old
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "site"]
+
+
+def test_importing_the_report_loads_no_heavy_library() -> None:
+    code = (
+        "import sys, compat.report, compat.report.publish;"
+        "print([m for m in ('plotly', 'jinja2', 'rich', 'torch', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- publishing ------------------------------------------------------------------------------
+
+
+def write(folder: Path, source: Run) -> Path:
+    writer = Writer(folder, source.header)
+    for line in (*source.planned, *source.started, *source.observations):
+        writer.write(line)
+    writer.close()
+    return writer.path
+
+
+def test_publish_keeps_what_still_counts(tmp_path: Path) -> None:
+    reports, local = tmp_path / "reports", tmp_path / "local"
+    first = write(local, RUNS[0])
+    result = publish([first], reports)
+    assert result.published == (reports / "results" / CPU / "r1.main.jsonl",)
+    assert (reports / "MATRIX.md").read_text().startswith("# Compatibility matrix")
+    notes = reports / "results" / CPU / "NOTES.md"
+    notes.write_text("kept")
+
+    newer = run(*good(case()), *good(nano()), name="r2", started="2026-11-25")
+    result = publish([write(local, newer)], reports)
+    assert [path.name for path in result.superseded] == ["r1.main.jsonl"]
+    assert notes.exists()
+
+    quick = run(*good(case()), name="r3", profile="quick", started="2026-11-26")
+    result = publish([write(local, quick), local], reports)
+    assert {path.name for path in result.superseded} == {"r1.main.jsonl", "r3.main.jsonl"}
+    names = sorted(path.name for path in (reports / "results").rglob("*.jsonl"))
+    assert names == ["r2.main.jsonl"]
+    assert build(read_all([reports / "results"])).configurations[0].rating.label == "High"
+
+
+def test_publish_keeps_the_plan_of_another_worker(tmp_path: Path) -> None:
+    plan, *rest = good(case())
+    local = tmp_path / "local"
+    write(local, run(plan, seen(case(), LOADS), worker="gw0"))
+    write(local, run(*rest, worker="gw1", started="2026-11-21"))
+    publish([local], tmp_path / "reports")
+    report = build(read_all([tmp_path / "reports" / "results"]))
+    assert report.problems == ()
+    assert len(report.configurations) == 1
+
+
+def test_publish_rejects_what_is_broken_or_names_a_host(tmp_path: Path) -> None:
+    local = tmp_path / "local"
+    cut = write(local, run(*good(case()), name="cut"))
+    cut.write_bytes(cut.read_bytes()[:-10])
+    write(local, run(*good(case()), name="host", machine="alices-laptop"))
+    write(local, run(*good(case()), name="up", machine="../../escape"))
+    write(local, run(Planned(case=case(), checks=(LOADS,)), name="void"))
+    (local / "headless.jsonl").write_text("{}\n")
+    result = publish([local], tmp_path / "reports")
+    assert result.published == ()
+    named = " ".join(result.rejected)
+    for name in ("cut.main", "host.main", "up.main", "void.main", "headless"):
+        assert name in named
+    assert list((tmp_path / "reports" / "results").iterdir()) == []
+    assert not (tmp_path / "escape").exists()
+    with pytest.raises(ResultsError, match="does not exist"):
+        publish([tmp_path / "nowhere"], tmp_path / "reports")
+
+
+def test_data_holds_the_samples_but_no_predictions() -> None:
+    about = case()
+    secret = seen(about, LOADS, predictions=["the spoken words"], samples={"seconds": [0.125]})
+    data = data_json(report_of(run(Planned(case=about, checks=(LOADS,)), secret)))
+    assert b"the spoken words" not in data
+    assert b"0.125" in data
+    assert msgspec.json.decode(data)["cells"][0]["configurations"][0]["rating"]["label"]
