@@ -33,6 +33,14 @@ class ArtifactError(Exception):
     """A derived file could not be built; the message ends with what the builder said."""
 
 
+_building_seconds = 0.0
+
+
+def seconds_building() -> float:
+    """Return how long this process has waited for artifacts to be built, in seconds."""
+    return _building_seconds
+
+
 def cache_folder() -> Path:
     """Return the cache's folder: ``$COMPAT_CACHE``, else the user's cache folder."""
     import platformdirs
@@ -86,6 +94,8 @@ def fetch(
     folder = cache_folder() / name
     if _complete(folder):
         return folder
+    global _building_seconds
+    started = time.perf_counter()
     try:
         cache_folder().mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(str(folder) + ".lock")
@@ -97,6 +107,8 @@ def fetch(
             f"cannot write the cache {cache_folder()}: {error.strerror or error}. "
             f"Free some space (`compat cache clear`) or name another folder in ${ENVIRONMENT}."
         ) from error
+    finally:
+        _building_seconds += time.perf_counter() - started
     return folder
 
 

@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import metadata
@@ -59,14 +59,34 @@ class Catalog:
         targets = [target for runtime in self.runtimes for target in runtime.targets]
         return tuple(sorted(targets, key=lambda target: HARDWARE.index(target.hardware)))
 
-    def cases(self) -> Iterator[Case]:
-        """Yield every case in a fixed order: family, variant, weights, target, recipe."""
+    def cases(self, composed: Sequence[str] = ()) -> Iterator[Case]:
+        """Yield every case in a fixed order: family, variant, weights, target, recipe.
+
+        ``composed`` names recipes per component (``int8-weights+fp16-decoder``), which no target
+        lists, to be added to each.
+        """
         for family in self.families:
             for variant in family.variants:
                 for weights in variant.weights:
                     for target in self.targets:
-                        for recipe in target.recipes:
+                        for recipe in (*target.recipes, *composed):
                             yield Case(family, variant, weights, target, Recipe(recipe))
+
+    def case(self, identifier: str) -> Case:
+        """Return a case by its id; raise ``KeyError`` for one that the catalog does not have."""
+        try:
+            model, target_name, recipe = identifier.split("/")
+            variant_name, weights = model.split("@")
+            target = next(target for target in self.targets if target.name == target_name)
+            family, variant = next(
+                (family, variant)
+                for family in self.families
+                for variant in family.variants
+                if variant.name == variant_name and weights in variant.weights
+            )
+        except (ValueError, StopIteration):
+            raise KeyError(identifier) from None
+        return Case(family, variant, weights, target, Recipe(recipe))
 
 
 def use(files: list[str]) -> None:

@@ -61,6 +61,13 @@ class Graph:
     points: Mapping[str, Point]
     module: Callable[[], torch.nn.Module] = field(compare=False)
     state: Mapping[str, State] = field(default_factory=dict)
+    scalar: str = ""
+    """Name of an output of a few numbers, whose fetch shows whether the graph had really ended."""
+
+    @property
+    def smallest_output(self) -> str:
+        """Name of the output that is cheapest to fetch; the first unless the graph says so."""
+        return self.scalar or self.outputs[0]
 
     def examples(self, point: str) -> dict[str, tuple[tuple[int, ...], str]]:
         """Return shape and dtype of every input and state at a point, in ``forward``'s order."""

@@ -98,6 +98,9 @@ class Caps:
         return "an integer recipe needs the published weights for High, a stand-in was judged"
 
 
+_NO_CAPS = Caps()
+
+
 @dataclass(frozen=True, slots=True)
 class Rating:
     """A grade, or what is known of it."""
@@ -139,7 +142,7 @@ class Rating:
         return f"{word}: incomplete" if incomplete else word
 
 
-def rate(gates: Gates, caps: Caps = Caps()) -> Rating:  # noqa: B008 (immutable)
+def rate(gates: Gates, caps: Caps = _NO_CAPS) -> Rating:
     """Return the rating of one configuration."""
     if caps.evidence != "device":
         gates = replace(gates, real_time="not-applicable", worthwhile="not-applicable")

@@ -324,3 +324,23 @@ def test_backend_that_ignores_its_input() -> None:
     assert blind_faults([reference[0]] * 2, [reference[0]] * 2) == []
     constant = [np.zeros(4), np.zeros(4)]
     assert blind_faults(constant, constant) == []
+
+
+def test_own_signal_of_differing_lengths() -> None:
+    reference = _outputs()
+    longer = [np.vstack([reference[0], np.full((1, 16), 99.0)]), *reference[1:]]
+
+    def worst(arrays: list[Array]) -> float:
+        device = [array.copy() for array in arrays]
+        device[3] += 0.01
+        found = compare(arrays, None, device)
+        assert found["worst_utterance"] == 3
+        return float(found["worst_snr_db"])
+
+    assert worst(longer) == pytest.approx(worst(reference))
+
+
+def test_reference_without_any_variation_gives_no_credit() -> None:
+    constant = [np.full(7, 3.3), np.full(7, 3.3)]
+    found = compare(constant, None, [array + 0.1 for array in constant])
+    assert found["snr_db"] == found["worst_snr_db"] == -SNR_LIMIT_DB

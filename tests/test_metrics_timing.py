@@ -177,3 +177,16 @@ def test_unsynchronised() -> None:
         unsynchronised([1.0], [])
     with pytest.raises(ValueError, match="not negative"):
         unsynchronised([1.0], [-1.0])
+
+
+def test_small_numbers() -> None:
+    assert summarise([0.1], audio_s=0.5)["rtf"] == pytest.approx(0.2)
+    assert summarise([float(rank) for rank in range(1, 45)])["p90_s"] == pytest.approx(39.7)
+    assert noise_gate([2.0], [3.0], 0.5) == (True, 0.5)
+    assert unsynchronised([0.0], [0.0]).value == 0.0
+    # Three rounds each: the slowest repeat decides, against the fastest fresh input.
+    assert not cached_result([0.01, 0.01, 0.11], [0.2, 0.24, 0.25]).flagged
+    assert not cached_result([0.09, 0.1, 0.11], [0.2, 0.24, 0.25]).flagged
+    for values in ([], [float("nan")]):
+        with pytest.raises(ValueError, match="finite"):
+            median_interval(values)

@@ -222,3 +222,22 @@ def test_draws_are_reproducible_and_complete() -> None:
 def test_interval_rejects(numerators: list[float], denominators: list[float]) -> None:
     with pytest.raises(ValueError, match=r"per utterance|finite"):
         ratio_interval(numerators, denominators)
+
+
+def test_silence_only_has_a_finite_interval() -> None:
+    # No reference words at all: the rate is the number of inserted words, in every resample too.
+    interval = ratio_interval([0.0, 0.0, 4.0, 4.0], [0.0] * 4)
+    assert interval is not None and interval.low == 0.0 and interval.high == 16.0
+
+
+def test_bootstrap_rejects_nonsense() -> None:
+    for utterances, resamples in ((0, 10), (10, 0)):
+        with pytest.raises(ValueError, match="at least one utterance"):
+            next(resample_indices(utterances, resamples))
+    assert next(resample_indices(1, 1)).tolist() == [[0]]
+    for confidence in (0.0, 1.0):
+        with pytest.raises(ValueError, match="confidence"):
+            ratio_interval([1.0, 2.0], [1.0, 1.0], confidence=confidence)
+    for ours, theirs in (([], []), ([1.0], [1.0, 2.0])):
+        with pytest.raises(ValueError, match="both systems"):
+            no_worse_share(ours, theirs)

@@ -316,3 +316,14 @@ def test_speed_placement_and_stress() -> None:
     assert judge("robustness.stress", FACTS, stress)[0] == "strict"
     assert judge("robustness.stress", FACTS, {**stress, "no_worse_failures": 3})[0] == "relaxed"
     assert judge("robustness.stress", FACTS, {**stress, "crashes": 1})[0] == "failed"
+
+
+def test_equal_limits_leave_no_relaxed_level(tmp_path: Path) -> None:
+    thresholds = _load(tmp_path, _entry(50, 50))
+    assert thresholds.judge("accuracy.numerics", FACTS, _values(50.0))[0] == "strict"
+    assert thresholds.judge("accuracy.numerics", FACTS, _values(49.9))[0] == "failed"
+
+
+def test_empty_filter_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ThresholdsError, match="a text or a list"):
+        _load(tmp_path, _entry(more='family = [""]'))

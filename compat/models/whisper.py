@@ -264,9 +264,10 @@ class WhisperModel(Model):
             Graph(
                 "encoder",
                 {"mel": Tensor(("batch", size.mels, frames))},
-                ("hidden", *cross),
+                ("hidden", "level", *cross),
                 points,
                 lambda: encoder_module(self.network),
+                scalar="level",
             ),
             Graph(
                 "decoder",
@@ -338,6 +339,7 @@ class WhisperModel(Model):
         batch = next((b for b in BATCHES if b >= len(items)), BATCHES[-1])
         chunks = [(i, c) for i, item in enumerate(items) for c in self._chunks(item.samples)]
         tokens: list[list[list[int]]] = [[] for _ in items]
+        levels: list[float] = [0.0] * len(items)
         for start in range(0, len(chunks), batch):
             part = chunks[start : start + batch]
             with stopwatch("features"):
@@ -357,10 +359,13 @@ class WhisperModel(Model):
             if start == 0:
                 before = stopwatch.stages["features"] + stopwatch.stages["encoder"]
                 stopwatch.stages["first_token"] = before + generated.first_token_s
-            for (index, _), row in zip(part, generated.tokens, strict=False):
-                tokens[index].append(self._until_end(row))
+            level = encoded["level"].numpy()
+            for row, (index, _) in enumerate(part):
+                tokens[index].append(self._until_end(generated.tokens[row]))
+                levels[index] += float(level[row])
         with stopwatch("text"):
-            return [self._prediction(parts) for parts in tokens]
+            predictions = map(self._prediction, tokens)
+            return [{**p, "level": level} for p, level in zip(predictions, levels, strict=True)]
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
         mel = self._mel([item.samples[: self.dimensions.window]], 1)
@@ -398,14 +403,8 @@ class WhisperModel(Model):
     def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
         from compat.metrics.wer import word_errors
 
-        if self.folder:
-            found = word_errors(item.text, prediction["text"])
-            expected = word_errors(item.text, reference["text"])
-        else:
-            # No words to get right: count how far the tokens are from the reference's.
-            joined = " ".join(map(str, reference["tokens"]))
-            found = word_errors(joined, " ".join(map(str, prediction["tokens"])))
-            expected = word_errors(joined, joined)
+        found = word_errors(item.text, prediction["text"])
+        expected = word_errors(item.text, reference["text"])
         return {"errors": float(found.errors), "reference": float(expected.errors)}
 
     @property
@@ -483,7 +482,8 @@ def _join(items: Sequence[Item], identifier: str) -> Item:
 def encoder_module(network: Any) -> torch.nn.Module:
     """Return the encoder with the cross-attention keys and values of every decoder layer.
 
-    Maps mel (batch, mels, frames) to hidden (batch, positions, width), then for each layer keys
+    Maps mel (batch, mels, frames) to hidden (batch, positions, width), its mean magnitude (batch,),
+    then for each layer keys
     (batch, heads, head width, positions), then values (batch, heads, positions, head width).
     """
     import torch
@@ -501,7 +501,9 @@ def encoder_module(network: Any) -> torch.nn.Module:
             hidden = self.encoder(mel).last_hidden_state
             keys = [self._split(project(hidden)).transpose(2, 3) for project in self.keys]
             values = [self._split(project(hidden)) for project in self.values]
-            return (hidden, *(tensor.contiguous() for tensor in (*keys, *values)))
+            # One number per input that is NaN or infinite if anything before it was.
+            level = hidden.abs().mean(dim=(1, 2))
+            return (hidden, level, *(tensor.contiguous() for tensor in (*keys, *values)))
 
         def _split(self, tensor: torch.Tensor) -> torch.Tensor:
             batch, positions, width = tensor.shape

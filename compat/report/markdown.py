@@ -96,11 +96,23 @@ def _why(cell: Cell) -> list[str]:
 
 def _configurations(report: Report) -> list[str]:
     head = [
-        "row", "configuration", "machine", "evidence", "rating",
+        "row",
+        "configuration",
+        "machine",
+        "evidence",
+        "rating",
         *(gate.name for gate in report.configurations[0].gates),
-        "task metric", "degradation", "SNR", "latency (median)", "RTF ≤", "peak memory", "model",
-        "executed", "threads", "batch",
-    ]  # fmt: skip
+        "task metric",
+        "degradation",
+        "SNR",
+        "latency (median)",
+        "RTF ≤",
+        "peak memory",
+        "model",
+        "executed",
+        "threads",
+        "batch",
+    ]
     return _table(head, (_configuration(one) for one in report.configurations))
 
 
@@ -114,7 +126,9 @@ def _configuration(one: Configuration) -> list[str]:
         escape(one.evidence),
         f"{text.symbol(one.rating)} {escape(one.rating.label)}",
         *(f"{text.STATE_SYMBOLS[gate.state]} {gate.state}" for gate in one.gates),
-        escape(f"{text.metric_name(f.metric)} {metric} ({f.metric_set})") if f.metric else text.DASH,
+        escape(f"{text.metric_name(f.metric)} {metric} ({f.metric_set})")
+        if f.metric
+        else text.DASH,
         escape(text.quantity("degradation", f.degradation, f.metric)),
         escape(text.quantity("snr_db", f.snr_db)),
         escape(text.latency(f)),

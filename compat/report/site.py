@@ -36,12 +36,12 @@ def write_site(report: Report, folder: Path) -> Path:
         SiteError: the folder holds something else than a site, or cannot be written.
     """
     folder = folder.absolute()
-    if folder.exists() and not (folder / MARKER).exists():
-        if not folder.is_dir() or any(folder.iterdir()):
-            raise SiteError(
-                f"{folder} exists and is no site of this suite, so it is not replaced. "
-                "Name a new or an empty folder."
-            )
+    foreign = folder.exists() and not (folder / MARKER).exists()
+    if foreign and (not folder.is_dir() or any(folder.iterdir())):
+        raise SiteError(
+            f"{folder} exists and is no site of this suite, so it is not replaced. "
+            "Name a new or an empty folder."
+        )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new."))
@@ -106,8 +106,14 @@ def _render(report: Report, folder: Path) -> None:
     }
     runs = {run.key: run for machine in report.machines for run in machine.runs}
     for cell in report.cells:
-        page(f"cells/{cell.slug}.html", "cell.html", cell=cell, places=places, runs=runs,
-             data=_cell_data(cell))  # fmt: skip
+        page(
+            f"cells/{cell.slug}.html",
+            "cell.html",
+            cell=cell,
+            places=places,
+            runs=runs,
+            data=_cell_data(cell),
+        )
         (folder / "badges" / f"{cell.slug}.svg").write_text(badges.badge(cell), encoding="utf-8")
     (folder / "data.json").write_bytes(data_json(report))
     (folder / "summary.json").write_bytes(summary_json(report))
@@ -128,17 +134,14 @@ def data_json(report: Report) -> bytes:
     make every page's data many times larger.
     """
     tree = msgspec.to_builtins(report)
+    labels = {one.id: one.rating.label for one in report.configurations}
     for cell in tree["cells"]:
         for one in cell["configurations"]:
-            one["rating"]["label"] = _label_of(report, one["id"])
+            one["rating"]["label"] = labels[one["id"]]
             for record in one["records"]:
                 if record["observation"] is not None:
                     record["observation"].pop("predictions", None)
     return msgspec.json.format(msgspec.json.encode(tree), indent=1)
-
-
-def _label_of(report: Report, identity: str) -> str:
-    return next(one.rating.label for one in report.configurations if one.id == identity)
 
 
 def summary_json(report: Report) -> bytes:
@@ -183,10 +186,11 @@ def _point(one: Configuration) -> dict[str, Any]:
         "name": text.one_line(f"{one.target} {one.recipe}"),
         "full": text.one_line(one.name),
         "row": text.one_line(one.row),
-        "task": text.one_line(one.task),
-        "machine": text.one_line(one.machine_short),
+        "task": text.clean(one.task),
+        "machine": text.clean(one.machine),
+        "machine_short": text.one_line(one.machine_short),
         "hardware": text.one_line(one.hardware),
-        "precision": text.one_line(one.precision),
+        "precision": text.clean(one.precision),
         "rating": f"{text.symbol(one.rating)} {text.clean(one.rating.label)}",
         "rtf": f.rtf,
         "rtf_upper": f.rtf_upper,
@@ -209,9 +213,9 @@ def _index_data(report: Report) -> dict[str, Any]:
     for cell in report.cells:
         cells[cell.slug] = [
             {
-                "machine": one.machine,
-                "task": one.task,
-                "precision": one.precision,
+                "machine": text.clean(one.machine),
+                "task": text.clean(one.task),
+                "precision": text.clean(one.precision),
                 "look": text.appearance(one.rating),
                 "symbol": text.symbol(one.rating),
                 "head": text.clean(text.head_and_note(one.rating)[0]),
@@ -253,16 +257,16 @@ def _environment() -> Environment:
 
     def finalize(value: Any) -> Any:
         """Clean everything that a template shows, unless it is markup of our own."""
-        return value if isinstance(value, Markup) or not isinstance(value, str) else text.clean(
-            value
-        )  # fmt: skip
+        return (
+            value if isinstance(value, Markup) or not isinstance(value, str) else text.clean(value)
+        )
 
     def script_json(value: Any) -> Markup:
         """Return JSON that no content can turn into the end of its script element."""
         encoded = msgspec.json.encode(value).decode()
         for character in "<>&\u2028\u2029":
             encoded = encoded.replace(character, f"\\u{ord(character):04x}")
-        return Markup(encoded)  # noqa: S704 (every character with a meaning in HTML is escaped)
+        return Markup(encoded)  # every character with a meaning in HTML is escaped
 
     environment = Environment(
         loader=PackageLoader("compat.report", "templates"),

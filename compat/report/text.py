@@ -26,11 +26,14 @@ STATUSES = {
     "passed": ("✓", "The check ran and met at least its relaxed thresholds."),
     "failed": ("✕", "The check ran and missed its relaxed thresholds."),
     "error": ("!", "The check raised an error; that is no verdict on the hardware by itself."),
-    "timeout": ("⧖", "The worker was ended because it took longer than allowed."),
+    "timeout": ("◷", "The worker was ended because it took longer than allowed."),
     "crashed": ("☠", "The worker process died."),
     "out-of-memory": ("▣", "Memory of the process or the device ran out."),
-    "unsupported": ("⊘", "The runtime says that it cannot run this, or it executed another "
-                         "precision than the one asked for."),
+    "unsupported": (
+        "⊘",
+        "The runtime says that it cannot run this, or it executed another "
+        "precision than the one asked for.",
+    ),
     "known-failure": ("✕", "Failed as a recorded expectation says, which names who owns the gap."),
     "unexpected-pass": ("✓", "Passed although a recorded expectation says that it fails."),
     "skipped": (DASH, "Hardware, runtime or checkpoint is absent, or the check does not apply."),
@@ -43,8 +46,12 @@ STATUSES = {
 
 RATINGS = {
     "high": ("●", "High", "Every gate that applies is strict."),
-    "medium": ("◐", "Medium", "Loads, accurate and robust are strict, the rest at least relaxed; "
-               "or the evidence allows no better."),
+    "medium": (
+        "◐",
+        "Medium",
+        "Loads, accurate and robust are strict, the rest at least relaxed; "
+        "or the evidence allows no better.",
+    ),
     "limited": ("◔", "Limited", "Loads and gives acceptable results, with what limits it named."),
     "none": ("✕", "None", "It does not load, or its results are wrong."),
     "unsupported": ("⊘", "None (unsupported)", "The runtime proved that it cannot run this."),
@@ -199,9 +206,23 @@ def _significant(value: float, digits: int = 3) -> str:
 
 _ACRONYMS = ("wer", "der", "eer", "cer", "jer")
 _SHARES = {
-    "wer", "der", "eer", "cer", "jer", "share", "accuracy", "top1", "top5", "recall", "precision",
-    "f1", "missed", "false_alarm", "confusion", "agreement",
-}  # fmt: skip
+    "wer",
+    "der",
+    "eer",
+    "cer",
+    "jer",
+    "share",
+    "accuracy",
+    "top1",
+    "top5",
+    "recall",
+    "precision",
+    "f1",
+    "missed",
+    "false_alarm",
+    "confusion",
+    "agreement",
+}
 
 
 def _is_share(key: str) -> bool:
@@ -251,22 +272,28 @@ def quantity(key: str, value: object, metric: str = "wer") -> str:
     return f"{value:,}" if isinstance(value, int) else _significant(figure, 4)
 
 
+_UNITS_OF_GROUP = {"devices": "share", "stages": "seconds"}
+"""Groups whose keys are names, so that the group gives the unit."""
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str, Any]]:
-    """Return ``(path, last key, value)`` of every leaf of a nested mapping, in its order."""
+    """Return ``(path, key that implies the unit, value)`` of every leaf of a nested mapping."""
     leaves: list[tuple[str, str, Any]] = []
     for key, value in values.items():
         path = f"{prefix} · {key}" if prefix else str(key)
         if isinstance(value, Mapping) and value:
             leaves.extend(flatten(value, path))
         else:
-            leaves.append((path, str(key), value))
+            leaves.append((path, _UNITS_OF_GROUP.get(prefix, str(key)), value))
     return leaves
 
 
 def metric_name(key: str) -> str:
     """Return a task metric's name as its field writes it."""
     spelled = {"si_sdr": "SI-SDR", "sdr": "SDR"}
-    return spelled.get(key) or (key.upper() if key in _ACRONYMS else one_line(key).replace("_", " "))
+    return spelled.get(key) or (
+        key.upper() if key in _ACRONYMS else one_line(key).replace("_", " ")
+    )
 
 
 def primary_metric(scores: Mapping[str, Any]) -> str:
@@ -280,35 +307,39 @@ def primary_metric(scores: Mapping[str, Any]) -> str:
     return ""
 
 
-def table(values: Mapping[str, Any]) -> tuple[Sequence[str], list[tuple[str, list[str]]]]:
-    """Return ``(column names, [(row name, cells)])`` for the values of an observation.
+def tables(values: Mapping[str, Any]) -> list[tuple[list[str], list[tuple[str, list[str]]]]]:
+    """Return ``(column names, [(row name, cells)])`` of every table that shows some values.
 
-    Groups that share their keys (test sets, outputs, batches) become columns; everything else
-    becomes one column of values. A value and its ``…_interval`` share a cell.
+    Groups that share their keys (test sets, outputs, batches) become columns of a first table;
+    everything else becomes rows of another. A value and its ``…_interval`` share a cell.
     """
-    groups = {k: v for k, v in values.items() if isinstance(v, Mapping)}
-    common = [set(group) for group in groups.values()]
-    if len(groups) == len(values) > 0 and all(
-        one & common[0] and not any(isinstance(v, Mapping) for v in group.values())
-        for one, group in zip(common, groups.values(), strict=True)
-    ):
-        keys = list(dict.fromkeys(key for group in groups.values() for key in group))
+    flat = {
+        str(name): group
+        for name, group in values.items()
+        if isinstance(group, Mapping) and not any(isinstance(v, Mapping) for v in group.values())
+    }
+    first = set(next(iter(flat.values()), ()))
+    groups = {name: group for name, group in flat.items() if first & set(group)}
+    if len(groups) < 2 and len(groups) != len(values):
+        groups = {}
+    found: list[tuple[list[str], list[tuple[str, list[str]]]]] = []
+    if groups:
+        keys = list(dict.fromkeys(str(key) for group in groups.values() for key in group))
         rows = [
-            (str(key), [_with_interval(str(key), group) for group in groups.values()])
+            (key, [_with_interval(key, group) for group in groups.values()])
             for key in keys
-            if not _belongs_to_another(str(key), keys)
+            if not _belongs_to_another(key, keys)
         ]
-        return [str(name) for name in groups], rows
+        found.append((list(groups), rows))
     rows = []
     for key, value in values.items():
-        if _belongs_to_another(str(key), list(values)):
+        if str(key) in groups or _belongs_to_another(str(key), list(values)):
             continue
         if isinstance(value, Mapping) and value:
-            rows.extend((path, [quantity(last, leaf)]) for path, last, leaf in
-                        flatten(value, str(key)))
+            rows += [(path, [quantity(k, leaf)]) for path, k, leaf in flatten(value, str(key))]
         else:
             rows.append((str(key), [_with_interval(str(key), values)]))
-    return ["value"], rows
+    return [*found, (["value"], rows)] if rows else found
 
 
 def _belongs_to_another(key: str, keys: Sequence[Any]) -> bool:

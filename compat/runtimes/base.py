@@ -259,6 +259,8 @@ class Runtime(ABC):
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
     """Distributions whose versions identify its results."""
+    modules: ClassVar[tuple[str, ...]] = ()
+    """Modules whose import is the runtime's own start-up, timed apart."""
     targets: ClassVar[tuple[Target, ...]]
 
     @abstractmethod

@@ -28,6 +28,7 @@ ARITHMETIC = ("FullyConnected", "MatMul", "Convolution", "GroupConvolution", "MH
 class OpenVino(Runtime):
     name = "openvino"
     packages = ("openvino", "nncf", "torch", "onnxscript")
+    modules = ("openvino",)
     targets = (
         Target("openvino-cpu", "openvino", "openvino", "CPU", RECIPES, on_host_cpu=True),
         Target("openvino-gpu", "openvino", "openvino", "GPU", RECIPES),

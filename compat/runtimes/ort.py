@@ -70,6 +70,7 @@ PROVIDERS: Mapping[str, Provider] = {
 class OnnxRuntime(Runtime):
     name = "onnxruntime"
     packages = ("onnxruntime", "onnxruntime-gpu", "torch", "onnxscript")
+    modules = ("onnxruntime",)
     targets = tuple(
         Target(
             name,

@@ -26,6 +26,7 @@ INSTALL = "pip install torch==2.13.0"
 class PyTorch(Runtime):
     name = "torch"
     packages = ("torch", "transformers")
+    modules = ("torch",)
     targets = (
         Target("cpu-torch", "cpu", "torch", "cpu", RECIPES, on_host_cpu=True),
         Target("cuda-torch", "cuda", "torch", "cuda", ("tf32", *RECIPES)),
@@ -264,9 +265,7 @@ class TorchSession(Session):
 
         module = self.modules[graph]
         kinds = {type(child).__name__ for child in module.modules()}
-        if "DynamicQuantizedLinear" in {
-            type(child).__qualname__ for child in module.modules()
-        } or any("quantized.dynamic" in type(child).__module__ for child in module.modules()):
+        if any("quantized.dynamic" in type(child).__module__ for child in module.modules()):
             return "int8-dynamic"
         if "Int8WeightLinear" in kinds:
             return "int8-weights"

@@ -49,7 +49,7 @@
     let shown = 0;
     document.querySelectorAll("a[data-cell]").forEach((cell) => {
       const best = data.cells[cell.dataset.cell].find((one) => fits(one, wanted)) || NOT_MEASURED;
-      if (best !== NOT_MEASURED) shown += 1;
+      if (best.look !== "not-measured") shown += 1;
       cell.className = `cell look-${best.look}`;
       cell.querySelector(".sym").textContent = best.symbol;
       cell.querySelector(".word").textContent = best.head;
@@ -119,7 +119,7 @@
       const y = one.degradation * scale;
       const [low, high] = one.degradation_interval || [one.degradation, one.degradation];
       return {
-        type: "scatter", mode: "markers", name: escapeHtml(`${one.name} (${one.machine})`), x: [one.rtf], y: [y],
+        type: "scatter", mode: "markers", name: escapeHtml(`${one.name} (${one.machine_short})`), x: [one.rtf], y: [y],
         error_y: { type: "data", symmetric: false, array: [high * scale - y], arrayminus: [y - low * scale], thickness: 1.2, color: colour(one.hardware) },
         error_x: { type: "data", symmetric: false, array: [Math.max(0, (one.rtf_upper ?? one.rtf) - one.rtf)], arrayminus: [0], thickness: 1.2, color: colour(one.hardware) },
         marker: { size: 13, symbol: SYMBOLS[one.precision] || "cross", color: colour(one.hardware) },
@@ -150,7 +150,7 @@
     const [scale, unit] = slowest < 2 ? [1e3, "ms"] : [1, "s"];
     const traces = drawn.map((one) => ({
       type: "box", orientation: "h", x: one.seconds.map((value) => value * scale), boxpoints: "all", jitter: 0.5, pointpos: 0,
-      name: escapeHtml(one.name).replace(" ", "<br>") + `<br>${escapeHtml(one.machine)}`, marker: { color: colour(one.hardware), size: 4, opacity: 0.65 }, line: { width: 1.5 },
+      name: escapeHtml(one.name).replace(" ", "<br>") + `<br>${escapeHtml(one.machine_short)}`, marker: { color: colour(one.hardware), size: 4, opacity: 0.65 }, line: { width: 1.5 },
       text: one.seconds.map((value) => hover(one, [`${(value * scale).toPrecision(4)} ${unit}`])), hoverinfo: "text",
     }));
     draw("latency", traces, layout({
@@ -161,9 +161,7 @@
   const rowForm = document.getElementById("chart-row");
   function charts() {
     const wanted = chosen();
-    let points = data.points.filter((one) => !wanted.task || one.task === wanted.task);
-    points = points.filter((one) => !wanted.precision || one.precision === wanted.precision);
-    if (wanted.machine) points = points.filter((one) => wanted.machine.startsWith(one.machine));
+    let points = data.points.filter((one) => fits(one, wanted));
     if (rowForm) points = points.filter((one) => one.row === rowForm.elements.row.value);
     scatter(points);
     latency(points);

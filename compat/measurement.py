@@ -1,0 +1,184 @@
+"""One check of one case: what the suites are written with.
+
+A suite asks its :class:`Measurement` for stages and hands over what they found; the measurement
+holds it against the thresholds and becomes one observation, whatever happens in between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from compat.case import Case
+from compat.client import StageFailure, Worker
+from compat.expectations import Expectation
+from compat.results import CaseFacts, Level, Limit, Observation, Status
+from compat.thresholds import Thresholds
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is asked: ``suite.question``, and of which cases it can be asked."""
+
+    name: str
+    version: int = 1
+    applies: Callable[[Case], bool] = lambda case: True
+    timed: bool = False
+    """Whether it measures time, which parallel workers would falsify."""
+
+
+def check(
+    name: str,
+    version: int = 1,
+    applies: Callable[[Case], bool] = lambda case: True,
+    timed: bool = False,
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Declare a test function of a suite to be a check."""
+
+    def declare(function: Callable[..., None]) -> Callable[..., None]:
+        function.check = Check(name, version, applies, timed)  # type: ignore[attr-defined]
+        return function
+
+    return declare
+
+
+class Finding(Exception):
+    """A check ended with another status than passed; the message is its reason."""
+
+    def __init__(self, status: Status, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.status = status
+        self.remedy = remedy
+
+
+def facts_of(case: Case) -> CaseFacts:
+    """Return what the results file says of a case."""
+    return CaseFacts(
+        id=case.id,
+        family=case.family.name,
+        task=case.family.task,
+        row=case.family.row,
+        variant=case.variant.name,
+        weights=case.weights,
+        hardware=case.target.hardware,
+        runtime=case.target.runtime,
+        target=case.target.name,
+        recipe=case.recipe.name,
+        precision=case.recipe.precision,
+        evidence=case.target.evidence,
+        on_host_cpu=case.target.on_host_cpu,
+        published=case.variant.published,
+        headline=case.variant.name == case.family.headline,
+        stand_in=case.variant.name == case.family.stand_in,
+        timed=case.family.timed,
+        parameters=case.variant.parameters,
+    )
+
+
+@dataclass
+class Measurement:
+    """Collects what one check finds and turns it into an observation."""
+
+    case: Case
+    check: Check
+    worker: Worker
+    thresholds: Thresholds
+    iterations: int
+    warmup: int
+    profile: str
+    parallel: bool = False
+    found: dict[str, Any] = field(default_factory=dict)
+    level: Level | None = None
+    limits: tuple[Limit, ...] = ()
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def facts(self) -> CaseFacts:
+        return facts_of(self.case)
+
+    def stage(self, name: str, **arguments: Any) -> Any:
+        """Return what a stage of the protocol found; see :mod:`compat.protocol`."""
+        return self.worker.stage(name, **arguments)
+
+    def note(self, **found: Any) -> None:
+        """Keep fields of the observation: ``values``, ``samples``, ``predictions``, ``batch``."""
+        self.found |= found
+
+    def judge(self, values: Mapping[str, Any], faults: Sequence[str] = ()) -> None:
+        """Hold values against the thresholds.
+
+        Raises:
+            Finding: with status ``failed``, if there are faults or a relaxed limit is missed.
+        """
+        self.note(values=dict(values))
+        self.level, self.limits, reason = self.thresholds.judge(
+            self.check.name, self.facts, values
+        )
+        if faults:
+            self.level = "failed"
+            raise Finding("failed", "; ".join((*faults, *([reason] if reason else []))))
+        if self.level == "failed":
+            raise Finding("failed", reason)
+        if self.level is None:
+            # Nothing has a limit here: that it came this far is the answer.
+            self.level = "strict"
+        self.note(reason=reason)
+
+    def observation(
+        self, error: BaseException | None, expectation: Expectation | None, executed: str
+    ) -> Observation:
+        """Return the observation of this check, which ended with ``error`` or well."""
+        status, reason, remedy = outcome(error)
+        level = self.level
+        if status not in ("passed", "failed"):
+            level = None
+        elif status == "failed":
+            level = "failed"
+        if expectation is not None:
+            if status == "passed":
+                status = "unexpected-pass"
+                reason = f"expected to fail: {expectation.reason}"
+            elif status not in ("skipped", "inconclusive"):
+                status = "known-failure"
+                reason = f"{reason} (known: {expectation.reason})"
+        return Observation(
+            case=self.case.id,
+            check=self.check.name,
+            check_version=self.check.version,
+            status=status,
+            level=level,
+            reason=reason or self.found.get("reason", ""),
+            remedy=remedy,
+            executed=executed,
+            values=self.found.get("values", {}),
+            limits=self.limits,
+            samples=self.found.get("samples", {}),
+            predictions=self.found.get("predictions", []),
+            threads=self.worker.request.threads,
+            batch=self.found.get("batch", 1),
+            time=now(),
+            seconds=round(time.perf_counter() - self.started, 4),
+            expected=expectation.id if expectation is not None else "",
+        )
+
+
+def outcome(error: BaseException | None) -> tuple[Status, str, str]:
+    """Return status, reason and remedy for the way in which a check ended."""
+    if error is None:
+        return "passed", "", ""
+    if isinstance(error, Finding):
+        return error.status, str(error), error.remedy
+    if isinstance(error, StageFailure):
+        status: Status = error.status  # type: ignore[assignment]
+        return status, str(error), ""
+    if isinstance(error, AssertionError):
+        return "failed", str(error), ""
+    return "error", f"{type(error).__name__}: {error}", ""
+
+
+def now() -> str:
+    """Return the time in UTC, ISO 8601 with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,434 @@
+"""The protocol that a worker performs: everything that is measured of one case, in stages.
+
+Each stage is computed when it is first asked for and remembered. Stages return JSON; they
+measure and compare, and judge nothing: thresholds are applied where the results are written.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import cycle, islice
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from compat import artifacts, catalog, stress
+from compat.case import Recipe, precision_of
+from compat.corpus import Item
+from compat.graph import Stopwatch
+from compat.metrics import numerics, timing
+from compat.models.base import Prediction
+from compat.protocol_request import CaseRequest
+from compat.reference import REFERENCE, Inputs
+from compat.runtimes.base import Options, Session, Unsupported
+from compat.sources import ModelReference, sources
+
+EPSILON = 1e-5
+"""Relative error that is allowed whatever the oracle's: two honest float32 sums differ by it."""
+
+LARGE = 400.0
+"""Millions of parameters above which the reference is float32, as float64 would not fit."""
+
+
+@dataclass
+class Protocol:
+    """Measures one case; built from a :class:`CaseRequest` given as a mapping."""
+
+    request: Mapping[str, Any]
+    _remembered: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = CaseRequest(**self.request)
+        self.case = catalog.load().case(known.id)
+        self.options = Options(known.threads, known.device)
+        weights, variant = self.case.weights, self.case.variant
+        checkpoint = known.checkpoint or (variant.checkpoint if weights != "seeded" else "")
+        reference = ModelReference(self.case.family.name, variant.name, weights, checkpoint)
+        self.inputs = Inputs(reference, known.corpus, known.profile, tuple(known.stress))
+        self.reference_scheme = REFERENCE if variant.parameters < LARGE else "fp32"
+        self._timings: dict[str, float] = {}
+
+    def stage(self, name: str, arguments: Mapping[str, Any]) -> Any:
+        """Perform a stage, or return what it gave before."""
+        if name in REPEATABLE:
+            return REPEATABLE[name](self, **arguments)
+        key = name + json.dumps(arguments, sort_keys=True)
+        if key not in self._remembered:
+            self._remembered[key] = STAGES[name](self, **arguments)
+        return self._remembered[key]
+
+    # What stages share -------------------------------------------------------------------------
+
+    @cached_property
+    def session(self) -> Session:
+        """The compiled case; times its parts the first time."""
+        runtime = catalog.load().runtime(self.case.target.runtime)
+        reason = runtime.unsupported(self.case.target, self.case.recipe)
+        if reason:
+            raise Unsupported(reason)
+        model = self.inputs.model
+        model.graphs()
+        self._timings["baseline_bytes"] = resident_bytes()
+        started = perf_counter()
+        for package in runtime.modules:
+            importlib.import_module(package)
+        imported = perf_counter()
+        built = artifacts.seconds_building()
+        opened = sources(self.inputs.reference, model, self.options.threads)
+        session = runtime.compile(opened, self.case.target, self.case.recipe, self.options)
+        building = artifacts.seconds_building() - built
+        self._timings |= {
+            "import_s": imported - started,
+            "load_s": perf_counter() - imported - building,
+            "artifacts_s": building,
+        }
+        return session
+
+    @cached_property
+    def reference(self) -> Any:
+        """The stored reference outputs on this case's inputs."""
+        return self.inputs.fetch(self.reference_scheme, self.options.threads)
+
+    def transcribe(self, items: Sequence[Item]) -> tuple[list[Prediction], Stopwatch, float]:
+        """Run the whole task on a batch; return predictions, stages and seconds."""
+        stopwatch = Stopwatch()
+        started = perf_counter()
+        predictions = self.inputs.model.run(self.session, items, stopwatch)
+        return predictions, stopwatch, perf_counter() - started
+
+    # Stages ------------------------------------------------------------------------------------
+
+    def loads(self) -> dict[str, Any]:
+        """Compile, and run one standard input; report cold start, sizes, executed precision."""
+        session = self.session
+        first = self._standard_items()[0]
+        predictions, _, seconds = self.transcribe([first])
+        executed = dict(session.executed())
+        for graph, scheme in executed.items():
+            wanted = self.case.recipe.for_graph(graph)
+            if precision_of(scheme) != precision_of(wanted):
+                raise Unsupported(f"executed {scheme}: {graph} was asked to run {wanted}")
+        timings = self._timings
+        return {
+            "cold": {
+                "import_s": timings["import_s"],
+                "load_s": timings["load_s"],
+                "first_run_s": seconds,
+            },
+            "artifacts_s": timings["artifacts_s"],
+            "model_bytes": session.model_bytes(),
+            "executed": executed,
+            "faults": prediction_faults(predictions, None),
+        }
+
+    def placed(self) -> dict[str, Any]:
+        """Report where the compiled nodes ran."""
+        self.stage("loads", {})
+        placement = self.session.placement()
+        return {
+            "share": placement.share,
+            "devices": dict(placement.devices),
+            "method": placement.method,
+        }
+
+    def standard(self) -> dict[str, Any]:
+        """Run every standard input once, timed; these are the outputs that accuracy judges."""
+        items = self._standard_items()
+        predictions: dict[str, Prediction] = {}
+        seconds: dict[str, float] = {}
+        for item in items:
+            (prediction,), _, seconds[item.id] = self.transcribe([item])
+            predictions[item.id] = prediction
+        references = [self.reference.predictions[item.id] for item in items]
+        faults = prediction_faults(list(predictions.values()), references)
+        return {"predictions": predictions, "seconds": seconds, "faults": faults}
+
+    def task(self) -> dict[str, Any]:
+        """Score each test set against the truth and against the reference."""
+        found = self.stage("standard", {})
+        model = self.inputs.model
+        values = {
+            name: model.score(
+                items,
+                [found["predictions"][item.id] for item in items],
+                [self.reference.predictions[item.id] for item in items],
+            )
+            for name, items in self.inputs.items.task.items()
+        }
+        rows = [
+            {"set": name, "item": item.id, "truth": item.text, **found["predictions"][item.id]}
+            for name, items in self.inputs.items.task.items()
+            for item in items
+        ]
+        return {"values": values, "faults": found["faults"], "predictions": rows}
+
+    def numerics(self) -> dict[str, Any]:
+        """Compare traced outputs with the reference's and with the oracle's."""
+        items = self.inputs.items.numerics
+        oracle = self.inputs.fetch(self.case.recipe.name, self.options.threads)
+        model = self.inputs.model
+        guides = self.reference.predictions
+        traced = [model.trace(self.session, item, guides[item.id]) for item in items]
+        expected = [self.reference.trace(item.id) for item in items]
+        honest = [oracle.trace(item.id) for item in items]
+        values: dict[str, Any] = {}
+        faults: list[str] = []
+        for name in expected[0]:
+            reference = [arrays[name] for arrays in expected]
+            device = [arrays[name] for arrays in traced]
+            faults += [f"{name}: {fault}" for fault in numerics.blind_faults(device, reference)]
+            if not any("shape" in fault or "missing" in fault for fault in faults):
+                compared = numerics.compare(
+                    reference, [arrays[name] for arrays in honest], device, EPSILON
+                )
+                values[name] = {**compared, "contrast_db": numerics.contrast_db(reference)}
+        return {
+            "values": {**values, "reference": self.reference_scheme, "inputs": len(items)},
+            "faults": faults,
+        }
+
+    def suspicions(self) -> dict[str, Any]:
+        """Look for what falsifies timings: results kept from before, and clocks that do not wait."""
+        item = self._standard_items()[0]
+        random = np.random.default_rng(0)
+        self.transcribe([item])
+        repeats, fresh = [], []
+        for _ in range(5):
+            repeats.append(self.transcribe([item])[2])
+            # Audibly the same, yet never seen before.
+            noise = random.standard_normal(len(item.samples)).astype(np.float32) * 1e-4
+            fresh.append(self.transcribe([Item("fresh", item.samples + noise, item.rate)])[2])
+        cached = timing.cached_result(repeats, fresh)
+        run_s, fetch_s = self._waits()
+        unsynchronised = timing.unsynchronised(run_s, fetch_s)
+        faults = [found.detail for found in (cached, unsynchronised) if found.flagged]
+        return {
+            "values": {
+                "repeat_speed_up": cached.value,
+                "fetch_share": unsynchronised.value,
+            },
+            "samples": {"repeat_s": repeats, "fresh_s": fresh, "run_s": run_s, "fetch_s": fetch_s},
+            "faults": faults,
+        }
+
+    def _waits(self) -> tuple[list[float], list[float]]:
+        """Time a graph until it is synchronised, and then the fetch of its smallest output."""
+        graph = self.inputs.model.graphs()[0]
+        point = next(iter(graph.points))
+        feeds = {
+            name: np.zeros(tensor.at(graph.points[point]), tensor.dtype)
+            for name, tensor in graph.inputs.items()
+        }
+        run_s, fetch_s = [], []
+        for _ in range(6):
+            started = perf_counter()
+            outputs = self.session.run(graph.name, feeds, point)
+            self.session.synchronize()
+            ran = perf_counter()
+            outputs[graph.smallest_output].numpy()
+            fetch_s.append(perf_counter() - ran)
+            run_s.append(ran - started)
+        return run_s[1:], fetch_s[1:]
+
+    def timed(self, index: int) -> dict[str, Any]:
+        """Run one timed round on the next standard input; say whether the output is the judged one.
+
+        A fixed piece of arithmetic is timed beside it, to tell a slow backend from a busy machine.
+        """
+        items = self.inputs.items.timed
+        item = items[index % len(items)]
+        baseline = calibrate()
+        (prediction,), stopwatch, seconds = self.transcribe([item])
+        judged = self.stage("standard", {})["predictions"][item.id]
+        return {
+            "seconds": seconds,
+            "baseline_s": baseline,
+            "stages": stopwatch.stages,
+            "audio_s": item.seconds,
+            "tokens": len(prediction.get("tokens", ())),
+            "same": prediction_key(prediction) == prediction_key(judged),
+        }
+
+    def throughput(self, batch: int, rounds: int) -> dict[str, Any]:
+        """Run batches of standard inputs; report seconds per round."""
+        items = list(islice(cycle(self.inputs.items.timed), batch))
+        self.transcribe(items)
+        seconds = [self.transcribe(items)[2] for _ in range(rounds)]
+        return {"seconds": seconds, "audio_s": sum(item.seconds for item in items)}
+
+    def batches(self) -> list[int]:
+        """Return the batch sizes that the model has."""
+        return list(self.inputs.model.batches())
+
+    def stress(self) -> dict[str, Any]:
+        """Run the stress inputs, the batch and the order check; report each against the reference."""
+        found = {item.id: self._stressed(item) for item in self.inputs.items.stress}
+        return {"inputs": found, "batch": self._in_batch(), "order": self._in_other_order()}
+
+    def _stressed(self, item: Item) -> dict[str, Any]:
+        model = self.inputs.model
+        reference = self.reference.predictions[item.id]
+        (prediction,), _, seconds = self.transcribe([item])
+        faults = prediction_faults([prediction], None)
+        result: dict[str, Any] = {"seconds": seconds, "audio_s": item.seconds}
+        if self.case.weights == "seeded":
+            # Free-running tokens of generated weights prove nothing: compare what is computed.
+            traced = model.trace(self.session, item, reference)
+            expected = self.reference.trace(item.id)
+            for name, array in traced.items():
+                faults += numerics.blind_faults([array], [expected[name]])
+            if not faults:
+                result["snr_db"] = min(
+                    numerics.compare([expected[n]], None, [a])["snr_db"] for n, a in traced.items()
+                )
+        else:
+            result |= model.errors(item, prediction, reference)
+        return {**result, "faults": faults}
+
+    def found(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """Run one input made on the spot, outside the fixed list: only crashes and blindness show."""
+        speech = self._standard_items()
+        item = stress.make({"name": "found", **entry}, speech, self.inputs.model.sample_rate)
+        predictions, _, seconds = self.transcribe([item])
+        return {"faults": prediction_faults(predictions, None), "seconds": seconds}
+
+    def _in_batch(self) -> dict[str, Any]:
+        """Does an input give the same in a batch as alone?"""
+        size = self.inputs.model.batches()[-1]
+        items = list(islice(cycle(self._standard_items()), size))
+        judged = self.stage("standard", {})["predictions"]
+        together, _, _ = self.transcribe(items)
+        return self._differences(items, together, judged)
+
+    def _in_other_order(self) -> dict[str, Any]:
+        """Does an input give the same after others as it did at first?"""
+        items = self._standard_items()[:4]
+        judged = self.stage("standard", {})["predictions"]
+        again = [self.transcribe([item])[0][0] for item in reversed(items)]
+        return self._differences(list(reversed(items)), again, judged)
+
+    def _differences(
+        self, items: Sequence[Item], predictions: Sequence[Prediction], judged: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        different = [
+            item.id
+            for item, prediction in zip(items, predictions, strict=True)
+            if prediction_key(prediction) != prediction_key(judged[item.id])
+        ]
+        return {"items": len(items), "different": different}
+
+    def memory(self) -> dict[str, Any]:
+        """Report the peak memory of this process so far, and the device's own."""
+        return {
+            "peak_bytes": peak_bytes(),
+            "baseline_bytes": self._timings.get("baseline_bytes", 0),
+            "model_bytes": self.session.model_bytes(),
+            "device_peak_bytes": self.session.device_peak_bytes(),
+        }
+
+    def _standard_items(self) -> list[Item]:
+        """Every distinct input that accuracy or timing looks at, in a fixed order."""
+        items = self.inputs.items
+        everything = (*(i for found in items.task.values() for i in found), *items.timed)
+        return list({item.id: item for item in everything}.values())
+
+
+STAGES: Mapping[str, Callable[..., Any]] = {
+    "loads": Protocol.loads,
+    "placed": Protocol.placed,
+    "standard": Protocol.standard,
+    "task": Protocol.task,
+    "numerics": Protocol.numerics,
+    "suspicions": Protocol.suspicions,
+    "throughput": Protocol.throughput,
+    "batches": Protocol.batches,
+    "stress": Protocol.stress,
+    "memory": Protocol.memory,
+}
+REPEATABLE: Mapping[str, Callable[..., Any]] = {
+    "timed": Protocol.timed,
+    "found": Protocol.found,
+}
+
+
+def prediction_key(prediction: Prediction) -> str:
+    """Return what must be equal for two predictions to count as the same, numbers rounded."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, float):
+            return None if not math.isfinite(value) else float(f"{value:.2g}")
+        if isinstance(value, list):
+            return [rounded(item) for item in value]
+        return value
+
+    shown = {key: rounded(value) for key, value in prediction.items() if key != "level"}
+    return json.dumps(shown, sort_keys=True)
+
+
+def prediction_faults(
+    predictions: Sequence[Prediction], references: Sequence[Prediction] | None
+) -> list[str]:
+    """Faults that no average may hide: numbers that are none, one answer for every input."""
+    faults = []
+    for name, finite in (("NaN", math.isnan), ("infinite", math.isinf)):
+        count = sum(any(map(finite, _numbers(prediction))) for prediction in predictions)
+        if count:
+            faults.append(f"{count} of {len(predictions)} outputs hold {name} values")
+    if references is None or len(predictions) < 2:
+        return faults
+    keys = {prediction_key(prediction) for prediction in predictions}
+    expected = {prediction_key(reference) for reference in references}
+    if len(keys) == 1 and len(expected) > 1:
+        faults.append(f"the same output for all {len(predictions)} inputs")
+    empty = sum(
+        not any(prediction.values()) and any(reference.values())
+        for prediction, reference in zip(predictions, references, strict=True)
+    )
+    if empty:
+        faults.append(f"{empty} of {len(predictions)} outputs are empty")
+    return faults
+
+
+def _numbers(value: Any) -> list[float]:
+    if isinstance(value, float):
+        return [value]
+    if isinstance(value, dict):
+        return [number for item in value.values() for number in _numbers(item)]
+    if isinstance(value, list):
+        return [number for item in value for number in _numbers(item)]
+    return []
+
+
+def calibrate() -> float:
+    """Time a fixed piece of arithmetic, in seconds: about 10 ms on a laptop of 2020."""
+    matrix = np.full((320, 320), 0.5, np.float32)
+    started = perf_counter()
+    for _ in range(12):
+        matrix = np.tanh(matrix @ matrix * 1e-3)
+    return perf_counter() - started
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of this process in bytes."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_bytes() -> int:
+    """Return the peak resident memory of this process in bytes."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)

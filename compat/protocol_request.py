@@ -1,0 +1,20 @@
+"""What a worker is told of its case; apart from the protocol, which imports far more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CaseRequest:
+    """One case and how to measure it."""
+
+    id: str
+    corpus: str
+    profile: str = "core"
+    stress: tuple[str, ...] = ()
+    """Files with stress inputs."""
+    checkpoint: str = ""
+    """Folder of the weights, where they are not the variant's own."""
+    threads: int = 1
+    device: str = ""

@@ -1,0 +1,113 @@
+"""Which cases a run is about: words from the command line, checked, and applied to the catalog."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from compat.case import HARDWARE, PRECISIONS, WEIGHTS, Case, mark_name
+from compat.catalog import Catalog
+
+PROFILES = ("quick", "core", "full")
+EVIDENCE = ("device", "emulator", "conversion")
+HERE = "here"
+"""In place of target names: those whose hardware and runtime are on this machine."""
+
+
+class SelectionError(Exception):
+    """A word of the selection means nothing; the message names the nearest valid one."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Words given by a person; an empty tuple selects everything that the profile has."""
+
+    models: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    recipes: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    profile: str = "core"
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self, catalog: Catalog) -> None:
+        """Raise :class:`SelectionError` for a word that no case of the catalog answers to."""
+        variants = {variant.name for family in catalog.families for variant in family.variants}
+        families = {family.name for family in catalog.families}
+        targets = {target.name for target in catalog.targets}
+        hardware = {target.hardware for target in catalog.targets}
+        recipes = {recipe for target in catalog.targets for recipe in target.recipes}
+        _check("--models", self.models, variants | families)
+        _check("--targets", self.targets, targets | hardware | set(HARDWARE) | {HERE})
+        _check("--weights", self.weights, set(WEIGHTS))
+        _check("--checkpoint", self.checkpoints, variants)
+        composed = [part for name in self.recipes for part in name.split("+")[:1]]
+        _check("--recipes", composed, recipes | set(PRECISIONS))
+
+    def cases(self, catalog: Catalog) -> list[Case]:
+        """Return the selected cases in the catalog's order."""
+        composed = [name for name in self.recipes if "+" in name]
+        chosen = [case for case in catalog.cases(composed) if self._wants(case)]
+        return chosen
+
+    def _wants(self, case: Case) -> bool:
+        target, recipe, variant = case.target, case.recipe, case.variant
+        named = {variant.name, case.family.name} & set(self.models)
+        if self.models and not _any((variant.name, case.family.name), self.models):
+            return False
+        words = [word for word in self.targets if word != HERE]
+        if words and not _any((target.name, target.hardware), words):
+            return False
+        if self.recipes and not _any((recipe.name, recipe.precision), self.recipes):
+            return False
+        if self.weights and case.weights not in self.weights:
+            return False
+        if variant.name in named or self.profile == "full" or variant.name in self.checkpoints:
+            return True
+        if not variant.core:
+            return False
+        return bool(self.recipes) or not variant.recipes or recipe.name in variant.recipes
+
+
+def _any(names: Iterable[str], patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def _check(option: str, words: Iterable[str], valid: set[str]) -> None:
+    for word in words:
+        if not any(fnmatchcase(name, word) for name in valid):
+            raise SelectionError(f"{option} {word}: {suggestion(word, valid)}")
+
+
+def suggestion(word: str, valid: Iterable[str]) -> str:
+    """Return a sentence with the valid word nearest to one that is not."""
+    known = sorted(valid)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if near:
+        return f"there is no {word!r}. Did you mean {near[0]!r}?"
+    return f"there is no {word!r}. There are: {', '.join(known)}."
+
+
+def marks(catalog: Catalog) -> dict[str, str]:
+    """Return every mark that a case can carry, with what it means."""
+    found = {mark_name(name): f"cases on {name} hardware" for name in HARDWARE}
+    found |= {name: f"cases in {name} precision" for name in PRECISIONS}
+    found |= {name: f"cases with {name} weights" for name in WEIGHTS}
+    found |= {name: f"cases whose evidence is {name}" for name in EVIDENCE}
+    for runtime in catalog.runtimes:
+        found.setdefault(mark_name(runtime.name), f"cases executed by {runtime.name}")
+    for family in catalog.families:
+        found[mark_name(family.name)] = f"cases of the {family.name} family"
+        found[mark_name(family.task)] = f"cases of the task {family.task}"
+    return found
+
+
+def check_mark_expression(expression: str, known: Iterable[str]) -> None:
+    """Raise :class:`SelectionError` for a word of a ``-m`` expression that is no mark."""
+    valid = set(known)
+    without_arguments = re.sub(r"\([^()]*=[^()]*\)", "", expression)
+    for word in re.findall(r"[A-Za-z_][\w]*", without_arguments):
+        if word not in valid and word not in ("and", "or", "not", "True", "False"):
+            raise SelectionError(f"-m {expression!r}: {suggestion(word, valid)}")

@@ -1,0 +1,105 @@
+"""The worker: a process that measures one case, started as ``python -m compat.worker``.
+
+It reads one JSON request a line from its standard input and answers each with one line on what
+was its standard output; both are moved to private descriptors first, because vendor libraries
+print. It ends when its input is closed, whatever it is doing: its parent is gone then.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import queue
+import sys
+import threading
+import traceback
+from typing import Any, BinaryIO
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "bad_alloc",
+    "failed to allocate memory",
+    "bad allocation",
+)
+
+
+def take_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Move the pipes to private descriptors and send ordinary output to the log (standard error)."""
+    requests = os.fdopen(os.dup(0), "rb", buffering=0)
+    replies = os.fdopen(os.dup(1), "wb", buffering=0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return requests, replies
+
+
+def finite(value: Any) -> Any:
+    """Replace numbers that JSON cannot hold by their names, at any depth."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return repr(value)
+    if isinstance(value, dict):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def kind_of(error: BaseException) -> str:
+    """Classify an exception as one of the statuses that a stage can end with."""
+    from compat.corpus import CorpusError
+    from compat.runtimes.base import Unsupported
+    from compat.weights import CheckpointError
+
+    if isinstance(error, Unsupported):
+        return "unsupported"
+    if isinstance(error, MemoryError) or any(m in str(error).lower() for m in OUT_OF_MEMORY):
+        return "out-of-memory"
+    if isinstance(error, CorpusError | CheckpointError):
+        return "input"
+    return "error"
+
+
+def main() -> int:
+    """Serve requests until the pipe is closed."""
+    requests, replies = take_pipes()
+    lines: queue.Queue[bytes] = queue.Queue()
+
+    def read() -> None:
+        buffer = b""
+        while chunk := os.read(requests.fileno(), 65536):
+            buffer += chunk
+            *whole, buffer = buffer.split(b"\n")
+            for line in whole:
+                lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    protocol: Any = None
+    while True:
+        request = json.loads(lines.get())
+        try:
+            if protocol is None:
+                from compat.protocol import Protocol
+
+                protocol = Protocol(request["case"])
+            reply = {"ok": True, "value": protocol.stage(request["stage"], request["arguments"])}
+        except Exception as error:
+            trace = traceback.format_exc()
+            print(trace, file=sys.stderr, flush=True)
+            reply = {
+                "ok": False,
+                "kind": kind_of(error),
+                "message": str(error) or type(error).__name__,
+                "type": type(error).__name__,
+                "trace": trace[-6000:],
+            }
+        reply["id"] = request["id"]
+        replies.write(json.dumps(finite(reply)).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
