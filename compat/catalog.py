@@ -78,6 +78,10 @@ class Catalog:
             model, target_name, recipe = identifier.split("/")
             variant_name, weights = model.split("@")
             target = next(target for target in self.targets if target.name == target_name)
+            first, *parts = recipe.split("+")
+            schemes = [first, *(part.rsplit("-", 1)[0] for part in parts)]
+            if not set(schemes) <= set(target.recipes):
+                raise KeyError(identifier)
             family, variant = next(
                 (family, variant)
                 for family in self.families

@@ -112,6 +112,13 @@ class Worker:
             raise remembered
         return remembered
 
+    def known(self, name: str) -> Any:
+        """Return the result of a stage if it was performed already, else None; may raise."""
+        remembered = self._remembered.get(name + "{}")
+        if isinstance(remembered, StageFailure):
+            raise remembered
+        return remembered
+
     def ask(self, name: str, **arguments: Any) -> Any:
         """Ask for a stage now, remembering nothing on this side: what repeated rounds need."""
         self._said(name)

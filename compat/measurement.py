@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from compat.case import Case
@@ -89,7 +90,8 @@ class Measurement:
     iterations: int
     warmup: int
     profile: str
-    parallel: bool = False
+    found_file: Path
+    """Where inputs that break a case are written down."""
     found: dict[str, Any] = field(default_factory=dict)
     level: Level | None = None
     limits: tuple[Limit, ...] = ()

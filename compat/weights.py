@@ -118,3 +118,29 @@ def gains(rules: Mapping[str, float | None], default: float = 1.0) -> Callable[[
         return next((value for key, value in rules.items() if key in name), default)
 
     return gain
+
+
+def find_checkpoint(name: str, download: bool = False) -> Path:
+    """Return the folder of a published checkpoint in the hub's local cache.
+
+    Args:
+        name: a hub id such as ``openai/whisper-tiny``.
+        download: whether it may be fetched from the hub if it is not there.
+
+    Raises:
+        CheckpointError: it is not in the cache, or cannot be downloaded.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise CheckpointError(
+            "the package huggingface_hub is missing: pip install huggingface_hub"
+        ) from error
+    patterns = ["*.json", "*.safetensors", "*.txt"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=not download))
+    except Exception as error:
+        raise CheckpointError(
+            f"no checkpoint {name} in the local cache. Name a folder with --checkpoint, or fetch "
+            f"it with --download ({type(error).__name__})."
+        ) from error

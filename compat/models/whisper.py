@@ -229,6 +229,8 @@ class WhisperModel(Model):
         self.dimensions = dimensions
         self.vocabulary = vocabulary
         self.folder = folder
+        # Published vocabularies start at Whisper's 50,000 pieces; small ones know words only.
+        self.open_vocabulary = dimensions.vocabulary > 10_000
 
     def fingerprint(self) -> str:
         content = (
@@ -393,11 +395,12 @@ class WhisperModel(Model):
     ) -> dict[str, Any]:
         from compat.metrics.wer import EnglishNormalizer, task_wer
 
-        normalise = EnglishNormalizer()
         return task_wer(
-            [normalise(item.text) for item in items],
-            [normalise(prediction["text"]) for prediction in predictions],
-            [normalise(prediction["text"]) for prediction in references],
+            [item.text for item in items],
+            [prediction["text"] for prediction in predictions],
+            [prediction["text"] for prediction in references],
+            # A closed vocabulary has one spelling; the normaliser would join its number words.
+            normalize=EnglishNormalizer() if self.open_vocabulary else None,
         )
 
     def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:

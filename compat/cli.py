@@ -1,0 +1,410 @@
+"""The ``compat`` command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compat import __version__, artifacts, catalog, results, selection
+from compat.case import HARDWARE, Case
+from compat.results import Collection, ResultsError
+
+if TYPE_CHECKING:
+    from compat.report.model import Report
+
+LOCAL = Path("reports/local")
+PUBLISHED = Path("reports")
+ROOT = Path(__file__).resolve().parent.parent
+
+EXAMPLES = """\
+examples:
+  compat matrix --quick               this machine's matrix, in a few minutes
+  compat doctor                       what is here, what is absent, and the remedy
+  compat list --models whisper-tiny   the cases of a variant
+  compat show whisper-tiny@seeded/cpu-torch/fp32
+  compat report reports/results       the site and the matrix of published results
+  compat cache clear                  free the disk of exports and references
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = _parser()
+    parsed, rest = parser.parse_known_args(arguments)
+    if rest and parsed.command is not matrix:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    parsed.rest = rest
+    try:
+        if getattr(parsed, "catalog", None):
+            catalog.use(parsed.catalog)
+        return int(parsed.command(parsed))
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except Exception as error:
+        if type(error).__module__.split(".")[0] != "compat":
+            raise
+        print(f"compat: {error}", file=sys.stderr)
+        return 3
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="compat",
+        description="Which audio model runs how well on which hardware, measured.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"compat {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(function: Any, name: str, text: str, epilog: str = "") -> argparse.ArgumentParser:
+        made = commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made.set_defaults(command=function)
+        made.add_argument("--catalog", action="append", metavar="FILE", help="more models, runtimes")
+        return made
+
+    command(
+        matrix,
+        "matrix",
+        "measure what is on this machine and show its matrix",
+        "Every option of the suites is taken too, see `pytest --help`, group compat:\n"
+        "  compat matrix --quick --models whisper-nano\n"
+        "  compat matrix --targets openvino --recipes fp32,int8-weights",
+    ).add_argument("--results", type=Path, default=LOCAL / "results", metavar="DIR")
+
+    made = command(doctor, "doctor", "say what is here, absent or broken, and the remedy")
+    made.add_argument("--json", action="store_true", help="print JSON")
+
+    made = command(listing, "list", "list the cases of the catalog", "compat list --targets cuda")
+    for name in ("models", "targets", "recipes", "weights"):
+        made.add_argument(f"--{name}", type=_words, default=(), metavar="LIST")
+    made.add_argument("--core", action="store_true", help="only those of the core profile")
+    made.add_argument("--json", action="store_true", help="print JSON")
+
+    made = command(show, "show", "show everything known of one case")
+    made.add_argument("case", help="for example whisper-tiny@seeded/cpu-torch/fp32")
+    _sources(made)
+
+    made = command(report, "report", "make the matrix and the site of results")
+    _sources(made)
+    made.add_argument("--output", type=Path, default=LOCAL / "site", metavar="DIR")
+    made.add_argument("--no-site", action="store_true", help="print the matrix only")
+
+    made = command(publish, "publish", "put own results under reports/, to be committed")
+    _sources(made)
+    made.add_argument("--output", type=Path, default=PUBLISHED, metavar="DIR")
+
+    made = command(rescore, "rescore", "judge stored results again, with other thresholds")
+    _sources(made)
+    made.add_argument("--thresholds", action="append", type=Path, default=[], metavar="FILE")
+    made.add_argument("--output", type=Path, default=LOCAL / "rescored", metavar="DIR")
+
+    made = command(cache, "cache", "show or clear the cache of exports and references")
+    made.add_argument("action", choices=("show", "clear"), nargs="?", default="show")
+    made.add_argument("match", nargs="?", default="", help="only artifacts that mention this")
+
+    command(schema, "schema", "print the JSON Schema of a line of a results file")
+    return parser
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _sources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "sources",
+        nargs="*",
+        type=Path,
+        help=f"results files or folders (default: {LOCAL / 'results'})",
+    )
+
+
+def _collect(sources: Sequence[Path]) -> Collection:
+    folders = list(sources) or [LOCAL / "results"]
+    for folder in folders:
+        if not folder.exists():
+            raise ResultsError(
+                f"no results in {folder}: run `compat matrix` or `pytest` first, or name a folder."
+            )
+    collection = results.read_all(folders)
+    for problem in collection.problems:
+        print(f"compat: {problem}", file=sys.stderr)
+    return collection
+
+
+# Commands --------------------------------------------------------------------------------------
+
+
+def matrix(arguments: argparse.Namespace) -> int:
+    """Run the suites for what is here, then show what was found."""
+    from rich.console import Console
+
+    rest = list(arguments.rest)
+    if not any(word.startswith("--targets") for word in rest):
+        rest.append(f"--targets={selection.HERE}")
+    for file in arguments.catalog or ():
+        rest.append(f"--catalog={file}")
+    command = [sys.executable, "-m", "pytest", str(ROOT / "suites"), "--rootdir", str(ROOT)]
+    command += ["-q", "-r", "", "--tb=no", "--no-header", "--no-summary", "--case-lines"]
+    command += ["-p", "no:cacheprovider", f"--results={arguments.results}", *rest]
+    started = {path for path in arguments.results.glob("*.jsonl")}
+    try:
+        status = subprocess.run(command).returncode
+    except KeyboardInterrupt:
+        status = 2
+    fresh = [path for path in arguments.results.glob("*.jsonl") if path not in started]
+    if fresh:
+        shown = _build(results.read_all(fresh))
+        _print(shown, Console())
+    if arguments.results.is_dir() and any(arguments.results.glob("*.jsonl")):
+        _write_site(_build(results.read_all([arguments.results])), LOCAL / "site")
+    if status == 2:
+        print("Interrupted: what was measured is kept and shown above.", file=sys.stderr)
+        return 130
+    # Failed checks are findings, not faults of the run.
+    return 0 if status in (0, 1, 5) else 3
+
+
+def _build(collection: Collection) -> Report:
+    from compat.report import build
+
+    return build(collection)
+
+
+def _print(shown: Report, console: Any) -> None:
+    from compat.report import print_matrix
+
+    print_matrix(shown, console)
+
+
+def _write_site(shown: Report, folder: Path) -> None:
+    from compat.report import write_site
+
+    index = write_site(shown, folder)
+    print(f"site: {os.path.relpath(index)}")
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Probe every target."""
+    from compat.hardware import facts
+    from compat.probing import Prober
+
+    loaded = catalog.load()
+    found = Prober().all(runtime.name for runtime in loaded.runtimes)
+    machine = facts.machine_facts()
+    rows = [
+        {
+            "hardware": target.hardware,
+            "target": target.name,
+            "state": found[target.name].state,
+            "reason": found[target.name].reason,
+            "remedy": found[target.name].remedy,
+            "facts": dict(found[target.name].facts),
+            "evidence": target.evidence,
+        }
+        for target in loaded.targets
+    ]
+    for hardware in HARDWARE:
+        if not any(row["hardware"] == hardware for row in rows):
+            rows.append(
+                {
+                    "hardware": hardware,
+                    "target": f"({hardware})",
+                    "state": "absent",
+                    "reason": "no runtime of the catalog serves this hardware yet",
+                    "remedy": "add one with --catalog FILE, see docs/extending.md",
+                    "facts": {},
+                    "evidence": "",
+                }
+            )
+    rows.sort(key=lambda row: HARDWARE.index(str(row["hardware"])))
+    if arguments.json:
+        print(json.dumps({"machine": facts.machine_id(machine), "facts": machine, "targets": rows}))
+        return 0
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    processor = machine.get("cpu", {})
+    console.print(
+        f"Machine {facts.machine_id(machine)}: {processor.get('model', 'unknown processor')}, "
+        f"{facts.available_cpus()} cores, "
+        f"{facts.available_memory_bytes() / 2**30:.0f} GiB of memory"
+    )
+    table = Table(box=None, pad_edge=False)
+    for column in ("target", "state", "what was found", "remedy"):
+        table.add_column(column, overflow="fold")
+    symbols = {"here": "[green]✓ here[/]", "absent": "[dim]· absent[/]", "broken": "[red]! broken[/]"}
+    for row in rows:
+        known = ", ".join(f"{name} {value}" for name, value in dict(row["facts"]).items())  # type: ignore[call-overload]
+        said = ". ".join(part for part in (str(row["reason"]), known) if part)
+        table.add_row(
+            escape(str(row["target"])),
+            symbols[str(row["state"])],
+            escape(said),
+            escape(str(row["remedy"])),
+        )
+    console.print(table)
+    console.print(f"cache: {artifacts.cache_folder()} (${artifacts.ENVIRONMENT} names another)")
+    return 0
+
+
+def listing(arguments: argparse.Namespace) -> int:
+    """List cases."""
+    loaded = catalog.load()
+    chosen = selection.Selection(
+        arguments.models,
+        arguments.targets,
+        arguments.recipes,
+        arguments.weights,
+        "core" if arguments.core else "full",
+    )
+    chosen.check(loaded)
+    cases = chosen.cases(loaded)
+    if arguments.json:
+        print(json.dumps([{"id": case.id, "marks": case.marks} for case in cases]))
+    else:
+        for case in cases:
+            print(case.id)
+    return 0
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Show what the catalog, the thresholds and the results say of a case."""
+    from rich.console import Console
+
+    from compat.measurement import facts_of
+    from compat.thresholds import default_path, load
+
+    loaded = catalog.load()
+    try:
+        case: Case = loaded.case(arguments.case)
+    except KeyError:
+        said = selection.suggestion(arguments.case, [case.id for case in loaded.cases()])
+        if len(said) > 300:
+            said = "`compat list` names them all."
+        raise selection.SelectionError(f"no case {arguments.case}: {said}") from None
+    console = Console(highlight=False, soft_wrap=True)
+    facts = facts_of(case)
+    console.print(f"[bold]{case.id}[/bold]")
+    console.print(
+        f"  {facts.parameters:g} M parameters, task {facts.task}, row {facts.row}; "
+        f"runs on {facts.hardware} by {facts.runtime}, evidence: {facts.evidence}"
+    )
+    console.print(f"  pytest -m \"{' and '.join(case.marks)}\"")
+    reason = loaded.runtime(case.target.runtime).unsupported(case.target, case.recipe)
+    if reason:
+        console.print(f"  unsupported: {reason}")
+    console.print("\nlimits")
+    for entry in load([default_path()]).entries:
+        if entry.applies(facts):
+            sign = "≥" if entry.direction == "at_least" else "≤"
+            console.print(
+                f"  {entry.check} {entry.metric} {sign} {entry.strict:g} (relaxed {entry.relaxed:g}): "
+                f"{entry.reason}",
+                markup=False,
+            )
+    folders = list(arguments.sources) or [p for p in (LOCAL / "results", PUBLISHED) if p.exists()]
+    console.print("\nobservations")
+    count = 0
+    for run in results.read_all(folders).runs:
+        for one in run.observations:
+            if one.case == case.id:
+                count += 1
+                level = f" ({one.level})" if one.level else ""
+                line = f"  {one.time} machine {run.header.machine} {run.header.profile} {one.check}: "
+                console.print(line + f"{one.status}{level} {one.reason}", markup=False)
+                console.print("    " + json.dumps(one.values)[:600], markup=False)
+    if not count:
+        console.print(f"  none yet: pytest --models {facts.variant} --targets {facts.target}")
+    return 0
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Render results."""
+    from rich.console import Console
+
+    from compat.report import matrix_markdown
+
+    shown = _build(_collect(arguments.sources))
+    _print(shown, Console())
+    if not arguments.no_site:
+        _write_site(shown, arguments.output)
+        matrix_file = arguments.output / "MATRIX.md"
+        matrix_file.write_text(matrix_markdown(shown), encoding="utf-8")
+        print(f"matrix: {os.path.relpath(matrix_file)}")
+    return 0
+
+
+def publish(arguments: argparse.Namespace) -> int:
+    """Copy own results to where they are kept as evidence."""
+    from compat.report.publish import publish as put
+
+    outcome = put(list(arguments.sources) or [LOCAL / "results"], arguments.output)
+    for path in outcome.published:
+        print(f"published {os.path.relpath(path)}")
+    for said in outcome.rejected:
+        print(f"rejected {said}", file=sys.stderr)
+    print(f"matrix: {os.path.relpath(arguments.output / 'MATRIX.md')}")
+    return 3 if outcome.rejected else 0
+
+
+def rescore(arguments: argparse.Namespace) -> int:
+    """Write results files again whose observations were judged with other thresholds."""
+    from compat.rescoring import rescore as judge_again
+    from compat.thresholds import default_path, load
+
+    limits = load([default_path(), *arguments.thresholds])
+    collection = _collect(arguments.sources)
+    changed = 0
+    for run in collection.runs:
+        path, count = judge_again(run, limits, arguments.output)
+        changed += count
+        print(f"{count} levels changed: {os.path.relpath(path)}")
+    print(f"`compat report {arguments.output}` shows the matrix of them")
+    return 0
+
+
+def cache(arguments: argparse.Namespace) -> int:
+    """Show or clear the cache."""
+    if arguments.action == "clear":
+        freed = artifacts.clear(arguments.match)
+        print(f"freed {freed / 1e6:.0f} MB in {artifacts.cache_folder()}")
+        return 0
+    total = 0
+    for entry in artifacts.entries():
+        if arguments.match and arguments.match not in json.dumps([entry.job, entry.arguments]):
+            continue
+        total += entry.bytes
+        words = {**entry.arguments, **entry.arguments.get("reference", {})}
+        said = [str(words[k]) for k in ("variant", "weights", "graph", "point", "scheme") if k in words]
+        print(f"{entry.bytes / 1e6:9.1f} MB  {entry.job.rsplit('.', 1)[-1]:24} {' '.join(said)}")
+    print(f"{total / 1e6:9.1f} MB in {artifacts.cache_folder()}")
+    return 0
+
+
+def schema(arguments: argparse.Namespace) -> int:
+    """Print the schema of the results file."""
+    print(results.schema())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,353 @@
+"""The pytest plugin: options, marks, collection, and one observation per check.
+
+Hooks only; what they do lives in :mod:`compat.run` and :mod:`compat.selection`, which need no
+pytest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from compat import catalog, selection
+from compat.case import HARDWARE, Case
+from compat.expectations import ExpectationsError
+from compat.measurement import Check, Finding, Measurement
+from compat.progress import Progress
+from compat.results import Observation, ResultsError
+from compat.run import Run, Settings, relative
+from compat.thresholds import ThresholdsError
+
+SUITES = ("support", "accuracy", "latency", "memory", "robustness")
+"""Order within a case: what others build on comes first, and time before what heats."""
+
+RUN = pytest.StashKey[Run]()
+CASES = pytest.StashKey[list[Any]]()
+OBSERVATION = pytest.StashKey[Observation]()
+PROBLEMS = (
+    selection.SelectionError,
+    catalog.CatalogError,
+    ThresholdsError,
+    ExpectationsError,
+    ResultsError,
+)
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Split a comma-separated option."""
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("compat", "hardware compatibility of audio models")
+    add = group.addoption
+    profile = "which inputs, how many rounds"
+    add("--quick", dest="compat_profile", action="store_const", const="quick", help=profile)
+    add("--full", dest="compat_profile", action="store_const", const="full", help=profile)
+    for name, example in (
+        ("models", "whisper-tiny,whisper-base or whisper"),
+        ("targets", "cpu-torch,openvino; `here` for all that is on this machine"),
+        ("recipes", "fp32,int8-dynamic, int8, or int8-weights+fp16-decoder"),
+        ("weights", "trained,seeded"),
+    ):
+        add(f"--{name}", type=words, default=(), metavar="LIST", help=f"for example {example}")
+    add("--require", type=words, default=(), metavar="LIST", help="hardware whose absence fails")
+    add("--device", default="", metavar="N", help="index of the device, where there are several")
+    add("--threads", type=int, default=0, help="threads of every runtime (default: all cores)")
+    add("--warmup", type=int, default=1, metavar="N", help="untimed rounds before timed ones")
+    add("--iterations", type=int, default=0, metavar="N", help="timed rounds (default: profile's)")
+    add("--time-limit", type=float, default=600.0, metavar="S", help="seconds a stage may take")
+    add("--memory-limit", type=float, default=0.0, metavar="GIB", help="memory a case may take")
+    add("--results", type=Path, default=None, metavar="DIR", help="where results files go")
+    add("--corpus", type=Path, default=None, metavar="PATH", help="folder with manifest.jsonl")
+    add("--checkpoint", action="append", default=[], metavar="NAME=PATH", help="weights to use")
+    add("--download", action="store_true", help="fetch published checkpoints that are missing")
+    add("--thresholds", action="append", type=Path, default=[], metavar="FILE", help="more limits")
+    add("--catalog", action="append", default=[], metavar="FILE", help="more models and runtimes")
+    add("--strict-expectations", action="store_true", help="unexpected passes and stale entries fail")
+    add("--case-lines", action="store_true", help="one line per case instead of one letter per test")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    options = config.option
+    try:
+        catalog.use(options.catalog)
+        known = selection.marks(catalog.load())
+        for name, meaning in known.items():
+            config.addinivalue_line("markers", f"{name}: {meaning}")
+        if options.markexpr:
+            registered = {line.split(":")[0].split("(")[0] for line in config.getini("markers")}
+            selection.check_mark_expression(options.markexpr, registered)
+        chosen = _selection(config)
+        chosen.check(catalog.load())
+        for hardware in options.require:
+            if hardware not in HARDWARE:
+                said = selection.suggestion(hardware, HARDWARE)
+                raise selection.SelectionError(f"--require {hardware}: {said}")
+    except PROBLEMS as error:
+        raise pytest.UsageError(str(error)) from error
+    if options.case_lines and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Progress(config), "compat-progress")
+    if config.pluginmanager.hasplugin("xdist") and getattr(options, "dist", "no") == "load":
+        options.dist = "loadgroup"  # A case belongs to one process: its worker is not shared.
+
+
+def _selection(config: pytest.Config) -> selection.Selection:
+    options = config.option
+    checkpoints = {}
+    for pair in options.checkpoint:
+        name, separator, path = pair.partition("=")
+        if not separator:
+            raise selection.SelectionError(f"--checkpoint {pair}: write it as VARIANT=FOLDER.")
+        checkpoints[name] = path
+    return selection.Selection(
+        options.models,
+        options.targets,
+        options.recipes,
+        options.weights,
+        options.compat_profile or "core",
+        checkpoints,
+    )
+
+
+def _run(config: pytest.Config) -> Run:
+    if RUN not in config.stash:
+        options = config.option
+        worker = getattr(config, "workerinput", {})
+        given = _selection(config)
+        settings = Settings(
+            profile=given.profile,
+            checkpoints=given.checkpoints,
+            threshold_files=tuple(options.thresholds),
+            device=options.device,
+            threads=options.threads,
+            warmup=options.warmup,
+            iterations=options.iterations,
+            time_limit=options.time_limit,
+            memory_limit=int(options.memory_limit * 2**30),
+            required=options.require,
+            strict_expectations=options.strict_expectations,
+            download=options.download,
+            arguments=relative(config.invocation_params.args),
+            worker=worker.get("workerid", "main"),
+            workers=int(worker.get("workercount", 1)),
+            run=f"{worker['testrunuid'][:12]}" if "testrunuid" in worker else "",
+            **{
+                name: (config.invocation_params.dir / value).resolve()
+                for name, value in (("results", options.results), ("corpus", options.corpus))
+                if value is not None
+            },
+        )
+        progress = config.pluginmanager.get_plugin("compat-progress")
+        said = progress.stage if progress else (lambda case, stage: None)
+        config.stash[RUN] = Run(settings, said)
+    return config.stash[RUN]
+
+
+# Collection ------------------------------------------------------------------------------------
+
+
+def _parameters(config: pytest.Config) -> list[Any]:
+    """Return the selected cases as parameters with their marks, made once for all checks."""
+    if CASES not in config.stash:
+        chosen = _selection(config)
+        cases = chosen.cases(catalog.load())
+        if selection.HERE in chosen.targets:
+            cases = _here(_run(config), cases)
+        marks: dict[str, Any] = {}
+        parameters = []
+        for case in cases:
+            names = [marks.setdefault(m, getattr(pytest.mark, m)) for m in case.marks]
+            group = pytest.mark.xdist_group(name=case.id)
+            parameters.append(pytest.param(case, id=case.id, marks=(*names, group)))
+        config.stash[CASES] = parameters
+    return config.stash[CASES]
+
+
+def _here(run: Run, cases: list[Case]) -> list[Case]:
+    run.prober.all(case.target.runtime for case in cases)
+    found = []
+    for case in cases:
+        try:
+            run.absent(case)
+        except Finding:
+            continue
+        found.append(case)
+    return found
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    check: Check | None = getattr(metafunc.function, "check", None)
+    if check is not None and "measurement" in metafunc.fixturenames:
+        parameters = [p for p in _parameters(metafunc.config) if check.applies(p.values[0])]
+        metafunc.parametrize("case", parameters)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order by case, then by suite, so that one worker serves all checks of a case."""
+    if CASES in config.stash:
+        order = {p.id: index for index, p in enumerate(config.stash[CASES])}
+        items.sort(key=lambda item: (order.get(_case_id(item), -1), _suite_rank(item)))
+
+
+def _suite_rank(item: pytest.Item) -> int:
+    suite = getattr(getattr(item, "function", None), "check", Check("")).name.split(".")[0]
+    return SUITES.index(suite) if suite in SUITES else len(SUITES)
+
+
+def _case_id(item: pytest.Item) -> str:
+    case = _case(item)
+    return case.id if case else ""
+
+
+def _case(item: pytest.Item) -> Case | None:
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    found = parameters.get("case")
+    return found if isinstance(found, Case) else None
+
+
+def _check(item: pytest.Item) -> Check:
+    return cast(Check, item.function.check)  # type: ignore[attr-defined]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    config = session.config
+    if config.option.collectonly:
+        return
+    planned: dict[str, tuple[Case, list[str]]] = {}
+    for item in session.items:
+        case = _case(item)
+        if case is not None and hasattr(item.function, "check"):  # type: ignore[attr-defined]
+            planned.setdefault(case.id, (case, []))[1].append(_check(item).name)
+    progress = config.pluginmanager.get_plugin("compat-progress")
+    if progress:
+        progress.plan({name: checks for name, (_, checks) in planned.items()})
+    if not planned or getattr(config.option, "numprocesses", None):
+        return  # The parallel processes write; their controller runs nothing.
+    from compat.corpus import CorpusError
+    from compat.stress import StressError
+
+    run = _run(config)
+    try:
+        run.open((case, tuple(checks)) for case, checks in planned.values())
+    except (*PROBLEMS, CorpusError, StressError) as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+# Running ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def measurement(request: pytest.FixtureRequest, case: Case) -> Measurement:
+    """The check that this test is, on the case that it is given."""
+    return _run(request.config).measurement(case, _check(request.node))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    measured = getattr(item, "funcargs", {}).get("measurement")
+    if not isinstance(measured, Measurement):
+        return (yield)
+    run = _run(item.config)
+    error: BaseException | None = None
+    try:
+        run.begin(measured)
+    except Finding as finding:
+        error = finding
+    if error is not None:
+        # The test itself must not run; a hook wrapper has to yield, so its body is replaced.
+        item.obj = lambda **arguments: None  # type: ignore[attr-defined]
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except ResultsError as problem:
+        pytest.exit(str(problem), returncode=3)
+    except BaseException as caught:
+        error = caught
+    try:
+        observation, error = run.finish(measured, error)
+    except ResultsError as problem:
+        pytest.exit(str(problem), returncode=3)
+    item.stash[OBSERVATION] = observation
+    _conclude(observation, error, run.settings.strict_expectations)
+    return None
+
+
+def _conclude(
+    observation: Observation, error: BaseException | None, strict: bool
+) -> None:
+    """Give pytest the outcome that an observation stands for."""
+    said = f"{observation.status}: {observation.reason}"
+    if observation.remedy:
+        said += f" (remedy: {observation.remedy})"
+    match observation.status:
+        case "passed":
+            return
+        case "unexpected-pass":
+            if strict:
+                pytest.fail(f"{said} ({observation.expected})", pytrace=False)
+        case "known-failure":
+            pytest.xfail(said)
+        case "skipped" | "unsupported" | "inconclusive":
+            pytest.skip(said)
+        case "error" if error is not None and not isinstance(error, Finding):
+            if not getattr(error, "trace", ""):
+                raise error
+            pytest.fail(f"{said}\n{error.trace}", pytrace=False)  # type: ignore[attr-defined]
+        case _:
+            pytest.fail(said, pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if call.when == "call" and OBSERVATION in item.stash:
+        observation = item.stash[OBSERVATION]
+        # Plain strings and numbers: they travel to the controller of a parallel run.
+        for name in ("case", "check", "status", "level", "executed", "reason"):
+            report.user_properties.append((name, str(getattr(observation, name) or "")))
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    config = session.config
+    if RUN in config.stash:
+        run = config.stash[RUN]
+        run.close()
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and CASES in config.stash:
+        session.exitstatus = pytest.ExitCode.OK
+
+
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    if CASES not in config.stash or hasattr(config, "workerinput"):
+        return
+    write = terminalreporter.write_line
+    if not any(terminalreporter.stats.get(kind) for kind in ("passed", "failed", "skipped", "xfailed")):
+        if not config.option.collectonly:
+            write(
+                "Nothing was selected: no case of the catalog answers to these options. "
+                "`compat list` shows the cases, `pytest --markers` the marks."
+            )
+        return
+    run = config.stash.get(RUN, None)
+    if run is not None:
+        for problem in run.expectations.audit(
+            [case.id for case in catalog.load().cases()], _today()
+        ):
+            write(f"expectation: {problem}", yellow=True)
+    folder = run.settings.results if run else Path(config.option.results or "reports/local/results")
+    where = os.path.relpath(run.path or folder) if run else os.path.relpath(folder)
+    write(f"results: {where} (`compat report` makes the matrix of them)")
+
+
+def _today() -> Any:
+    from datetime import date
+
+    return date.today()

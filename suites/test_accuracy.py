@@ -1,0 +1,18 @@
+"""Are the answers right: against the truth, and against an exact execution?"""
+
+from compat.measurement import Measurement, check
+
+
+@check("accuracy.task", applies=lambda case: case.weights != "seeded")
+def test_task(measurement: Measurement) -> None:
+    """The task metric on every test set, and how far it fell behind the reference's."""
+    found = measurement.stage("task")
+    measurement.note(predictions=found["predictions"])
+    measurement.judge(found["values"], found["faults"])
+
+
+@check("accuracy.numerics")
+def test_numerics(measurement: Measurement) -> None:
+    """Intermediate outputs, between a float64 reference and an honest run of the recipe."""
+    found = measurement.stage("numerics")
+    measurement.judge(found["values"], found["faults"])

@@ -1,0 +1,98 @@
+"""How long does it take? Times are the worker's own, so that no pipe is measured."""
+
+from statistics import median
+from typing import Any
+
+import pytest
+
+from compat.client import OutOfMemory
+from compat.measurement import Finding, Measurement, check
+from compat.metrics.timing import noise_gate, summarise
+
+NOISE = 0.25
+"""Relative difference between two halves of the baseline that leaves a timing inconclusive."""
+
+
+class WorkerClock:
+    """A clock that only advances by what the worker measured."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+CLOCK = WorkerClock()
+
+
+@check("latency.task", timed=True, applies=lambda case: case.target.evidence == "device")
+@pytest.mark.benchmark(timer=CLOCK)
+def test_task(measurement: Measurement, benchmark: Any) -> None:
+    """The whole task, by stage, on the inputs whose outputs accuracy judges."""
+    cold = measurement.stage("loads")["cold"]
+    suspected = measurement.stage("suspicions")
+    rounds: list[dict[str, Any]] = []
+
+    def one_round() -> None:
+        rounds.append(measurement.worker.ask("timed", index=len(rounds)))
+        CLOCK.now += rounds[-1]["seconds"]
+
+    warmup, iterations = measurement.warmup, measurement.iterations
+    benchmark.pedantic(one_round, rounds=iterations, iterations=1, warmup_rounds=warmup)
+    benchmark.extra_info["case"] = measurement.case.id
+    kept = rounds[warmup:]
+    seconds = [one["seconds"] for one in kept]
+    baseline = [one["baseline_s"] for one in kept]
+    samples = {"seconds": seconds, "baseline_seconds": baseline, **suspected["samples"]}
+    measurement.note(samples=samples)
+    names = dict.fromkeys(name for one in kept for name in one["stages"])
+    audio_s = median(one["audio_s"] for one in kept)
+    values = {
+        **summarise(seconds, audio_s),
+        "audio_s": audio_s,
+        "tokens": median(one["tokens"] for one in kept),
+        "stages": {name: median(one["stages"].get(name, 0.0) for one in kept) for name in names},
+        "cold": cold,
+        **suspected["values"],
+    }
+    faults = list(suspected["faults"])
+    different = sum(not one["same"] for one in kept)
+    if different:
+        faults.append(f"{different} of {len(kept)} timed outputs are not those that were judged")
+    half = len(baseline) // 2
+    if half and not faults:
+        gate = noise_gate(baseline[:half], baseline[half:], NOISE)
+        values["noise"] = gate.difference
+        if not gate.conclusive:
+            measurement.note(values=values)
+            raise Finding(
+                "inconclusive",
+                f"the machine was busy: fixed arithmetic beside the rounds differed by "
+                f"{gate.difference:.0%} between their halves",
+                "close other programs and run again",
+            )
+    measurement.judge(values, faults)
+
+
+@check("latency.throughput", timed=True, applies=lambda case: case.target.evidence == "device")
+def test_throughput(measurement: Measurement) -> None:
+    """Items per second by batch size; running out of memory ends the sweep."""
+    rounds = 2 if measurement.profile == "quick" else 3
+    batches: dict[str, Any] = {}
+    samples: dict[str, list[float]] = {}
+    sizes = measurement.stage("batches")
+    for batch in sizes:
+        try:
+            found = measurement.stage("throughput", batch=batch, rounds=rounds)
+        except OutOfMemory as failure:
+            batches[str(batch)] = {"status": failure.status}
+            break
+        typical = median(found["seconds"])
+        samples[f"batch_{batch}_seconds"] = found["seconds"]
+        batches[str(batch)] = {
+            "items_per_s": batch / typical,
+            "audio_s_per_s": found["audio_s"] / typical,
+        }
+    measurement.note(samples=samples, batch=sizes[-1])
+    measurement.judge({"batches": batches})

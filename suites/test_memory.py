@@ -1,0 +1,11 @@
+"""How much memory does it take?"""
+
+from compat.measurement import Measurement, check
+
+
+@check("memory.peak")
+def test_peak(measurement: Measurement) -> None:
+    """The peak of the process that ran the case, after it ran every standard input."""
+    measurement.stage("loads")
+    measurement.stage("standard")
+    measurement.judge(measurement.stage("memory"))

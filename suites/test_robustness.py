@@ -1,0 +1,86 @@
+"""Does it survive what users feed it: silence, noise, extremes, batches, any order?"""
+
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from compat.client import StageFailure
+from compat.findings import remember
+from compat.measurement import Finding, Measurement, check
+from compat.stress import KINDS
+
+
+@check("robustness.stress")
+def test_stress(measurement: Measurement) -> None:
+    """The fixed list of hard inputs: no crash, no NaN, and no worse than the reference on each."""
+    found = measurement.stage("stress")
+    inputs: dict[str, Any] = {}
+    faults: list[str] = []
+    worse: list[str] = []
+    snr = []
+    for name, one in found["inputs"].items():
+        detail = "; ".join(one["faults"])
+        faults += [f"{name}: {fault}" for fault in one["faults"]]
+        if "errors" in one:
+            detail = detail or f"{one['errors']:g} errors, the reference {one['reference']:g}"
+            if one["errors"] > one["reference"]:
+                worse.append(name)
+        elif "snr_db" in one:
+            detail = detail or f"{one['snr_db']:.1f} dB to the reference"
+            snr.append(one["snr_db"])
+        inputs[name] = {"ok": not one["faults"] and name not in worse, "detail": detail}
+    for question in ("batch", "order"):
+        different = found[question]["different"]
+        said = f"{len(different)} of {found[question]['items']} answers differ"
+        inputs[question] = {"ok": not different, "detail": said}
+    values: dict[str, Any] = {
+        "inputs": inputs,
+        "worse": len(worse),
+        "changed_in_batch": len(found["batch"]["different"]) / found["batch"]["items"],
+        "changed_by_order": len(found["order"]["different"]),
+    }
+    if snr:
+        values["worst_snr_db"] = min(snr)
+    measurement.judge(values, faults)
+
+
+@check(
+    "robustness.search",
+    applies=lambda case: not case.variant.published and case.recipe.name == "fp32",
+)
+def test_search(measurement: Measurement) -> None:
+    """Search beyond the list; what breaks the case is written down and joins it."""
+    measurement.stage("loads")
+    tried: list[dict[str, Any]] = []
+
+    @settings(
+        max_examples={"quick": 5, "core": 15, "full": 100}[measurement.profile],
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+        phases=(Phase.generate, Phase.shrink),
+    )
+    @given(
+        kind=st.sampled_from(KINDS),
+        seconds=st.floats(0.001, 12.0),
+        gain=st.floats(1e-6, 1e3),
+        offset=st.floats(-1.0, 1.0),
+        seed=st.integers(0, 20),
+    )
+    def survives(**entry: Any) -> None:
+        tried.append(entry)
+        try:
+            found = measurement.worker.ask("found", entry=entry)
+        except StageFailure as failure:
+            raise Finding("failed", f"{failure.status}: {failure} on {entry}") from failure
+        if found["faults"]:
+            raise Finding("failed", f"{'; '.join(found['faults'])} on {entry}")
+
+    try:
+        survives()
+    except Finding:
+        remember(measurement, tried[-1])
+        raise
+    measurement.judge({"tried": len(tried)})

@@ -1,0 +1,16 @@
+"""Does the case run at all, and does it run where it is said to?"""
+
+from compat.measurement import Measurement, check
+
+
+@check("support.loads")
+def test_loads(measurement: Measurement) -> None:
+    """It compiles, runs a standard input, and executes the precision that was asked for."""
+    found = dict(measurement.stage("loads"))
+    measurement.judge(found, found.pop("faults"))
+
+
+@check("support.placed", applies=lambda case: not case.target.on_host_cpu)
+def test_placed(measurement: Measurement) -> None:
+    """Its nodes ran on the target, and not on the host's processor beside it."""
+    measurement.judge(measurement.stage("placed"))
