@@ -158,7 +158,7 @@ class Writer:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(
-                self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+                self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644
             )
         except OSError as error:
             raise ResultsError(
