@@ -1,0 +1,41 @@
+# Two commands: `make matrix` measures this machine, `make test` checks the project itself.
+# Written for GNU make 3.81 and the tools of Linux and macOS.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+MATRIX_OPTIONS ?=
+
+.PHONY: help matrix quick test lint bench clean
+
+help:
+	@echo "make matrix   measure what is on this machine; prints the matrix, says where the site is"
+	@echo "make quick    the same in a few minutes, on fewer inputs"
+	@echo "make test     linters, type check, tests of compat, a quick core of the suites"
+	@echo "make bench    benchmarks of the project itself"
+	@echo "make clean    remove the virtual environment and local reports"
+
+$(STAMP): pyproject.toml ci/constraints.txt ci/bootstrap.sh
+	@sh ci/bootstrap.sh $(VENV)
+	@touch $(STAMP)
+
+matrix: $(STAMP)
+	@$(BIN)/compat matrix $(MATRIX_OPTIONS)
+
+quick: $(STAMP)
+	@$(BIN)/compat matrix --quick $(MATRIX_OPTIONS)
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest tests -q
+	$(BIN)/pytest suites -q --quick --models whisper-nano --targets cpu,openvino-cpu --require cpu,openvino --strict-expectations --results reports/local/test
+
+bench: $(STAMP)
+	$(BIN)/python tests/benchmarks/bench.py
+
+clean:
+	rm -rf $(VENV) reports/local

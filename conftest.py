@@ -1,0 +1,6 @@
+"""What every pytest run from this folder shares; the suites' own hooks are in compat/plugin.py."""
+
+from hypothesis import settings
+
+settings.register_profile("compat", deadline=None, derandomize=True, print_blob=False)
+settings.load_profile("compat")
