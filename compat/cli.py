@@ -75,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         made.set_defaults(command=function)
-        made.add_argument("--catalog", action="append", metavar="FILE", help="more models, runtimes")
+        made.add_argument(
+            "--catalog", action="append", metavar="FILE", help="more models, runtimes"
+        )
         return made
 
     command(
@@ -163,7 +165,7 @@ def matrix(arguments: argparse.Namespace) -> int:
     command = [sys.executable, "-m", "pytest", str(ROOT / "suites"), "--rootdir", str(ROOT)]
     command += ["-q", "-r", "", "--tb=no", "--no-header", "--no-summary", "--case-lines"]
     command += ["-p", "no:cacheprovider", f"--results={arguments.results}", *rest]
-    started = {path for path in arguments.results.glob("*.jsonl")}
+    started = set(arguments.results.glob("*.jsonl"))
     try:
         status = subprocess.run(command).returncode
     except KeyboardInterrupt:
@@ -208,7 +210,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     loaded = catalog.load()
     found = Prober().all(runtime.name for runtime in loaded.runtimes)
     machine = facts.machine_facts()
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "hardware": target.hardware,
             "target": target.name,
@@ -233,7 +235,7 @@ def doctor(arguments: argparse.Namespace) -> int:
                     "evidence": "",
                 }
             )
-    rows.sort(key=lambda row: HARDWARE.index(str(row["hardware"])))
+    rows.sort(key=lambda row: HARDWARE.index(row["hardware"]))
     if arguments.json:
         print(json.dumps({"machine": facts.machine_id(machine), "facts": machine, "targets": rows}))
         return 0
@@ -251,9 +253,13 @@ def doctor(arguments: argparse.Namespace) -> int:
     table = Table(box=None, pad_edge=False)
     for column in ("target", "state", "what was found", "remedy"):
         table.add_column(column, overflow="fold")
-    symbols = {"here": "[green]✓ here[/]", "absent": "[dim]· absent[/]", "broken": "[red]! broken[/]"}
+    symbols = {
+        "here": "[green]✓ here[/]",
+        "absent": "[dim]· absent[/]",
+        "broken": "[red]! broken[/]",
+    }
     for row in rows:
-        known = ", ".join(f"{name} {value}" for name, value in dict(row["facts"]).items())  # type: ignore[call-overload]
+        known = ", ".join(f"{name} {value}" for name, value in row["facts"].items())
         said = ". ".join(part for part in (str(row["reason"]), known) if part)
         table.add_row(
             escape(str(row["target"])),
@@ -308,7 +314,7 @@ def show(arguments: argparse.Namespace) -> int:
         f"  {facts.parameters:g} M parameters, task {facts.task}, row {facts.row}; "
         f"runs on {facts.hardware} by {facts.runtime}, evidence: {facts.evidence}"
     )
-    console.print(f"  pytest -m \"{' and '.join(case.marks)}\"")
+    console.print(f'  pytest -m "{" and ".join(case.marks)}"')
     reason = loaded.runtime(case.target.runtime).unsupported(case.target, case.recipe)
     if reason:
         console.print(f"  unsupported: {reason}")
@@ -317,8 +323,8 @@ def show(arguments: argparse.Namespace) -> int:
         if entry.applies(facts):
             sign = "≥" if entry.direction == "at_least" else "≤"
             console.print(
-                f"  {entry.check} {entry.metric} {sign} {entry.strict:g} (relaxed {entry.relaxed:g}): "
-                f"{entry.reason}",
+                f"  {entry.check} {entry.metric} {sign} {entry.strict:g} "
+                f"(relaxed {entry.relaxed:g}): {entry.reason}",
                 markup=False,
             )
     folders = list(arguments.sources) or [p for p in (LOCAL / "results", PUBLISHED) if p.exists()]
@@ -329,7 +335,9 @@ def show(arguments: argparse.Namespace) -> int:
             if one.case == case.id:
                 count += 1
                 level = f" ({one.level})" if one.level else ""
-                line = f"  {one.time} machine {run.header.machine} {run.header.profile} {one.check}: "
+                line = (
+                    f"  {one.time} machine {run.header.machine} {run.header.profile} {one.check}: "
+                )
                 console.print(line + f"{one.status}{level} {one.reason}", markup=False)
                 console.print("    " + json.dumps(one.values)[:600], markup=False)
     if not count:
@@ -394,7 +402,9 @@ def cache(arguments: argparse.Namespace) -> int:
             continue
         total += entry.bytes
         words = {**entry.arguments, **entry.arguments.get("reference", {})}
-        said = [str(words[k]) for k in ("variant", "weights", "graph", "point", "scheme") if k in words]
+        said = [
+            str(words[k]) for k in ("variant", "weights", "graph", "point", "scheme") if k in words
+        ]
         print(f"{entry.bytes / 1e6:9.1f} MB  {entry.job.rsplit('.', 1)[-1]:24} {' '.join(said)}")
     print(f"{total / 1e6:9.1f} MB in {artifacts.cache_folder()}")
     return 0

@@ -241,10 +241,8 @@ class Worker:
             with contextlib.suppress(OSError):
                 if process.stdin is not None:
                     process.stdin.close()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=2)
-            except subprocess.TimeoutExpired:
-                pass
             _end_group(process)
             process.wait()
         if self._log is not None:

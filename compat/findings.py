@@ -19,7 +19,9 @@ def remember(measurement: Measurement, entry: dict[str, Any]) -> None:
         return
     lines = [f'name = "{name}"', *(f"{key} = {json.dumps(value)}" for key, value in entry.items())]
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace(path, text + f"\n# Found on {measurement.case.id}\n[[input]]\n" + "\n".join(lines) + "\n")
+    _replace(
+        path, text + f"\n# Found on {measurement.case.id}\n[[input]]\n" + "\n".join(lines) + "\n"
+    )
 
 
 def _replace(path: Path, text: str) -> None:

@@ -116,9 +116,7 @@ class Measurement:
             Finding: with status ``failed``, if there are faults or a relaxed limit is missed.
         """
         self.note(values=dict(values))
-        self.level, self.limits, reason = self.thresholds.judge(
-            self.check.name, self.facts, values
-        )
+        self.level, self.limits, reason = self.thresholds.judge(self.check.name, self.facts, values)
         if faults:
             self.level = "failed"
             raise Finding("failed", "; ".join((*faults, *([reason] if reason else []))))

@@ -26,7 +26,7 @@ SUITES = ("support", "accuracy", "latency", "memory", "robustness")
 """Order within a case: what others build on comes first, and time before what heats."""
 
 RUN = pytest.StashKey[Run]()
-CASES = pytest.StashKey[list[Any]]()
+CASES: pytest.StashKey[Any] = pytest.StashKey()
 OBSERVATION = pytest.StashKey[Observation]()
 PROBLEMS = (
     selection.SelectionError,
@@ -68,8 +68,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--download", action="store_true", help="fetch published checkpoints that are missing")
     add("--thresholds", action="append", type=Path, default=[], metavar="FILE", help="more limits")
     add("--catalog", action="append", default=[], metavar="FILE", help="more models and runtimes")
-    add("--strict-expectations", action="store_true", help="unexpected passes and stale entries fail")
-    add("--case-lines", action="store_true", help="one line per case instead of one letter per test")
+    add(
+        "--strict-expectations",
+        action="store_true",
+        help="unexpected passes and stale entries fail",
+    )
+    add(
+        "--case-lines", action="store_true", help="one line per case instead of one letter per test"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -165,7 +171,7 @@ def _parameters(config: pytest.Config) -> list[Any]:
             group = pytest.mark.xdist_group(name=case.id)
             parameters.append(pytest.param(case, id=case.id, marks=(*names, group)))
         config.stash[CASES] = parameters
-    return config.stash[CASES]
+    return cast("list[Any]", config.stash[CASES])
 
 
 def _here(run: Run, cases: list[Case]) -> list[Case]:
@@ -284,9 +290,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     return None
 
 
-def _conclude(
-    observation: Observation, error: BaseException | None, strict: bool
-) -> None:
+def _conclude(observation: Observation, error: BaseException | None, strict: bool) -> None:
     """Give pytest the outcome that an observation stands for."""
     said = f"{observation.status}: {observation.reason}"
     if observation.remedy:
@@ -335,7 +339,9 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     if CASES not in config.stash or hasattr(config, "workerinput"):
         return
     write = terminalreporter.write_line
-    if not any(terminalreporter.stats.get(kind) for kind in ("passed", "failed", "skipped", "xfailed")):
+    if not any(
+        terminalreporter.stats.get(kind) for kind in ("passed", "failed", "skipped", "xfailed")
+    ):
         if not config.option.collectonly:
             write(
                 "Nothing was selected: no case of the catalog answers to these options. "

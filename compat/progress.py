@@ -40,7 +40,8 @@ class Progress:
 
     @property
     def _writer(self) -> Any:
-        return self.config.pluginmanager.get_plugin("terminalreporter")._tw
+        reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+        return reporter._tw
 
     def plan(self, plans: Mapping[str, Sequence[str]]) -> None:
         """Take the cases of this run and the checks of each."""

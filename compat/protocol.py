@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from compat import artifacts, catalog, stress
-from compat.case import Recipe, precision_of
+from compat.case import precision_of
 from compat.corpus import Item
 from compat.graph import Stopwatch
 from compat.metrics import numerics, timing
@@ -195,7 +195,7 @@ class Protocol:
         }
 
     def suspicions(self) -> dict[str, Any]:
-        """Look for what falsifies timings: results kept from before, and clocks that do not wait."""
+        """Look for what falsifies timings: kept results, and clocks that do not wait."""
         item = self._standard_items()[0]
         random = np.random.default_rng(0)
         self.transcribe([item])
@@ -238,7 +238,7 @@ class Protocol:
         return run_s[1:], fetch_s[1:]
 
     def timed(self, index: int) -> dict[str, Any]:
-        """Run one timed round on the next standard input; say whether the output is the judged one.
+        """Run a timed round on the next standard input; say whether its output is the judged one.
 
         A fixed piece of arithmetic is timed beside it, to tell a slow backend from a busy machine.
         """
@@ -268,7 +268,7 @@ class Protocol:
         return list(self.inputs.model.batches())
 
     def stress(self) -> dict[str, Any]:
-        """Run the stress inputs, the batch and the order check; report each against the reference."""
+        """Run the stress inputs, the batch and the order check, against the reference."""
         found = {item.id: self._stressed(item) for item in self.inputs.items.stress}
         return {"inputs": found, "batch": self._in_batch(), "order": self._in_other_order()}
 
@@ -293,7 +293,7 @@ class Protocol:
         return {**result, "faults": faults}
 
     def found(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """Run one input made on the spot, outside the fixed list: only crashes and blindness show."""
+        """Run one input made on the spot: only crashes and blindness can show."""
         speech = self._standard_items()
         item = stress.make({"name": "found", **entry}, speech, self.inputs.model.sample_rate)
         predictions, _, seconds = self.transcribe([item])

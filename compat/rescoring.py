@@ -40,8 +40,6 @@ def rescore(run: Run, thresholds: Thresholds, folder: Path) -> tuple[Path, int]:
     return path, changed
 
 
-def _judged(
-    one: Observation, level: Level, limits: tuple[Limit, ...], reason: str
-) -> Observation:
+def _judged(one: Observation, level: Level, limits: tuple[Limit, ...], reason: str) -> Observation:
     status: Status = "failed" if level == "failed" else "passed"
     return msgspec.structs.replace(one, status=status, level=level, limits=limits, reason=reason)

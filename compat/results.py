@@ -158,7 +158,9 @@ class Writer:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(
-                self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o644
+                self.path,
+                os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0),
+                0o644,
             )
         except OSError as error:
             raise ResultsError(
@@ -224,9 +226,7 @@ def read(path: Path) -> Run:
             f"{path} has no readable run header, so its results cannot be attributed. "
             "Delete the file, or restore it from where it was copied."
         )
-    return Run(
-        path, header, tuple(planned), tuple(started), tuple(observations), tuple(problems)
-    )
+    return Run(path, header, tuple(planned), tuple(started), tuple(observations), tuple(problems))
 
 
 @dataclass(frozen=True)

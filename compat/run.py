@@ -22,7 +22,7 @@ from compat.hardware import facts as hardware
 from compat.measurement import Check, Finding, Measurement, facts_of, now
 from compat.probing import Prober
 from compat.protocol_request import CaseRequest
-from compat.results import SCHEMA_VERSION, Header, Observation, Planned, Started, Writer
+from compat.results import SCHEMA_VERSION, Header, Observation, Planned, Started, Status, Writer
 from compat.weights import CheckpointError, find_checkpoint
 
 RESULTS = Path("reports/local/results")
@@ -181,7 +181,7 @@ class Run:
         probe = self.prober(case.target)
         if probe.state != "here":
             wanted = case.target.hardware in self.settings.required
-            status = "error" if wanted or probe.state == "broken" else "skipped"
+            status: Status = "error" if wanted or probe.state == "broken" else "skipped"
             said = f"{case.target.name} is {probe.state}: {probe.reason}"
             raise Finding(status, said, probe.remedy)
         if case.weights == "pretrained" and not self._checkpoint(case):

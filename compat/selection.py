@@ -49,8 +49,7 @@ class Selection:
     def cases(self, catalog: Catalog) -> list[Case]:
         """Return the selected cases in the catalog's order."""
         composed = [name for name in self.recipes if "+" in name]
-        chosen = [case for case in catalog.cases(composed) if self._wants(case)]
-        return chosen
+        return [case for case in catalog.cases(composed) if self._wants(case)]
 
     def _wants(self, case: Case) -> bool:
         target, recipe, variant = case.target, case.recipe, case.variant

@@ -121,9 +121,7 @@ class Source:
 def sources(reference: ModelReference, model: Model, threads: int = 0) -> dict[str, Source]:
     """Return the sources of every graph of a model."""
     fingerprint = model.fingerprint()
-    return {
-        graph.name: Source(reference, graph, fingerprint, threads) for graph in model.graphs()
-    }
+    return {graph.name: Source(reference, graph, fingerprint, threads) for graph in model.graphs()}
 
 
 def open_source(reference: Mapping[str, str], graph: str) -> Source:

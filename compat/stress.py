@@ -63,7 +63,7 @@ def make(entry: dict[str, Any], speech: Sequence[Item], rate: int) -> Item:
             whole = np.concatenate([part.samples for part in parts])
             if "seconds" in entry:
                 samples = whole[:count]
-                whole_parts = [p for p in parts[:-1]] if len(whole) > count else parts
+                whole_parts = parts[:-1] if len(whole) > count else parts
             else:
                 samples, whole_parts = parts[0].samples, parts[:1]
             text = " ".join(part.text for part in whole_parts)

@@ -27,7 +27,7 @@ OUT_OF_MEMORY = (
 
 
 def take_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """Move the pipes to private descriptors and send ordinary output to the log (standard error)."""
+    """Move the pipes to private descriptors; ordinary output goes to the log, standard error."""
     requests = os.fdopen(os.dup(0), "rb", buffering=0)
     replies = os.fdopen(os.dup(1), "wb", buffering=0)
     null = os.open(os.devnull, os.O_RDONLY)

@@ -23,7 +23,7 @@ from compat.corpus import FIXTURES, Corpus, Item, TestSet
 from compat.features import log_mel_spectrogram
 from compat.graph import Graph, State, Stopwatch, Tensor
 from compat.models.base import Items, Model, Prediction
-from compat.runtimes.base import Session
+from compat.runtimes.base import Handle, Session
 
 if TYPE_CHECKING:
     import torch
@@ -213,7 +213,7 @@ def _vocabulary(folder: Path) -> Vocabulary:
             "restore the tokenizer of the checkpoint."
         )
     return Vocabulary(
-        tuple(prompt),
+        tuple(int(token) for token in prompt if token is not None),
         end,
         tuple(generation.get("suppress_tokens") or ()),
         tuple(generation.get("begin_suppress_tokens") or ()),
@@ -223,9 +223,7 @@ def _vocabulary(folder: Path) -> Vocabulary:
 class WhisperModel(Model):
     """Greedy transcription, long audio by overlapping windows."""
 
-    def __init__(
-        self, dimensions: Dimensions, vocabulary: Vocabulary, folder: Path | None
-    ) -> None:
+    def __init__(self, dimensions: Dimensions, vocabulary: Vocabulary, folder: Path | None) -> None:
         self.dimensions = dimensions
         self.vocabulary = vocabulary
         self.folder = folder
@@ -377,7 +375,7 @@ class WhisperModel(Model):
         session.reset("decoder", "b1")
         logits = []
         for position, token in enumerate(forced):
-            feeds = {
+            feeds: dict[str, np.ndarray | Handle] = {
                 **encoded,
                 "token": np.array([token], np.int32),
                 "position": np.array([position], np.int32),
@@ -527,6 +525,10 @@ def decoder_module(network: Any, vocabulary: Vocabulary) -> torch.nn.Module:
     layers = len(decoder.layers)
 
     class Step(torch.nn.Module):
+        suppress: torch.Tensor
+        begin_suppress: torch.Tensor
+        positions: torch.Tensor
+
         def __init__(self) -> None:
             super().__init__()
             self.decoder = decoder
@@ -588,5 +590,3 @@ def decoder_module(network: Any, vocabulary: Vocabulary) -> torch.nn.Module:
             return tensor.transpose(1, 2).flatten(2)
 
     return Step()
-
-

@@ -122,7 +122,7 @@ def _render(report: Report, folder: Path) -> None:
 @cache
 def _plotly() -> str:
     """Return the plotting library, 5 MB of script."""
-    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+    from plotly.offline import get_plotlyjs
 
     return str(get_plotlyjs())
 

@@ -123,7 +123,7 @@ class Session(ABC):
 
     # What a runtime may do better --------------------------------------------------------------
 
-    def synchronize(self) -> None:
+    def synchronize(self) -> None:  # noqa: B027 (an option, not a duty)
         """Wait until everything that was started has ended. Synchronous runtimes need nothing."""
 
     def device_peak_bytes(self) -> int | None:
@@ -134,7 +134,7 @@ class Session(ABC):
         """Write a slice into a state buffer; return the buffer to be used from now on."""
         raise TypeError(f"{type(self).__name__} must implement write() for cached states")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (an option, not a duty)
         """Release the device."""
 
     # What follows from it ----------------------------------------------------------------------

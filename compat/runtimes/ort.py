@@ -89,9 +89,7 @@ class OnnxRuntime(Runtime):
             import onnxruntime
         except ImportError as error:
             if _installed("onnxruntime") or _installed("onnxruntime-gpu"):
-                return Probe(
-                    "broken", f"ONNX Runtime does not import: {error}", provider.remedy
-                )
+                return Probe("broken", f"ONNX Runtime does not import: {error}", provider.remedy)
             return Probe("absent", "ONNX Runtime is not installed", provider.remedy)
         facts = {"onnxruntime": onnxruntime.__version__}
         if provider.name not in onnxruntime.get_available_providers():
@@ -190,8 +188,8 @@ class OrtSession(Session):
         for output in session.get_outputs():
             binding.bind_output(output.name, self.provider.memory, self._index)
         session.run_with_iobinding(binding)
-        outputs = binding.get_outputs()
-        return outputs
+        bound: Sequence[Any] = binding.get_outputs()
+        return bound
 
     def write(self, state: State, buffer: Any, value: Any, position: int) -> Any:
         if self.provider.memory == "cpu":

@@ -96,7 +96,8 @@ class PyTorch(Runtime):
             # Set on both sides: a library or an environment variable may have changed either.
             precision = "tf32" if recipe.precision == "tf32" else "ieee"
             torch.backends.cuda.matmul.fp32_precision = precision
-            torch.backends.cudnn.conv.fp32_precision = precision
+            cudnn: Any = torch.backends.cudnn
+            cudnn.conv.fp32_precision = precision
         modules = {
             name: apply_scheme(source.module(), recipe.for_graph(name), device)
             for name, source in sources.items()
@@ -105,9 +106,7 @@ class PyTorch(Runtime):
         return TorchSession({n: s.graph for n, s in sources.items()}, modules, schemes, device)
 
 
-def apply_scheme(
-    module: torch.nn.Module, scheme: str, device: torch.device
-) -> torch.nn.Module:
+def apply_scheme(module: torch.nn.Module, scheme: str, device: torch.device) -> torch.nn.Module:
     """Convert a float32 module to a scheme and put it on a device."""
     import torch
 
@@ -155,6 +154,9 @@ def int8_weight_linear(linear: torch.nn.Linear) -> torch.nn.Module:
     import torch
 
     class Int8WeightLinear(torch.nn.Module):
+        weight: torch.Tensor
+        scale: torch.Tensor
+
         def __init__(self) -> None:
             super().__init__()
             weight, scale = quantise_rows(linear.weight)
