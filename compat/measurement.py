@@ -49,10 +49,12 @@ def check(
 class Finding(Exception):
     """A check ended with another status than passed; the message is its reason."""
 
-    def __init__(self, status: Status, reason: str, remedy: str = "") -> None:
+    def __init__(self, status: Status, reason: str, remedy: str = "", fatal: bool = False) -> None:
         super().__init__(reason)
         self.status = status
         self.remedy = remedy
+        self.fatal = fatal
+        """Whether the test fails whatever the status: the hardware was required."""
 
 
 def facts_of(case: Case) -> CaseFacts:

@@ -267,22 +267,14 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     run = _run(item.config)
     error: BaseException | None = None
     try:
-        run.begin(measured)
-    except Finding as finding:
-        error = finding
-    if error is not None:
-        # The test itself must not run; a hook wrapper has to yield, so its body is replaced.
-        item.obj = lambda **arguments: None  # type: ignore[attr-defined]
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise
-    except ResultsError as problem:
-        pytest.exit(str(problem), returncode=3)
-    except BaseException as caught:
-        error = caught
-    try:
-        observation, error = run.finish(measured, error)
+        try:
+            run.begin(measured)
+            yield
+        except (KeyboardInterrupt, ResultsError):
+            raise
+        except BaseException as caught:
+            error = caught
+        observation = run.finish(measured, error)
     except ResultsError as problem:
         pytest.exit(str(problem), returncode=3)
     item.stash[OBSERVATION] = observation
@@ -295,6 +287,8 @@ def _conclude(observation: Observation, error: BaseException | None, strict: boo
     said = f"{observation.status}: {observation.reason}"
     if observation.remedy:
         said += f" (remedy: {observation.remedy})"
+    if isinstance(error, Finding) and error.fatal:
+        pytest.fail(said, pytrace=False)
     match observation.status:
         case "passed":
             return

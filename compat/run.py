@@ -180,10 +180,10 @@ class Run:
         """Raise :class:`Finding` if a case cannot run here, for want of hardware or weights."""
         probe = self.prober(case.target)
         if probe.state != "here":
-            wanted = case.target.hardware in self.settings.required
-            status: Status = "error" if wanted or probe.state == "broken" else "skipped"
+            status: Status = "error" if probe.state == "broken" else "skipped"
             said = f"{case.target.name} is {probe.state}: {probe.reason}"
-            raise Finding(status, said, probe.remedy)
+            wanted = case.target.hardware in self.settings.required
+            raise Finding(status, said, probe.remedy, fatal=wanted)
         if case.weights == "pretrained" and not self._checkpoint(case):
             name = case.variant.name
             raise Finding(
@@ -192,10 +192,8 @@ class Run:
                 f"--checkpoint {name}=FOLDER, or --download",
             )
 
-    def finish(
-        self, measurement: Measurement, error: BaseException | None
-    ) -> tuple[Observation, BaseException | None]:
-        """Write the observation of a check; return it with what is to be raised for it."""
+    def finish(self, measurement: Measurement, error: BaseException | None) -> Observation:
+        """Write the observation of a check that ended with ``error`` or well; return it."""
         case, check = measurement.case, measurement.check.name
         draft = measurement.observation(error, None, "")
         expectation = self.expectations.match(
@@ -207,7 +205,7 @@ class Run:
         )
         observation = measurement.observation(error, expectation, self._executed(measurement))
         self._write(observation)
-        return observation, error
+        return observation
 
     def _executed(self, measurement: Measurement) -> str:
         """Return what really ran, if the case came that far: one scheme, or one per graph."""

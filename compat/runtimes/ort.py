@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -133,6 +134,7 @@ class OrtSession(Session):
         self.options = options
         self._compiled: dict[tuple[str, str], Any] = {}
         self._paths: dict[str, Path] = {}
+        self._executes: dict[str, str] = {}
         for graph in self.graphs.values():
             self._session(graph.name, next(iter(graph.points)))
 
@@ -140,10 +142,10 @@ class OrtSession(Session):
         if (graph, point) not in self._compiled:
             path = self.sources[graph].onnx(point, self.recipe.for_graph(graph))
             self._paths.setdefault(graph, path)
-            self._compiled[graph, point] = self._compile(path)
+            self._compiled[graph, point] = self._compile(graph, path)
         return self._compiled[graph, point]
 
-    def _compile(self, path: Path) -> Any:
+    def _compile(self, graph: str, path: Path) -> Any:
         import onnxruntime
 
         session_options = onnxruntime.SessionOptions()
@@ -154,10 +156,18 @@ class OrtSession(Session):
         provider_options = dict(self.provider.options)
         if self.options.device:
             provider_options["device_id"] = self.options.device
+        scheme = self.recipe.for_graph(graph)
+        self._executes.setdefault(graph, scheme)
         try:
-            session = onnxruntime.InferenceSession(
-                path, session_options, providers=[(self.provider.name, provider_options)]
-            )
+            with tempfile.TemporaryDirectory(prefix="compat-") as folder:
+                optimised = Path(folder) / "optimised.onnx"
+                if scheme == "fp16" and self.provider.memory == "cpu":
+                    session_options.optimized_model_filepath = str(optimised)
+                session = onnxruntime.InferenceSession(
+                    path, session_options, providers=[(self.provider.name, provider_options)]
+                )
+                if optimised.is_file():
+                    self._executes[graph] = arithmetic_precision(optimised)
         except Exception as error:
             if "NOT_IMPLEMENTED" in str(error) or "NotImplemented" in type(error).__name__:
                 raise Unsupported(str(error)) from error
@@ -213,10 +223,7 @@ class OrtSession(Session):
         return Placement(shares, self.provider.name, "node assignment of each session")
 
     def executed(self) -> Mapping[str, str]:
-        return {name: self._executed(name) for name, _ in self._compiled}
-
-    def _executed(self, graph: str) -> str:
-        return self.recipe.for_graph(graph)
+        return {name: self._executes[name] for name, _ in self._compiled}
 
     def model_bytes(self) -> int:
         return sum(folder_bytes(path.parent) for path in self._paths.values())
@@ -224,6 +231,27 @@ class OrtSession(Session):
     def close(self) -> None:
         self._compiled.clear()
         self._state.clear()
+
+
+def arithmetic_precision(path: Path) -> str:
+    """Return the precision in which an optimised graph multiplies by its weights.
+
+    Where a provider has no float16 kernels, ONNX Runtime casts around the nodes and turns their
+    weights to float32, without a word: the optimised graph shows it.
+    """
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    kinds = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    weights = [
+        kinds[name]
+        for node in graph.node
+        if node.op_type in ("MatMul", "Gemm", "Conv", "FusedMatMul", "FusedGemm", "FusedConv")
+        for name in node.input[1:2]
+        if name in kinds
+    ]
+    half = sum(kind == onnx.TensorProto.FLOAT16 for kind in weights)
+    return "fp16" if 2 * half > len(weights) else "fp32"
 
 
 def _nodes_by_provider(session: Any) -> dict[str, int]:
