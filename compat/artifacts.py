@@ -146,20 +146,19 @@ def _build_in_process(
 ) -> None:
     request = {"job": job, "folder": str(building), "arguments": dict(arguments)}
     environment = {**child_environment(threads), _BUILDING: "1"}
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "compat.artifacts"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=environment,
-    )
-    # The pipe stays open while the builder works: its end tells the builder to stop.
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(json.dumps(request).encode() + b"\n")
-    process.stdin.flush()
-    output = process.stdout.read().decode(errors="replace")
-    process.stdin.close()
-    if process.wait() != 0:
+    ) as process:
+        # The pipe stays open while the builder works: its end tells the builder to stop.
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()
+        output = process.stdout.read().decode(errors="replace")
+    if process.returncode != 0:
         raise ArtifactError(f"{job} failed:\n{output[-4000:].strip()}")
 
 

@@ -164,6 +164,7 @@ def matrix(arguments: argparse.Namespace) -> int:
         rest.append(f"--catalog={file}")
     command = [sys.executable, "-m", "pytest", str(ROOT / "suites"), "--rootdir", str(ROOT)]
     command += ["-q", "-r", "", "--tb=no", "--no-header", "--no-summary", "--case-lines"]
+    command += ["--benchmark-quiet"]
     command += ["-p", "no:cacheprovider", f"--results={arguments.results}", *rest]
     started = set(arguments.results.glob("*.jsonl"))
     try:

@@ -138,7 +138,7 @@ class ToyModel(Model):
                 ("next_token", "logits"),
                 points,
                 lambda: decoder_module(self.network),
-                {"keys": past, "values": past, "carry": State(("batch", WIDTH))},
+                {"keys": past, "values": past, "carry": State(("batch", 1, WIDTH))},
             ),
         )
 
@@ -283,9 +283,10 @@ def decoder_module(network: Any) -> torch.nn.Module:
             values: torch.Tensor,
             carry: torch.Tensor,
         ) -> tuple[torch.Tensor, ...]:
-            carried = torch.tanh(self.recur(torch.cat((self.embed(token), carry), dim=1)))
-            query = self.query(carried).unsqueeze(1)
-            key, value = self.key(carried).unsqueeze(1), self.value(carried).unsqueeze(1)
+            # Of rank 3 throughout, so that exporters make MatMul, which int8 schemes look for.
+            entered = torch.cat((self.embed(token).unsqueeze(1), carry), dim=2)
+            carried = torch.tanh(self.recur(entered))
+            query, key, value = self.query(carried), self.key(carried), self.value(carried)
             mask = torch.where(self.positions < position, 0.0, -1e4).to(query.dtype)
             before = query @ keys.transpose(1, 2) / 6 + mask
             now = query @ key.transpose(1, 2) / 6
@@ -314,6 +315,9 @@ class IgnoresInput(TorchSession):
 
 class RanOnProcessor(TorchSession):
     """Was to run on another device, and computed everything on the host's processor."""
+
+    def placement(self) -> Placement:
+        return Placement({"cpu": 1.0}, "gpu", "device of every tensor")
 
 
 class HonestBfloat16(TorchSession):
@@ -442,32 +446,29 @@ class Waits(DoesNotWait):
         self.queue.submit(lambda: None).result()
 
 
-class Derived(OrtSession):
-    """Runs ONNX files that a job of this module derives."""
+class SpoiltSource(Source):
+    """Gives ONNX files that a job of this module makes in place of the honest ones."""
 
     job = ""
 
-    def _session(self, graph: str, point: str) -> Any:
-        if (graph, point) not in self._compiled:
-            folder = self.sources[graph].derive(
-                f"{__name__}:{self.job}",
-                {"point": point, "scheme": self.recipe.for_graph(graph)},
-                (__name__, "compat.onnx_schemes"),
-                ("torch", "onnx", "onnxscript", "onnxruntime"),
-            )
-            self._paths.setdefault(graph, folder / "model.onnx")
-            self._compiled[graph, point] = self._compile(folder / "model.onnx")
-        return self._compiled[graph, point]
+    def onnx(self, point: str, scheme: str = "fp32") -> Path:
+        folder = self.derive(
+            f"{__name__}:{self.job}",
+            {"point": point, "scheme": scheme},
+            (__name__, "compat.onnx_schemes"),
+            ("torch", "onnx", "onnxscript", "onnxruntime"),
+        )
+        return folder / "model.onnx"
 
 
-class AliasedInputs(Derived):
+class AliasedInputs(SpoiltSource):
     """Its export was given one tensor object for two inputs."""
 
     job = "export_aliased"
 
 
-class BrokenLayer(Derived):
-    """One layer of its int8 artifact has a scale that is off by a quarter."""
+class BrokenLayer(SpoiltSource):
+    """The scales of one layer of its int8 artifact are off by a quarter."""
 
     job = "break_layer"
 
@@ -508,12 +509,12 @@ def break_layer(
 
 
 class Faulty(Runtime):
-    """One target for each defect, and two sound ones beside them."""
+    """One target for each defect, and sound ones beside them."""
 
     name = "faulty"
     packages = ("torch", "onnxruntime")
     modules = ("torch",)
-    sessions: Mapping[str, type[Session]] = {
+    in_torch: Mapping[str, type[TorchSession]] = {
         "faulty-ignores-input": IgnoresInput,
         "faulty-on-processor": RanOnProcessor,
         "faulty-honest-bf16": HonestBfloat16,
@@ -525,21 +526,25 @@ class Faulty(Runtime):
         "faulty-keeps-state": KeepsState,
         "faulty-memoises": Memoises,
         "faulty-does-not-wait": DoesNotWait,
-        "faulty-aliased": AliasedInputs,
-        "faulty-broken-layer": BrokenLayer,
         "sound-slow": Slow,
         "sound-queue": Waits,
+        **{f"sound-torch-{number}": TorchSession for number in range(1, 6)},
+    }
+    in_onnx: Mapping[str, type[Source]] = {
+        "faulty-aliased": AliasedInputs,
+        "faulty-broken-layer": BrokenLayer,
+        **{f"sound-onnx-{number}": Source for number in range(1, 6)},
     }
     targets = tuple(
         Target(
             name,
-            "webgpu" if session is RanOnProcessor else "cpu",
+            "webgpu" if name == "faulty-on-processor" else "cpu",
             "faulty",
-            "gpu" if session is RanOnProcessor else "cpu",
-            ("int8-dynamic",) if session is BrokenLayer else ("fp32",),
-            on_host_cpu=session is not RanOnProcessor,
+            "gpu" if name == "faulty-on-processor" else "cpu",
+            ("int8-dynamic",) if name == "faulty-broken-layer" else ("fp32",),
+            on_host_cpu=name != "faulty-on-processor",
         )
-        for name, session in sessions.items()
+        for name in (*in_torch, *in_onnx)
     )
 
     def probe(self, target: Target) -> Probe:
@@ -548,23 +553,25 @@ class Faulty(Runtime):
     def compile(
         self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
     ) -> Session:
-        kind: Any = self.sessions[target.name]
-        if issubclass(kind, OrtSession):
-            return kind(sources, PROVIDERS["cpu-onnxruntime"], recipe, options)
+        if target.name in self.in_onnx:
+            kind = self.in_onnx[target.name]
+            spoilt = {
+                name: kind(source.reference, source.graph, source.fingerprint, source.threads)
+                for name, source in sources.items()
+            }
+            return OrtSession(spoilt, PROVIDERS["cpu-onnxruntime"], recipe, options)
         import torch
 
         torch.set_num_threads(options.threads)
-        lowered = kind in (HonestBfloat16, LyingBfloat16)
+        session = self.in_torch[target.name]
+        lowered = session in (HonestBfloat16, LyingBfloat16)
         device = torch.device("cpu")
         schemes = {name: "bf16" if lowered else recipe.for_graph(name) for name in sources}
         modules = {
             name: apply_scheme(source.module(), schemes[name], device)
             for name, source in sources.items()
         }
-        session = kind({n: s.graph for n, s in sources.items()}, modules, schemes, device)
-        if kind is RanOnProcessor:
-            session.placement = lambda: Placement({"cpu": 1.0}, "gpu", "device of every tensor")
-        return session
+        return session({n: s.graph for n, s in sources.items()}, modules, schemes, device)
 
 
 # Dying processes -------------------------------------------------------------------------------
@@ -590,7 +597,7 @@ class Nothing(Session):
             return np.zeros((batch, FRAMES, WIDTH), np.float32), np.zeros(batch, np.float32)
         slice_ = np.zeros((batch, 1, WIDTH), np.float32)
         token, logits = np.zeros(batch, np.int32), np.zeros((batch, WORDS), np.float32)
-        return token, logits, slice_, slice_, np.zeros((batch, WIDTH), np.float32)
+        return token, logits, slice_, slice_, slice_
 
     def write(self, state: State, buffer: Any, value: Any, position: int) -> Any:
         return buffer

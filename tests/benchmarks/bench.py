@@ -11,7 +11,7 @@ import os
 
 from compat.environment import THREADS
 
-# One thread everywhere, and before NumPy is imported: the bare loop below must run as a worker does.
+# Before NumPy is imported: the bare loop below must run with one thread, as the worker does.
 os.environ.update(dict.fromkeys(THREADS, "1"))
 
 import argparse
@@ -159,7 +159,11 @@ def collection(rounds: int) -> list[Outcome]:
     """Collecting 10,000 checks costs little more than collecting 10,000 bare tests."""
     with tempfile.TemporaryDirectory() as name, other_catalog("many_cases.py") as many:
         folder = Path(name)
-        cases = [case.id for case in catalog.load().cases() if case.family.name == "many"]
+        cases = [
+            case.id
+            for case in catalog.load().cases()
+            if (case.family.name, case.target.runtime) == ("many", "many-runtime")
+        ]
         bare = "import pytest\n" + "".join(
             f"\n\n@pytest.mark.parametrize('case', {cases!r})\ndef test_{n}(case):\n    pass\n"
             for n in range(5)
@@ -168,7 +172,8 @@ def collection(rounds: int) -> list[Outcome]:
         (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
         common = ["-m", "pytest", "--collect-only", "-qq", "-p", "no:cacheprovider"]
         common += ["--import-mode=importlib", "--strict-markers"]
-        ours = [*common, "suites", "--full", "--models", "many", "--catalog", str(many)]
+        ours = [*common, "suites", "--full", "--catalog", str(many)]
+        ours += ["--models", "many", "--targets", "many-*"]
         theirs = [*common, "-p", "no:compat", "-c", "pytest.ini", "test_bare.py"]
         counts = [_collected(ours, ROOT), _collected(theirs, folder)]
         times: dict[str, list[float]] = {"ours": [], "bare": []}
@@ -260,6 +265,7 @@ def judged(rounds: int) -> list[Outcome]:
             for count, found in times.items():
                 command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "pytest.ini"]
                 command += [f"test_{count}.py", "--catalog", str(trivial), "--models", "trivial"]
+                command += ["--targets", "trivial-cpu"]
                 command += ["--corpus", "corpus", "--results", "results", "--threads", "1"]
                 found.append(seconds(command, folder))
         lines = [

@@ -1,0 +1,117 @@
+"""The cache of derived files: whole or not at all, whoever builds at the same time."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from compat import artifacts
+
+JOBS = """
+import time
+from pathlib import Path
+from compat.models.whisper import FAMILY, load
+
+
+def slow(folder, log, seconds):
+    with open(log, "a") as file:
+        file.write("built\\n")
+    time.sleep(seconds)
+    (Path(folder) / "data.txt").write_text("whole")
+
+
+def broken(folder):
+    (Path(folder) / "data.txt").write_text("half")
+    raise RuntimeError("no such kernel")
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(artifacts.ENVIRONMENT, str(tmp_path / "cache"))
+    (tmp_path / "jobs_of_the_test.py").write_text(JOBS, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path / "cache"
+
+
+def fetch(job: str, fingerprint: str = "1", **arguments: object) -> Path:
+    return artifacts.fetch(f"jobs_of_the_test:{job}", arguments, [fingerprint])
+
+
+def test_builds_once_however_many_ask(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(fetch, "slow", log=str(log), seconds=0.5) for _ in range(4)]
+        folders = {one.result() for one in asked}
+    assert len(folders) == 1
+    assert log.read_text().splitlines() == ["built"]
+    assert (folders.pop() / "data.txt").read_text() == "whole"
+
+
+def test_other_content_is_another_artifact(tmp_path: Path) -> None:
+    log = str(tmp_path / "log")
+    first = fetch("slow", log=log, seconds=0)
+    assert fetch("slow", log=log, seconds=0) == first
+    assert fetch("slow", fingerprint="2", log=log, seconds=0) != first
+
+
+def test_a_failed_build_leaves_nothing_and_says_why(cache: Path) -> None:
+    with pytest.raises(artifacts.ArtifactError, match="no such kernel"):
+        fetch("broken")
+    assert [path for path in cache.iterdir() if path.suffix != ".lock"] == []
+
+
+def test_an_unfinished_folder_is_built_again(tmp_path: Path, cache: Path) -> None:
+    log = str(tmp_path / "log")
+    folder = fetch("slow", log=log, seconds=0)
+    (folder / "artifact.json").unlink()
+    (folder / "data.txt").write_text("half")
+    again = fetch("slow", log=log, seconds=0)
+    assert again == folder and (again / "data.txt").read_text() == "whole"
+
+
+def test_a_cache_that_cannot_be_written_names_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv(artifacts.ENVIRONMENT, str(tmp_path / "file" / "cache"))
+    with pytest.raises(artifacts.ArtifactError, match=r"compat cache clear.*COMPAT_CACHE"):
+        fetch("slow", log=os.devnull, seconds=0)
+
+
+def test_shown_and_cleared(cache: Path) -> None:
+    fetch("slow", log=os.devnull, seconds=0)
+    (entry,) = artifacts.entries()
+    assert entry.job == "jobs_of_the_test:slow" and entry.bytes > 0
+    assert json.loads((entry.folder / "artifact.json").read_text())["arguments"]["seconds"] == 0
+    assert artifacts.clear("another") == 0
+    assert artifacts.clear() == entry.bytes
+    assert list(cache.iterdir()) == []
+
+
+def test_a_builder_ends_with_its_parent(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    import psutil
+
+    log = tmp_path / "log"
+    code = (
+        "from compat import artifacts; artifacts.fetch("
+        f"'jobs_of_the_test:slow', {{'log': {str(log)!r}, 'seconds': 60}}, [])"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + 60
+    while not log.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    builders = psutil.Process(parent.pid).children()
+    assert builders
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(builders, timeout=10)
+    assert not alive

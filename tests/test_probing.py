@@ -1,0 +1,80 @@
+"""What is here, absent or broken: asked in processes of their own, which may die of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from compat import catalog, probing
+
+RUNTIME = """
+import os, signal, time
+from compat.case import Target
+from compat.runtimes.base import Probe, Runtime
+
+
+class Odd(Runtime):
+    name = "odd"
+    packages = ()
+    targets = (Target("cpu-odd", "cpu", "odd", "cpu", ("fp32",), on_host_cpu=True),)
+
+    def probe(self, target):
+        print("a vendor library greets you")
+        {how}
+        return Probe("here", facts={{"version": "1"}})
+
+    def compile(self, sources, target, recipe, options):
+        raise AssertionError
+
+
+RUNTIME = Odd()
+"""
+
+
+def probe(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> probing.Probe:
+    file = tmp_path / "odd_catalog.py"
+    file.write_text(RUNTIME.format(how=how), encoding="utf-8")
+    monkeypatch.setenv(catalog.ENVIRONMENT, str(file))
+    catalog.load.cache_clear()
+    try:
+        return probing.probe_runtime("odd")["cpu-odd"]
+    finally:
+        monkeypatch.undo()
+        catalog.load.cache_clear()
+
+
+def test_here_whatever_it_prints(tmp_path, monkeypatch) -> None:
+    found = probe("pass", tmp_path, monkeypatch)
+    assert found.state == "here" and found.facts == {"version": "1"}
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("raise OSError('libvendor.so.1: cannot open')", "libvendor.so.1: cannot open"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "status -11"),
+        ("os._exit(7)", "status 7"),
+    ],
+)
+def test_broken_says_how(how, said, tmp_path, monkeypatch) -> None:
+    if sys.platform == "win32" and "SIGSEGV" in how:
+        pytest.skip("no signals on Windows")
+    found = probe(how, tmp_path, monkeypatch)
+    assert found.state == "broken" and said in found.reason and found.remedy
+
+
+def test_a_hang_is_broken(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(probing, "TIME_LIMIT", 3.0)
+    found = probe("time.sleep(60)", tmp_path, monkeypatch)
+    assert found.state == "broken" and "did not answer" in found.reason
+
+
+def test_every_absent_target_names_a_remedy() -> None:
+    runtimes = [runtime.name for runtime in catalog.load().runtimes]
+    found = probing.Prober().all(runtimes)
+    assert set(found) == {target.name for target in catalog.load().targets}
+    for name, one in found.items():
+        assert one.state in ("here", "absent"), (name, one.reason)
+        assert one.state == "here" or (one.reason and one.remedy), name

@@ -1,0 +1,65 @@
+"""Oracles: what an honest execution of a scheme gives, against hand-computed values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compat.reference import SIMULATIONS
+from compat.runtimes.pytorch import apply_scheme, quantise_rows
+
+
+def linear(weight: list[list[float]]) -> torch.nn.Module:
+    layer = torch.nn.Linear(len(weight[0]), len(weight), bias=False)
+    layer.weight = torch.nn.Parameter(torch.tensor(weight), requires_grad=False)
+    return torch.nn.Sequential(layer)
+
+
+def test_int8_rows_by_hand() -> None:
+    weight, scale = quantise_rows(torch.tensor([[1.27, -0.5], [0.0, 2.54]]))
+    assert weight.tolist() == [[127, -50], [0, 127]]
+    np.testing.assert_allclose(scale[:, 0], [0.01, 0.02], rtol=1e-6)
+
+
+def test_int8_weights_round_weights_only() -> None:
+    module = SIMULATIONS["int8-weights"](linear([[1.27, -0.504]]))
+    np.testing.assert_allclose(module(torch.tensor([[1.0, 1.0]])), [[1.27 - 0.5]], rtol=1e-5)
+
+
+def test_int8_dynamic_rounds_inputs_too() -> None:
+    module = SIMULATIONS["int8-dynamic"](linear([[1.0, 0.0], [0.0, 1.0]]))
+    # Range 0 to 2.55 in 255 steps: 0.333 becomes 0.33.
+    np.testing.assert_allclose(module(torch.tensor([[2.55, 0.333]])), [[2.55, 0.33]], rtol=1e-5)
+
+
+@given(st.floats(1.0, 1.9999), st.integers(-10, 10))
+def test_tf32_keeps_ten_bits_of_mantissa(mantissa: float, exponent: int) -> None:
+    value = np.float32(mantissa * 2.0**exponent)
+    module = SIMULATIONS["tf32"](linear([[1.0]]))
+    found = float(module(torch.tensor([[value]])))
+    assert abs(found - value) <= 2.0 ** (exponent - 11) * 1.0001
+    assert (found * 2.0 ** (10 - exponent)) % 1 == 0
+
+
+@pytest.mark.parametrize("scheme", ["int8-weights", "int8-dynamic"])
+def test_the_simulation_is_what_torch_executes(scheme: str) -> None:
+    """The oracle and torch's own kernels err by about as much, and in the same place."""
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    layer = torch.nn.Sequential(torch.nn.Linear(64, 32)).requires_grad_(False)
+    exact = layer(values := torch.randn(16, 64))
+    import copy
+
+    simulated = SIMULATIONS[scheme](copy.deepcopy(layer))(values) - exact
+    with pytest.warns() if scheme == "int8-dynamic" else _nothing():
+        real = apply_scheme(copy.deepcopy(layer), scheme, torch.device("cpu"))(values) - exact
+    assert 0.3 < float(real.norm() / simulated.norm()) < 3
+
+
+def _nothing():
+    import contextlib
+
+    return contextlib.nullcontext()
