@@ -66,11 +66,11 @@ def test_generated_weights_are_admitted(variant: str) -> None:
     model = reference.load()
     session = oracle_session(reference, model, "fp32")
     random = np.random.default_rng(0)
-    speech = load().sets["clean"].items(model.sample_rate, 2)
+    window = model.dimensions.window
     items = [
-        Item("silence", np.zeros(48_000, np.float32)),
-        Item("noise", random.standard_normal(48_000).astype(np.float32) * 0.1),
-        *speech,
+        Item("silence", np.zeros(window, np.float32)),
+        Item("noise", random.standard_normal(window).astype(np.float32) * 0.1),
+        *model.items(load(), "quick").numerics[:2],
     ]
     guide = {"tokens": list(range(1000, 1000 + 6))}
     traces = [model.trace(session, item, guide) for item in items]

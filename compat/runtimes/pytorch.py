@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -121,9 +122,12 @@ def apply_scheme(module: torch.nn.Module, scheme: str, device: torch.device) -> 
         return module.to(device, floats[scheme])
     if scheme == "int8-dynamic":
         quantization: Any = torch.ao.quantization
-        return quantization.quantize_dynamic(  # type: ignore[no-any-return]
-            module, {torch.nn.Linear: quantization.per_channel_dynamic_qconfig}
-        )
+        layers = {torch.nn.Linear: quantization.per_channel_dynamic_qconfig}
+        with warnings.catch_warnings():
+            # Deprecated for torchao's, yet what PyTorch itself has for dynamic int8 on a CPU.
+            warnings.simplefilter("ignore")
+            quantised: torch.nn.Module = quantization.quantize_dynamic(module, layers)
+        return quantised
     if scheme == "int8-weights":
         return replace_linears(module, int8_weight_linear).to(device)
     raise Unsupported(f"no PyTorch recipe for {scheme}")
