@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -22,8 +24,8 @@ _STYLES = {
     "stale": "yellow",
     "not-measured": "dim",
 }
-WIDE = 120
-"""Columns from which the whole matrix fits with its words written out."""
+COLUMN = 16
+"""Width that a column of the matrix needs for its words to be read."""
 
 
 def print_matrix(report: Report, console: Console) -> None:
@@ -36,8 +38,9 @@ def terminal(report: Report, width: int) -> RenderableType:
     parts: list[RenderableType] = []
     if not report.rows:
         parts.append(Text("No results yet. Run pytest -m cpu to measure this machine."))
-    elif width >= WIDE:
-        parts += [_matrix(report), Text()]
+    measured = [hardware for hardware in report.hardware if _measured(report, hardware)]
+    if measured and width >= COLUMN * (1 + len(measured)):
+        parts += [_matrix(report, measured), Text()]
     for row in report.rows:
         parts += _row(report, row)
     for problem in report.problems:
@@ -45,16 +48,23 @@ def terminal(report: Report, width: int) -> RenderableType:
     return Group(*parts)
 
 
-def _matrix(report: Report) -> Table:
+def _measured(report: Report, hardware: str) -> bool:
+    """Whether any row was measured there; the other columns are listed, not drawn."""
+    cells = [report.cell(row, hardware) for row in report.rows]
+    ratings = [cell.best.rating for cell in cells if cell.best]
+    return any(text.appearance(rating) != "not-measured" for rating in ratings)
+
+
+def _matrix(report: Report, columns: Sequence[str]) -> Table:
     """One table: rows by hardware. Only text objects go in, so that no markup is interpreted."""
     table = Table(
         title=Text("Compatibility matrix", style="bold"), title_justify="left", show_lines=True
     )
     table.add_column(Text(""), style="bold")
-    for name in report.hardware:
+    for name in columns:
         table.add_column(Text(text.one_line(name, 14)))
     for row in report.rows:
-        cells = [_cell(report.cell(row, hardware)) for hardware in report.hardware]
+        cells = [_cell(report.cell(row, hardware)) for hardware in columns]
         table.add_row(Text(text.one_line(row)), *cells)
     return table
 
