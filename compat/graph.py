@@ -82,6 +82,8 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self.stages: dict[str, float] = {}
+        self.marks: dict[str, float] = {}
+        """Moments within the task, seconds from its start: ``first_token``."""
         self._started = 0.0
         self._stage = ""
 

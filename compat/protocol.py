@@ -251,6 +251,7 @@ class Protocol:
             "seconds": seconds,
             "baseline_s": baseline,
             "stages": stopwatch.stages,
+            "marks": stopwatch.marks,
             "audio_s": item.seconds,
             "tokens": len(prediction.get("tokens", ())),
             "same": prediction_key(prediction) == prediction_key(judged),

@@ -55,13 +55,13 @@ def test_task(measurement: Measurement, benchmark: Any) -> None:
     baseline = [one["baseline_s"] for one in kept]
     samples = {"seconds": seconds, "baseline_seconds": baseline, **suspected["samples"]}
     measurement.note(samples=samples)
-    names = dict.fromkeys(name for one in kept for name in one["stages"])
     audio_s = median(one["audio_s"] for one in kept)
     values = {
         **summarise(seconds, audio_s),
         "audio_s": audio_s,
         "tokens": median(one["tokens"] for one in kept),
-        "stages": {name: median(one["stages"].get(name, 0.0) for one in kept) for name in names},
+        "stages": _medians([one["stages"] for one in kept]),
+        **{f"{name}_s": value for name, value in _medians([r["marks"] for r in kept]).items()},
         "cold": cold,
         "disturbed_rounds": len(disturbed),
         **suspected["values"],
@@ -83,6 +83,11 @@ def test_task(measurement: Measurement, benchmark: Any) -> None:
                 "close other programs and run again",
             )
     measurement.judge(values, faults)
+
+
+def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: median(row.get(name, 0.0) for row in rows) for name in names}
 
 
 @check("latency.throughput", timed=True, applies=lambda case: case.target.evidence == "device")

@@ -358,7 +358,7 @@ class WhisperModel(Model):
                 )
             if start == 0:
                 before = stopwatch.stages["features"] + stopwatch.stages["encoder"]
-                stopwatch.stages["first_token"] = before + generated.first_token_s
+                stopwatch.marks["first_token"] = before + generated.first_token_s
             level = encoded["level"].numpy()
             for row, (index, _) in enumerate(part):
                 tokens[index].append(self._until_end(generated.tokens[row]))
