@@ -122,6 +122,9 @@ class Worker:
     def ask(self, name: str, **arguments: Any) -> Any:
         """Ask for a stage now, remembering nothing on this side: what repeated rounds need."""
         self._said(name)
+        if self._process is not None and self._process.poll() is not None:
+            # It ended after its last answer, as a fault that a driver reports late makes it do.
+            raise self._crash(f"before {name}")
         process = self._started()
         self._count += 1
         request = {
@@ -135,7 +138,7 @@ class Worker:
             process.stdin.write(json.dumps(request).encode() + b"\n")
             process.stdin.flush()
         except OSError:
-            raise self._crash(name) from None
+            raise self._crash(f"before {name}") from None
         reply = self._await(name)
         if reply["ok"]:
             return reply["value"]
@@ -164,7 +167,7 @@ class Worker:
                     ) from None
                 continue
             if line is None:
-                raise self._crash(name)
+                raise self._crash(f"during {name}")
             try:
                 reply: dict[str, Any] = json.loads(line)
             except ValueError:
@@ -173,9 +176,8 @@ class Worker:
                 return reply
 
     def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None:
             return self._process
-        self.close()
         descriptor, log = tempfile.mkstemp(prefix="compat-worker-", suffix=".log")
         self._log = Path(log)
         self._process = subprocess.Popen(
@@ -207,7 +209,7 @@ class Worker:
                     total += child.memory_info().rss
         return total
 
-    def _crash(self, name: str) -> StageFailure:
+    def _crash(self, when: str) -> StageFailure:
         process = self._process
         assert process is not None
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -222,7 +224,7 @@ class Worker:
                 how = f"was ended by signal {-code}"
         else:
             how = f"exited with status {code}"
-        return Crashed(f"the worker {how} during {name}{tail}")
+        return Crashed(f"the worker {how} {when}{tail}")
 
     def _tail(self) -> str:
         """Return the end of the worker's log, as a continuation of a sentence."""

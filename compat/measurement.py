@@ -29,6 +29,12 @@ class Check:
     applies: Callable[[Case], bool] = lambda case: True
     timed: bool = False
     """Whether it measures time, which parallel workers would falsify."""
+    headline: bool = False
+    """Whether only a headline variant or a stand-in is asked, unless the profile is full."""
+
+    def asked(self, case: Case, profile: str) -> bool:
+        """Return whether the check is made of a case under a profile."""
+        return (not self.headline or in_full(case, profile)) and self.applies(case)
 
 
 def check(
@@ -36,14 +42,20 @@ def check(
     version: int = 1,
     applies: Callable[[Case], bool] = lambda case: True,
     timed: bool = False,
+    headline: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Declare a test function of a suite to be a check."""
 
     def declare(function: Callable[..., None]) -> Callable[..., None]:
-        function.check = Check(name, version, applies, timed)  # type: ignore[attr-defined]
+        function.check = Check(name, version, applies, timed, headline)  # type: ignore[attr-defined]
         return function
 
     return declare
+
+
+def in_full(case: Case, profile: str) -> bool:
+    """Return whether a case gets every check: what decides a cell does, and all do if asked."""
+    return profile == "full" or case.variant.name in (case.family.headline, case.family.stand_in)
 
 
 class Finding(Exception):

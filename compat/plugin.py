@@ -164,12 +164,14 @@ def _parameters(config: pytest.Config) -> list[Any]:
         cases = chosen.cases(catalog.load())
         if selection.HERE in chosen.targets:
             cases = _here(_run(config), cases)
+        parallel = hasattr(config, "workerinput")
         marks: dict[str, Any] = {}
         parameters = []
         for case in cases:
-            names = [marks.setdefault(m, getattr(pytest.mark, m)) for m in case.marks]
-            group = pytest.mark.xdist_group(name=case.id)
-            parameters.append(pytest.param(case, id=case.id, marks=(*names, group)))
+            own = [marks.setdefault(m, getattr(pytest.mark, m)) for m in case.marks]
+            if parallel:  # One process measures a case; without others the mark only costs time.
+                own.append(pytest.mark.xdist_group(name=case.id))
+            parameters.append(pytest.param(case, id=case.id, marks=own))
         config.stash[CASES] = parameters
     return cast("list[Any]", config.stash[CASES])
 
@@ -189,7 +191,9 @@ def _here(run: Run, cases: list[Case]) -> list[Case]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     check: Check | None = getattr(metafunc.function, "check", None)
     if check is not None and "measurement" in metafunc.fixturenames:
-        parameters = [p for p in _parameters(metafunc.config) if check.applies(p.values[0])]
+        profile = _selection(metafunc.config).profile
+        asked = _parameters(metafunc.config)
+        parameters = [p for p in asked if check.asked(p.values[0], profile)]
         metafunc.parametrize("case", parameters)
 
 

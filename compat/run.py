@@ -19,7 +19,7 @@ from compat.artifacts import file_digest
 from compat.case import Case
 from compat.client import StageFailure, Worker
 from compat.hardware import facts as hardware
-from compat.measurement import Check, Finding, Measurement, facts_of, now
+from compat.measurement import Check, Finding, Measurement, facts_of, in_full, now
 from compat.probing import Prober
 from compat.protocol_request import CaseRequest
 from compat.results import SCHEMA_VERSION, Header, Observation, Planned, Started, Status, Writer
@@ -28,7 +28,7 @@ from compat.weights import CheckpointError, find_checkpoint
 RESULTS = Path("reports/local/results")
 FOUND = "found-stress.toml"
 COMMON_PACKAGES = ("numpy", "jiwer", "pytest", "transformers")
-ROUNDS = {"quick": 4, "core": 10, "full": 44}
+ROUNDS = {"quick": 4, "core": 8, "full": 44}
 """Timed rounds per profile; 44 is what bounds the 90th percentile at 99 % confidence."""
 
 
@@ -142,7 +142,7 @@ class Run:
                 id=case.id,
                 corpus=str(self.settings.corpus),
                 profile=self.settings.profile,
-                stress=self.stress_files,
+                stress=self.stress_files if in_full(case, self.settings.profile) else (),
                 checkpoint=self._checkpoint(case),
                 threads=self.threads,
                 device=self.settings.device,

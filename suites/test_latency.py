@@ -90,10 +90,15 @@ def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: median(row.get(name, 0.0) for row in rows) for name in names}
 
 
-@check("latency.throughput", timed=True, applies=lambda case: case.target.evidence == "device")
+@check(
+    "latency.throughput",
+    timed=True,
+    headline=True,
+    applies=lambda case: case.target.evidence == "device",
+)
 def test_throughput(measurement: Measurement) -> None:
     """Items per second by batch size; running out of memory ends the sweep."""
-    rounds = 2 if measurement.profile == "quick" else 3
+    rounds = {"quick": 1, "core": 2, "full": 10}[measurement.profile]
     batches: dict[str, Any] = {}
     samples: dict[str, list[float]] = {}
     sizes = measurement.stage("batches")

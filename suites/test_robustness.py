@@ -11,7 +11,7 @@ from compat.measurement import Finding, Measurement, check
 from compat.stress import KINDS
 
 
-@check("robustness.stress")
+@check("robustness.stress", headline=True)
 def test_stress(measurement: Measurement) -> None:
     """The fixed list of hard inputs: no crash, no NaN, and no worse than the reference on each."""
     found = measurement.stage("stress")

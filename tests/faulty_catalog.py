@@ -447,11 +447,13 @@ class Waits(DoesNotWait):
 
 
 class SpoiltSource(Source):
-    """Gives ONNX files that a job of this module makes in place of the honest ones."""
+    """Gives a decoder that a job of this module makes in place of the honest one."""
 
     job = ""
 
     def onnx(self, point: str, scheme: str = "fp32") -> Path:
+        if self.graph.name != "decoder":
+            return super().onnx(point, scheme)
         folder = self.derive(
             f"{__name__}:{self.job}",
             {"point": point, "scheme": scheme},
@@ -689,7 +691,7 @@ class Breaking(Runtime):
         "breaking-exception": fail,
         "sound-nothing": nothing,
     }
-    targets = tuple(Target(name, "cpu", "breaking", "cpu", ("fp32",)) for name in faults)
+    targets = tuple(Target(name, "webgpu", "breaking", "gpu", ("fp32",)) for name in faults)
 
     def probe(self, target: Target) -> Probe:
         return Probe("here")

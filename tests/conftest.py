@@ -1,0 +1,136 @@
+"""Running the suites for real, in processes of their own, on the toy model of faulty_catalog.py."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from compat.results import Collection, Observation, read_all
+
+ROOT = Path(__file__).resolve().parents[1]
+FAULTY = ROOT / "tests" / "faulty_catalog.py"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run of the suites printed, returned and wrote."""
+
+    status: int
+    text: str
+    results: Path
+
+    @property
+    def collection(self) -> Collection:
+        return read_all([self.results])
+
+    @property
+    def observations(self) -> list[Observation]:
+        return [one for run in self.collection.runs for one in run.observations]
+
+    def checks(self, case: str) -> dict[str, Observation]:
+        """Return the observations of one case by check."""
+        return {one.check: one for one in self.observations if one.case == case}
+
+
+@dataclass(frozen=True)
+class Suites:
+    """Starts pytest on the suites with the toy model, cheaply and with a cache of its own."""
+
+    cache: Path
+    checkpoint: Path
+
+    def environment(self) -> dict[str, str]:
+        environment = {**os.environ, "COMPAT_CACHE": str(self.cache), "COLUMNS": "200"}
+        environment.pop("COMPAT_CATALOG", None)
+        return environment
+
+    def command(self, results: Path, *arguments: str, models: str = "toy") -> list[str]:
+        """Return the command line; an empty ``models`` leaves the selection to ``arguments``."""
+        command = [sys.executable, "-m", "pytest", "suites", "-p", "no:cacheprovider", "-q"]
+        command += ["--quick", "--iterations", "3", "--threads", "1", "--benchmark-quiet"]
+        command += ["--catalog", str(FAULTY), "--checkpoint", f"toy={self.checkpoint}"]
+        command += ["--thresholds", str(ROOT / "tests" / "toy_thresholds.toml")]
+        command += ["--results", str(results), "--tb=line"]
+        if models:
+            command += ["--models", models]
+        return [*command, *arguments]
+
+    def run(
+        self,
+        results: Path,
+        *arguments: str,
+        models: str = "toy",
+        preexec: Callable[[], None] | None = None,
+        **environment: str,
+    ) -> Outcome:
+        done = subprocess.run(
+            self.command(results, *arguments, models=models),
+            cwd=ROOT,
+            env={**self.environment(), **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=900,
+            preexec_fn=preexec,
+        )
+        return Outcome(done.returncode, done.stdout, results)
+
+    def start(self, results: Path, *arguments: str, models: str = "toy") -> subprocess.Popen[str]:
+        """Start a run that the test will interrupt."""
+        return subprocess.Popen(
+            self.command(results, *arguments, models=models),
+            cwd=ROOT,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache for all tests; ``$COMPAT_TEST_CACHE`` keeps it while tests are being written."""
+    named = os.environ.get("COMPAT_TEST_CACHE")
+    return Path(named) if named else tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def faulty() -> ModuleType:
+    """The catalog file as a module, for its constants and its checkpoint."""
+    spec = importlib.util.spec_from_file_location("faulty_catalog_for_tests", FAULTY)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def suites(
+    cache_folder: Path, faulty: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> Suites:
+    """How tests run the suites."""
+    return Suites(cache_folder, faulty.write_checkpoint(tmp_path_factory.mktemp("checkpoint")))
+
+
+@pytest.fixture
+def faulty_catalog(monkeypatch: pytest.MonkeyPatch, cache_folder: Path) -> Iterator[Any]:
+    """Make the faulty catalog this process's own for one test."""
+    from compat import catalog
+
+    monkeypatch.setenv("COMPAT_CATALOG", str(FAULTY))
+    monkeypatch.setenv("COMPAT_CACHE", str(cache_folder))
+    catalog.load.cache_clear()
+    yield catalog.load()
+    catalog.load.cache_clear()

@@ -1,0 +1,508 @@
+"""The documentation says what is true: commands parse and run, links resolve, numbers agree."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import msgspec
+import pytest
+
+from compat import catalog, cli, expectations, plugin, results, run, selection, thresholds
+from compat.case import HARDWARE, PRECISIONS, WEIGHTS
+from compat.report import text as report_text
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
+GLOSSARY = ROOT / "docs" / "glossary.md"
+DOCUMENTS = [README, CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md"))]
+PLACEHOLDERS = ("FOLDER", "FILE", "CASE")
+MADE = ("results", "site", "reports/local")
+"""Folders that a command makes, or that a person has."""
+
+
+def blocks(document: Path, *languages: str) -> Iterator[str]:
+    """Yield the fenced code blocks in some languages, indentation removed."""
+    pattern = rf"^( *)```(?:{'|'.join(languages)})\n(.*?)^\1```"
+    for indent, body in re.findall(pattern, read(document), re.S | re.M):
+        yield "\n".join(line.removeprefix(indent) for line in body.splitlines())
+
+
+def read(document: Path) -> str:
+    return document.read_text(encoding="utf-8")
+
+
+def commands(document: Path) -> list[list[str]]:
+    """Return the words of every command line in a document."""
+    found = []
+    for block in blocks(document, "sh", "powershell"):
+        for line in block.splitlines():
+            words = shlex.split(line.replace("\\", "\\\\"), comments=True)
+            if words:
+                found.append(words[: words.index(">")] if ">" in words else words)
+    return found
+
+
+COMMANDS = [(document, words) for document in DOCUMENTS for words in commands(document)]
+
+
+def named(pairs: list[tuple[Path, list[str]]]) -> list[Any]:
+    return [pytest.param(d, w, id=f"{d.name}: {' '.join(w)}") for d, w in dict_by_text(pairs)]
+
+
+def dict_by_text(pairs: list[tuple[Path, list[str]]]) -> list[tuple[Path, list[str]]]:
+    return list({(document, tuple(words)): (document, words) for document, words in pairs}.values())
+
+
+class Complaint(Exception):
+    """A parser met a word that it does not know."""
+
+
+class StrictParser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise Complaint(message)
+
+
+class Group:
+    """Takes what the plugin tells pytest, as argparse takes it."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self.parser = parser
+
+    def getgroup(self, *names: str) -> Group:
+        return self
+
+    def addoption(self, *names: str, **facts: Any) -> None:
+        self.parser.add_argument(*names, **facts)
+
+
+def suite_options() -> StrictParser:
+    """Return a parser of the suites' own options."""
+    parser = StrictParser(prog="pytest", add_help=False, allow_abbrev=False)
+    plugin.pytest_addoption(Group(parser))  # type: ignore[arg-type]
+    return parser
+
+
+def pytest_options() -> StrictParser:
+    """Return a parser of those and of the few options of pytest that the documents use."""
+    parser = suite_options()
+    parser.add_argument("paths", nargs="*", type=Path)
+    parser.add_argument("-m", dest="markexpr")
+    parser.add_argument("-q", action="count")
+    parser.add_argument("-n", type=int)
+    parser.add_argument("--junitxml", type=Path)
+    return parser
+
+
+def check_pytest(words: list[str]) -> None:
+    given = pytest_options().parse_args(words)
+    loaded = catalog.load()
+    if given.markexpr:
+        selection.check_mark_expression(given.markexpr, selection.marks(loaded))
+    checkpoints = dict(pair.split("=", 1) for pair in given.checkpoint)
+    chosen = selection.Selection(
+        given.models, given.targets, given.recipes, given.weights, checkpoints=checkpoints
+    )
+    chosen.check(loaded)
+    assert set(given.require) <= set(HARDWARE)
+    files = [*given.paths, *given.thresholds, *map(Path, given.catalog)]
+    check_files([*files, *([given.corpus] if given.corpus else ())])
+
+
+def check_compat(words: list[str]) -> None:
+    parser = cli._parser()
+    given, rest = parser.parse_known_args(words)
+    if rest:
+        assert given.command is cli.matrix, f"unrecognized: {rest}"
+        check_pytest(rest)
+    check_files([*getattr(given, "sources", ()), *map(Path, given.catalog or ())])
+
+
+def check_files(paths: list[Path]) -> None:
+    for path in paths:
+        made = path.as_posix().startswith((*MADE, "reports/results"))
+        if str(path) not in PLACEHOLDERS and not made:
+            assert (ROOT / path).exists(), f"{path} does not exist"
+
+
+def check_pip(words: list[str]) -> None:
+    parser = StrictParser(prog="pip")
+    parser.add_argument("command", choices=["install"])
+    parser.add_argument("packages", nargs="*")
+    parser.add_argument("-c", type=Path)
+    parser.add_argument("-e")
+    parser.add_argument("--index-url")
+    given = parser.parse_args(words)
+    project = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]
+    known = project["optional-dependencies"]
+    if given.c:
+        check_files([given.c])
+    if given.e:
+        extras = re.fullmatch(r"\.(?:\[([\w,]+)\])?", given.e)
+        assert extras is not None
+        assert set((extras[1] or "").split(",")) <= {*known, ""}
+    for package in given.packages:
+        assert package in known["torch"], f"{package} is not the version that pyproject.toml pins"
+    if given.index_url:
+        assert given.index_url.startswith("https://download.pytorch.org/whl/")
+
+
+def check_make(words: list[str]) -> None:
+    targets = re.findall(r"^([a-z]+):", read(ROOT / "Makefile"), re.M)
+    assert set(words) <= set(targets)
+
+
+def check_python(words: list[str]) -> None:
+    if words[0].startswith("-3."):
+        words = words[1:]
+    if words[0] == "-m":
+        assert words[1:] == ["venv", ".venv"]
+        return
+    check_files([Path(words[0])])
+    if words[0].endswith("bench.py"):
+        names = [word for word in words[1:] if re.fullmatch("[a-z]+", word)]
+        assert set(names) <= set(benchmarks().BENCHMARKS)
+
+
+def check_known(words: list[str]) -> None:
+    assert words in (
+        [".", ".venv/bin/activate"],
+        [".venv\\Scripts\\Activate.ps1"],
+        ["ruff", "format", "--check", "."],
+        ["ruff", "check", "."],
+        ["mypy"],
+    )
+
+
+CHECKERS = {
+    "pytest": check_pytest,
+    "compat": check_compat,
+    "pip": check_pip,
+    "make": check_make,
+    "python": check_python,
+    "python3": check_python,
+    "py": check_python,
+}
+
+
+def benchmarks() -> Any:
+    return load_file(ROOT / "tests" / "benchmarks" / "bench.py")
+
+
+def load_file(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(f"documented_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    before = dict(os.environ)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return module
+
+
+def call(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a Python command from the project's root."""
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+# Commands --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("document", "words"), named(COMMANDS))
+def test_command_parses(document: Path, words: list[str]) -> None:
+    checker = CHECKERS.get(words[0])
+    if checker is None:
+        check_known(words)
+    else:
+        checker(words[1:])
+
+
+def test_misspelt_commands_do_not_parse() -> None:
+    with pytest.raises(Complaint):
+        check_pytest(["--no-such-option"])
+    with pytest.raises(selection.SelectionError):
+        check_pytest(["-m", "kuda"])
+    with pytest.raises(selection.SelectionError):
+        check_pytest(["--models", "whisper-tinny"])
+    with pytest.raises(SystemExit):
+        check_compat(["matricks"])
+    with pytest.raises(AssertionError):
+        check_make(["matricks"])
+    with pytest.raises(AssertionError):
+        check_pip(["install", "-e", ".[no-such-extra]"])
+
+
+def is_cheap(words: list[str]) -> bool:
+    return words[:2] in (["compat", "list"], ["compat", "show"], ["compat", "schema"])
+
+
+@pytest.mark.parametrize(("document", "words"), named([p for p in COMMANDS if is_cheap(p[1])]))
+def test_cheap_command_runs(document: Path, words: list[str]) -> None:
+    done = call("-m", "compat", *words[1:])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def is_collected(pair: tuple[Path, list[str]]) -> bool:
+    document, words = pair
+    placeholder = any(name in word for word in words for name in PLACEHOLDERS)
+    return document == README and words[0] == "pytest" and not placeholder
+
+
+@pytest.mark.parametrize(
+    ("document", "words"), named([pair for pair in COMMANDS if is_collected(pair)])
+)
+def test_selection_collects(document: Path, words: list[str]) -> None:
+    done = call("-m", "pytest", *words[1:], "--collect-only", "-qq", "-p", "no:cacheprovider")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "suites/test_support.py: " in done.stdout
+
+
+# Tables of the README --------------------------------------------------------------------------
+
+
+def first_column(text: str, heading: str) -> list[str]:
+    """Return the first cells of the table below a heading, its head left out."""
+    below = text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    rows = [line for line in below.splitlines() if line.startswith("|")]
+    return [row.split("|")[1].strip() for row in rows[2:]]
+
+
+def test_every_option_is_in_the_table() -> None:
+    documented = set(re.findall(r"--[a-z-]+", " ".join(first_column(read(README), "Selecting"))))
+    known = {name for action in suite_options()._actions for name in action.option_strings}
+    assert documented == known
+
+
+def test_defaults_in_the_table_are_the_options() -> None:
+    defaults = {
+        match[1]: match[2]
+        for match in re.finditer(r"^\| `(--[a-z-]+)[^|]*\| ([^|]*) \|", read(README), re.M)
+    }
+    given = suite_options().parse_args([])
+    assert float(defaults["--time-limit"]) == given.time_limit
+    assert int(defaults["--warmup"]) == given.warmup
+    assert defaults["--iterations"] == "{}, {} or {}".format(*run.ROUNDS.values())
+    assert defaults["--results"] == f"`{run.RESULTS.as_posix()}`"
+    rounds = [run.ROUNDS["quick"], run.ROUNDS["full"]]
+    assert "{} timed rounds; or every variant, {} rounds".format(*rounds) in read(README)
+
+
+def test_every_command_is_in_the_table() -> None:
+    documented = re.findall(r"`compat (\w+)", " ".join(first_column(read(README), "The command")))
+    (commands_action,) = (
+        action
+        for action in cli._parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    assert set(documented) == set(commands_action.choices)
+
+
+def test_hardware_without_a_runtime_is_named() -> None:
+    said = re.search(r"\*\*No runtime yet\*\* for: ([a-z, ]+)\.", read(README))
+    served = {target.hardware for target in catalog.load().targets}
+    missing = [name for name in HARDWARE if name not in served]
+    assert (said[1].split(", ") if said else []) == missing
+
+
+def test_licence_is_the_one_that_the_project_declares() -> None:
+    project = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]
+    assert project["license"] == "Apache-2.0"
+    licence = read(ROOT / "LICENSE")
+    assert "Apache License" in licence
+    assert "END OF TERMS AND CONDITIONS" in licence
+
+
+# Links and places ------------------------------------------------------------------------------
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the anchors that GitHub gives to a document's headings."""
+    prose = re.sub(r"```.*?```", "", read(document), flags=re.S)
+    return {
+        re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", prose, re.M)
+    }
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_resolve(document: Path) -> None:
+    published = any((ROOT / "reports" / "results").rglob("*.jsonl"))
+    prose = re.sub(r"```.*?```", "", read(document), flags=re.S)
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if re.match(r"https?://", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        if target.relative_to(ROOT).as_posix() == "reports/MATRIX.md" and not published:
+            continue  # Written by the first `compat publish`.
+        assert target.exists(), f"{document.name}: {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{document.name}: {link}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_no_place_of_one_machine(document: Path) -> None:
+    assert not re.search(r"(?<![\w.])/(?:home|root|work|tmp|Users|opt)/", read(document))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_files_in_backquotes_exist(document: Path) -> None:
+    for name in re.findall(
+        r"`((?:compat|suites|fixtures|docs|tests|ci)/[\w./-]+)`", read(document)
+    ):
+        example = name in {f"compat/{place}" for place, _ in examples()}
+        # The checkpoint is made by fixtures/build and may be newer than a checkout.
+        assert example or (ROOT / name).exists(), f"{document.name}: {name}"
+
+
+# Glossary and numbers --------------------------------------------------------------------------
+
+
+def glossary_words(heading: str) -> set[str]:
+    below = read(GLOSSARY).split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    return set(re.findall(r"^\|[^|\n]*?(?:\|\s*)?`([\w-]+)`", below, re.M))
+
+
+def test_glossary_has_every_status() -> None:
+    assert glossary_words("Statuses") == {*get_args(results.Status), "not-run", "cut-off", "stale"}
+    assert glossary_words("Statuses") == set(report_text.STATUSES)
+
+
+def test_glossary_has_every_fixed_mark() -> None:
+    expected = {*HARDWARE, *PRECISIONS, *WEIGHTS, *selection.EVIDENCE}
+    assert glossary_words("Marks") == expected
+
+
+def test_glossary_and_rating_name_every_rating() -> None:
+    for _, name, _ in report_text.RATINGS.values():
+        assert name in read(GLOSSARY)
+        assert name in read(ROOT / "docs" / "rating.md")
+
+
+def test_methods_name_every_stage() -> None:
+    from compat.protocol import REPEATABLE, STAGES
+
+    table = first_column(read(ROOT / "docs" / "methods.md"), "The protocol")
+    named_stages = {name.strip("`") for name in table}
+    # `batches` only says which sizes there are.
+    assert named_stages == {*STAGES, *REPEATABLE} - {"batches"}
+
+
+def fixed_numbers() -> list[Any]:
+    methods = read(ROOT / "docs" / "methods.md")
+    rows = re.findall(r"^\| `([\w./]+)`( \w+)? \| (.+?) \|", methods, re.M)
+    found = [(name, word.strip(), value) for name, word, value in rows if "." in name]
+    assert found
+    return [pytest.param(*row, id=row[0] + row[1]) for row in found]
+
+
+@pytest.mark.parametrize(("name", "word", "value"), fixed_numbers())
+def test_number_is_the_codes(name: str, word: str, value: str) -> None:
+    if word:
+        actual = getattr(load_file(ROOT / name), word)
+    else:
+        module, _, constant = name.rpartition(".")
+        actual = getattr(importlib.import_module(module), constant)
+    assert value == str(actual)
+
+
+def test_rating_states_the_rules_version() -> None:
+    from compat.rating import RULE_VERSION
+
+    said = re.search(r"`RULE_VERSION`, now (\d+)", read(ROOT / "docs" / "rating.md"))
+    assert said is not None
+    assert int(said[1]) == RULE_VERSION
+
+
+def test_benchmark_limits_and_names_are_documented() -> None:
+    bench = benchmarks()
+    document = read(ROOT / "docs" / "benchmarks.md")
+    assert bench.START in document
+    assert bench.END in document
+    assert all(f"| `{name}` |" in document for name in bench.BENCHMARKS)
+
+
+# Examples --------------------------------------------------------------------------------------
+
+
+def test_example_lines_are_results() -> None:
+    decoder = msgspec.json.Decoder(results.Line)
+    lines = [decoder.decode(text) for text in blocks(ROOT / "docs" / "results.md", "json")]
+    kinds = {type(line) for line in lines}
+    assert kinds == set(get_args(results.Line))
+
+
+def toml_examples(document: Path, head: str) -> list[str]:
+    found = [text for text in blocks(document, "toml") if text.startswith(head)]
+    assert found
+    return found
+
+
+def test_example_threshold_and_expectation_are_valid(tmp_path: Path) -> None:
+    for number, text in enumerate(toml_examples(CONTRIBUTING, "[[threshold]]")):
+        (tmp_path / f"{number}.toml").write_text(text, encoding="utf-8")
+        assert thresholds.load([tmp_path / f"{number}.toml"]).entries
+    cases = [case.id for case in catalog.load().cases()]
+    for text in toml_examples(CONTRIBUTING, "[[expect]]"):
+        path = tmp_path / "cuda.toml"
+        path.write_text(text, encoding="utf-8")
+        loaded = expectations.load([path])
+        (entry,) = loaded.entries
+        assert any(entry.covers(case, entry.check) for case in cases)
+
+
+def examples() -> list[tuple[str, str]]:
+    """Return the files that CONTRIBUTING.md writes: place below compat/, and content."""
+    pattern = r"Write `compat/([\w/]+\.py)`:\n\n```python\n(.*?)```"
+    return re.findall(pattern, read(CONTRIBUTING), re.S)
+
+
+def test_example_model_runs_on_the_example_runtime(tmp_path: Path) -> None:
+    written = {place: tmp_path / Path(place).name for place, _ in examples()}
+    for place, content in examples():
+        written[place].write_text(content, encoding="utf-8")
+    done = call(
+        *("-m", "pytest", "suites", "-q", "-p", "no:cacheprovider", "--quick", "--threads", "1"),
+        *("--catalog", str(written["models/level.py"])),
+        *("--catalog", str(written["runtimes/onnx_reference.py"])),
+        *("--models", "level", "--targets", "cpu-torch,cpu-onnx-reference", "--recipes", "fp32"),
+        *("-k", "loads or numerics or stress", "--results", str(tmp_path / "results")),
+        COMPAT_CACHE=str(tmp_path / "cache"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = results.read_all([tmp_path / "results"]).runs[0].observations
+    assert [(one.status, one.level) for one in found] == [("passed", "strict")] * 6
+
+
+def test_example_metric_computes(tmp_path: Path) -> None:
+    content = dict(examples())["metrics/exact.py"]
+    path = tmp_path / "exact.py"
+    path.write_text(content, encoding="utf-8")
+    metric = load_file(path)
+    assert metric.exact_match(["one", "two"], ["one", "too"]) == 0.5
+    with pytest.raises(ValueError, match="one hypothesis per reference"):
+        metric.exact_match([], [])

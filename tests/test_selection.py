@@ -1,0 +1,240 @@
+"""Choosing what to run: marks, options, their typos, and what pytest itself offers."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compat import catalog
+from compat.selection import Selection, SelectionError, check_mark_expression, marks, suggestion
+
+SEEDED = ("--weights", "seeded")
+
+
+def collected(text: str) -> list[str]:
+    """Return the case ids that a collection printed, each once."""
+    found = re.findall(r"::test_\w+\[([^\]]+)\]", text)
+    return list(dict.fromkeys(found))
+
+
+def collect(suites: Any, folder: Path, *arguments: str, models: str = "") -> list[str]:
+    run = suites.run(folder, "--collect-only", *arguments, models=models)
+    assert run.status == 0, run.text
+    assert not list(folder.glob("*.jsonl")), "collecting measures nothing"
+    return collected(run.text)
+
+
+# Marks and options -----------------------------------------------------------------------------
+
+
+def test_marks_combine(suites: Any, tmp_path: Path) -> None:
+    found = collect(suites, tmp_path, "-m", "openvino and int8")
+    assert "whisper-tiny@seeded/openvino-cpu/int8-weights" in found
+    assert all("/openvino-" in case and "/int8" in case for case in found)
+
+
+def test_marks_exclude(suites: Any, tmp_path: Path) -> None:
+    found = collect(suites, tmp_path, "-m", "whisper and not emulator and seeded")
+    assert "whisper-tiny@seeded/cpu-torch/fp32" in found
+    assert all(case.startswith("whisper-") and "@seeded" in case for case in found)
+
+
+def test_options_combine(suites: Any, tmp_path: Path) -> None:
+    options = ("--targets=cpu-torch,openvino", "--recipes=fp32,int8", "--weights=seeded")
+    found = collect(suites, tmp_path, *options, models="whisper-tiny,whisper-large-v3")
+    assert found[0] == "whisper-tiny@seeded/cpu-torch/fp32"
+    assert {case.split("/")[0] for case in found} == {
+        "whisper-tiny@seeded",
+        "whisper-large-v3@seeded",
+    }
+    assert {case.split("/")[1].split("-")[0] for case in found} == {"cpu", "openvino"}
+    assert not any("fp16" in case or "onnxruntime" in case for case in found)
+
+
+def test_a_recipe_per_component(suites: Any, tmp_path: Path) -> None:
+    options = ("--recipes=int8-weights+fp32-decoder", "--targets=cpu-torch", *SEEDED)
+    found = collect(suites, tmp_path, *options, models="toy")
+    assert found == ["toy@seeded/cpu-torch/int8-weights+fp32-decoder"]
+
+
+def test_keywords_select(suites: Any, tmp_path: Path) -> None:
+    found = collect(
+        suites, tmp_path, "-k", "cpu-torch and fp32 and numerics", *SEEDED, models="toy"
+    )
+    assert found == ["toy@seeded/cpu-torch/fp32"]
+
+
+def test_cases_come_in_one_order() -> None:
+    loaded = catalog.load()
+    twice = [[case.id for case in Selection().cases(loaded)] for _ in range(2)]
+    assert twice[0] == twice[1]
+    assert len(set(twice[0])) == len(twice[0])
+
+
+def test_every_mark_of_a_case_is_registered() -> None:
+    loaded = catalog.load()
+    known = set(marks(loaded))
+    for case in loaded.cases():
+        assert set(case.marks) <= known
+
+
+# Typos -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "nearest"),
+    [
+        (("--models=whisper-tiney",), "whisper-tiny"),
+        (("--targets=cpu-torhc",), "cpu-torch"),
+        (("--recipes=int8-dynamik",), "int8-dynamic"),
+        (("--recipes=int8-wieghts+fp16-decoder",), "int8-weights"),
+        (("--recipes=int8-weights+pf16-decoder",), "fp16"),
+        (("--weights=seded",), "seeded"),
+        (("--require=cudda",), "cuda"),
+        (("--checkpoint=whisper-tny=folder",), "whisper-tiny"),
+        (("-m", "whispr and cuda"), "whisper"),
+        (("-m", "openvino and int-8"), "int8"),
+    ],
+)
+def test_a_typo_names_the_nearest_word(
+    suites: Any, tmp_path: Path, arguments: tuple[str, ...], nearest: str
+) -> None:
+    run = suites.run(tmp_path, "--collect-only", *arguments, models="")
+    assert run.status == 4, run.text
+    assert f"Did you mean {nearest!r}?" in run.text
+    assert "Traceback" not in run.text
+
+
+def test_far_from_everything_lists_the_words() -> None:
+    assert suggestion("xyzzy", ["cpu", "cuda"]) == "there is no 'xyzzy'. There are: cpu, cuda."
+
+
+def test_a_checkpoint_needs_a_name(suites: Any, tmp_path: Path) -> None:
+    run = suites.run(tmp_path, "--checkpoint", "folder")
+    assert run.status == 4
+    assert "write it as VARIANT=FOLDER" in run.text
+
+
+def test_words_of_pytest_are_no_typos() -> None:
+    known = ("cuda", "benchmark", "parametrize")
+    check_mark_expression("cuda and not (benchmark or parametrize)", known)
+    with pytest.raises(SelectionError, match="Did you mean 'cuda'"):
+        check_mark_expression("cudda", known)
+
+
+# Absence ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def without_cuda() -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+
+
+@pytest.mark.usefixtures("without_cuda")
+def test_absent_hardware_is_skipped_with_reason_and_remedy(suites: Any, tmp_path: Path) -> None:
+    """`pytest -m cuda` on a machine without CUDA, out-of-tree model included."""
+    run = suites.run(tmp_path, "-m", "cuda", models="")
+    assert run.status == 0, run.text
+    assert run.observations
+    for one in run.observations:
+        assert one.status == "skipped"
+        assert "is absent: " in one.reason
+        assert one.remedy
+    assert re.search(r"SKIPPED .*cuda-torch is absent.*remedy: ", run.text)
+    assert {one.case.split("@")[0] for one in run.observations} >= {"toy", "whisper-tiny"}
+
+
+@pytest.mark.usefixtures("without_cuda")
+def test_required_hardware_that_is_absent_fails(suites: Any, tmp_path: Path) -> None:
+    run = suites.run(tmp_path, "-m", "cuda", "--require", "cuda", "-k", "loads", *SEEDED)
+    assert run.status == 1, run.text
+    assert run.observations
+    assert "cuda-torch is absent" in run.text
+
+
+@pytest.mark.usefixtures("without_cuda")
+def test_here_leaves_out_what_is_absent(suites: Any, tmp_path: Path) -> None:
+    found = collect(
+        suites, tmp_path, "--targets=here", "--recipes=fp32", "-k", "loads", *SEEDED, models="toy"
+    )
+    assert "toy@seeded/cpu-torch/fp32" in found
+    assert not any("/cuda-" in case or "/mps-" in case for case in found)
+
+
+def test_a_missing_checkpoint_is_skipped_with_remedy(suites: Any, tmp_path: Path) -> None:
+    run = suites.run(
+        tmp_path,
+        *("--weights=pretrained", "--targets=cpu-torch", "--recipes=fp32", "-k", "loads"),
+        models="whisper-tiny",
+        HF_HUB_CACHE=str(tmp_path / "hub"),
+    )
+    assert run.status == 0, run.text
+    (one,) = run.observations
+    assert one.status == "skipped"
+    assert one.reason == "no checkpoint openai/whisper-tiny in the local cache"
+    assert "--checkpoint whisper-tiny=FOLDER" in one.remedy
+
+
+def test_nothing_selected_is_no_failure(suites: Any, tmp_path: Path) -> None:
+    run = suites.run(tmp_path, "-m", "coreml and nf4", models="toy")
+    assert run.status == 0, run.text
+    assert "Nothing was selected" in run.text
+    assert "compat list" in run.text
+    assert not list(tmp_path.glob("*.jsonl"))
+
+
+# What pytest itself offers ---------------------------------------------------------------------
+
+
+def test_last_failed_and_junit(suites: Any, tmp_path: Path) -> None:
+    """--lf runs again what failed; JUnit XML shows status and reason."""
+    options = ("--targets=breaking-exception,sound-nothing", "-k", "loads or placed", *SEEDED)
+    cached = ("-p", "cacheprovider", "-o", f"cache_dir={tmp_path / 'pytest'}")
+    xml = tmp_path / "junit.xml"
+    first = suites.run(tmp_path / "first", *options, *cached, f"--junitxml={xml}")
+    assert first.status == 1
+    assert len(first.observations) == 4
+    again = suites.run(tmp_path / "again", *options, *cached, "--lf")
+    assert again.status == 1
+    (one,) = again.observations
+    assert (one.case, one.check) == ("toy@seeded/breaking-exception/fp32", "support.placed")
+
+    suite = ElementTree.parse(xml).getroot().find("testsuite")
+    assert suite is not None
+    assert (suite.get("tests"), suite.get("failures")) == ("4", "1")
+    failed = next(case for case in suite.iter("testcase") if case.find("failure") is not None)
+    said = {one.get("name"): one.get("value") for one in failed.iter("property")}
+    assert said["case"] == "toy@seeded/breaking-exception/fp32"
+    assert said["status"] == "error"
+    assert said["reason"] == "no kernel for operator Frobnicate"
+
+
+def test_parallel_processes_share_the_work_but_time_nothing(suites: Any, tmp_path: Path) -> None:
+    """`-n 2`: accuracy in parallel, latency not timed, and the results of both processes merge."""
+    targets = "cpu-torch,sound-torch-1,sound-torch-2,sound-torch-3"
+    run = suites.run(
+        *(tmp_path, "-n", "2", "--recipes=fp32", f"--targets={targets}", *SEEDED),
+        *("-k", "loads or numerics or latency"),
+    )
+    assert run.status == 0, run.text
+    runs = run.collection.runs
+    assert {found.header.worker for found in runs} == {"gw0", "gw1"}
+    assert len({found.header.run for found in runs}) == 1
+    assert all(found.header.parallel and found.observations for found in runs)
+    # A case stays in one process, whose worker serves all of its checks.
+    homes = [{one.case for one in found.observations} for found in runs]
+    assert not homes[0] & homes[1]
+    assert len(homes[0] | homes[1]) == 4
+    assert sum(len(found.planned) for found in runs) == 4
+    for one in run.observations:
+        if one.check.startswith("latency."):
+            assert (one.status, one.reason) == ("skipped", "not timed (parallel)")
+            assert one.remedy == "run without -n"
+        else:
+            assert one.status == "passed", one.reason
