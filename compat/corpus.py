@@ -138,8 +138,12 @@ def load(path: Path = DEFAULT) -> Corpus:
 
 
 def _read_manifest(path: Path) -> TestSet:
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"cannot read {path}: {error}. Save it as UTF-8 text.") from error
     lines: list[Mapping[str, Any]] = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, text in enumerate(content.split("\n"), 1):
         if not text.strip():
             continue
         try:

@@ -680,6 +680,7 @@ class Breaking(Runtime):
     name = "breaking"
     packages = ()
     faults: Mapping[str, Callable[[str], None]] = {
+        "sound-nothing": nothing,
         "breaking-segfault": segmentation_fault,
         "breaking-abort": abort,
         "breaking-hang": hang,
@@ -689,7 +690,6 @@ class Breaking(Runtime):
         "breaking-chatter": chatter,
         "breaking-later": die_later,
         "breaking-exception": fail,
-        "sound-nothing": nothing,
     }
     targets = tuple(Target(name, "webgpu", "breaking", "gpu", ("fp32",)) for name in faults)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from compat.corpus import FIXTURES
+from compat.corpus import FIXTURES, load
 from compat.results import read_all
 
 ROOT = FIXTURES.parent
@@ -96,6 +96,16 @@ def test_a_bad_corpus_is_named_before_anything_runs(
     assert not run.observations
 
 
+def test_a_line_separator_in_a_text_ends_no_line(tmp_path: Path) -> None:
+    corpus = copy_corpus(tmp_path / "corpus")
+    manifest = corpus / "clean/manifest.jsonl"
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    lines[0]["text"] = "six\u2028five"
+    text = "\r\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    manifest.write_bytes(text.encode())
+    assert load(corpus).sets["clean"].lines[0]["text"] == "six\u2028five"
+
+
 def test_audio_that_cannot_be_decoded_is_named(suites: Any, tmp_path: Path) -> None:
     corpus = copy_corpus(tmp_path / "corpus")
     (corpus / "clean/clean-0000.flac").write_bytes(b"this is no audio" * 100)
@@ -159,12 +169,12 @@ def incomplete_config(folder: Path) -> None:
 def test_a_bad_checkpoint_is_named(
     tmp_path: Path, make: Callable[[Path], None], said: str, remedy: str
 ) -> None:
-    from compat.models.whisper import load
+    from compat.models.whisper import load as load_whisper
     from compat.weights import CheckpointError
 
     make(tmp_path / "checkpoint")
     with pytest.raises(CheckpointError) as caught:
-        load("whisper-tiny", "pretrained", str(tmp_path / "checkpoint"))
+        load_whisper("whisper-tiny", "pretrained", str(tmp_path / "checkpoint"))
     assert said in str(caught.value)
     assert remedy in str(caught.value)
     assert str(tmp_path / "checkpoint") in str(caught.value)

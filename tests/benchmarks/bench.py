@@ -340,7 +340,7 @@ def timing(rounds: int) -> list[Outcome]:
 
 BENCHMARKS: dict[str, tuple[Callable[[int], list[Outcome]], int]] = {
     "imports": (imports, 3),
-    "collection": (collection, 5),
+    "collection": (collection, 3),
     "start": (start, 5),
     "judged": (judged, 3),
     "timing": (timing, 16),
