@@ -97,7 +97,8 @@ def use(files: list[str]) -> None:
     """Make catalog files known to this process and to every process it starts."""
     paths = [str(Path(file).resolve()) for file in files]
     if paths:
-        os.environ[ENVIRONMENT] = os.pathsep.join(paths)
+        named = [name for name in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if name]
+        os.environ[ENVIRONMENT] = os.pathsep.join(dict.fromkeys((*named, *paths)))
         load.cache_clear()
 
 

@@ -176,7 +176,9 @@ def matrix(arguments: argparse.Namespace) -> int:
         shown = _build(results.read_all(fresh))
         _print(shown, Console())
     if arguments.results.is_dir() and any(arguments.results.glob("*.jsonl")):
-        _write_site(_build(results.read_all([arguments.results])), LOCAL / "site")
+        own = arguments.results != LOCAL / "results"
+        site = arguments.results / "site" if own else LOCAL / "site"
+        _write_site(_build(results.read_all([arguments.results])), site)
     if status == 2:
         print("Interrupted: what was measured is kept and shown above.", file=sys.stderr)
         return 130

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from datetime import date
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,9 +46,13 @@ def words(text: str) -> tuple[str, ...]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("compat", "hardware compatibility of audio models")
     add = group.addoption
-    profile = "which inputs, how many rounds"
-    add("--quick", dest="compat_profile", action="store_const", const="quick", help=profile)
-    add("--full", dest="compat_profile", action="store_const", const="full", help=profile)
+    for profile, meaning in (
+        ("quick", "fewer inputs and rounds: minutes, for a first look"),
+        ("full", "every variant, recipe and check, and rounds enough to bound the p90"),
+    ):
+        add(
+            f"--{profile}", dest="compat_profile", action="store_const", const=profile, help=meaning
+        )
     for name, example in (
         ("models", "whisper-tiny,whisper-base or whisper"),
         ("targets", "cpu-torch,openvino; `here` for all that is on this machine"),
@@ -331,6 +336,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         run.close()
     if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and CASES in config.stash:
         session.exitstatus = pytest.ExitCode.OK
+    strict = config.option.strict_expectations and exitstatus == pytest.ExitCode.OK
+    if strict and _stale_expectations(config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
@@ -347,17 +355,16 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
             )
         return
     run = config.stash.get(RUN, None)
-    if run is not None:
-        for problem in run.expectations.audit(
-            [case.id for case in catalog.load().cases()], _today()
-        ):
-            write(f"expectation: {problem}", yellow=True)
+    for problem in _stale_expectations(config):
+        write(f"expectation: {problem}", yellow=True)
     folder = run.settings.results if run else Path(config.option.results or "reports/local/results")
     where = os.path.relpath(run.path or folder) if run else os.path.relpath(folder)
     write(f"results: {where} (`compat report` makes the matrix of them)")
 
 
-def _today() -> Any:
-    from datetime import date
-
-    return date.today()
+def _stale_expectations(config: pytest.Config) -> tuple[str, ...]:
+    """Name the known failures that match nothing of the whole catalog, or have expired."""
+    if RUN not in config.stash:
+        return ()
+    cases = [case.id for case in catalog.load().cases()]
+    return config.stash[RUN].expectations.audit(cases, date.today())

@@ -125,6 +125,7 @@ class Protocol:
             "artifacts_s": timings["artifacts_s"],
             "model_bytes": session.model_bytes(),
             "executed": executed,
+            "weights": self.inputs.model.fingerprint(),
             "faults": prediction_faults(predictions, None),
         }
 
@@ -146,14 +147,23 @@ class Protocol:
         for item in items:
             (prediction,), _, seconds[item.id] = self.transcribe([item])
             predictions[item.id] = prediction
-        references = [self.reference.predictions[item.id] for item in items]
-        faults = prediction_faults(list(predictions.values()), references)
+        # Before references and oracles are read, which belong to the suite and not to the case.
+        self._timings["peak_bytes"] = peak_bytes()
+        faults = prediction_faults(list(predictions.values()), None)
         return {"predictions": predictions, "seconds": seconds, "faults": faults}
 
     def task(self) -> dict[str, Any]:
         """Score each test set against the truth and against the reference."""
         found = self.stage("standard", {})
         model = self.inputs.model
+        faults = [
+            f"{name}: {fault}"
+            for name, items in self.inputs.items.task.items()
+            for fault in prediction_faults(
+                [found["predictions"][item.id] for item in items],
+                [self.reference.predictions[item.id] for item in items],
+            )
+        ]
         values = {
             name: model.score(
                 items,
@@ -167,7 +177,7 @@ class Protocol:
             for name, items in self.inputs.items.task.items()
             for item in items
         ]
-        return {"values": values, "faults": found["faults"], "predictions": rows}
+        return {"values": values, "faults": faults, "predictions": rows}
 
     def numerics(self) -> dict[str, Any]:
         """Compare traced outputs with the reference's and with the oracle's."""
@@ -183,8 +193,9 @@ class Protocol:
         for name in expected[0]:
             reference = [arrays[name] for arrays in expected]
             device = [arrays[name] for arrays in traced]
-            faults += [f"{name}: {fault}" for fault in numerics.blind_faults(device, reference)]
-            if not any("shape" in fault or "missing" in fault for fault in faults):
+            blind = numerics.blind_faults(device, reference)
+            faults += [f"{name}: {fault}" for fault in blind]
+            if not any("shape" in fault or "missing" in fault for fault in blind):
                 compared = numerics.compare(
                     reference, [arrays[name] for arrays in honest], device, EPSILON
                 )
@@ -326,9 +337,10 @@ class Protocol:
         return {"items": len(items), "different": different}
 
     def memory(self) -> dict[str, Any]:
-        """Report the peak memory of this process so far, and the device's own."""
+        """Report the peak memory of this process over every standard input, and the device's."""
+        self.stage("standard", {})
         return {
-            "peak_bytes": peak_bytes(),
+            "peak_bytes": self._timings["peak_bytes"],
             "baseline_bytes": self._timings.get("baseline_bytes", 0),
             "model_bytes": self.session.model_bytes(),
             "device_peak_bytes": self.session.device_peak_bytes(),

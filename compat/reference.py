@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compat import artifacts, stress
+from compat import artifacts, catalog, stress
 from compat import corpus as corpora
 from compat.case import Recipe
 from compat.graph import Stopwatch
@@ -152,13 +152,16 @@ def oracle_session(reference: ModelReference, model: Model, recipe: str) -> Sess
     from compat.runtimes.pytorch import TorchSession, apply_scheme
 
     device = torch.device("cpu")
+    simulations = dict(SIMULATIONS)
+    for runtime in catalog.load().runtimes:
+        simulations |= runtime.oracles
     modules = {}
     schemes = {}
     for name, source in sources(reference, model).items():
         scheme = Recipe(recipe).for_graph(name)
         module = source.module()
-        if scheme in SIMULATIONS:
-            modules[name] = SIMULATIONS[scheme](module)
+        if scheme in simulations:
+            modules[name] = simulations[scheme](module)
         else:
             modules[name] = apply_scheme(module, scheme, device)
         schemes[name] = scheme

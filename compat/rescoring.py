@@ -28,12 +28,12 @@ def rescore(run: Run, thresholds: Thresholds, folder: Path) -> tuple[Path, int]:
         writer.write(planned)
     for one in run.observations:
         judged = one
-        if one.case in facts and one.limits and one.status in ("passed", "failed"):
+        if one.case in facts and one.values and one.status in ("passed", "failed"):
             level, limits, reason = thresholds.judge(one.check, facts[one.case], one.values)
             # A failure with every old limit met came from a fault, which no threshold forgives.
             fault = one.status == "failed" and all(old.level != "failed" for old in one.limits)
             if not fault:
-                judged = _judged(one, level or "strict", limits, reason)
+                judged = _judged(one, level or one.level or "strict", limits, reason)
         changed += judged.level != one.level
         writer.write(judged)
     writer.close()

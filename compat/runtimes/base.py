@@ -8,7 +8,7 @@ snapshots are inherited; a runtime overrides them where it can do better.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -20,6 +20,8 @@ from compat.case import Recipe, Target
 from compat.graph import POSITION, Graph, State
 
 if TYPE_CHECKING:
+    import torch
+
     from compat.sources import Source
 
 
@@ -259,6 +261,8 @@ class Runtime(ABC):
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
     """Distributions whose versions identify its results."""
+    oracles: ClassVar[Mapping[str, Callable[[torch.nn.Module], torch.nn.Module]]] = {}
+    """Simulations of schemes of its own: a float32 module to one that errs as the scheme does."""
     modules: ClassVar[tuple[str, ...]] = ()
     """Modules whose import is the runtime's own start-up, timed apart."""
     targets: ClassVar[tuple[Target, ...]]
