@@ -116,7 +116,11 @@ class Measurement:
         return facts_of(self.case)
 
     def stage(self, name: str, **arguments: Any) -> Any:
-        """Return what a stage of the protocol found; see :mod:`compat.protocol`."""
+        """Return what a stage of the protocol found; see :mod:`compat.protocol`.
+
+        A case that does not load, or executes another precision, has no other findings either.
+        """
+        self.worker.stage("loads")
         return self.worker.stage(name, **arguments)
 
     def note(self, **found: Any) -> None:

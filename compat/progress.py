@@ -94,7 +94,8 @@ class Progress:
         else:
             for check, status, reason in found:
                 colour = COLOURS.get(status, "red")
-                name = check.split(".")[1]
+                suite, name = check.split(".")
+                name = "latency" if suite == "latency" and name == "task" else name
                 writer.write(f" {SYMBOLS.get(status, status)} {name}", **{colour: True})
                 if status not in ("passed", "skipped"):
                     reasons.setdefault(reason, f"{check} {status}: {reason}")

@@ -55,7 +55,8 @@ class Suites:
 
     def command(self, results: Path, *arguments: str, models: str = "toy") -> list[str]:
         """Return the command line; an empty ``models`` leaves the selection to ``arguments``."""
-        command = [sys.executable, "-m", "pytest", "suites", "-p", "no:cacheprovider", "-q"]
+        command = [sys.executable, "-m", "pytest", "suites", "-q"]
+        command += ["-o", f"cache_dir={results.parent / 'pytest-cache'}"]
         command += ["--quick", "--iterations", "3", "--threads", "1", "--benchmark-quiet"]
         command += ["--catalog", str(FAULTY), "--checkpoint", f"toy={self.checkpoint}"]
         command += ["--thresholds", str(ROOT / "tests" / "toy_thresholds.toml")]
