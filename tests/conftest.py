@@ -56,7 +56,7 @@ class Suites:
     def command(self, results: Path, *arguments: str, models: str = "toy") -> list[str]:
         """Return the command line; an empty ``models`` leaves the selection to ``arguments``."""
         command = [sys.executable, "-m", "pytest", "suites", "-q"]
-        command += ["-o", f"cache_dir={results.parent / 'pytest-cache'}"]
+        command += ["-o", f"cache_dir={results.with_name(results.name + '-pytest')}"]
         command += ["--quick", "--iterations", "3", "--threads", "1", "--benchmark-quiet"]
         command += ["--catalog", str(FAULTY), "--checkpoint", f"toy={self.checkpoint}"]
         command += ["--thresholds", str(ROOT / "tests" / "toy_thresholds.toml")]

@@ -224,7 +224,7 @@ def test_malformed_thresholds_are_named(suites: Any, tmp_path: Path) -> None:
 def test_malformed_stress_inputs_are_named(suites: Any, tmp_path: Path) -> None:
     """The list that earlier searches on this machine left beside the results."""
     (tmp_path / "found-stress.toml").write_text('[[input]]\nname = "x"\nkind = "musik"\n')
-    run = suites.run(tmp_path / "results", *QUICK)
+    run = suites.run(tmp_path, *QUICK)
     assert run.status == 4, run.text
     assert "found-stress.toml: input 1 needs a name and a kind out of speech" in run.text
 

@@ -195,6 +195,7 @@ def test_nothing_selected_is_no_failure(suites: Any, tmp_path: Path) -> None:
 def test_last_failed_and_junit(suites: Any, tmp_path: Path) -> None:
     """--lf runs again what failed; JUnit XML shows status and reason."""
     options = ("--targets=breaking-exception,sound-nothing", "-k", "loads or placed", *SEEDED)
+    options += ("-o", f"cache_dir={tmp_path / 'pytest'}")
     xml = tmp_path / "junit.xml"
     first = suites.run(tmp_path / "first", *options, f"--junitxml={xml}")
     assert first.status == 1
