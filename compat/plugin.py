@@ -28,7 +28,6 @@ SUITES = ("support", "accuracy", "latency", "memory", "robustness")
 
 RUN = pytest.StashKey[Run]()
 CASES: pytest.StashKey[Any] = pytest.StashKey()
-OBSERVATION = pytest.StashKey[Observation]()
 PROBLEMS = (
     selection.SelectionError,
     catalog.CatalogError,
@@ -103,8 +102,6 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
     if options.case_lines and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(config), "compat-progress")
-    if config.pluginmanager.hasplugin("xdist") and getattr(options, "dist", "no") == "load":
-        options.dist = "loadgroup"  # A case belongs to one process: its worker is not shared.
 
 
 def _selection(config: pytest.Config) -> selection.Selection:
@@ -168,14 +165,14 @@ def _parameters(config: pytest.Config) -> list[Any]:
         chosen = _selection(config)
         cases = chosen.cases(catalog.load())
         if selection.HERE in chosen.targets:
-            cases = _here(_run(config), cases)
-        parallel = hasattr(config, "workerinput")
+            try:
+                cases = _here(_run(config), cases)
+            except PROBLEMS as error:
+                raise pytest.UsageError(str(error)) from error
         marks: dict[str, Any] = {}
         parameters = []
         for case in cases:
             own = [marks.setdefault(m, getattr(pytest.mark, m)) for m in case.marks]
-            if parallel:  # One process measures a case; without others the mark only costs time.
-                own.append(pytest.mark.xdist_group(name=case.id))
             parameters.append(pytest.param(case, id=case.id, marks=own))
         config.stash[CASES] = parameters
     return cast("list[Any]", config.stash[CASES])
@@ -252,11 +249,23 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     from compat.corpus import CorpusError
     from compat.stress import StressError
 
-    run = _run(config)
     try:
+        run = _run(config)
         run.open((case, tuple(checks)) for case, checks in planned.values())
     except (*PROBLEMS, CorpusError, StressError) as error:
         raise pytest.UsageError(str(error)) from error
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give all checks of a case to one process: they share a worker."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByCase(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid.partition("[")[2] or nodeid
+
+    return ByCase(config, log) if config.option.dist in ("load", "loadgroup") else None
 
 
 # Running ---------------------------------------------------------------------------------------
@@ -286,7 +295,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         observation = run.finish(measured, error)
     except ResultsError as problem:
         pytest.exit(str(problem), returncode=3)
-    item.stash[OBSERVATION] = observation
+    # Plain strings: they travel to the controller of a parallel run, and into JUnit's file.
+    for name in ("case", "check", "status", "level", "executed", "reason"):
+        item.user_properties.append((name, str(getattr(observation, name) or "")))
     _conclude(observation, error, run.settings.strict_expectations)
     return None
 
@@ -314,19 +325,6 @@ def _conclude(observation: Observation, error: BaseException | None, strict: boo
             pytest.fail(f"{said}\n{error.trace}", pytrace=False)  # type: ignore[attr-defined]
         case _:
             pytest.fail(said, pytrace=False)
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
-    if call.when == "call" and OBSERVATION in item.stash:
-        observation = item.stash[OBSERVATION]
-        # Plain strings and numbers: they travel to the controller of a parallel run.
-        for name in ("case", "check", "status", "level", "executed", "reason"):
-            report.user_properties.append((name, str(getattr(observation, name) or "")))
-    return report
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -43,8 +43,10 @@ class Selection:
         _check("--targets", self.targets, targets | hardware | set(HARDWARE) | {HERE})
         _check("--weights", self.weights, set(WEIGHTS))
         _check("--checkpoint", self.checkpoints, variants)
-        composed = [part for name in self.recipes for part in name.split("+")[:1]]
-        _check("--recipes", composed, recipes | set(PRECISIONS))
+        for name in self.recipes:
+            first, *parts = name.split("+")
+            _check("--recipes", [first], recipes | set(PRECISIONS))
+            _check("--recipes", [part.rpartition("-")[0] for part in parts], recipes)
 
     def cases(self, catalog: Catalog) -> list[Case]:
         """Return the selected cases in the catalog's order."""

@@ -176,16 +176,21 @@ def load(variant: str, weights: str, checkpoint: str) -> WhisperModel:
             f"{folder / 'config.json'} describes a {config.get('model_type')!r} model, not "
             f"'whisper': name the folder of a Whisper checkpoint for {variant}."
         )
-    dimensions = Dimensions(
-        config["d_model"],
-        config["encoder_attention_heads"],
-        config["encoder_layers"],
-        config["decoder_layers"],
-        config["num_mel_bins"],
-        config["vocab_size"],
-        config["max_source_positions"],
-        config["max_target_positions"],
-    )
+    try:
+        dimensions = Dimensions(
+            config["d_model"],
+            config["encoder_attention_heads"],
+            config["encoder_layers"],
+            config["decoder_layers"],
+            config["num_mel_bins"],
+            config["vocab_size"],
+            config["max_source_positions"],
+            config["max_target_positions"],
+        )
+    except KeyError as error:
+        raise weights_module.CheckpointError(
+            f"{folder / 'config.json'} has no {error}: restore it from the checkpoint."
+        ) from None
     return WhisperModel(dimensions, _vocabulary(folder), folder)
 
 
