@@ -104,6 +104,8 @@ class Measurement:
     iterations: int
     warmup: int
     profile: str
+    chosen: bool
+    """Whether a person said how many rounds, or the profile did."""
     found_file: Path
     """Where inputs that break a case are written down."""
     found: dict[str, Any] = field(default_factory=dict)

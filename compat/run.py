@@ -164,6 +164,7 @@ class Run:
             self.settings.iterations or ROUNDS[self.settings.profile],
             self.settings.warmup,
             self.settings.profile,
+            bool(self.settings.iterations) or self.settings.profile == "full",
             self.settings.results / FOUND,
         )
 

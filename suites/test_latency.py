@@ -14,6 +14,11 @@ NOISE = 0.25
 round is repeated, and two halves of the rounds that differ so leave the timing inconclusive."""
 
 
+BUDGET = 30.0
+"""Seconds that the timed rounds of a case may take, unless a person said how many they want."""
+MINIMUM = 4
+
+
 class WorkerClock:
     """A clock that only advances by what the worker measured."""
 
@@ -34,6 +39,10 @@ def test_task(measurement: Measurement, benchmark: Any) -> None:
     cold = measurement.stage("loads")["cold"]
     suspected = measurement.stage("suspicions")
     warmup, iterations = measurement.warmup, measurement.iterations
+    if not measurement.chosen:
+        # A slow case does not get more of the run than it needs: half a minute of rounds.
+        typical = median(suspected["samples"]["repeat_s"])
+        iterations = max(MINIMUM, min(iterations, int(BUDGET / typical)))
     rounds: list[dict[str, Any]] = []
     disturbed: list[dict[str, Any]] = []
 
