@@ -74,7 +74,8 @@ class Target:
     evidence: Evidence = "device"
     on_host_cpu: bool = False
     """True where the device is the processor that also runs the host-side driver."""
-    note: str = ""
+    core: tuple[str, ...] = ()
+    """Recipes of the core profile, where they are fewer: others are too slow to be of use."""
 
 
 @dataclass(frozen=True, slots=True)

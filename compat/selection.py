@@ -70,7 +70,8 @@ class Selection:
             return True
         if not variant.core:
             return False
-        return bool(self.recipes) or not variant.recipes or recipe.name in variant.recipes
+        wanted = [set(names) for names in (variant.recipes, target.core) if names]
+        return bool(self.recipes) or all(recipe.name in names for names in wanted)
 
 
 def _any(names: Iterable[str], patterns: Sequence[str]) -> bool:

@@ -56,7 +56,7 @@ FAMILY = Family(
             core=True,
             parameters=72.6,
             checkpoint="openai/whisper-base",
-            recipes=("fp32", "int8-dynamic"),
+            recipes=("fp32",),
         ),
         Variant(
             "whisper-small",
