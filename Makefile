@@ -31,7 +31,7 @@ lint: $(STAMP)
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest tests -q
+	$(BIN)/pytest tests -q -n 2 --dist loadfile
 	$(BIN)/pytest suites -q --quick --models whisper-nano --targets cpu,openvino-cpu --require cpu,openvino --strict-expectations --results reports/local/test
 
 bench: $(STAMP)
