@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,10 @@ from compat.results import Collection, Observation, read_all
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULTY = ROOT / "tests" / "faulty_catalog.py"
+
+
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,8 @@ class Suites:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            # Whoever runs the tests in the background has told them to ignore Ctrl-C.
+            preexec_fn=None if sys.platform == "win32" else _heed_interrupts,
             text=True,
         )
 
