@@ -12,7 +12,7 @@ import os
 from compat.environment import THREADS
 
 # Before NumPy is imported: the bare loop below must run with one thread, as the worker does.
-os.environ.update(dict.fromkeys(THREADS, "1"))
+os.environ.update(dict.fromkeys((*THREADS, "OPENBLAS_NUM_THREADS"), "1"))
 
 import argparse
 import json
