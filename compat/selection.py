@@ -55,8 +55,7 @@ class Selection:
 
     def _wants(self, case: Case) -> bool:
         target, recipe, variant = case.target, case.recipe, case.variant
-        families = [word for word in self.models if word != case.family.name]
-        named = _any((variant.name,), families)
+        named = _any((variant.name,), self.models)
         if self.models and not _any((variant.name, case.family.name), self.models):
             return False
         words = [word for word in self.targets if word != HERE]

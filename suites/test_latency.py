@@ -14,7 +14,7 @@ NOISE = 0.25
 round is repeated, and two halves of the rounds that differ so leave the timing inconclusive."""
 
 
-BUDGET = 30.0
+BUDGET = 10.0
 """Seconds that the timed rounds of a case may take, unless a person said how many they want."""
 MINIMUM = 4
 
@@ -40,7 +40,7 @@ def test_task(measurement: Measurement, benchmark: Any) -> None:
     suspected = measurement.stage("suspicions")
     warmup, iterations = measurement.warmup, measurement.iterations
     if not measurement.chosen:
-        # A slow case does not get more of the run than it needs: half a minute of rounds.
+        # A slow case does not get more of the run than it needs: ten seconds of rounds.
         typical = median(suspected["samples"]["repeat_s"])
         iterations = max(MINIMUM, min(iterations, int(BUDGET / typical)))
     rounds: list[dict[str, Any]] = []

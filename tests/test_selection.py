@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from compat import catalog
+from compat.case import Family, Variant
 from compat.selection import Selection, SelectionError, check_mark_expression, marks, suggestion
 
 SEEDED = ("--weights", "seeded")
@@ -59,6 +60,15 @@ def test_a_recipe_per_component(suites: Any, tmp_path: Path) -> None:
     options = ("--recipes=int8-weights+fp32-decoder", "--targets=cpu-torch", *SEEDED)
     found = collect(suites, tmp_path, *options, models="toy")
     assert found == ["toy@seeded/cpu-torch/int8-weights+fp32-decoder"]
+
+
+def test_a_variant_called_like_its_family_is_selected_by_name() -> None:
+    family = Family("only", "asr", "Only", "only", (Variant("only", ("seeded",)),))
+    runtime = catalog.load().runtime("torch")
+    small = catalog.Catalog((family,), (runtime,))
+    found = Selection(models=("only",), targets=("cpu-torch",)).cases(small)
+    assert {case.variant.name for case in found} == {"only"}
+    assert not Selection(targets=("cpu-torch",)).cases(small), "it is not of the core profile"
 
 
 def test_keywords_select(suites: Any, tmp_path: Path) -> None:
