@@ -15,7 +15,7 @@ help:
 	@echo "make bench    benchmarks of the project itself"
 	@echo "make clean    remove the virtual environment and local reports"
 
-$(STAMP): pyproject.toml ci/constraints.txt ci/bootstrap.sh
+$(STAMP): pyproject.toml ci/constraints.txt ci/weights.txt ci/bootstrap.sh
 	@sh ci/bootstrap.sh $(VENV)
 	@touch $(STAMP)
 

@@ -26,10 +26,14 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 
 extras=test
+gpu=
+if command -v nvidia-smi >/dev/null 2>&1; then
+    gpu=yes
+fi
 constraints=$(dirname "$0")/constraints.txt
 echo "Installing pinned dependencies (several minutes the first time)"
 set -- "$venv/bin/python" -m pip install --quiet --disable-pip-version-check
-if [ "$(uname -s)" = Linux ] && [ -z "${COMPAT_TORCH:-}" ] && ! command -v nvidia-smi >/dev/null 2>&1; then
+if [ "$(uname -s)" = Linux ] && [ -z "${COMPAT_TORCH:-}" ] && [ -z "$gpu" ]; then
     # Without a GPU the CPU-only build of PyTorch spares gigabytes. It is preferred if an index
     # offers it, and the ordinary build is taken if none does.
     "$@" -c "$constraints" "torch==2.13.0+cpu" 2>/dev/null ||
@@ -37,3 +41,9 @@ if [ "$(uname -s)" = Linux ] && [ -z "${COMPAT_TORCH:-}" ] && ! command -v nvidi
         echo "The CPU-only build of PyTorch is not to be had; taking the ordinary one." >&2
 fi
 "$@" -c "$constraints" -e ".[$extras]"
+if [ -n "$gpu" ]; then
+    # onnxruntime and onnxruntime-gpu overwrite one another; the latter runs on the CPU as well.
+    "$@" --force-reinstall --no-deps "onnxruntime-gpu==1.31.1" ||
+        echo "onnxruntime-gpu is not to be had; ONNX Runtime stays without CUDA." >&2
+fi
+"$@" --no-deps --require-hashes -r "$(dirname "$0")/weights.txt"

@@ -25,7 +25,7 @@ from compat.probing import Prober
 from compat.protocol_request import CaseRequest
 from compat.results import SCHEMA_VERSION, Header, Observation, Planned, Started, Status, Writer
 from compat.sources import OPSET
-from compat.weights import CheckpointError, find_checkpoint
+from compat.weights import INSTALL_WEIGHTS, PACKAGE, CheckpointError, find_checkpoint
 
 RESULTS = Path("reports/local/results")
 FOUND = "found-stress.toml"
@@ -189,10 +189,14 @@ class Run:
             wanted = case.target.hardware in self.settings.required
             raise Finding(status, said, probe.remedy, fatal=wanted)
         if case.weights == "pretrained" and not self._checkpoint(case):
-            name = case.variant.name
+            name, checkpoint = case.variant.name, case.variant.checkpoint
+            if checkpoint.startswith(PACKAGE):
+                package = checkpoint.removeprefix(PACKAGE).split("/")[0]
+                said = f"the weights inside the package {package} are not installed"
+                raise Finding("skipped", said, INSTALL_WEIGHTS)
             raise Finding(
                 "skipped",
-                f"no checkpoint {case.variant.checkpoint} in the local cache",
+                f"no checkpoint {checkpoint} in the local cache",
                 f"--checkpoint {name}=FOLDER, or --download",
             )
 

@@ -1,12 +1,18 @@
 """Are the answers right: against the truth, and against an exact execution?"""
 
-from compat.measurement import Measurement, check
+from compat.measurement import Finding, Measurement, check
 
 
 @check("accuracy.task", applies=lambda case: case.weights != "seeded")
 def test_task(measurement: Measurement) -> None:
     """The task metric on every test set, and how far it fell behind the reference's."""
     found = measurement.stage("task")
+    if not found["values"]:
+        raise Finding(
+            "skipped",
+            f"no test set of the corpus has what {measurement.case.family.task} is scored by",
+            "add text, rttm_filepath or trials.txt, see docs/methods.md",
+        )
     measurement.note(predictions=found["predictions"])
     measurement.judge(found["values"], found["faults"])
 

@@ -29,6 +29,15 @@ class Items:
     """Inputs of the timed rounds: among those that accuracy is computed on."""
     stress: Sequence[Item] = ()
 
+    @classmethod
+    def of(cls, sets: Mapping[str, Sequence[Item]], scored: bool = True) -> Items:
+        """Return the usual choice: six inputs of each set for numerics, the first set for timing.
+
+        ``scored`` says whether the sets carry the truth that the task metric needs.
+        """
+        some = [item for found in sets.values() for item in found[:: max(1, len(found) // 6)]]
+        return cls(sets if scored else {}, some, next(iter(sets.values()))[:16])
+
 
 class Model(ABC):
     """One variant with its weights: graphs, driver, scorer."""
