@@ -92,7 +92,9 @@ class Variant:
     parameters: float = 0.0
     """Number of parameters in millions."""
     checkpoint: str = ""
-    """Hub id of the published checkpoint, or folder below ``fixtures/`` of a trained one."""
+    """Hub id of the published checkpoint, or ``package:distribution/folder`` that holds it."""
+    trained: str = ""
+    """Folder below ``fixtures/`` of the checkpoint that this project trained."""
     recipes: tuple[str, ...] = ()
     """Recipes of the core profile, where they are fewer than the target's; empty: all of them."""
 

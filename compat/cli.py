@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     _sources(made)
     made.add_argument("--output", type=Path, default=PUBLISHED, metavar="DIR")
 
-    made = command(rescore, "rescore", "judge stored results again, with other thresholds")
+    made = command(rescore, "rescore", "score and judge stored results anew, with other thresholds")
     _sources(made)
     made.add_argument("--thresholds", action="append", type=Path, default=[], metavar="FILE")
     made.add_argument("--output", type=Path, default=LOCAL / "rescored", metavar="DIR")
@@ -378,7 +378,7 @@ def publish(arguments: argparse.Namespace) -> int:
 
 
 def rescore(arguments: argparse.Namespace) -> int:
-    """Write results files again whose observations were judged with other thresholds."""
+    """Write results files again, scored from their predictions and judged by other thresholds."""
     from compat.rescoring import rescore as judge_again
     from compat.thresholds import default_path, load
 

@@ -26,6 +26,8 @@ FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 DEFAULT = FIXTURES / "corpus"
 MANIFEST = "manifest.jsonl"
 TRIALS = "trials.txt"
+TRUTHS = ("segments", "uem", "speaker", "trials")
+"""Facts of an item that predictions are scored against, beside its text."""
 
 
 class CorpusError(Exception):
@@ -46,6 +48,19 @@ class Item:
     @property
     def seconds(self) -> float:
         return len(self.samples) / self.rate
+
+    @property
+    def truth(self) -> dict[str, Any]:
+        """What predictions of this item are scored against, as JSON."""
+        known = {key: self.facts[key] for key in TRUTHS if key in self.facts}
+        return {"text": self.text, **known} if self.text else known
+
+    @classmethod
+    def without_audio(cls, identifier: str, truth: Mapping[str, Any], seconds: float) -> Item:
+        """Return an item that can be scored but not heard."""
+        rate = 16_000
+        silence = np.broadcast_to(np.float32(0), (round(seconds * rate),))
+        return cls(identifier, silence, rate, truth.get("text", ""), truth)
 
 
 def read_audio(path: Path, rate: int) -> np.ndarray:

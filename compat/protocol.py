@@ -33,6 +33,9 @@ from compat.sources import ModelReference, sources
 EPSILON = 1e-5
 """Relative error that is allowed whatever the oracle's: two honest float32 sums differ by it."""
 
+REPEATS = 3
+"""Pairs of a repeated and a fresh input that show a kept result; suspicion repeats them once."""
+
 LARGE = 400.0
 """Millions of parameters above which the reference is float32, as float64 would not fit."""
 
@@ -49,7 +52,7 @@ class Protocol:
         self.case = catalog.load().case(known.id)
         self.options = Options(known.threads, known.device)
         weights, variant = self.case.weights, self.case.variant
-        checkpoint = known.checkpoint or (variant.checkpoint if weights != "seeded" else "")
+        checkpoint = known.checkpoint or (variant.trained if weights == "trained" else "")
         reference = ModelReference(self.case.family.name, variant.name, weights, checkpoint)
         self.inputs = Inputs(reference, known.corpus, known.profile, tuple(known.stress))
         self.reference_scheme = REFERENCE if variant.parameters < LARGE else "fp32"
@@ -162,24 +165,25 @@ class Protocol:
         """Score each test set against the truth and against the reference."""
         found = self.stage("standard", {})
         model = self.inputs.model
+        references = self.reference.predictions
         faults = [
             f"{name}: {fault}"
             for name, items in self.inputs.items.task.items()
             for fault in prediction_faults(
                 [found["predictions"][item.id] for item in items],
-                [self.reference.predictions[item.id] for item in items],
+                [references[item.id] for item in items],
             )
         ]
         values = {
             name: model.score(
                 items,
                 [found["predictions"][item.id] for item in items],
-                [self.reference.predictions[item.id] for item in items],
+                [references[item.id] for item in items],
             )
             for name, items in self.inputs.items.task.items()
         }
         rows = [
-            {"set": name, "item": item.id, "truth": item.text, **found["predictions"][item.id]}
+            scored_row(name, item, found["predictions"][item.id], references[item.id])
             for name, items in self.inputs.items.task.items()
             for item in items
         ]
@@ -248,8 +252,12 @@ class Protocol:
         item = self._standard_items()[0]
         # A trace fainter each: the same work for the model, yet other bytes.
         fainter = [
-            Item("fresh", item.samples * np.float32(1 - 0.002 * (5 * attempt + i + 1)), item.rate)
-            for i in range(5)
+            Item(
+                "fresh",
+                item.samples * np.float32(1 - 0.002 * (REPEATS * attempt + i + 1)),
+                item.rate,
+            )
+            for i in range(REPEATS)
         ]
         self.transcribe([item])
         repeats, fresh = [], []
@@ -401,6 +409,20 @@ REPEATABLE: Mapping[str, Callable[..., Any]] = {
     "timed": Protocol.timed,
     "found": Protocol.found,
 }
+
+
+def scored_row(
+    name: str, item: Item, prediction: Prediction, reference: Prediction
+) -> dict[str, Any]:
+    """Return all that a score is computed from, so that it can be computed again."""
+    row = {
+        "set": name,
+        "item": item.id,
+        "audio_s": item.seconds,
+        "truth": item.truth,
+        "prediction": prediction,
+    }
+    return row if reference == prediction else {**row, "reference": reference}
 
 
 def same_prediction(one: Any, other: Any) -> bool:

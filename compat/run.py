@@ -236,7 +236,7 @@ class Run:
         if named:
             return str(Path(named).expanduser().resolve())
         if case.weights == "trained":
-            return case.variant.checkpoint
+            return case.variant.trained
         try:
             return str(find_checkpoint(case.variant.checkpoint, self.settings.download))
         except CheckpointError:

@@ -41,8 +41,8 @@ def test_long_audio_is_transcribed_in_overlapping_windows() -> None:
     assert all(item.seconds > 10 for item in items)
     heard = [model.run(session, [item], Stopwatch())[0]["text"] for item in items]
     errors = total(corpus_errors([item.text for item in items], heard))
-    # Windows of four seconds cut words; a published size has thirty.
-    assert errors.rate < 0.35, (errors, heard)
+    # Windows of four seconds may find no pause; a published size has thirty.
+    assert errors.rate < 0.10, (errors, heard)
 
 
 def test_generated_values_are_the_same_everywhere() -> None:

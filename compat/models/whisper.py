@@ -41,7 +41,7 @@ FAMILY = Family(
             published=False,
             core=True,
             parameters=1.1,
-            checkpoint="checkpoints/whisper-nano",
+            trained="checkpoints/whisper-nano",
         ),
         Variant(
             "whisper-tiny",
@@ -127,8 +127,14 @@ TRACED_TOKENS = 16
 
 BATCHES = (1, 4)
 
-OVERLAP = 1600
-"""Samples (0.1 s) that a window shares with the next on either side of a cut."""
+OVERLAP = 4000
+"""Samples (0.25 s) that a window shares with the next on either side of a cut."""
+
+FRAME = 1600
+"""Samples (0.1 s) in which the level is measured to find a pause."""
+
+PAUSE = 5
+"""Frames (0.5 s) that are quietest together where a window is cut."""
 
 # Sharper attention than fan-in scaling gives makes the decoder depend on the audio: with nearly
 # uniform attention over 1,500 positions every input looks alike. The sinusoid table of the
@@ -430,19 +436,20 @@ class WhisperModel(Model):
         return mel
 
     def _chunks(self, samples: np.ndarray) -> list[np.ndarray]:
-        """Cut audio into windows that overlap a little, at the quietest moment of their last third.
+        """Cut audio into windows that overlap a little, in the quietest half second near their end.
 
         A word that is cut is heard wrongly on both sides, whatever the overlap: better a pause.
         """
         window = self.dimensions.window
-        if len(samples) <= window:
-            return [samples]
+        # Ten seconds of speech hold a pause; a small window looks back as far as it can.
+        start = window - min(2 * window // 3, 160_000)
         chunks = []
         while len(samples) > window:
-            last = samples[window - window // 3 : window - OVERLAP]
-            frames = last[: len(last) // OVERLAP * OVERLAP].reshape(-1, OVERLAP)
-            quietest = int(np.square(frames).sum(axis=1).argmin())
-            cut = window - window // 3 + quietest * OVERLAP + OVERLAP // 2
+            last = samples[start : window - OVERLAP]
+            levels = np.square(last[: len(last) // FRAME * FRAME].reshape(-1, FRAME)).sum(axis=1)
+            pauses = np.convolve(levels, np.ones(PAUSE), "valid")
+            latest = len(pauses) - 1 - int(pauses[::-1].argmin())
+            cut = start + latest * FRAME + PAUSE * FRAME // 2
             chunks.append(samples[: cut + OVERLAP])
             samples = samples[cut - OVERLAP :]
         return [*chunks, samples]
