@@ -9,6 +9,7 @@ interruptions leave either a whole artifact or none.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -18,12 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compat.environment import child_environment, stop_with_parent
+from compat.environment import child_environment, ending, stop_with_parent
 
 ENVIRONMENT = "COMPAT_CACHE"
 _BUILDING = "COMPAT_BUILDING"
@@ -32,6 +33,15 @@ _BUILDING = "COMPAT_BUILDING"
 class ArtifactError(Exception):
     """A derived file could not be built; the message ends with what the builder said."""
 
+
+def _nobody(building: str, builder: int | None) -> None:
+    pass
+
+
+told: Callable[[str, int | None], None] = _nobody
+"""Told what this process waits to have built, and the builder's process once there is one; at the
+end that it is nothing any more (``""``). A worker passes it on: the time and the memory of a
+builder are the suite's own, and not those of the case."""
 
 _building_seconds = 0.0
 
@@ -96,20 +106,40 @@ def fetch(
         return folder
     global _building_seconds
     started = time.perf_counter()
+    told(described(job, arguments), None)
     try:
-        cache_folder().mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(str(folder) + ".lock")
-        with lock:
+        with _writing_cache():
+            cache_folder().mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        try:
             if not _complete(folder):
                 _build(job, arguments, identity, folder, threads)
+        finally:
+            lock.release()
+    finally:
+        told("", None)
+        _building_seconds += time.perf_counter() - started
+    return folder
+
+
+def described(job: str, arguments: Mapping[str, Any]) -> str:
+    """Return what a job makes, as ``reference:make whisper-tiny seeded fp64``."""
+    words = {**arguments, **arguments.get("reference", {})}
+    shown = [words[k] for k in ("variant", "weights", "graph", "point", "scheme") if k in words]
+    return " ".join(map(str, (job.rsplit(".", 1)[-1], *shown)))
+
+
+@contextlib.contextmanager
+def _writing_cache() -> Iterator[None]:
+    """Name cache and remedy where writing to it fails. Errors of a job are no such errors."""
+    try:
+        yield
     except OSError as error:
         raise ArtifactError(
             f"cannot write the cache {cache_folder()}: {error.strerror or error}. "
             f"Free some space (`compat cache clear`) or name another folder in ${ENVIRONMENT}."
         ) from error
-    finally:
-        _building_seconds += time.perf_counter() - started
-    return folder
 
 
 def _complete(folder: Path) -> bool:
@@ -124,7 +154,9 @@ def _build(
     threads: int,
 ) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    building = Path(tempfile.mkdtemp(prefix=folder.name + ".", suffix=".part", dir=folder.parent))
+    with _writing_cache():
+        part = tempfile.mkdtemp(prefix=folder.name + ".", suffix=".part", dir=folder.parent)
+    building = Path(part)
     started = time.time()
     try:
         if os.environ.get(_BUILDING):
@@ -132,8 +164,9 @@ def _build(
         else:
             _build_in_process(job, arguments, building, threads)
         facts = {**identity, "seconds": round(time.time() - started, 3), "built": started}
-        (building / "artifact.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        building.rename(folder)
+        with _writing_cache():
+            (building / "artifact.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+            building.rename(folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
@@ -151,15 +184,21 @@ def _build_in_process(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        bufsize=0,
         env=environment,
     ) as process:
+        told(described(job, arguments), process.pid)
         # The pipe stays open while the builder works: its end tells the builder to stop.
         assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(json.dumps(request).encode() + b"\n")
-        process.stdin.flush()
+        with contextlib.suppress(OSError):  # One that is dead already has said why.
+            process.stdin.write(json.dumps(request).encode() + b"\n")
         output = process.stdout.read().decode(errors="replace")
     if process.returncode != 0:
-        raise ArtifactError(f"{job} failed:\n{output[-4000:].strip()}")
+        *before, cause = output.strip().splitlines() or ["it said nothing"]
+        if process.returncode < 0:
+            cause = f"the builder {ending(process.returncode)}; it last printed: {cause}"
+        tail = "\n".join(before)[-4000:]
+        raise ArtifactError(f"{job} failed: {cause}\n{tail}".strip())
 
 
 def run_job(job: str, folder: Path, arguments: Mapping[str, Any]) -> None:
@@ -226,9 +265,11 @@ def _main() -> int:
 if __name__ == "__main__":
     try:
         _main()
-    except BaseException:
+    except BaseException as error:
         import traceback
 
         traceback.print_exc()
-        sys.stderr.flush()
+        # The cause once more, last and in one line: what waits for the builder says it first.
+        cause = " ".join(str(error).split())
+        print(f"{type(error).__name__}: {cause}"[:1000], file=sys.stderr, flush=True)
         os._exit(1)

@@ -42,9 +42,18 @@ class Recipe:
         return self.name.split("+", 1)[0]
 
     @property
+    def schemes(self) -> tuple[str, ...]:
+        """The scheme of every component, the default first."""
+        own = (part.rsplit("-", 1)[0] for part in self.name.split("+")[1:])
+        return tuple(dict.fromkeys((self.scheme, *own)))
+
+    @property
     def precision(self) -> str:
-        """The precision class, which is also the pytest marker: ``int8`` for ``int8-dynamic``."""
-        return precision_of(self.scheme)
+        """The precision class, which is also the pytest marker: ``int8`` for ``int8-dynamic``.
+
+        Of several components the coarsest counts: a whole is no more exact than its parts.
+        """
+        return max(map(precision_of, self.schemes), key=("fp64", *PRECISIONS).index)
 
     def for_graph(self, graph: str) -> str:
         """Return the scheme that the graph called ``graph`` is to execute."""
@@ -76,6 +85,10 @@ class Target:
     """True where the device is the processor that also runs the host-side driver."""
     core: tuple[str, ...] = ()
     """Recipes of the core profile, where they are fewer: others are too slow to be of use."""
+    on_request: bool = False
+    """Whether it runs when named or under ``--full`` only: it takes too long for a first look."""
+    families: tuple[str, ...] = ()
+    """Families that it can run, where the runtime owns the whole task; empty: all of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,20 @@ from typing import Any
 from compat.case import HARDWARE, Case, Family, Recipe, Target
 from compat.runtimes.base import Runtime
 
-FAMILIES = ("compat.models.whisper",)
+FAMILIES = (
+    "compat.models.whisper",
+    "compat.models.wav2vec2",
+    "compat.models.silero",
+    "compat.models.resemblyzer",
+    "compat.models.wespeaker",
+    "compat.models.segmentation",
+    "compat.models.diarization",
+)
 RUNTIMES = (
     "compat.runtimes.pytorch",
+    "compat.runtimes.torch_compile",
     "compat.runtimes.ort",
+    "compat.runtimes.ctranslate2",
     "compat.runtimes.openvino",
 )
 ENVIRONMENT = "COMPAT_CATALOG"
@@ -57,7 +67,14 @@ class Catalog:
     def targets(self) -> tuple[Target, ...]:
         """Every target, in the order of the matrix's columns."""
         targets = [target for runtime in self.runtimes for target in runtime.targets]
-        return tuple(sorted(targets, key=lambda target: HARDWARE.index(target.hardware)))
+        columns = self.hardware
+        return tuple(sorted(targets, key=lambda target: columns.index(target.hardware)))
+
+    @property
+    def hardware(self) -> tuple[str, ...]:
+        """Every column of the matrix: the project's in their order, then others by name."""
+        served = {target.hardware for runtime in self.runtimes for target in runtime.targets}
+        return (*HARDWARE, *sorted(served - set(HARDWARE)))
 
     def cases(self, composed: Sequence[str] = ()) -> Iterator[Case]:
         """Yield every case in a fixed order: family, variant, weights, target, recipe.
@@ -69,6 +86,8 @@ class Catalog:
             for variant in family.variants:
                 for weights in variant.weights:
                     for target in self.targets:
+                        if target.families and family.name not in target.families:
+                            continue
                         for recipe in (*target.recipes, *composed):
                             yield Case(family, variant, weights, target, Recipe(recipe))
 
@@ -78,15 +97,16 @@ class Catalog:
             model, target_name, recipe = identifier.split("/")
             variant_name, weights = model.split("@")
             target = next(target for target in self.targets if target.name == target_name)
-            first, *parts = recipe.split("+")
-            schemes = [first, *(part.rsplit("-", 1)[0] for part in parts)]
-            if not set(schemes) <= set(target.recipes):
+            # A composed recipe may name what the target lacks: the case then says so itself.
+            if "+" not in recipe and recipe not in target.recipes:
                 raise KeyError(identifier)
             family, variant = next(
                 (family, variant)
                 for family in self.families
                 for variant in family.variants
-                if variant.name == variant_name and weights in variant.weights
+                if variant.name == variant_name
+                and weights in variant.weights
+                and (not target.families or family.name in target.families)
             )
         except (ValueError, StopIteration):
             raise KeyError(identifier) from None

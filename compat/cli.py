@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compat import __version__, artifacts, catalog, results, selection
-from compat.case import HARDWARE, Case
+from compat.case import Case
 from compat.results import Collection, ResultsError
+from compat.weights import INSTALL_WEIGHTS, PACKAGE, CheckpointError, find_checkpoint
 
 if TYPE_CHECKING:
     from compat.report.model import Report
@@ -110,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     made = command(publish, "publish", "put own results under reports/, to be committed")
     _sources(made)
     made.add_argument("--output", type=Path, default=PUBLISHED, metavar="DIR")
+    made.add_argument(
+        "--own", action="store_true", help="also results on an own corpus, checkpoint or thresholds"
+    )
 
     made = command(rescore, "rescore", "score and judge stored results anew, with other thresholds")
     _sources(made)
@@ -182,7 +186,7 @@ def matrix(arguments: argparse.Namespace) -> int:
     if status == 2:
         print("Interrupted: what was measured is kept and shown above.", file=sys.stderr)
         return 130
-    # Failed checks are findings, not faults of the run.
+    # Failed checks are findings, not faults of the run; required hardware that is absent is one.
     return 0 if status in (0, 1, 5) else 3
 
 
@@ -225,7 +229,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         }
         for target in loaded.targets
     ]
-    for hardware in HARDWARE:
+    for hardware in loaded.hardware:
         if not any(row["hardware"] == hardware for row in rows):
             rows.append(
                 {
@@ -238,9 +242,11 @@ def doctor(arguments: argparse.Namespace) -> int:
                     "evidence": "",
                 }
             )
-    rows.sort(key=lambda row: HARDWARE.index(row["hardware"]))
+    rows.sort(key=lambda row: loaded.hardware.index(row["hardware"]))
+    packaged = _packaged_weights(loaded)
     if arguments.json:
-        print(json.dumps({"machine": facts.machine_id(machine), "facts": machine, "targets": rows}))
+        shown = {"machine": facts.machine_id(machine), "facts": machine, "targets": rows}
+        print(json.dumps({**shown, "weights": packaged}))
         return 0
     from rich.console import Console
     from rich.markup import escape
@@ -270,9 +276,33 @@ def doctor(arguments: argparse.Namespace) -> int:
             escape(said),
             escape(str(row["remedy"])),
         )
+    for row in packaged:
+        what = f"weights of {row['families']}"
+        found_in = f"in the package {row['package']}"
+        table.add_row(escape(what), symbols[row["state"]], escape(found_in), escape(row["remedy"]))
     console.print(table)
     console.print(f"cache: {artifacts.cache_folder()} (${artifacts.ENVIRONMENT} names another)")
     return 0
+
+
+def _packaged_weights(loaded: catalog.Catalog) -> list[dict[str, str]]:
+    """Return which packages hold published weights, and whether they are installed."""
+    families: dict[str, list[str]] = {}
+    for family in loaded.families:
+        for checkpoint in dict.fromkeys(variant.checkpoint for variant in family.variants):
+            if checkpoint.startswith(PACKAGE):
+                families.setdefault(checkpoint, []).append(family.name)
+    rows = []
+    for checkpoint, names in families.items():
+        try:
+            find_checkpoint(checkpoint)
+            state, remedy = "here", ""
+        except CheckpointError:
+            state, remedy = "absent", INSTALL_WEIGHTS
+        package = checkpoint.removeprefix(PACKAGE).partition("/")[0]
+        said = {"package": package, "families": ", ".join(names), "state": state}
+        rows.append({**said, "remedy": remedy})
+    return rows
 
 
 def listing(arguments: argparse.Namespace) -> int:
@@ -368,7 +398,7 @@ def publish(arguments: argparse.Namespace) -> int:
     """Copy own results to where they are kept as evidence."""
     from compat.report.publish import publish as put
 
-    outcome = put(list(arguments.sources) or [LOCAL / "results"], arguments.output)
+    outcome = put(list(arguments.sources) or [LOCAL / "results"], arguments.output, arguments.own)
     for path in outcome.published:
         print(f"published {os.path.relpath(path)}")
     for said in outcome.rejected:
@@ -383,12 +413,10 @@ def rescore(arguments: argparse.Namespace) -> int:
     from compat.thresholds import default_path, load
 
     limits = load([default_path(), *arguments.thresholds])
-    collection = _collect(arguments.sources)
-    changed = 0
-    for run in collection.runs:
-        path, count = judge_again(run, limits, arguments.output)
-        changed += count
-        print(f"{count} levels changed: {os.path.relpath(path)}")
+    for one in judge_again(_collect(arguments.sources).runs, limits, arguments.output):
+        print(f"{one.changed} levels changed: {os.path.relpath(one.path)}")
+        if one.unplanned:
+            print(f"  {one.unplanned} observations kept as they were: no header planned their case")
     print(f"`compat report {arguments.output}` shows the matrix of them")
     return 0
 
@@ -404,11 +432,8 @@ def cache(arguments: argparse.Namespace) -> int:
         if arguments.match and arguments.match not in json.dumps([entry.job, entry.arguments]):
             continue
         total += entry.bytes
-        words = {**entry.arguments, **entry.arguments.get("reference", {})}
-        said = [
-            str(words[k]) for k in ("variant", "weights", "graph", "point", "scheme") if k in words
-        ]
-        print(f"{entry.bytes / 1e6:9.1f} MB  {entry.job.rsplit('.', 1)[-1]:24} {' '.join(said)}")
+        job, _, words = artifacts.described(entry.job, entry.arguments).partition(" ")
+        print(f"{entry.bytes / 1e6:9.1f} MB  {job:24} {words}")
     print(f"{total / 1e6:9.1f} MB in {artifacts.cache_folder()}")
     return 0
 

@@ -17,11 +17,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
-from compat.environment import child_environment
+from compat.environment import child_environment, ending
 from compat.protocol_request import CaseRequest
 
 POLL = 0.25
 """Seconds between two looks at a busy worker's memory."""
+
+BUILDING_LIMIT = 3600.0
+"""Seconds that an export or a reference may take to build, or ten times the limit of a stage."""
 
 
 class StageFailure(Exception):
@@ -42,7 +45,10 @@ class StageUnsupported(StageFailure):
 
 
 class StageInput(StageFailure):
-    """An input (corpus, checkpoint) cannot be used."""
+    """Nothing was learnt of the runtime: what the suite was given or makes cannot be used.
+
+    A corpus, a checkpoint, a score that is no number, an export, the cache.
+    """
 
 
 class OutOfMemory(StageFailure):
@@ -88,6 +94,7 @@ class Worker:
         self.request = request
         self.time_limit = time_limit
         self.memory_limit = memory_limit
+        self.building_limit = max(BUILDING_LIMIT, 10 * time_limit)
         self._said = said
         self._process: subprocess.Popen[bytes] | None = None
         self._replies: queue.Queue[bytes | None] = queue.Queue()
@@ -148,18 +155,23 @@ class Worker:
 
     def _await(self, name: str) -> dict[str, Any]:
         deadline = time.monotonic() + self.time_limit
+        # What the suite has built meanwhile, since when, and by which process: the clock of the
+        # stage stands still for it, and its memory is not the case's.
+        building, since = "", 0.0
+        builder: int | None = None
         while True:
             try:
                 line = self._replies.get(timeout=POLL)
             except queue.Empty:
-                used = self._memory()
-                if used > self.memory_limit:
+                self._check_memory(name, builder)
+                now = time.monotonic()
+                if building and now > since + self.building_limit:
+                    tail = self._tail()
                     self.close()
-                    raise OutOfMemory(
-                        f"{name} used {used / 2**30:.1f} GiB, over the limit of "
-                        f"{self.memory_limit / 2**30:.1f} GiB"
+                    raise StageInput(
+                        f"building {building} took over {self.building_limit:g} s{tail}"
                     ) from None
-                if time.monotonic() > deadline:
+                if not building and now > deadline:
                     tail = self._tail()
                     self.close()
                     raise TimedOut(
@@ -172,8 +184,25 @@ class Worker:
                 reply: dict[str, Any] = json.loads(line)
             except ValueError:
                 continue
-            if reply.get("id") == self._count:
+            if "building" in reply:
+                now = time.monotonic()
+                if not building:
+                    since = now
+                elif not reply["building"]:
+                    deadline += now - since
+                building, builder = reply["building"], reply["builder"]
+                self._said(f"building {building}" if building else name)
+            elif reply.get("id") == self._count:
                 return reply
+
+    def _check_memory(self, name: str, builder: int | None) -> None:
+        used = self._memory(builder)
+        if used > self.memory_limit:
+            self.close()
+            raise OutOfMemory(
+                f"{name} used {used / 2**30:.1f} GiB, over the limit of "
+                f"{self.memory_limit / 2**30:.1f} GiB"
+            )
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is not None:
@@ -196,17 +225,21 @@ class Worker:
         ).start()
         return self._process
 
-    def _memory(self) -> int:
+    def _memory(self, builder: int | None) -> int:
+        """Return the resident bytes of the worker and its children, without those of a builder."""
         import psutil
+
+        def family(process: int) -> set[Any]:
+            with contextlib.suppress(psutil.Error):
+                parent = psutil.Process(process)
+                return {parent, *parent.children(recursive=True)}
+            return set()
 
         assert self._process is not None
         total = 0
-        with contextlib.suppress(psutil.Error):
-            parent = psutil.Process(self._process.pid)
-            total = parent.memory_info().rss
-            for child in parent.children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    total += child.memory_info().rss
+        for one in family(self._process.pid) - (family(builder) if builder else set()):
+            with contextlib.suppress(psutil.Error):
+                total += one.memory_info().rss
         return total
 
     def _crash(self, when: str) -> StageFailure:
@@ -217,14 +250,7 @@ class Worker:
         code = process.poll()
         tail = self._tail()
         self.close()
-        if code is not None and code < 0:
-            try:
-                how = f"was ended by {signal.Signals(-code).name}"
-            except ValueError:
-                how = f"was ended by signal {-code}"
-        else:
-            how = f"exited with status {code}"
-        return Crashed(f"the worker {how} {when}{tail}")
+        return Crashed(f"the worker {ending(code)} {when}{tail}")
 
     def _tail(self) -> str:
         """Return the end of the worker's log, as a continuation of a sentence."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Mapping
 
 OFFLINE: Mapping[str, str] = {
@@ -27,6 +28,16 @@ def child_environment(threads: int = 0) -> dict[str, str]:
     if threads:
         environment |= dict.fromkeys(THREADS, str(threads))
     return environment
+
+
+def ending(code: int | None) -> str:
+    """Say how a process ended, from its return code: ``was ended by SIGSEGV``."""
+    if code is None or code >= 0:
+        return f"exited with status {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"
 
 
 def stop_with_parent() -> None:

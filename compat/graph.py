@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -43,6 +44,21 @@ class State(Tensor):
     axis: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """A file in which the makers of a model ship a graph: executed as it is, never exported.
+
+    Its inputs are called as the graph's and its states; its outputs are the graph's and then the
+    new states, in order.
+    """
+
+    path: Path
+    constants: Mapping[str, int] = field(default_factory=dict)
+    """Inputs that the file has beyond the graph's, fed with the same int64 at every call."""
+    part: str = ""
+    """TorchScript: the submodule that is the graph; empty: the whole module."""
+
+
 POSITION = "position"
 """Name of the int32 input of shape (1,) that says where ``write`` states are written."""
 
@@ -63,6 +79,11 @@ class Graph:
     state: Mapping[str, State] = field(default_factory=dict)
     scalar: str = ""
     """Name of an output of a few numbers, whose fetch shows whether the graph had really ended."""
+    shipped: Mapping[str, Shipped] = field(default_factory=dict, compare=False)
+    """Float32 files by form (``torchscript``, ``onnx``, ``openvino``: an ONNX file made for it).
+
+    A graph that has any is executed from these alone; reference and oracles are the module's.
+    """
 
     @property
     def smallest_output(self) -> str:

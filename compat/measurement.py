@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from compat.case import Case
-from compat.client import StageFailure, Worker
+from compat.client import StageError, StageFailure, Worker
 from compat.expectations import Expectation
+from compat.privacy import without_paths
 from compat.results import CaseFacts, Level, Limit, Observation, Status
 from compat.thresholds import Thresholds
 
@@ -152,10 +153,10 @@ class Measurement:
     ) -> Observation:
         """Return the observation of this check, which ended with ``error`` or well."""
         status, reason, remedy = outcome(error)
-        level = self.level
-        if status not in ("passed", "failed"):
-            level = None
-        elif status == "failed":
+        level = self.level if status == "passed" else None
+        # An error is a verdict on the runtime only where it comes out of a stage of the case: bad
+        # input, a broken driver, a cache that is full or a fault of the suite leave it unjudged.
+        if status == "failed" or isinstance(error, StageError):
             level = "failed"
         if expectation is not None:
             if status == "passed":
@@ -170,8 +171,8 @@ class Measurement:
             check_version=self.check.version,
             status=status,
             level=level,
-            reason=reason or self.found.get("reason", ""),
-            remedy=remedy,
+            reason=without_paths(reason or self.found.get("reason", "")),
+            remedy=without_paths(remedy),
             executed=executed,
             values=self.found.get("values", {}),
             limits=self.limits,

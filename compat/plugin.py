@@ -7,6 +7,7 @@ pytest.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Generator
 from datetime import date
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import Any, cast
 import pytest
 
 from compat import catalog, selection
-from compat.case import HARDWARE, Case
+from compat.case import Case
+from compat.client import StageError, StageFailure
+from compat.corpus import FIXTURES
 from compat.expectations import ExpectationsError
 from compat.measurement import Check, Finding, Measurement
 from compat.progress import Progress
@@ -26,8 +29,16 @@ from compat.thresholds import ThresholdsError
 SUITES = ("support", "accuracy", "latency", "memory", "robustness")
 """Order within a case: what others build on comes first, and time before what heats."""
 
+REQUIRED_MISSING = 3
+"""Exit status under ``--case-lines`` where hardware named with ``--require`` is absent."""
+
 RUN = pytest.StashKey[Run]()
 CASES: pytest.StashKey[Any] = pytest.StashKey()
+CHECKS = pytest.StashKey[dict[Path, set[str]]]()
+"""Names of the checks that were collected, by file."""
+_STALE = "compat_stale_expectations"
+STALE: pytest.StashKey[Any] = pytest.StashKey()
+"""Known failures that match nothing of the whole catalog, or have expired."""
 PROBLEMS = (
     selection.SelectionError,
     catalog.CatalogError,
@@ -94,10 +105,7 @@ def pytest_configure(config: pytest.Config) -> None:
             selection.check_mark_expression(options.markexpr, registered)
         chosen = _selection(config)
         chosen.check(catalog.load())
-        for hardware in options.require:
-            if hardware not in HARDWARE:
-                said = selection.suggestion(hardware, HARDWARE)
-                raise selection.SelectionError(f"--require {hardware}: {said}")
+        chosen.check_required(options.require, catalog.load())
     except PROBLEMS as error:
         raise pytest.UsageError(str(error)) from error
     if options.case_lines and not hasattr(config, "workerinput"):
@@ -119,6 +127,7 @@ def _selection(config: pytest.Config) -> selection.Selection:
         options.weights,
         options.compat_profile or "core",
         checkpoints,
+        frozenset(re.findall(r"\w+", options.markexpr or "")),
     )
 
 
@@ -179,13 +188,15 @@ def _parameters(config: pytest.Config) -> list[Any]:
 
 
 def _here(run: Run, cases: list[Case]) -> list[Case]:
+    """Leave out what is absent, but neither what is required nor what is broken."""
     run.prober.all(case.target.runtime for case in cases)
     found = []
     for case in cases:
         try:
             run.absent(case)
-        except Finding:
-            continue
+        except Finding as finding:
+            if not finding.fatal and finding.status != "error":
+                continue
         found.append(case)
     return found
 
@@ -193,6 +204,8 @@ def _here(run: Run, cases: list[Case]) -> list[Case]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     check: Check | None = getattr(metafunc.function, "check", None)
     if check is not None and "measurement" in metafunc.fixturenames:
+        file = Path(str(metafunc.module.__file__)).resolve()
+        metafunc.config.stash.setdefault(CHECKS, {}).setdefault(file, set()).add(check.name)
         profile = _selection(metafunc.config).profile
         asked = _parameters(metafunc.config)
         parameters = [p for p in asked if check.asked(p.values[0], profile)]
@@ -298,6 +311,8 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     # Plain strings: they travel to the controller of a parallel run, and into JUnit's file.
     for name in ("case", "check", "status", "level", "executed", "reason"):
         item.user_properties.append((name, str(getattr(observation, name) or "")))
+    missing = isinstance(error, Finding) and error.fatal
+    item.user_properties.append(("required", "missing" if missing else ""))
     _conclude(observation, error, run.settings.strict_expectations)
     return None
 
@@ -319,28 +334,43 @@ def _conclude(observation: Observation, error: BaseException | None, strict: boo
             pytest.xfail(said)
         case "skipped" | "unsupported" | "inconclusive":
             pytest.skip(said)
-        case "error" if error is not None and not isinstance(error, Finding):
-            if not getattr(error, "trace", ""):
-                raise error
-            pytest.fail(f"{said}\n{error.trace}", pytrace=False)  # type: ignore[attr-defined]
+        case "error" if isinstance(error, StageError):
+            pytest.fail(f"{said}\n{error.trace}", pytrace=False)
+        case "error" if error is not None and not isinstance(error, Finding | StageFailure):
+            raise error
         case _:
             pytest.fail(said, pytrace=False)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     config = session.config
+    if CASES in config.stash:
+        config.stash[STALE] = _stale_expectations(config)
     if RUN in config.stash:
-        run = config.stash[RUN]
-        run.close()
-    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and CASES in config.stash:
+        config.stash[RUN].close()
+    if hasattr(config, "workeroutput") and STALE in config.stash:
+        config.workeroutput[_STALE] = list(config.stash[STALE])
+    if exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and STALE in config.stash:
         session.exitstatus = pytest.ExitCode.OK
     strict = config.option.strict_expectations and exitstatus == pytest.ExitCode.OK
-    if strict and _stale_expectations(config):
+    if strict and config.stash.get(STALE, ()):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    progress = config.pluginmanager.get_plugin("compat-progress")
+    if progress and progress.missing and exitstatus == pytest.ExitCode.TESTS_FAILED:
+        # More than a failed check, which `compat matrix` takes for a finding.
+        session.exitstatus = REQUIRED_MISSING
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take over what a parallel process found of the expectations: the controller collects none."""
+    found = getattr(node, "workeroutput", {}).get(_STALE)
+    if found is not None:
+        node.config.stash[STALE] = tuple(found)
 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
-    if CASES not in config.stash or hasattr(config, "workerinput"):
+    if STALE not in config.stash or hasattr(config, "workerinput"):
         return
     write = terminalreporter.write_line
     if not any(
@@ -353,7 +383,7 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
             )
         return
     run = config.stash.get(RUN, None)
-    for problem in _stale_expectations(config):
+    for problem in config.stash[STALE]:
         write(f"expectation: {problem}", yellow=True)
     folder = run.settings.results if run else Path(config.option.results or "reports/local/results")
     where = os.path.relpath(run.path or folder) if run else os.path.relpath(folder)
@@ -361,8 +391,11 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
 
 
 def _stale_expectations(config: pytest.Config) -> tuple[str, ...]:
-    """Name the known failures that match nothing of the whole catalog, or have expired."""
     if RUN not in config.stash:
         return ()
     cases = [case.id for case in catalog.load().cases()]
-    return config.stash[RUN].expectations.audit(cases, date.today())
+    collected = config.stash.get(CHECKS, {})
+    # Names of checks can be judged only by one who has seen them all.
+    seen = set((FIXTURES.parent / "suites").glob("test_*.py")) <= collected.keys()
+    checks = {name for names in collected.values() for name in names} if seen else None
+    return config.stash[RUN].expectations.audit(cases, date.today(), checks or None)

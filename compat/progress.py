@@ -33,6 +33,9 @@ class Progress:
         self.plans: Mapping[str, Sequence[str]] = {}
         self.found: dict[str, list[tuple[str, str, str]]] = {}
         self.began: dict[str, float] = {}
+        self.told: dict[str, str] = {}
+        self.missing = False
+        """Whether hardware that was required is absent."""
         self.done = 0
         self.busy_s = 0.0
         self.busy_cases = 0
@@ -46,6 +49,15 @@ class Progress:
     def plan(self, plans: Mapping[str, Sequence[str]]) -> None:
         """Take the cases of this run and the checks of each."""
         self.plans = plans
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
+        """Take the plan from a parallel process: every one collects all, the controller nothing."""
+        plans: dict[str, list[str]] = {}
+        for name in ids:
+            check, _, rest = name.partition("[")
+            plans.setdefault(rest.rpartition("]")[0], []).append(check)
+        self.plan({case: checks for case, checks in plans.items() if case.count("/") == 2})
 
     def stage(self, case: str, stage: str) -> None:
         """Show what is running; on a terminal only, and overwritten by what follows."""
@@ -70,11 +82,11 @@ class Progress:
         case = said.get("case")
         if report.when != "call" or not case:
             return
-        self.began.setdefault(case, time.monotonic())
+        self.began.setdefault(case, time.monotonic() - report.duration)
+        self.missing |= said.get("required") == "missing"
         self.found.setdefault(case, []).append((said["check"], said["status"], said["reason"]))
-        if len(self.found[case]) < len(self.plans.get(case, ())):
-            return
-        self._finish(case)
+        if len(self.found[case]) == len(self.plans.get(case, ())):
+            self._finish(case)
 
     def _finish(self, case: str) -> None:
         self.done += 1
@@ -89,8 +101,12 @@ class Progress:
             writer.write("\r\x1b[K")
         writer.write(f"[{self.done:>{len(str(len(self.plans)))}}/{len(self.plans)}] {case} ")
         reasons: dict[str, str] = {}
-        if len(statuses) == 1 and statuses <= {"skipped", "unsupported"}:
-            writer.write(f"{found[0][1]}: {found[0][2]}", light=True)
+        _, status, reason = found[0]
+        alike = len({(status, reason) for _, status, reason in found}) == 1 and status == "error"
+        if alike or statuses in ({"skipped"}, {"unsupported"}):
+            first = self.told.setdefault(reason, case)
+            said = f": {reason}" if first == case else f", as {first}"
+            writer.write(status + said, **{COLOURS.get(status, "red"): True})
         else:
             for check, status, reason in found:
                 colour = COLOURS.get(status, "red")
@@ -107,5 +123,6 @@ class Progress:
         left = len(self.plans) - self.done
         if not self.busy_cases or not left:
             return ""
-        minutes = self.busy_s / self.busy_cases * left / 60
+        processes = getattr(self.config.option, "numprocesses", None) or 1
+        minutes = self.busy_s / self.busy_cases * left / processes / 60
         return f", about {max(1, round(minutes))} min left" if minutes > 0.5 else ", < 1 min left"

@@ -80,6 +80,8 @@ class Caps:
     """Where nothing current was measured: whether something outdated was."""
     unsupported: str = ""
     """The runtime's own reason, where it proved that it cannot run this."""
+    own: tuple[str, ...] = ()
+    """What a person had put in the place of the shipped inputs, in words: shown as badges."""
 
     @property
     def maximum(self) -> Grade:
@@ -153,6 +155,7 @@ def rate(gates: Gates, caps: Caps = _NO_CAPS) -> Rating:
     floor, ceiling = _at_most(floor, caps.maximum), _at_most(ceiling, caps.maximum)
     badges: tuple[str, ...] = () if caps.weights == "pretrained" else ("stand-in",)
     badges += {"device": (), "emulator": ("emulated",), "conversion": ("converted",)}[caps.evidence]
+    badges += caps.own
 
     if not caps.measured:
         kind: Kind = "stale" if caps.stale else "not-measured"

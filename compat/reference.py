@@ -69,11 +69,29 @@ class Inputs:
         made = [stress.make(entry, speech, self.model.sample_rate) for entry in entries]
         return Items(chosen.task, chosen.numerics, chosen.timed, made)
 
-    def fetch(self, scheme: str, threads: int = 0) -> Outputs:
-        """Return the outputs of a scheme on these inputs, computing them the first time.
+    def fetch_reference(self, scheme: str = REFERENCE, threads: int = 0) -> Outputs:
+        """Return the reference's outputs on these inputs, computing them the first time.
 
-        ``scheme`` is ``fp64`` for the reference, else a recipe name whose oracle is wanted.
+        ``scheme`` is ``fp64``, or ``fp32`` for a model that is too large for it.
         """
+        return self._fetch(scheme, "", "", threads, ())
+
+    def fetch_oracle(
+        self, recipe: str, runtime: str, reference: str = REFERENCE, threads: int = 0
+    ) -> Outputs:
+        """Return what an honest execution of a recipe by a runtime gives on these inputs.
+
+        ``reference`` is the scheme of the reference, whose predictions guide it.
+        """
+        own = catalog.load().runtime(runtime).oracles
+        used = {Recipe(recipe).for_graph(graph.name) for graph in self.model.graphs()} & set(own)
+        # A simulation of the runtime's own is part of what the outputs come from.
+        code = tuple(artifacts.module_digest(own[scheme].__module__) for scheme in sorted(used))
+        return self._fetch(recipe, runtime if used else "", reference, threads, code)
+
+    def _fetch(
+        self, scheme: str, runtime: str, guide: str, threads: int, code: tuple[str, ...]
+    ) -> Outputs:
         folder = artifacts.fetch(
             f"{__name__}:make",
             {
@@ -82,12 +100,15 @@ class Inputs:
                 "profile": self.profile,
                 "stress": list(self.stress),
                 "scheme": scheme,
+                "runtime": runtime,
+                "guide": guide,
             },
             (
                 self.model.fingerprint(),
                 self.corpora.fingerprint,
                 *(artifacts.file_digest(Path(path)) for path in self.stress),
                 artifacts.module_digest(*MODULES),
+                *code,
                 *distribution_versions("torch", "transformers"),
             ),
             threads,
@@ -122,12 +143,18 @@ def make(
     profile: str,
     stress: Sequence[str],
     scheme: str,
+    runtime: str,
+    guide: str,
 ) -> None:
-    """Job: compute and store predictions and traces."""
+    """Job: compute and store traces, and predictions too where there is no ``guide`` to follow.
+
+    ``guide`` is the scheme of the reference that an oracle is compared with; ``runtime`` names the
+    one whose own simulations of schemes are to be used.
+    """
     inputs = Inputs(ModelReference(**reference), corpus, profile, tuple(stress))
     model, items = inputs.model, inputs.items
-    session = oracle_session(inputs.reference, model, scheme)
-    if scheme == REFERENCE:
+    session = oracle_session(inputs.reference, model, scheme, runtime)
+    if not guide:
         everything = [*(i for found in items.task.values() for i in found), *items.numerics]
         # What generated weights say of a hard input is judged by nobody: only its numerics are.
         known = inputs.reference.weights != "seeded"
@@ -136,29 +163,32 @@ def make(
         predictions = {
             name: model.run(session, [item], Stopwatch())[0] for name, item in distinct.items()
         }
-        guide = next(iter(predictions.values()))
-        predictions |= {item.id: guide for item in items.stress if item.id not in predictions}
+        first = next(iter(predictions.values()))
+        predictions |= {item.id: first for item in items.stress if item.id not in predictions}
         text = json.dumps(predictions)
         (folder / "predictions.json").write_text(text, encoding="utf-8")
         traced = {item.id: item for item in (*items.numerics, *items.stress)}
     else:
-        predictions = inputs.fetch(REFERENCE).predictions
+        predictions = inputs.fetch_reference(guide).predictions
         traced = {item.id: item for item in items.numerics}
     for name, item in traced.items():
         arrays: dict[str, Any] = model.trace(session, item, predictions[name])
         np.savez(folder / f"{name}.npz", **arrays)
 
 
-def oracle_session(reference: ModelReference, model: Model, recipe: str) -> Session:
-    """Return a torch session on the CPU that executes a recipe honestly, however slowly."""
+def oracle_session(
+    reference: ModelReference, model: Model, recipe: str, runtime: str = ""
+) -> Session:
+    """Return a torch session on the CPU that executes a recipe honestly, however slowly.
+
+    ``runtime`` names the one whose own simulations of schemes take the place of the usual ones.
+    """
     import torch
 
     from compat.runtimes.pytorch import TorchSession, apply_scheme
 
     device = torch.device("cpu")
-    simulations = dict(SIMULATIONS)
-    for runtime in catalog.load().runtimes:
-        simulations |= runtime.oracles
+    simulations = {**SIMULATIONS, **(catalog.load().runtime(runtime).oracles if runtime else {})}
     modules = {}
     schemes = {}
     for name, source in sources(reference, model).items():

@@ -6,7 +6,10 @@ thresholds apply; all other numbers stay what was measured.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,53 +19,123 @@ from compat import catalog
 from compat.corpus import Item
 from compat.metrics import SCORER_VERSION
 from compat.models.base import Model
-from compat.results import CaseFacts, Level, Limit, Observation, Run, Status, Writer
-from compat.thresholds import Thresholds
+from compat.results import (
+    CaseFacts,
+    Header,
+    Level,
+    Limit,
+    Observation,
+    ResultsError,
+    Run,
+    Status,
+    Writer,
+    file_name,
+    scorer_of,
+)
+from compat.thresholds import Thresholds, default_path, load
 from compat.weights import CheckpointError, find_checkpoint
 
 TASK = "accuracy.task"
 
 
-def rescore(run: Run, thresholds: Thresholds, folder: Path) -> tuple[Path, int]:
-    """Write a results file with the same measurements, scored and judged anew.
+@dataclass(frozen=True)
+class Rescored:
+    """What became of one results file."""
 
-    Statuses that no threshold decides (crashed, unsupported, faults in outputs …) stay, and so do
-    the scores of models that are not in the catalog, or whose checkpoint is not at hand.
+    path: Path
+    changed: int = 0
+    """Observations that changed their level."""
+    unplanned: int = 0
+    """Observations left as they were, because no header of their machine planned their case."""
 
-    Returns:
-        The file's path, and how many observations changed their level.
+
+def rescore(runs: Sequence[Run], thresholds: Thresholds, folder: Path) -> list[Rescored]:
+    """Write results files with the same measurements, scored and judged anew.
+
+    The facts of a case come from any run of its machine: of parallel processes only one writes
+    them. Statuses that no threshold decides (crashed, unsupported, faults in outputs …) stay, and
+    so do the scores of models that are not in the catalog, or whose checkpoint is not at hand. A
+    file is replaced as a whole, so that an interruption leaves what was there.
+
+    Raises:
+        ResultsError: the folder cannot be written.
     """
-    hashes = {**run.header.hashes, "thresholds": thresholds.digest}
-    versions = {**run.header.versions, "scorer": str(SCORER_VERSION)}
-    path = folder / f"{run.header.run}.{run.header.worker}.jsonl"
-    path.unlink(missing_ok=True)
-    writer = Writer(folder, msgspec.structs.replace(run.header, hashes=hashes, versions=versions))
-    facts = {planned.case.id: planned.case for planned in run.planned}
-    changed = 0
-    for planned in run.planned:
-        writer.write(planned)
-    for one in run.observations:
-        judged = one
-        if one.case in facts and one.values and one.status in ("passed", "failed"):
-            if one.check == TASK:
-                scores = task_scores(one, facts[one.case])
-                one = msgspec.structs.replace(one, values=scores)
-            level, limits, reason = thresholds.judge(one.check, facts[one.case], one.values)
-            # A failure with every old limit met came from a fault, which no threshold forgives.
-            fault = one.status == "failed" and all(old.level != "failed" for old in one.limits)
-            judged = one if fault else _judged(one, level or one.level or "strict", limits, reason)
-        changed += judged.level != one.level
-        writer.write(judged)
-    writer.close()
-    return path, changed
+    facts = {(run.header.machine, plan.case.id): plan.case for run in runs for plan in run.planned}
+    by_file: dict[str, list[Run]] = {}
+    for run in runs:
+        by_file.setdefault(file_name(run.header), []).append(run)
+    shipped = thresholds.digest == load([default_path()]).digest
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".rescoring.") as fresh:
+            return [
+                _rescore(same, thresholds, shipped, facts, Path(fresh), folder / name)
+                for name, same in by_file.items()
+            ]
+    except OSError as error:
+        raise ResultsError(
+            f"cannot write to {folder}: {error.strerror}. Name another folder with --output."
+        ) from error
 
 
-def task_scores(one: Observation, case: CaseFacts) -> dict[str, Any]:
-    """Return the task metrics of stored predictions, or the stored ones where that cannot be."""
+def _rescore(
+    runs: Sequence[Run],
+    thresholds: Thresholds,
+    shipped: bool,
+    facts: dict[tuple[str, str], CaseFacts],
+    fresh: Path,
+    path: Path,
+) -> Rescored:
+    """Rescore the runs that share a file name: one, or copies of it from several places."""
+    changed = unplanned = 0
+    for run in runs:
+        writer = Writer(fresh, _header(run.header, thresholds, shipped))
+        for planned in run.planned:
+            writer.write(planned)
+        for one in run.observations:
+            if one.check == TASK and one.values:
+                # What cannot be scored again keeps the version of the scorer that it has.
+                one = msgspec.structs.replace(one, scorer=scorer_of(run.header, one))
+            judged = one
+            if one.values and one.status in ("passed", "failed"):
+                case = facts.get((run.header.machine, one.case))
+                unplanned += case is None
+                judged = _anew(one, case, thresholds) if case else one
+            changed += judged.level != one.level
+            writer.write(judged)
+        writer.close()
+    os.replace(fresh / path.name, path)
+    return Rescored(path, changed, unplanned)
+
+
+def _header(header: Header, thresholds: Thresholds, shipped: bool) -> Header:
+    own = tuple(entry for entry in header.own if entry != "thresholds")
+    return msgspec.structs.replace(
+        header,
+        hashes={**header.hashes, "thresholds": thresholds.digest},
+        versions={**header.versions, "scorer": str(SCORER_VERSION)},
+        own=own if shipped else (*own, "thresholds"),
+    )
+
+
+def _anew(one: Observation, case: CaseFacts, thresholds: Thresholds) -> Observation:
+    """Score an observation with values again, where it is a task's, and judge it again."""
+    scores = task_scores(one, case) if one.check == TASK else None
+    if scores:
+        one = msgspec.structs.replace(one, values=scores, scorer=None)
+    level, limits, reason = thresholds.judge(one.check, case, one.values)
+    # A failure with every old limit met came from a fault, which no threshold forgives.
+    if one.status == "failed" and all(old.level != "failed" for old in one.limits):
+        return one
+    return _judged(one, level or one.level or "strict", limits, reason)
+
+
+def task_scores(one: Observation, case: CaseFacts) -> dict[str, Any] | None:
+    """Return the task metrics of stored predictions; None where that cannot be."""
     score = _scorer(case)
     rows = [row for row in one.predictions if isinstance(row, dict) and "prediction" in row]
     if score is None or not rows:
-        return one.values
+        return None
     scores: dict[str, Any] = {}
     for name in dict.fromkeys(row["set"] for row in rows):
         of_set = [row for row in rows if row["set"] == name]

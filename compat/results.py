@@ -4,12 +4,16 @@ Every pytest process appends to a file of its own, ``<run>.<worker>.jsonl``. The
 :class:`Header`; then one :class:`Planned` per selected case, a :class:`Started` before each check
 and an :class:`Observation` after it. Files of any number of processes and machines merge by
 reading them all, in any order. Unknown fields are ignored, so that newer files stay readable.
+
+Results files come from anywhere. What names a file or a folder is checked as it is read, so that
+everything that is made of a :class:`Run` is safe to use in a path.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +22,9 @@ from typing import Any, Literal
 import msgspec
 
 SCHEMA_VERSION = 1
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
+_HEADER = re.compile(rb'\{\s*"kind"\s*:\s*"run"')
 
 Status = Literal[
     "passed",
@@ -75,6 +82,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="ki
     parallel: bool
     hashes: dict[str, str] = {}
     """Content hashes of corpus, thresholds and stress inputs; weights are hashed per case."""
+    own: tuple[str, ...] = ()
+    """What a person put in the place of what the project ships: ``corpus``, ``thresholds`` (beside
+    the shipped ones), ``checkpoint:VARIANT``. Such results never replace standard ones."""
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned", tag_field="kind"):
@@ -128,6 +138,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, tag="observation", 
     seconds: float = 0.0
     expected: str = ""
     """The id of the expectation that matched, if any."""
+    scorer: int | None = None
+    """Version of the scorer behind the values, where it is not the header's."""
 
 
 Line = Header | Planned | Started | Observation
@@ -150,11 +162,40 @@ class ResultsError(Exception):
     """A results file or folder cannot be used; the message names it and the remedy."""
 
 
+def file_name(header: Header) -> str:
+    """Return the name of a run's results file.
+
+    Raises:
+        ResultsError: the run or its worker is called what could lead to another folder.
+    """
+    problem = _name_problem(header, "run", "worker")
+    if problem:
+        raise ResultsError(f"no results file can be named: {problem}.")
+    return f"{header.run}.{header.worker}.jsonl"
+
+
+def scorer_of(header: Header, one: Observation) -> int:
+    """Return the version of the scorer behind an observation; 0 where it is not said."""
+    if one.scorer is not None:
+        return one.scorer
+    said = header.versions.get("scorer", "")
+    return int(said) if re.fullmatch("[0-9]{1,9}", said) else 0
+
+
+def _name_problem(header: Header, *names: str) -> str:
+    """Say which name of a header cannot be part of a path; empty where all can."""
+    for what in names:
+        name: str = getattr(header, what)
+        if not _NAME.fullmatch(name):
+            return f"the {what} is called {name[:80]!r}, not letters, digits and . _ - alone"
+    return ""
+
+
 class Writer:
     """Appends lines to one results file, each flushed to the operating system at once."""
 
     def __init__(self, folder: Path, header: Header) -> None:
-        self.path = folder / f"{header.run}.{header.worker}.jsonl"
+        self.path = folder / file_name(header)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(
@@ -186,16 +227,45 @@ class Writer:
 
 
 def read(path: Path) -> Run:
-    """Read one results file, keeping every readable line and naming the others.
+    """Read the one run of a results file as it was written.
 
     Raises:
-        ResultsError: the file has no readable header, or was written by a newer schema.
+        ResultsError: as :func:`read_runs`, or the file holds several runs.
     """
-    header: Header | None = None
-    planned: list[Planned] = []
-    started: list[Started] = []
-    observations: list[Observation] = []
+    runs = read_runs(path)
+    if len(runs) > 1:
+        names = ", ".join(f"{run.header.run}.{run.header.worker}" for run in runs)
+        raise ResultsError(
+            f"{path} holds {len(runs)} runs ({names}), as where files were joined. "
+            "Use the files as they were written."
+        )
+    return runs[0]
+
+
+@dataclass
+class _Part:
+    """The lines of one run, while its file is being read."""
+
+    header: Header
+    planned: list[Planned] = field(default_factory=list)
+    started: list[Started] = field(default_factory=list)
+    observations: list[Observation] = field(default_factory=list)
+
+
+def read_runs(path: Path) -> tuple[Run, ...]:
+    """Read a results file, skipping and naming lines that cannot be read.
+
+    A file holds one run as it is written, and several where files were joined. A header that
+    differs from the one before it, but for its time, begins another run; lines without a usable
+    header before them belong to none.
+
+    Raises:
+        ResultsError: the file cannot be opened, has no usable header, or is of a newer schema.
+    """
+    parts: dict[bytes, _Part] = {}
+    part: _Part | None = None
     problems: list[str] = []
+    lost = 0
     decoder = msgspec.json.Decoder(Line)
     try:
         lines = path.read_bytes().splitlines()
@@ -206,27 +276,56 @@ def read(path: Path) -> Run:
             line = decoder.decode(text)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             problems.append(f"{path.name}:{number}: {error}")
-            continue
-        match line:
-            case Header():
-                if line.schema > SCHEMA_VERSION:
-                    raise ResultsError(
-                        f"{path} was written with results schema {line.schema}; this version reads "
-                        f"up to {SCHEMA_VERSION}. Update compat to read it."
-                    )
-                header = header or line
-            case Planned():
-                planned.append(line)
-            case Started():
-                started.append(line)
-            case Observation():
-                observations.append(line)
-    if header is None:
+            headers = list(_HEADER.finditer(text))
+            if not headers:
+                continue
+            # A torn line and the header of what was appended to it: from here on another run
+            # may speak, and the one before it must not be taken for it.
+            part = None
+            try:
+                line = decoder.decode(text[headers[-1].start() :])
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                continue
+        if isinstance(line, Header):
+            if line.schema > SCHEMA_VERSION:
+                raise ResultsError(
+                    f"{path} was written with results schema {line.schema}; this version reads "
+                    f"up to {SCHEMA_VERSION}. Update compat to read it."
+                )
+            problem = _name_problem(line, "run", "worker", "machine")
+            if problem:
+                part = None
+                problems.append(f"{path.name}:{number}: {problem}")
+                continue
+            key = msgspec.json.encode(msgspec.structs.replace(line, started=""))
+            part = parts.setdefault(key, _Part(line))
+        elif part is None:
+            lost += 1
+        elif isinstance(line, Planned):
+            part.planned.append(line)
+        elif isinstance(line, Started):
+            part.started.append(line)
+        else:
+            part.observations.append(line)
+    if not parts:
+        said = f" ({problems[0]})" if problems else ""
         raise ResultsError(
-            f"{path} has no readable run header, so its results cannot be attributed. "
+            f"{path} has no readable run header{said}, so its results cannot be attributed. "
             "Delete the file, or restore it from where it was copied."
         )
-    return Run(path, header, tuple(planned), tuple(started), tuple(observations), tuple(problems))
+    if lost:
+        problems.append(f"{path.name}: {lost} lines follow no usable run header and are left out")
+    return tuple(
+        Run(
+            path,
+            one.header,
+            tuple(one.planned),
+            tuple(one.started),
+            tuple(one.observations),
+            () if index else tuple(problems),
+        )
+        for index, one in enumerate(parts.values())
+    )
 
 
 @dataclass(frozen=True)
@@ -243,12 +342,12 @@ def read_all(folders: Iterable[Path]) -> Collection:
     problems: list[str] = []
     for path in _files(folders):
         try:
-            run = read(path)
+            found = read_runs(path)
         except ResultsError as error:
             problems.append(str(error))
             continue
-        runs.append(run)
-        problems.extend(run.problems)
+        runs.extend(found)
+        problems.extend(problem for run in found for problem in run.problems)
     runs.sort(key=lambda run: (run.header.started, run.header.run, run.header.worker))
     return Collection(tuple(runs), tuple(problems))
 

@@ -126,11 +126,21 @@ class Run:
                 "thresholds": self.thresholds.digest,
                 "stress": "-".join(file_digest(Path(path)) for path in self.stress_files),
             },
+            own=self._own(),
         )
         self._writer = Writer(self.settings.results, header)
         if self.settings.worker in ("main", "gw0"):
             for case, checks in planned:
                 self._writer.write(Planned(case=facts_of(case), checks=checks))
+
+    def _own(self) -> tuple[str, ...]:
+        """Name what a person put in the place of what the project ships."""
+        settings = self.settings
+        return (
+            *(["corpus"] if settings.corpus.resolve() != corpus.DEFAULT.resolve() else []),
+            *(["thresholds"] if settings.threshold_files else []),
+            *(f"checkpoint:{name}" for name in sorted(settings.checkpoints)),
+        )
 
     @property
     def path(self) -> Path | None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from compat.case import HARDWARE, PRECISIONS, WEIGHTS, Case, mark_name
+from compat.case import PRECISIONS, WEIGHTS, Case, mark_name
 from compat.catalog import Catalog
 
 PROFILES = ("quick", "core", "full")
@@ -31,22 +31,35 @@ class Selection:
     weights: tuple[str, ...] = ()
     profile: str = "core"
     checkpoints: Mapping[str, str] = field(default_factory=dict)
+    marked: frozenset[str] = frozenset()
+    """Words of pytest's ``-m`` expression."""
 
     def check(self, catalog: Catalog) -> None:
         """Raise :class:`SelectionError` for a word that no case of the catalog answers to."""
         variants = {variant.name for family in catalog.families for variant in family.variants}
         families = {family.name for family in catalog.families}
         targets = {target.name for target in catalog.targets}
-        hardware = {target.hardware for target in catalog.targets}
         recipes = {recipe for target in catalog.targets for recipe in target.recipes}
         _check("--models", self.models, variants | families)
-        _check("--targets", self.targets, targets | hardware | set(HARDWARE) | {HERE})
+        _check("--targets", self.targets, targets | set(catalog.hardware) | {HERE})
         _check("--weights", self.weights, set(WEIGHTS))
         _check("--checkpoint", self.checkpoints, variants)
         for name in self.recipes:
             first, *parts = name.split("+")
             _check("--recipes", [first], recipes | set(PRECISIONS))
             _check("--recipes", [part.rpartition("-")[0] for part in parts], recipes)
+
+    def check_required(self, required: Iterable[str], catalog: Catalog) -> None:
+        """Raise :class:`SelectionError` for hardware that no selected case would miss."""
+        for hardware in required:
+            if hardware not in catalog.hardware:
+                said = suggestion(hardware, catalog.hardware)
+                raise SelectionError(f"--require {hardware}: {said}")
+            if not any(case.target.hardware == hardware for case in self.cases(catalog)):
+                raise SelectionError(
+                    f"--require {hardware}: no case that is selected runs on it. Select one "
+                    "(`compat list` shows them), or do not require it."
+                )
 
     def cases(self, catalog: Catalog) -> list[Case]:
         """Return the selected cases in the catalog's order."""
@@ -64,6 +77,9 @@ class Selection:
         if self.recipes and not _any((recipe.name, recipe.precision), self.recipes):
             return False
         if self.weights and case.weights not in self.weights:
+            return False
+        asked = _any((target.name,), self.targets) or mark_name(target.runtime) in self.marked
+        if target.on_request and not asked and self.profile != "full":
             return False
         if named or self.profile == "full" or variant.name in self.checkpoints:
             return True
@@ -94,7 +110,7 @@ def suggestion(word: str, valid: Iterable[str]) -> str:
 
 def marks(catalog: Catalog) -> dict[str, str]:
     """Return every mark that a case can carry, with what it means."""
-    found = {mark_name(name): f"cases on {name} hardware" for name in HARDWARE}
+    found = {mark_name(name): f"cases on {name} hardware" for name in catalog.hardware}
     found |= {name: f"cases in {name} precision" for name in PRECISIONS}
     found |= {name: f"cases with {name} weights" for name in WEIGHTS}
     found |= {name: f"cases whose evidence is {name}" for name in EVIDENCE}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compat import artifacts
-from compat.graph import Graph
+from compat.graph import Graph, Shipped
+from compat.runtimes.base import Unsupported
 
 if TYPE_CHECKING:
     import torch
@@ -76,13 +78,39 @@ class Source:
         """
         return copy.deepcopy(self.graph.module()).eval().requires_grad_(False)
 
-    def onnx(self, point: str, scheme: str = "fp32") -> Path:
-        """Return the path of this graph as an ONNX file at a static point.
+    def shipped(self, scheme: str, *forms: str) -> Shipped | None:
+        """Return the file that the makers ship in the first of these forms that they ship.
+
+        None if they ship no file at all, so that the graph is to be exported.
+
+        Raises:
+            Unsupported: they ship files, but none of these forms, or none in this scheme.
+        """
+        files = self.graph.shipped
+        if not files:
+            return None
+        found = [files[form] for form in forms if form in files]
+        if not found or scheme != "fp32":
+            raise Unsupported(
+                f"its makers ship no {scheme} {' or '.join(forms)} file of {self.graph.name}, "
+                f"only fp32 {' and '.join(files)}"
+            )
+        return found[0]
+
+    def onnx(self, point: str, scheme: str = "fp32", forms: Sequence[str] = ("onnx",)) -> Path:
+        """Return the path of this graph as an ONNX file at a static point, or as it is shipped.
 
         Args:
             point: name of the static shape point.
             scheme: ``fp32``, or a scheme that :mod:`compat.onnx_schemes` makes of it.
+            forms: of a graph that its makers ship, which forms will do, preferred first.
+
+        Raises:
+            Unsupported: its makers ship it, but not so.
         """
+        if shipped := self.shipped(scheme, *forms):
+            arguments = {"file": shipped.path.name}
+            return self.derive(f"{__name__}:copy_shipped", arguments, (), ()) / "model.onnx"
         folder = self.derive(
             "compat.onnx_schemes:make",
             {"point": point, "scheme": scheme},
@@ -128,6 +156,13 @@ def open_source(reference: Mapping[str, str], graph: str) -> Source:
     """Open one graph inside a job, from the job's arguments."""
     opened = ModelReference(**reference)
     return sources(opened, opened.load())[graph]
+
+
+def copy_shipped(folder: Path, reference: Mapping[str, str], graph: str, file: str) -> None:
+    """Job: copy a shipped file, to lie alone in its folder as exported ones do."""
+    files = open_source(reference, graph).graph.shipped.values()
+    shipped = next(found for found in files if found.path.name == file)
+    shutil.copyfile(shipped.path, folder / "model.onnx")
 
 
 def example_tensors(graph: Graph, point: str) -> tuple[torch.Tensor, ...]:

@@ -104,11 +104,27 @@ def checkpoint_files(folder: Path) -> list[Path]:
     return files
 
 
+def _check_whole(path: Path) -> None:
+    """Raise :class:`CheckpointError` for a file whose header is damaged, or that was cut short."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}). Restore the file from the checkpoint."
+        ) from error
+
+
 def checkpoint_fingerprint(folder: Path) -> str:
     """Return 16 hex digits that identify the configuration and weights in a folder."""
     from compat.artifacts import digest, file_digest
 
-    files = [*sorted(folder.glob("*.json")), *checkpoint_files(folder)]
+    weights = checkpoint_files(folder)
+    for path in weights:
+        _check_whole(path)
+    files = [*sorted(folder.glob("*.json")), *weights]
     return digest({path.name: file_digest(path) for path in files})
 
 

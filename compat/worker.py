@@ -2,7 +2,8 @@
 
 It reads one JSON request a line from its standard input and answers each with one line on what
 was its standard output; both are moved to private descriptors first, because vendor libraries
-print. It ends when its input is closed, whatever it is doing: its parent is gone then.
+print. Lines that say what is being built, and by which process, may come before an answer. The
+worker ends when its input is closed, whatever it is doing: its parent is gone then.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import sys
 import threading
 import traceback
 from typing import Any, BinaryIO
+
+from compat import artifacts
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -49,8 +52,17 @@ def end_with_parent() -> None:
             ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
+class NotJson(Exception):
+    """A stage returned something that JSON cannot carry."""
+
+
 def finite(value: Any) -> Any:
-    """Replace numbers that JSON cannot hold by their names, at any depth."""
+    """Replace numbers that JSON cannot hold by their names, at any depth.
+
+    Scalars of NumPy and PyTorch become built-in numbers.
+    """
+    if getattr(value, "ndim", None) == 0:
+        value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
         return repr(value)
     if isinstance(value, dict):
@@ -58,6 +70,16 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+def encoded(stage: str, value: Any) -> bytes:
+    """Return the answer of a stage as JSON; raise :class:`NotJson` for what it cannot carry."""
+
+    def refuse(found: Any) -> Any:
+        who = "score()" if stage == "task" else f"the stage {stage}"
+        raise NotJson(f"{who} must return built-in numbers (got {type(found).__name__})")
+
+    return json.dumps(finite(value), default=refuse).encode()
 
 
 def kind_of(error: BaseException) -> str:
@@ -68,10 +90,10 @@ def kind_of(error: BaseException) -> str:
 
     if isinstance(error, Unsupported):
         return "unsupported"
+    if isinstance(error, CorpusError | CheckpointError | artifacts.ArtifactError | NotJson):
+        return "input"
     if isinstance(error, MemoryError) or any(m in str(error).lower() for m in OUT_OF_MEMORY):
         return "out-of-memory"
-    if isinstance(error, CorpusError | CheckpointError):
-        return "input"
     return "error"
 
 
@@ -90,7 +112,12 @@ def main() -> int:
                 lines.put(line)
         os._exit(0)
 
+    def tell(building: str, builder: int | None) -> None:
+        event = {"building": building, "builder": builder}
+        replies.write(json.dumps(event).encode() + b"\n")
+
     threading.Thread(target=read, daemon=True).start()
+    artifacts.told = tell
     protocol: Any = None
     while True:
         request = json.loads(lines.get())
@@ -99,19 +126,21 @@ def main() -> int:
                 from compat.protocol import Protocol
 
                 protocol = Protocol(request["case"])
-            reply = {"ok": True, "value": protocol.stage(request["stage"], request["arguments"])}
+            value = protocol.stage(request["stage"], request["arguments"])
+            reply = encoded(request["stage"], {"id": request["id"], "ok": True, "value": value})
         except Exception as error:
             trace = traceback.format_exc()
             print(trace, file=sys.stderr, flush=True)
-            reply = {
+            failure = {
+                "id": request["id"],
                 "ok": False,
                 "kind": kind_of(error),
                 "message": str(error) or type(error).__name__,
                 "type": type(error).__name__,
                 "trace": trace[-6000:],
             }
-        reply["id"] = request["id"]
-        replies.write(json.dumps(finite(reply)).encode() + b"\n")
+            reply = json.dumps(failure).encode()
+        replies.write(reply + b"\n")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 from compat.models.whisper import FAMILY, load
 
 
-def slow(folder, log, seconds):
+def slow(folder, log, seconds, scheme=""):
     with open(log, "a") as file:
         file.write("built\\n")
     time.sleep(seconds)
@@ -28,6 +29,15 @@ def slow(folder, log, seconds):
 def broken(folder):
     (Path(folder) / "data.txt").write_text("half")
     raise RuntimeError("no such kernel")
+
+
+def talkative(folder):
+    print("a long story " * 1000)
+    raise RuntimeError("no such kernel,\\nwhich is why")
+
+
+def forgetful(folder):
+    open("a-file-of-its-own")
 """
 
 
@@ -64,6 +74,39 @@ def test_a_failed_build_leaves_nothing_and_says_why(cache: Path) -> None:
     with pytest.raises(artifacts.ArtifactError, match="no such kernel"):
         fetch("broken")
     assert [path for path in cache.iterdir() if path.suffix != ".lock"] == []
+
+
+def test_the_cause_comes_before_the_tail() -> None:
+    with pytest.raises(artifacts.ArtifactError) as caught:
+        fetch("talkative")
+    first, *tail = str(caught.value).splitlines()
+    assert first == "jobs_of_the_test:talkative failed: RuntimeError: no such kernel, which is why"
+    assert any("in talkative" in line for line in tail)
+
+
+def test_a_missing_file_of_a_job_is_no_fault_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPAT_BUILDING", "1")
+    monkeypatch.syspath_prepend(os.environ["PYTHONPATH"])
+    with pytest.raises(FileNotFoundError, match="a-file-of-its-own"):
+        fetch("forgetful")
+
+
+def test_a_builder_that_is_dead_at_once_is_no_fault_of_the_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(artifacts.sys, "executable", shutil.which("false"))
+    # More than a pipe holds: writing it to a dead process fails.
+    with pytest.raises(artifacts.ArtifactError, match="slow failed: it said nothing"):
+        fetch("slow", log="x" * 1_000_000, seconds=0)
+
+
+def test_whoever_waits_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[tuple[str, bool]] = []
+    monkeypatch.setattr(artifacts, "told", lambda what, pid: heard.append((what, pid is not None)))
+    for _ in range(2):
+        fetch("slow", log=os.devnull, seconds=0, scheme="int8")
+    building = "jobs_of_the_test:slow int8"
+    assert heard == [(building, False), (building, True), ("", False)]  # The second found it.
 
 
 def test_an_unfinished_folder_is_built_again(tmp_path: Path, cache: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import resource
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -109,13 +111,44 @@ def test_a_line_separator_in_a_text_ends_no_line(tmp_path: Path) -> None:
 def test_audio_that_cannot_be_decoded_is_named(suites: Any, tmp_path: Path) -> None:
     corpus = copy_corpus(tmp_path / "corpus")
     (corpus / "clean/clean-0000.flac").write_bytes(b"this is no audio" * 100)
-    run = suites.run(tmp_path / "results", *QUICK, "-k", "loads", "--corpus", str(corpus))
+    run = suites.run(
+        tmp_path / "results",
+        *("--weights", "seeded", "--targets", "sound-nothing", "-k", "loads"),
+        *("--corpus", str(corpus)),
+    )
     assert run.status == 1, run.text
     (one,) = run.observations
     assert one.status == "error"
     assert "cannot read audio file" in one.reason
     assert "clean-0000.flac" in one.reason
     assert "Convert it to WAV or FLAC, or restore it." in one.reason
+    assert one.level is None, "it says nothing of the hardware"
+    # Results are published: neither folders nor the names of people that are in them.
+    text = "".join(path.read_text() for path in run.results.glob("*.jsonl"))
+    for secret in (str(tmp_path), tempfile.gettempdir() + "/", str(Path.home()), str(ROOT)):
+        assert secret not in text
+    assert f"pytest-of-{getpass.getuser()}" not in text
+
+
+def test_a_corpus_of_one_utterance_gives_clear_results(suites: Any, tmp_path: Path) -> None:
+    corpus = copy_corpus(tmp_path / "corpus", 1)
+    run = suites.run(
+        tmp_path / "results",
+        *("--weights", "pretrained", "--targets", "cpu-torch", "--recipes", "fp32"),
+        *("--corpus", str(corpus), "-k", "loads or numerics or (accuracy and task) or stress"),
+    )
+    found = {one.check: one for one in run.observations}
+    assert set(found) == {
+        "support.loads",
+        "accuracy.numerics",
+        "accuracy.task",
+        "robustness.stress",
+    }
+    for one in found.values():
+        assert one.status in ("passed", "inconclusive", "skipped"), (one.check, one.reason)
+        assert one.status == "passed" or one.reason, one.check
+    (header,) = [part.header for part in run.collection.runs]
+    assert header.own == ("corpus", "thresholds", "checkpoint:toy")
 
 
 # Checkpoints -----------------------------------------------------------------------------------
@@ -191,6 +224,7 @@ def test_a_bad_checkpoint_costs_its_own_case_only(suites: Any, tmp_path: Path) -
     found = {one.case.split("/")[0]: one for one in run.observations}
     assert found["toy@seeded"].status == "passed"
     assert found["toy@pretrained"].status == "error"
+    assert found["toy@pretrained"].level is None
     assert "a pickle, which can run code" in found["toy@pretrained"].reason
 
 
@@ -200,11 +234,13 @@ def test_damaged_weights_are_named(suites: Any, tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
     run = suites.run(
         tmp_path / "results",
-        *("--weights", "pretrained", "--targets", "cpu-torch", "--recipes", "fp32", "-k", "loads"),
+        *("--weights", "pretrained", "--targets", "sound-nothing", "-k", "loads"),
         *("--checkpoint", f"toy={folder}"),
     )
     (one,) = run.observations
-    assert one.status == "error"
+    assert (one.status, one.level) == ("error", None)
+    assert "…/model.safetensors is damaged" in one.reason
+    assert "Restore the file from the checkpoint." in one.reason
     assert run.status == 1
 
 
@@ -274,9 +310,9 @@ def test_a_cache_that_cannot_be_written_is_named(suites: Any, tmp_path: Path) ->
         tmp_path / "results", *QUICK, "-k", "numerics", COMPAT_CACHE=str(tmp_path / "file")
     )
     (one,) = run.observations
-    assert one.status == "error"
-    assert f"cannot write the cache {tmp_path / 'file'}" in one.reason
-    assert "$COMPAT_CACHE" in one.reason
+    assert (one.status, one.level) == ("error", None)
+    assert "cannot write the cache $COMPAT_CACHE: " in one.reason
+    assert "name another folder in $COMPAT_CACHE" in one.reason
 
 
 def report_of(folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,6 +157,34 @@ def test_absent_file_and_folder(tmp_path: Path) -> None:
     (tmp_path / "a.toml").write_text(ENTRY + ENTRY)
     (tmp_path / "notes.txt").write_text("not TOML [")
     assert [entry.id for entry in load([tmp_path]).entries] == ["a#1", "a#2", "b#1"]
+
+
+MORE = """
+from pathlib import Path
+from compat import expectations
+
+shipped = expectations.load
+expectations.load = lambda paths: shipped([*paths, Path({file!r})])
+"""
+
+
+@pytest.mark.parametrize("parallel", [(), ("-n", "2")])
+def test_a_run_reports_misspelt_checks(
+    suites: Any, tmp_path: Path, parallel: tuple[str, ...]
+) -> None:
+    """Beside what the project ships, in one process and in several."""
+    text = ENTRY.replace("whisper-*/qualcomm-*/int8-*", "toy@*").replace("accuracy", "acuracy")
+    (tmp_path / "toy.toml").write_text(text)
+    (tmp_path / "more_expectations.py").write_text(MORE.format(file=str(tmp_path / "toy.toml")))
+    run = suites.run(
+        *(tmp_path / "results", "-p", "more_expectations", *parallel, "--strict-expectations"),
+        *("--weights", "seeded", "--targets", "sound-nothing", "-k", "loads"),
+        PYTHONPATH=str(tmp_path),
+    )
+    assert [one.status for one in run.observations] == ["passed"], run.text
+    assert run.status == 1, run.text
+    assert run.text.count("check = 'acuracy.*' matches no check (accuracy.numerics,") == 1
+    assert "results: " in run.text
 
 
 def test_shipped_files_load() -> None:

@@ -116,6 +116,12 @@ def test_rejects_impossible_times(seconds: list[float]) -> None:
         summarise(seconds)
 
 
+def test_a_long_round_is_no_slow_one() -> None:
+    found = summarise([0.1, 3.0, 0.1, 3.0, 0.1, 3.0], audio_s=[1, 30, 1, 30, 1, 30])
+    assert found["rtf"] == found["rtf_upper"] == pytest.approx(0.1)
+    assert found["rtfx"] == pytest.approx(10.0)
+
+
 @pytest.mark.parametrize("audio_s", [0.0, -1.0, float("nan")])
 def test_rejects_impossible_audio(audio_s: float) -> None:
     with pytest.raises(ValueError, match="audio"):

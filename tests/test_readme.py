@@ -143,11 +143,13 @@ def check_pip(words: list[str]) -> None:
     parser.add_argument("-c", type=Path)
     parser.add_argument("-e")
     parser.add_argument("--index-url")
+    parser.add_argument("--no-deps", action="store_true")
+    parser.add_argument("--require-hashes", action="store_true")
+    parser.add_argument("-r", type=Path)
     given = parser.parse_args(words)
     project = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]
     known = project["optional-dependencies"]
-    if given.c:
-        check_files([given.c])
+    check_files([file for file in (given.c, given.r) if file])
     if given.e:
         extras = re.fullmatch(r"\.(?:\[([\w,]+)\])?", given.e)
         assert extras is not None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compat.reference import SIMULATIONS
+from compat import artifacts, protocol
+from compat.corpus import DEFAULT
+from compat.protocol_request import CaseRequest
+from compat.reference import SIMULATIONS, oracle_session
 from compat.runtimes.pytorch import apply_scheme, quantise_rows
+from compat.sources import ModelReference
 
 
 def linear(weight: list[list[float]]) -> torch.nn.Module:
@@ -44,6 +51,35 @@ def test_tf32_keeps_ten_bits_of_mantissa(mantissa: float, exponent: int) -> None
     found = float(module(torch.tensor([[value]])))
     assert abs(found - value) <= 2.0 ** (exponent - 11) * 1.0001
     assert (found * 2.0 ** (10 - exponent)) % 1 == 0
+
+
+def test_a_model_too_large_for_float64_has_a_float32_reference(
+    faulty_catalog: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMPAT_CACHE", str(tmp_path))
+    monkeypatch.setattr(protocol, "LARGE", 0.0)
+    request = CaseRequest("toy@seeded/cpu-torch/fp32", str(DEFAULT), "quick", threads=1)
+    found = protocol.Protocol(asdict(request)).stage("numerics", {})
+    assert found["values"]["reference"] == "fp32" and not found["faults"]
+    assert {entry.arguments.get("scheme") for entry in artifacts.entries()} == {"fp32"}
+
+
+def test_a_simulation_serves_its_own_runtime_alone(
+    faulty_catalog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        type(faulty_catalog.runtime("torch")), "oracles", {"int8-weights": lambda module: module}
+    )
+    toy = ModelReference("toy", "toy", "seeded")
+
+    def weights(recipe: str, runtime: str) -> torch.Tensor:
+        session = oracle_session(toy, toy.load(), recipe, runtime)
+        modules = session.modules.values()  # type: ignore[attr-defined]
+        return torch.cat([p.flatten() for module in modules for p in module.parameters()])
+
+    exact = weights("fp32", "")
+    assert torch.equal(weights("int8-weights", "torch"), exact)
+    assert not torch.equal(weights("int8-weights", "onnxruntime"), exact)
 
 
 @pytest.mark.parametrize("scheme", ["int8-weights", "int8-dynamic"])

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import re
+import shlex
 import subprocess
 import sys
+from collections import Counter
 from html.parser import HTMLParser
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
 from compat.case import HARDWARE
+from compat.catalog import Catalog
+from compat.catalog import load as load_catalog
+from compat.measurement import facts_of
+from compat.metrics import SCORER_VERSION
 from compat.report import build, matrix_markdown, print_matrix, text, write_site
 from compat.report.model import Configuration, Report
 from compat.report.publish import publish
-from compat.report.site import SiteError, data_json, summary_json
+from compat.report.site import PALETTE, SiteError, data_json, points, summary_json
 from compat.results import (
     CaseFacts,
     Collection,
@@ -38,7 +47,9 @@ from compat.results import (
     Writer,
     read_all,
 )
+from compat.selection import Selection
 
+ROOT = Path(__file__).resolve().parents[1]
 CPU, GPU = "c4d1e09f77aa2b10", "ab12f00d55e6c3d9"
 LOADS, PLACED, TASK, NUMERICS = (
     "support.loads",
@@ -132,7 +143,7 @@ def run(
         profile=profile,
         machine=machine,
         facts=header.pop("facts", {"cpu": "Some CPU"}),
-        versions={"torch": "2.13.0"},
+        versions={"torch": "2.13.0", "scorer": str(header.pop("scorer", SCORER_VERSION))},
         commit="abc",
         arguments=(),
         threads=2,
@@ -241,14 +252,36 @@ def test_stress_of_the_stand_in_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "status", ["failed", "timeout", "crashed", "out-of-memory", "known-failure", "error"]
+    ("status", "level"),
+    [
+        ("failed", None),
+        ("timeout", None),
+        ("crashed", None),
+        ("out-of-memory", None),
+        ("known-failure", None),
+        ("error", "failed"),
+    ],
 )
-def test_loading_that_fails_in_any_way_is_none_and_keeps_its_status(status: Status) -> None:
+def test_loading_that_fails_in_any_way_is_none_and_keeps_its_status(
+    status: Status, level: Level | None
+) -> None:
     about = case()
-    one = rated(Planned(case=about, checks=(LOADS,)), seen(about, LOADS, status, reason="boom"))
+    found = seen(about, LOADS, status, level, reason="boom")
+    one = rated(Planned(case=about, checks=(LOADS,)), found)
     assert one.rating.label == "None"
     assert one.records[0].status == status
     assert "boom" in one.why[0]
+
+
+def test_what_a_person_got_wrong_rates_no_hardware() -> None:
+    """Corrupt audio, an unwritable cache, a broken probe: every check ends as loading did."""
+    about = case()
+    checks = (LOADS, NUMERICS, LATENCY, STRESS)
+    errors = [seen(about, check, "error", reason="cannot read a.flac") for check in checks]
+    one = rated(Planned(case=about, checks=checks), *errors, *good(nano()))
+    assert gate(one, "loads") == gate(one, "accurate") == "unknown"
+    assert one.rating.label == "Incomplete: None to High"
+    assert "cannot read a.flac" in one.why[0]
 
 
 def test_an_error_elsewhere_withholds_the_verdict() -> None:
@@ -292,15 +325,64 @@ def test_planned_but_not_run_and_cut_off_are_told_apart() -> None:
     }
 
 
-def test_a_smaller_published_variant_makes_loading_relaxed() -> None:
+def unable(target: str = "cpu-torch") -> list[Line]:
+    """A headline that does not load, as a real run writes it: every check ends alike."""
+    large = case(target, variant="whisper-large", parameters=1543.0)
+    checks = (LOADS, NUMERICS, LATENCY, "memory.peak", STRESS)
+    said = {"reason": "8 GB were not enough"}
+    ended = [seen(large, check, "out-of-memory", **said) for check in checks]
+    return [Planned(case=large, checks=checks), *ended]
+
+
+def small(target: str = "cpu-torch") -> CaseFacts:
+    return case(target, variant="whisper-base", headline=False, parameters=72.6)
+
+
+def test_where_only_a_smaller_variant_loads_it_is_judged_in_the_others_place() -> None:
+    one = rated(*unable(), *good(small(), 0.4, 0.5), *good(nano()))
+    assert one.rating.label == "Limited"
+    states = {gate.key: gate.state for gate in one.gates}
+    assert states["loads"] == "relaxed"
+    assert [states[key] for key in ("accurate", "robust", "real_time")] == ["strict"] * 3
+    assert one.variant == "whisper-base@seeded"
+    assert one.figures.rtf_upper == pytest.approx(0.05)
+    (reason,) = (why for why in one.why if "loads relaxed" in why)
+    for said in ("whisper-base loads", "whisper-large does not", "8 GB", "judged on whisper-base"):
+        assert said in reason
+    by_case = {record.case.variant for record in one.records}
+    assert by_case == {"whisper-large", "whisper-base", "whisper-nano"}
+
+
+def test_a_smaller_variant_that_is_wrong_helps_nobody() -> None:
+    lines = [one for one in good(small()) if getattr(one, "check", "") != NUMERICS]
+    wrong = seen(small(), NUMERICS, "failed", "failed")
+    assert rated(*unable(), *lines, wrong, *good(nano())).rating.label == "None"
+
+
+def test_a_headline_that_runs_and_gives_nonsense_is_not_replaced() -> None:
     large = case(variant="whisper-large", parameters=1543.0)
-    small = case(variant="whisper-tiny", headline=False)
-    one = rated(
-        *good(small),
-        Planned(case=large, checks=(LOADS,)),
-        seen(large, LOADS, "out-of-memory", reason="8 GB were not enough"),
+    nan = {"reason": "NaN", "values": {"inputs": 8}}
+    lines = [
+        Planned(case=large, checks=(LOADS, NUMERICS)),
+        *(seen(large, check, "failed", "failed", **nan) for check in (LOADS, NUMERICS)),
+    ]
+    one = rated(*lines, *good(small()), *good(nano()))
+    assert one.rating.label == "None"
+    assert one.variant == "whisper-large@seeded"
+
+
+def test_a_smaller_variant_is_compared_with_itself_on_the_cpu() -> None:
+    headline = case(variant="whisper-large", parameters=1543.0)
+    report = report_of(
+        run(
+            *good(headline, 3.0, 3.1),
+            *good(small(), 0.3, 0.4),
+            *unable("cuda-torch"),
+            *good(small("cuda-torch"), 0.05, 0.1),
+        )
     )
-    assert gate(one, "loads") == "relaxed"
+    (one,) = report.cell("whisper", "cuda").configurations
+    assert one.figures.speed_up == pytest.approx(0.3 / 0.1)
 
 
 def test_noise_and_parallel_runs_leave_speed_unknown() -> None:
@@ -359,6 +441,87 @@ def test_quick_never_replaces_core_but_newer_core_does() -> None:
     assert level(core, quick) == "strict"
     assert level(quick, core, newer) == "relaxed"
     assert level(core, parallel) == "strict"
+
+
+def test_a_noisy_timing_erases_no_settled_one() -> None:
+    about = case()
+
+    def status(*runs: Run) -> str:
+        records = only(report_of(*runs)).records
+        return next(record.status for record in records if record.check == LATENCY)
+
+    settled = run(*good(about))
+    noisy = seen(about, LATENCY, "inconclusive", reason="the machine was busy")
+    later = run(noisy, name="r2", started="2026-11-22")
+    assert status(settled, later) == "passed"
+    quick = run(*good(about), name="r3", started="2026-11-23", profile="quick")
+    assert status(later, quick) == "inconclusive", "a quick run never replaces a core one"
+
+
+OWN = ("corpus", "thresholds", "checkpoint:whisper-tiny")
+
+
+def test_what_a_person_replaced_never_replaces_the_standard() -> None:
+    about = case(weights="pretrained")
+    standard = run(*good(about))
+    strange = [seen(about, check, "failed", "failed") for check in (LOADS, TASK, NUMERICS)]
+    for entry in OWN:
+        own = run(*strange, name="r2", started="2026-11-25", profile="full", own=(entry,))
+        assert only(report_of(standard, own)).rating.label == "High", entry
+        assert only(report_of(standard, own)).rating.badges == ()
+        alone = only(report_of(run(*good(about), own=(entry,))))
+        assert len(alone.rating.badges) == 1, entry
+    newer = run(*strange, name="r2", started="2026-11-25")
+    assert only(report_of(standard, newer)).rating.label == "None", "newer and standard"
+
+
+def test_an_own_checkpoint_touches_its_own_variant_only() -> None:
+    named = {"own": ("checkpoint:whisper-tiny",)}
+    assert rated(*good(case()), *good(nano()), **named).rating.badges == ("stand-in",)
+    real = case(weights="pretrained")
+    assert rated(*good(real), **named).rating.badges == ("own checkpoint",)
+    assert rated(*good(real), own=("checkpoint:whisper-base",)).rating.badges == ()
+
+
+def test_other_limits_and_own_corpora_show_everywhere(tmp_path: Path) -> None:
+    report = report_of(run(*good(case(weights="pretrained")), own=OWN))
+    pages = site_of(report, tmp_path / "site")
+    slug = report.cell("whisper", "cpu").slug
+    stream = io.StringIO()
+    print_matrix(report, Console(file=stream, width=160))
+    shown = {
+        "matrix": matrix_markdown(report),
+        "terminal": stream.getvalue(),
+        "index": pages["index.html"].split('<ul class="legend"')[0],
+        "cell": pages[f"cells/{slug}.html"],
+        "badge": pages[f"badges/{slug}.svg"],
+        "data": pages["summary.json"],
+    }
+    for place, source in shown.items():
+        for words in ("own corpus", "other limits", "own checkpoint"):
+            assert words in source, (place, words)
+
+
+def test_scores_of_an_older_scorer_are_stale() -> None:
+    real = case(weights="pretrained")
+    lines = [one for one in good(real) if getattr(one, "check", "") != TASK]
+    scores = {"hard": {"wer": 0.07, "wer_interval": [0.06, 0.08], "degradation": 0.0}}
+    task = seen(real, TASK, values=scores)
+    old = run(*lines, task, scorer=SCORER_VERSION - 1)
+    one = only(report_of(old))
+    assert gate(one, "accurate") == "unknown"
+    (record,) = (record for record in one.records if record.check == TASK)
+    assert record.status == "stale"
+    assert "compat rescore" in record.reason
+    assert gate(one, "loads") == "strict", "what has no score is as good as ever"
+    again = run(*lines, task)
+    assert only(report_of(old, again)).rating.label == "High"
+    older = run(*lines, task, name="r9", started="2026-12-24", scorer=SCORER_VERSION - 1)
+    assert only(report_of(older, again)).rating.label == "High", "newer, but scored by an older"
+    kept = run(*lines, msgspec.structs.replace(task, scorer=SCORER_VERSION - 1))
+    assert gate(only(report_of(kept)), "accurate") == "unknown"
+    crashed = run(*lines, seen(real, TASK, "crashed"), scorer=SCORER_VERSION - 1)
+    assert gate(only(report_of(crashed)), "accurate") == "failed", "a crash has no score"
 
 
 def test_outdated_check_versions_are_stale() -> None:
@@ -436,6 +599,18 @@ def test_nearly_all_is_not_all(share: float) -> None:
         ("wer_interval", [0.05, 0.09], "5 % to 9 %"),
         ("tokens", 12345, "12,345"),
         ("share", True, "yes"),
+        ("frame_error_rate", 0.0312, "3.1 %"),
+        ("reference_der", 0.181, "18.1 %"),
+        ("der_collar_250ms", 0.125, "12.5 %"),
+        ("speakers_right", 0.75, "75 %"),
+        ("miss_rate", 0.02, "2 %"),
+        ("min_dcf_01", 0.2345, "0.2345"),
+        ("worst_cosine", 0.99999999, "0.999999"),
+        ("mean_cosine", -0.5, "-0.500000"),
+        ("interval_coverage", 0.9921875, "99.2 %"),
+        ("max_error", 0.5, "0.5"),
+        ("oracle_snr_db", 24.6, "24.6 dB"),
+        ("repeat_speed_up", 1.04, "1.04 ×"),
     ],
 )
 def test_units(key: str, value: object, shown: str) -> None:
@@ -480,7 +655,276 @@ def test_outputs_become_columns_and_the_rest_rows() -> None:
     ]
 
 
+def scores_of_every_task() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return per row the headline metric's name, and what the project's scorers really return."""
+    from compat.metrics.activity import task_activity
+    from compat.metrics.diarization import task_diarization
+    from compat.metrics.segmentation import LocalErrors, task_segmentation
+    from compat.metrics.verification import Trial, task_verification
+    from compat.metrics.wer import task_wer
+
+    speech = [[[0.0, 1.0, "a"], [1.0, 2.0, "b"]], [[0.5, 1.5, "a"]]]
+    whole = [[(0.0, 2.0)], [(0.0, 2.0)]]
+    decided = [np.array([True] * 150 + [False] * 50), np.array([False] * 40 + [True] * 160)]
+    late = [[[0.1, 1.0, "x"], [1.0, 2.0, "y"]], [[0.5, 1.5, "x"]]]
+    trials = [Trial(0, 1, True), Trial(2, 3, True), Trial(0, 2, False), Trial(1, 3, False)]
+    voices = [[1.0, 0.1], [0.9, 0.2], [0.1, 1.0], [0.7, 0.6]]
+    people = ["a", "a", "b", "b"]
+    local = [LocalErrors(2, 1, 1, 40), LocalErrors(0, 1, 0, 30)]
+    texts = ["red door", "go north"]
+    return {
+        "Wav2Vec2": ("WER", task_wer(texts, ["red door", "no north"], texts)),
+        "Voice activity": (
+            "frame error rate",
+            task_activity(speech, decided, decided, whole, 0.01),
+        ),
+        "Speaker embedding": ("EER", task_verification(trials, voices, voices, people)),
+        "Diarization": ("DER", task_diarization(speech, late, speech, whole)),
+        "Speaker segmentation": ("DER", task_segmentation(local, local)),
+    }
+
+
+def test_every_task_leads_with_its_metric_and_reads_well(tmp_path: Path) -> None:
+    """Cells of families with real weights, and of one whose stand-in speaks for it."""
+    lines: list[Line] = []
+    expected = {}
+    for row, (name, scores) in scores_of_every_task().items():
+        family = row.lower().replace(" ", "-")
+        weights = "seeded" if row == "Diarization" else "pretrained"
+        about = {"family": family, "row": row, "task": family}
+        headline = case(variant=f"{family}-1", weights=weights, **about)
+        scored = headline
+        lines += [one for one in good(headline) if getattr(one, "check", "") != TASK]
+        if weights == "seeded":
+            scored = case(variant=f"{family}-small", weights="trained", **about)
+            lines += [one for one in good(scored) if getattr(one, "check", "") != TASK]
+        lines += [Planned(case=scored, checks=(TASK,)), seen(scored, TASK, values={"hard": scores})]
+        first = next(iter(scores))
+        own = "" if scored is headline else f", {family}-small@trained"
+        shown = f"{name} {text.quantity(first, scores[first])} (hard{own})"
+        assert re.fullmatch(r"[A-Za-z ]+ [\d.]+ % \(.*\)", shown), shown
+        expected[row] = shown
+    report = report_of(run(*lines))
+    assert set(report.rows) == set(expected)
+    pages = site_of(report, tmp_path / "site")
+    for row, shown in expected.items():
+        cell = report.cell(row, "cpu")
+        (one,) = cell.configurations
+        assert one.rating.label == "High", row
+        assert text.task_metric(one) == shown
+        assert shown in pages["index.html"]
+        page = pages[f"cells/{cell.slug}.html"]
+        assert f"<dd>{shown}</dd>" in page
+        assert f"| {shown} |".replace("@", "\\@") in matrix_markdown(report)
+        # Whatever becomes of the order of keys on the way.
+        scores = dict(sorted(scores_of_every_task()[row][1].items()))
+        ((_, rows),) = text.tables({"hard": scores})
+        values = {name: cells[0] for name, cells in rows}
+        assert next(iter(values)) == one.figures.metric
+        assert "pp" in values["degradation"]
+        for key, value in values.items():
+            if "cosine" in key:
+                assert re.fullmatch(r"1|-?0\.\d{6}", value), (key, value)
+
+
+def test_limits_have_the_units_of_what_they_limit() -> None:
+    values = {"hard": {"si_sdr": 11.0, "si_sdr_interval": [10.0, 12.0], "degradation": 0.5}}
+    about = {"strict": 0.2, "relaxed": 1.0, "direction": "at_most", "level": "relaxed"}
+    limit = Limit(metric="hard.degradation", value=0.5, reason="", **about)  # type: ignore[arg-type]
+    assert text.limit(limit, values) == ("0.5 dB", "≤ 0.2 dB", "≤ 1.0 dB")
+    words = {"hard": {"wer": 0.07, "wer_interval": [0.06, 0.08]}}
+    assert text.limit(limit, words)[0] == "+50.00 pp"
+
+
 # --- rendering -------------------------------------------------------------------------------
+
+WORDS = {"wer": 0.0753, "wer_interval": [0.05, 0.1], "degradation": 0.0, "reference_wer": 0.0753}
+
+
+def scored(about: CaseFacts, **more: Any) -> list[Line]:
+    """Everything that a strict configuration needs, with a word error rate."""
+    lines = [one for one in good(about) if getattr(one, "check", "") != TASK]
+    return [*lines, seen(about, TASK, values={"clean": WORDS, "hard": WORDS}, **more)]
+
+
+def test_no_page_shows_the_stand_ins_word_error_rate_as_the_headlines(tmp_path: Path) -> None:
+    report = report_of(run(*good(case()), *scored(nano())))
+    (one,) = report.configurations
+    assert one.figures.metric_case == "whisper-nano@trained"
+    pages = site_of(report, tmp_path / "site")
+    pages["matrix"] = matrix_markdown(report).replace("\\@", "@")
+    found = Counter[str]()
+    for name, source in pages.items():
+        for match in re.finditer(r"WER \d[\d.]* %[^<|\"]{0,60}", source):
+            found[name] += 1
+            assert "(hard, whisper-nano@trained)" in match[0], (name, match[0])
+    slug = report.cell("whisper", "cpu").slug
+    assert {"matrix", "index.html", f"cells/{slug}.html"} <= set(found)
+
+
+def test_published_weights_need_no_name_beside_their_metric() -> None:
+    one = rated(*scored(case(weights="pretrained")))
+    assert text.task_metric(one) == "WER 7.5 % (hard)"
+
+
+def test_generated_weights_have_no_word_error_rate_whatever_a_file_says() -> None:
+    lines = scored(case())
+    assert rated(*lines).figures.metric == ""
+
+
+def test_points_of_a_chart_can_be_told_apart() -> None:
+    recipes = ("fp32", "bf16", "int8-dynamic", "int8-weights")
+    targets = ("cpu-torch", "cpu-onnxruntime", "cpu-ctranslate2", "cpu-torch-compile")
+    targets += ("openvino-cpu", "cuda-torch", "cuda-onnxruntime", "cuda-ctranslate2")
+    lines = [one for t in targets for r in recipes for one in good(case(t, r))]
+    other = {"family": "moonshine", "variant": "moonshine-tiny"}
+    report = report_of(
+        run(*lines, *good(case(**other))),
+        run(*good(case()), machine=GPU),
+    )
+    drawn = points(report.configurations)
+    assert len(drawn) == len(targets) * len(recipes) + 2
+    for what in (("colour", "symbol"), ("name",), ("lines",)):
+        looks = [tuple(str(one[key]) for key in what) for one in drawn]
+        assert len(set(looks)) == len(looks), what
+    by_target = {(one["lines"][-3], one["colour"]) for one in drawn}
+    assert len(by_target) == len(targets), "one colour for a target, whatever its recipe"
+    shapes = {(one["precision"], one["symbol"].split("-open")[0].split("-dot")[0]) for one in drawn}
+    assert len(shapes) == len({one["precision"] for one in drawn})
+
+
+def test_a_configuration_looks_the_same_on_every_page(tmp_path: Path) -> None:
+    targets = ("cpu-torch", "cpu-onnxruntime", "openvino-cpu", "cuda-torch")
+    report = report_of(run(*(one for target in targets for one in good(case(target)))))
+    looks: dict[str, set[tuple[int, str]]] = {}
+    pages = site_of(report, tmp_path / "site")
+    for source in pages.values():
+        for data in re.findall(r'id="data">(.*?)</script>', source, re.S):
+            for one in json.loads(data)["points"]:
+                looks.setdefault(one["id"], set()).add((one["colour"], one["symbol"]))
+    assert len(looks) == len(targets)
+    assert all(len(found) == 1 for found in looks.values()), looks
+
+
+def test_colours_are_told_apart_by_every_eye_and_from_the_card() -> None:
+    """Machado et al. 2009 (severity 1) for the three kinds of dichromacy; distances in OKLab."""
+    eyes = np.array(
+        [
+            np.eye(3),
+            [
+                [0.152286, 1.052583, -0.204868],
+                [0.114503, 0.786281, 0.099216],
+                [-0.003882, -0.048116, 1.051998],
+            ],
+            [
+                [0.367322, 0.860646, -0.227968],
+                [0.280085, 0.672501, 0.047413],
+                [-0.011820, 0.042940, 0.968881],
+            ],
+            [
+                [1.255528, -0.076749, -0.178779],
+                [-0.078411, 0.930809, 0.147602],
+                [0.004733, 0.691367, 0.303900],
+            ],
+        ]
+    )
+    to_cones = np.array(
+        [
+            [0.41222147, 0.53633254, 0.05144599],
+            [0.21190350, 0.68069955, 0.10739696],
+            [0.08830246, 0.28171884, 0.62997870],
+        ]
+    )
+    to_lab = np.array(
+        [
+            [0.21045426, 0.79361779, -0.00407205],
+            [1.97799850, -2.42859221, 0.45059371],
+            [0.02590404, 0.78277177, -0.80867577],
+        ]
+    )
+
+    def linear(colour: str) -> np.ndarray:
+        values = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+        return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+    style = (ROOT / "compat/report/assets/style.css").read_text()
+    cards = re.search(r"--card: light-dark\((#\w+), (#\w+)\)", style)
+    assert cards is not None
+    for theme, card in enumerate(cards.groups()):
+        colours = [linear(pair[theme]) for pair in PALETTE]
+        light = [float(colour @ (0.2126, 0.7152, 0.0722)) for colour in (linear(card), *colours)]
+        for one in light[1:]:
+            low, high = sorted((light[0], one))
+            assert (high + 0.05) / (low + 0.05) >= 3, "WCAG 1.4.11"
+        for eye in eyes:
+            seen_as = [to_lab @ np.cbrt(to_cones @ np.clip(eye @ one, 0, 1)) for one in colours]
+            for a, b in combinations(seen_as, 2):
+                assert np.linalg.norm(a - b) >= 0.08
+
+
+def test_charts_say_what_their_whiskers_are(tmp_path: Path) -> None:
+    about = case(weights="pretrained")
+    rounds = {"median_s": 0.3, "interval_s": [0.29, 0.32], "rtf": 0.03, "rtf_upper": 0.032}
+    lines = [one for one in scored(about) if getattr(one, "check", "") != LATENCY]
+    values = {**rounds, "interval_coverage": 0.875}
+    report = report_of(run(*lines, seen(about, LATENCY, values=values)))
+    (point,) = points(report.configurations)
+    assert point["speed"] == "RTF 0.03 (upper end 0.032 of an interval with 87.5 % coverage)"
+    assert point["accuracy"] == "degradation 0 pp of whisper-tiny@pretrained; WER 7.5 % (hard)"
+    caption = Page(site_of(report, tmp_path / "site")["index.html"]).caption()
+    assert "whiskers are 95 % intervals" not in caption
+    for said in ("upper end", "six rounds", "stand-in", "bootstrap 95 %"):
+        assert said in caption
+
+
+def cases_of(command: str, catalog: Catalog) -> list[str]:
+    """Return the cases that a printed command selects."""
+    program, *options = shlex.split(command)
+    assert program == "pytest"
+    given = {options[i].removeprefix("--"): (options[i + 1],) for i in range(0, len(options), 2)}
+    chosen = Selection(**given)
+    chosen.check(catalog)
+    return [one.id for one in chosen.cases(catalog)]
+
+
+def test_the_printed_command_selects_exactly_its_case() -> None:
+    catalog = load_catalog()
+    every = list(catalog.cases())
+    by_model = {(one.variant.name, one.weights): one for one in every}
+    by_target = {(one.target.name, one.recipe.name): one for one in every}
+    for one in (*by_model.values(), *by_target.values()):
+        assert cases_of(text.reproduction(facts_of(one)), catalog) == [one.id]
+
+
+def test_the_printed_command_collects_exactly_its_case(tmp_path: Path) -> None:
+    about = facts_of(load_catalog().case("whisper-nano@trained/cpu-torch/int8-dynamic"))
+    report = report_of(run(Planned(case=about, checks=(LOADS,)), seen(about, LOADS)))
+    pages = site_of(report, tmp_path / "site")
+    (cell,) = (cell for cell in report.cells if cell.configurations)
+    commands = [
+        html.unescape(found)
+        for name in (f"cells/{cell.slug}.html", "methods.html")
+        for found in re.findall(r"<code>(pytest --models[^<]*)</code>", pages[name])
+    ]
+    assert len(set(commands)) == 1
+    words = shlex.split(commands[0])
+    done = subprocess.run(
+        [sys.executable, "-m", *words, "--collect-only", "-q", "-p", "no:cacheprovider"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    collected = {match[1] for match in re.finditer(r"::\w+\[(.*)\]", done.stdout)}
+    assert collected == {about.id}, done.stdout + done.stderr
+
+
+def test_a_command_from_a_hostile_file_stays_one_command() -> None:
+    about = case(variant="x; rm -rf ~", recipe="$(id)\n`id`")
+    assert shlex.split(text.reproduction(about)) == [
+        *("pytest", "--models", "x; rm -rf ~", "--weights", "seeded"),
+        *("--targets", "cpu-torch", "--recipes", "$(id)\n`id`"),
+    ]
+
 
 EVIL = [
     "<script>alert(1)</script>",
@@ -557,6 +1001,10 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.words: list[str] = []
         self.feed(source)
+
+    def caption(self) -> str:
+        """Return everything that is said, with single spaces."""
+        return " ".join(" ".join(self.words).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
@@ -867,6 +1315,31 @@ def test_publish_keeps_the_plan_of_another_worker(tmp_path: Path) -> None:
     report = build(read_all([tmp_path / "reports" / "results"]))
     assert report.problems == ()
     assert len(report.configurations) == 1
+
+
+def test_publish_takes_what_a_person_replaced_only_when_told(tmp_path: Path) -> None:
+    for number, entry in enumerate(OWN):
+        local, reports = tmp_path / f"local{number}", tmp_path / f"reports{number}"
+        path = write(local, run(*good(case(weights="pretrained")), own=(entry,)))
+        result = publish([local], reports)
+        assert result.published == ()
+        (said,) = result.rejected
+        assert path.name in said and entry in said and "--own" in said
+        assert not any((reports / "results").iterdir())
+        result = publish([local], reports, own=True)
+        assert [one.name for one in result.published] == [path.name]
+        (words,) = build(read_all([reports / "results"])).configurations[0].rating.badges
+        assert f"*{words}*" in (reports / "MATRIX.md").read_text()
+
+
+def test_publish_takes_files_as_they_were_written(tmp_path: Path) -> None:
+    local = tmp_path / "local"
+    here = write(local, run(*good(case())))
+    other = write(local, run(*good(case()), name="r2", machine=GPU))
+    here.write_bytes(here.read_bytes() + other.read_bytes())
+    result = publish([here], tmp_path / "reports")
+    assert result.published == ()
+    assert "2 runs" in result.rejected[0]
 
 
 def test_publish_rejects_what_is_broken_or_names_a_host(tmp_path: Path) -> None:

@@ -11,8 +11,21 @@ from compat import thresholds
 from compat.case import Case
 from compat.catalog import load
 from compat.measurement import facts_of
-from compat.rescoring import rescore
-from compat.results import Header, Limit, Observation, Planned, Run, read
+from compat.metrics import SCORER_VERSION
+from compat.rescoring import Rescored, rescore
+from compat.results import (
+    Header,
+    Limit,
+    Observation,
+    Planned,
+    ResultsError,
+    Run,
+    Writer,
+    read,
+    read_all,
+    read_runs,
+    scorer_of,
+)
 
 NANO = load().case("whisper-nano@trained/cpu-torch/fp32")
 LIMITS = thresholds.load([thresholds.default_path()])
@@ -26,22 +39,28 @@ def row(item: str, truth: str, said: str, reference: str) -> dict[str, Any]:
 ROWS = [row("a", "red door", "red door", "red door"), row("b", "go north", "no north", "go north")]
 
 
-def rescored(tmp_path: Path, case: Case = NANO, **fields: Any) -> Observation:
-    header = Header(
-        schema=1,
-        run="run",
-        worker="main",
-        started="2026-11-20T12:00:00.000Z",
-        profile="core",
-        machine="c4d1e09f77aa2b10",
-        facts={},
-        versions={"scorer": "0"},
-        commit="",
-        arguments=(),
-        threads=1,
-        parallel=False,
+def header(**fields: Any) -> Header:
+    return Header(
+        **{
+            "schema": 1,
+            "run": "run",
+            "worker": "main",
+            "started": "2026-11-20T12:00:00.000Z",
+            "profile": "core",
+            "machine": "c4d1e09f77aa2b10",
+            "facts": {},
+            "versions": {"scorer": "0"},
+            "commit": "",
+            "arguments": (),
+            "threads": 1,
+            "parallel": False,
+            **fields,
+        }
     )
-    one = Observation(
+
+
+def observation(case: Case = NANO, **fields: Any) -> Observation:
+    return Observation(
         **{
             "case": case.id,
             "check": "accuracy.task",
@@ -54,11 +73,23 @@ def rescored(tmp_path: Path, case: Case = NANO, **fields: Any) -> Observation:
             **fields,
         }
     )
-    planned = Planned(case=facts_of(case), checks=(one.check,))
-    run = Run(tmp_path / "old.jsonl", header, (planned,), (), (one,))
-    path, _ = rescore(run, LIMITS, tmp_path / "again")
-    again = read(path)
-    assert again.header.versions["scorer"] != "0"
+
+
+def plan(case: Case = NANO) -> Planned:
+    return Planned(case=facts_of(case), checks=("accuracy.task",))
+
+
+def measured(*lines: Planned | Observation, **fields: Any) -> Run:
+    planned = tuple(one for one in lines if isinstance(one, Planned))
+    observations = tuple(one for one in lines if isinstance(one, Observation))
+    return Run(Path("old.jsonl"), header(**fields), planned, (), observations)
+
+
+def rescored(tmp_path: Path, case: Case = NANO, **fields: Any) -> Observation:
+    run = measured(plan(case), observation(case, **fields))
+    (done,) = rescore([run], LIMITS, tmp_path / "again")
+    again = read(done.path)
+    assert again.header.versions["scorer"] == str(SCORER_VERSION)
     (found,) = again.observations
     return found
 
@@ -89,3 +120,84 @@ def test_faults_are_forgiven_by_no_threshold(tmp_path: Path) -> None:
 def test_what_was_never_scored_is_left_alone(tmp_path: Path) -> None:
     found = rescored(tmp_path, status="crashed", level=None, reason="signal 11")
     assert (found.status, found.values["hard"]["wer"]) == ("crashed", 0.0)
+
+
+def test_what_parallel_processes_measured_is_scored_by_anothers_plan(tmp_path: Path) -> None:
+    """Only one process of a parallel run writes what was planned."""
+    runs = [measured(plan(), worker="gw0"), measured(observation(), worker="gw1")]
+    planned, done = rescore(runs, LIMITS, tmp_path)
+    assert (done.changed, done.unplanned) == (1, 0)
+    (found,) = read(done.path).observations
+    assert (found.values["hard"]["wer"], found.level) == (1 / 4, "failed")
+    assert read(planned.path).planned == (plan(),)
+
+
+def test_a_plan_of_another_machine_says_nothing(tmp_path: Path) -> None:
+    runs = [measured(plan(), run="a", machine="aa11bb22"), measured(observation(), run="b")]
+    *_, done = rescore(runs, LIMITS, tmp_path)
+    assert done == Rescored(tmp_path / "b.main.jsonl", changed=0, unplanned=1)
+    (found,) = read(done.path).observations
+    assert found.values == observation().values
+
+
+def test_an_untrusted_name_reaches_no_other_file(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "rescored"
+    precious = tmp_path / "precious.main.jsonl"
+    precious.write_text("years of work")
+    run = measured(plan(), observation(), run="../../precious")
+    with pytest.raises(ResultsError, match="the run is called"):
+        rescore([run], LIMITS, folder)
+    assert precious.read_text() == "years of work"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [precious]
+
+
+def test_files_of_one_name_lose_nothing(tmp_path: Path) -> None:
+    """Two machines may have given a run the same name, and a folder may hold a copy."""
+    here, there = measured(plan(), observation()), measured(plan(), machine="aa11bb22")
+    (done,) = rescore([here, there, here], LIMITS, tmp_path)
+    runs = read_runs(done.path)
+    assert [run.header.machine for run in runs] == [here.header.machine, "aa11bb22"]
+    assert [len(run.observations) for run in runs] == [2, 0]
+
+
+def test_an_interruption_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The measured files may be rescored in their own place."""
+    run = measured(plan(), observation())
+    writer = Writer(tmp_path, run.header)
+    for line in (*run.planned, *run.observations):
+        writer.write(line)
+    writer.close()
+    before = writer.path.read_bytes()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("compat.rescoring.task_scores", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rescore(read_all([tmp_path]).runs, LIMITS, tmp_path)
+    assert writer.path.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [writer.path.name]
+
+
+def test_what_cannot_be_scored_again_keeps_its_scorer(tmp_path: Path) -> None:
+    assert rescored(tmp_path).scorer is None
+    for fields in ({"predictions": []}, {"status": "known-failure"}):
+        found = rescored(tmp_path, **fields)
+        assert found.values == observation().values
+        assert scorer_of(header(versions={"scorer": str(SCORER_VERSION)}), found) == 0
+
+
+def test_other_limits_leave_their_mark(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(
+        '[[threshold]]\ncheck = "accuracy.task"\nmetric = "hard.cer"\n'
+        'at_most = { strict = 1.0, relaxed = 1.0 }\nreason = "mine"\n'
+    )
+    others = thresholds.load([thresholds.default_path(), own])
+    run = measured(plan(), observation(), own=("corpus",))
+    (done,) = rescore([run], others, tmp_path / "others")
+    assert read(done.path).header.own == ("corpus", "thresholds")
+    (done,) = rescore([read(done.path)], LIMITS, tmp_path / "again")
+    assert read(done.path).header.own == ("corpus",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ from compat.results import (
     Run,
     Started,
     Writer,
+    file_name,
     read,
     read_all,
+    read_runs,
     schema,
 )
 
@@ -160,6 +163,109 @@ def test_writing_goes_on_after_a_truncated_line(tmp_path: Path) -> None:
     run = read(path)
     assert [one.check for one in run.observations] == ["memory.peak"]
     assert len(run.problems) == 1
+
+
+# Joined files ----------------------------------------------------------------------------------
+
+OTHER = {"run": "20261121T120000Z-fedcba", "machine": "aa11bb22cc33dd44"}
+
+
+def joined(folder: Path, torn: int = 0, **other: Any) -> Path:
+    """Write ``cat a b > both``, the last line of a having lost its last ``torn`` bytes."""
+    parts = folder / "parts"
+    first = write(parts / "a", observation(check="a.a"))
+    second = write(parts / "b", observation(check="b.b"), **{**OTHER, **other})
+    data = first.read_bytes()
+    both = folder / "both.jsonl"
+    both.write_bytes(data[: len(data) - torn] + second.read_bytes())
+    shutil.rmtree(parts)
+    return both
+
+
+@pytest.mark.parametrize("torn", [0, 1, 20])
+def test_joined_files_are_attributed_to_their_own_machines(tmp_path: Path, torn: int) -> None:
+    """A torn last line swallows the header after it, which must be found all the same."""
+    runs = read_runs(joined(tmp_path, torn))
+    found = {run.header.machine: [one.check for one in run.observations] for run in runs}
+    assert found == {header().machine: ["a.a"] if torn == 0 else [], OTHER["machine"]: ["b.b"]}
+    assert sum(len(run.problems) for run in runs) == (torn > 0)
+    assert {run.header.machine for run in read_all([tmp_path]).runs} == set(found)
+
+
+@pytest.mark.parametrize(
+    "other", [{"own": ("corpus",)}, {"profile": "full"}, {"versions": {"scorer": "0"}}]
+)
+def test_a_header_that_says_otherwise_begins_another_run(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    runs = read_runs(joined(tmp_path, run=header().run, machine=header().machine, **other))
+    assert [[one.check for one in run.observations] for run in runs] == [["a.a"], ["b.b"]]
+
+
+def test_a_run_taken_up_again_stays_one_run(tmp_path: Path) -> None:
+    path = write(tmp_path, observation(check="a.a"))
+    write(tmp_path, observation(check="b.b"), started="2026-11-20T13:00:00.000Z")
+    assert [one.check for one in read(path).observations] == ["a.a", "b.b"]
+
+
+def test_what_follows_a_broken_header_is_nobodys(tmp_path: Path) -> None:
+    path = joined(tmp_path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join((*lines[:2], lines[2][:40] + b"\n", *lines[3:])))
+    (run,) = read_runs(path)
+    assert [one.check for one in run.observations] == ["a.a"]
+    assert any("both.jsonl:3:" in problem for problem in run.problems)
+    assert any("1 lines follow no usable run header" in problem for problem in run.problems)
+
+
+def test_lines_before_the_header_are_nobodys(tmp_path: Path) -> None:
+    path = joined(tmp_path)
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[1:]))
+    (run,) = read_runs(path)
+    assert [one.check for one in run.observations] == ["b.b"]
+    assert "left out" in run.problems[0]
+
+
+def test_a_joined_file_is_no_single_run(tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match="holds 2 runs") as caught:
+        read(joined(tmp_path))
+    assert OTHER["run"] in str(caught.value)
+
+
+# Names that lead elsewhere ---------------------------------------------------------------------
+
+ELSEWHERE = ["../../escape", "/etc/passwd", "a/b", "..", ".hidden", "", "a\x00b", "ü", "x" * 200]
+
+
+@pytest.mark.parametrize("field", ["run", "worker", "machine"])
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_name_that_leads_elsewhere_is_refused_as_it_is_read(
+    tmp_path: Path, field: str, name: str
+) -> None:
+    path = tmp_path / "untrusted.jsonl"
+    lines = (header(**{field: name}), observation())
+    path.write_bytes(b"\n".join(msgspec.json.encode(line) for line in lines))
+    with pytest.raises(ResultsError, match=f"the {field} is called"):
+        read(path)
+    collection = read_all([tmp_path])
+    assert collection.runs == ()
+    assert "untrusted.jsonl" in collection.problems[0]
+
+
+@pytest.mark.parametrize("field", ["run", "worker"])
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_name_that_leads_elsewhere_is_never_written_to(
+    tmp_path: Path, field: str, name: str
+) -> None:
+    folder = tmp_path / "in" / "results"
+    with pytest.raises(ResultsError, match="no results file can be named"):
+        Writer(folder, header(**{field: name}))
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_what_names_a_file_is_what_was_always_written(tmp_path: Path) -> None:
+    for worker in ("main", "gw0", "gw11"):
+        assert file_name(header(worker=worker)) == f"20261120T120000Z-abcdef.{worker}.jsonl"
 
 
 def test_separators_of_other_alphabets_break_no_line(tmp_path: Path) -> None:

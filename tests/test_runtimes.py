@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+import torch
+from tokenizers import Tokenizer
 
 from compat import catalog
 from compat.case import Recipe
 from compat.corpus import Item, load
-from compat.graph import Stopwatch
+from compat.graph import Graph, State, Stopwatch, Tensor
+from compat.models import whisper
 from compat.models.base import Model
 from compat.reference import oracle_session
-from compat.runtimes.base import Options, Placement, Session
-from compat.sources import ModelReference, sources
+from compat.runtimes.base import Options, Pipeline, Placement, Session
+from compat.runtimes.pytorch import TorchSession, apply_scheme
+from compat.sources import OPSET, ModelReference, Source, example_tensors, sources
 
 TARGETS = ("cpu-torch", "cpu-onnxruntime", "openvino-cpu")
 NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
@@ -138,6 +146,86 @@ def test_components_may_have_schemes_of_their_own(
     session.close()
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_state_is_read_before_it_is_replaced(target: str, tmp_path: Path) -> None:
+    """A delay line: one state's new value comes from the old value of another."""
+
+    class Delay(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b = torch.nn.Linear(64, 64), torch.nn.Linear(64, 64)
+
+        def forward(self, x: torch.Tensor, s: torch.Tensor, t: torch.Tensor) -> tuple:
+            return self.b(x) + t, torch.tanh(self.a(x)), torch.tanh(self.b(s))
+
+    @dataclass(frozen=True)
+    class Exported(Source):
+        def onnx(self, point: str, scheme: str = "fp32", forms: tuple = ()) -> Path:
+            program = torch.onnx.export(
+                self.module(),
+                example_tensors(self.graph, point),
+                input_names=["x", "s", "t"],
+                output_names=["y", "new_s", "new_t"],
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+            program.save(str(tmp_path / "model.onnx"))
+            return tmp_path / "model.onnx"
+
+    network = Delay().eval().requires_grad_(False)
+    states = {"s": State((1, 64)), "t": State((1, 64))}
+    graph = Graph("g", {"x": Tensor((1, 64))}, ("y",), {"p": {}}, lambda: network, states)
+    found = next(t for t in catalog.load().targets if t.name == target)
+    runtime = catalog.load().runtime(found.runtime)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        session = runtime.compile(
+            {"g": Exported(NANO, graph, "")}, found, Recipe("fp32"), Options(1)
+        )
+    s = t = np.zeros((1, 64), np.float32)
+    for x in np.random.default_rng(0).standard_normal((6, 1, 64)).astype(np.float32):
+        expected, s, t = (y.numpy() for y in network(*map(torch.from_numpy, (x, s, t))))
+        np.testing.assert_allclose(
+            session.run("g", {"x": x}, "p")["y"].numpy(), expected, atol=1e-5
+        )
+    session.close()
+
+
+def test_a_module_of_buffers_alone_has_their_precision() -> None:
+    class Scale(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("factor", torch.full((1, 4), 1 / 3))
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+            return (x * self.factor,)
+
+    graph = Graph("g", {"x": Tensor((1, 4))}, ("y",), {"p": {}}, Scale)
+    module = apply_scheme(Scale(), "fp64", torch.device("cpu"))
+    session = TorchSession({"g": graph}, {"g": module}, {"g": "fp64"}, torch.device("cpu"))
+    y = session.run("g", {"x": np.ones((1, 4), np.float32)}, "p")["y"].numpy()
+    assert y.dtype == np.float64 and dict(session.executed()) == {"g": "fp64"}
+
+
+@pytest.mark.parametrize(
+    ("target", "recipe"),
+    [("cpu-torch", "tf32+fp32-decoder"), ("cpu-onnxruntime", "fp32+bf16-decoder")],
+)
+def test_what_one_component_lacks_the_case_lacks(target: str, recipe: str) -> None:
+    case = catalog.load().case(f"whisper-nano@trained/{target}/{recipe}")
+    runtime = catalog.load().runtime(case.target.runtime)
+    assert runtime.unsupported(case.target, case.recipe)
+
+
+def test_a_whole_is_no_more_exact_than_its_parts() -> None:
+    assert Recipe("fp32+int8-dynamic-decoder").precision == "int8"
+    assert Recipe("int8-weights+fp16-decoder").precision == "int8"
+    assert Recipe("tf32+fp32-decoder").precision == "tf32"
+    assert Recipe("fp16").precision == "fp16"
+
+
 def test_onnx_runtime_admits_that_it_casts_float16(model: Model, items: list[Item]) -> None:
     """On x86 its CPU provider has no float16 products: the graph says float16, the work is not."""
     import platform
@@ -147,6 +235,30 @@ def test_onnx_runtime_admits_that_it_casts_float16(model: Model, items: list[Ite
     session = open_session("cpu-onnxruntime", "fp16")
     model.run(session, items[:1], Stopwatch())
     assert set(session.executed().values()) == {"fp32"}
+
+
+def test_ctranslate2_follows_the_tokens_it_is_given(model: Model, items: list[Item]) -> None:
+    """Its logits along forced tokens are the reference's, also along tokens it would not choose."""
+    session = open_session("cpu-ctranslate2", "fp32")
+    assert isinstance(session, Pipeline)
+    reference = oracle_session(NANO, model, "fp32")
+    (guide,) = model.run(reference, items[1:2], Stopwatch())
+    (found,) = session.perform(items[1:2], Stopwatch())
+    assert found["text"] == guide["text"]
+    other = {"tokens": guide["tokens"][::-1]}
+    for forced in (guide, other):
+        expected = model.trace(reference, items[1], forced)
+        for name, array in session.trace(items[1], forced).items():
+            np.testing.assert_allclose(array, expected[name], atol=1e-3, err_msg=name)
+
+
+def test_ctranslate2_takes_generated_weights() -> None:
+    tiny = ModelReference("whisper", "whisper-tiny", "seeded").load()
+    with TemporaryDirectory() as folder:
+        checkpoint = tiny.checkpoint(Path(folder))  # type: ignore[attr-defined]
+        words = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
+    assert words.get_vocab_size() == 51_865
+    assert [words.token_to_id(word) for word in whisper.PROMPT] == [50258, 50259, 50359, 50363]
 
 
 def test_openvino_fp32_is_not_bfloat16(model: Model, items: list[Item]) -> None:

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
+from compat import worker as worker_process
 from compat.client import (
     Crashed,
     OutOfMemory,
@@ -211,6 +213,170 @@ def test_an_unusable_corpus_is_named(start: Start, tmp_path: Path) -> None:
         worker.stage("loads")
 
 
+ODD = """
+import os, signal, time
+from faulty_catalog import Nothing, nothing
+from compat.artifacts import fetch
+from compat.case import Target
+from compat.runtimes.base import Placement, Probe, Runtime
+
+NAMES = ("builds-slowly", "builds-briefly", "builds-largely", "builds-nothing", "builds-fatally")
+
+
+class Builds(Runtime):
+    name = "builds"
+    packages = ()
+    targets = tuple(Target(n, "webgpu", "builds", "gpu", ("fp32",)) for n in (*NAMES, "odd"))
+
+    def probe(self, target):
+        return Probe("here")
+
+    def compile(self, sources, target, recipe, options):
+        graphs = {{name: source.graph for name, source in sources.items()}}
+        if target.name in NAMES:
+            fetch(__name__ + ":" + target.name.replace("-", "_"), {{}}, [{fingerprint!r}])
+        return Odd(graphs, nothing)
+
+
+class Odd(Nothing):
+    answer = None
+
+    def placement(self):
+        import numpy
+
+        return Placement({{"cpu": 1.0, "other": numpy.float32(0.5), "more": numpy.nan}}, "cpu", "")
+
+    def model_bytes(self):
+        return {model_bytes}
+
+
+def builds_slowly(folder):
+    time.sleep(3.0)
+
+
+def builds_briefly(folder):
+    time.sleep(0.2)
+
+
+def builds_largely(folder):
+    held = b"1" * (1 << 30)
+    time.sleep(1.5)
+
+
+def builds_nothing(folder):
+    raise RuntimeError("no such kernel,\\nnor another: out of memory for it")
+
+
+def builds_fatally(folder):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+RUNTIME = Builds()
+"""
+
+
+@pytest.fixture
+def odd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """Add a runtime that has things built, and answers what JSON cannot carry."""
+
+    def add(model_bytes: str = "0") -> None:
+        file = tmp_path / "odd_catalog.py"
+        file.write_text(ODD.format(fingerprint=str(tmp_path), model_bytes=model_bytes))
+        both = os.pathsep.join((os.environ["COMPAT_CATALOG"], str(file)))
+        monkeypatch.setenv("COMPAT_CATALOG", both)
+
+    return add
+
+
+@pytest.mark.parametrize("target", ["builds-slowly", "builds-largely"])
+def test_building_costs_the_case_neither_time_nor_memory(
+    start: Start, odd: Callable[..., None], target: str
+) -> None:
+    odd()
+    worker = start(target, memory_limit=GIB * 3 // 4)
+    said: list[str] = []
+    worker._said = said.append
+    worker.stage("batches")
+    worker.time_limit = 2.0
+    assert worker.stage("loads")["artifacts_s"] >= 1.5
+    (building,) = {one for one in said if one.startswith("building")}
+    assert building.endswith(target.replace("-", "_"))
+    assert said[0] == "batches" and said[1] == said[-1] == "loads"
+
+
+def test_a_hang_after_building_is_ended_all_the_same(
+    start: Start, odd: Callable[..., None]
+) -> None:
+    odd("time.sleep(60)")
+    worker = start("builds-briefly")
+    worker.stage("batches")
+    worker.time_limit = 1.0
+    with pytest.raises(TimedOut, match="loads took over 1 s"):
+        worker.stage("loads")
+
+
+def test_building_has_a_limit_of_its_own(start: Start, odd: Callable[..., None]) -> None:
+    odd()
+    worker = start("builds-slowly")
+    assert worker.building_limit >= 10 * worker.time_limit
+    worker.building_limit = 1.0
+    worker.stage("batches")
+    processes: set[int] = set()
+    family = psutil.Process(process_of(worker))
+    worker._said = lambda stage: processes.update(p.pid for p in [family, *family.children()])
+    with pytest.raises(StageInput, match=r"building .*builds_slowly took over 1 s"):
+        worker.stage("loads")
+    assert len(processes) == 2  # Itself and the builder.
+    assert all(gone(process) for process in processes)
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("builds-nothing", "failed: RuntimeError: no such kernel, nor another: out of memory"),
+        ("builds-fatally", "failed: the builder was ended by SIGKILL"),
+    ],
+)
+def test_a_builder_that_fails_says_nothing_of_the_hardware(
+    start: Start, odd: Callable[..., None], target: str, said: str
+) -> None:
+    odd()
+    worker = start(target)
+    with pytest.raises(StageInput) as caught:
+        worker.stage("loads")
+    assert said in str(caught.value).splitlines()[0]
+    assert worker.stage("batches") == [1, 2]
+
+
+def test_numbers_of_other_packages_become_built_in(start: Start, odd: Callable[..., None]) -> None:
+    odd()
+    worker = start("odd")
+    assert worker.stage("placed")["devices"] == {"cpu": 1.0, "other": 0.5, "more": "nan"}
+
+
+def test_what_json_cannot_carry_costs_one_stage(start: Start, odd: Callable[..., None]) -> None:
+    odd("{1, 2}")
+    worker = start("odd")
+    with pytest.raises(StageInput, match=r"loads must return built-in numbers \(got set\)"):
+        worker.stage("loads")
+    first = process_of(worker)
+    assert worker.stage("batches") == [1, 2]
+    assert process_of(worker) == first
+
+
+def test_a_score_that_is_no_number_is_named() -> None:
+    scores = {"wer": np.float32("inf"), "counts": (np.int64(3), np.bool_(True))}
+    assert json.loads(worker_process.encoded("task", scores)) == {
+        "wer": "inf",
+        "counts": [3, True],
+    }
+    for value in (np.zeros(2), {1, 2}, object()):
+        with pytest.raises(worker_process.NotJson) as caught:
+            worker_process.encoded("task", {"clean": {"wer": value}})
+        named = f"score() must return built-in numbers (got {type(value).__name__})"
+        assert str(caught.value) == named
+
+
 def test_a_recipe_that_cannot_run_is_unsupported(start: Start) -> None:
     worker = start("sound-nothing", id="toy@seeded/cpu-onnxruntime/bf16")
     with pytest.raises(StageUnsupported, match="bfloat16"):
@@ -290,6 +456,9 @@ def test_faults_cost_only_their_own_cases(suites: Any, tmp_path: Path) -> None:
     }
     loaded = [one.status for one in run.observations if one.check == "support.loads"]
     assert loaded == ["passed"] * 6
+    # An exception out of the runtime is a verdict on it.
+    (failed,) = [one for one in run.observations if one.status == "error"]
+    assert failed.level == "failed"
     assert not left_over()
 
 

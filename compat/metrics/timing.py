@@ -51,12 +51,15 @@ class Gate(NamedTuple):
     """Relative difference of the medians: 0.05 is 5 %."""
 
 
-def summarise(seconds: Sequence[float], audio_s: float | None = None) -> dict[str, Any]:
-    """Summarise the times of equal rounds.
+def summarise(
+    seconds: Sequence[float], audio_s: float | Sequence[float] | None = None
+) -> dict[str, Any]:
+    """Summarise the times of rounds.
 
     Args:
-        seconds: wall-clock seconds of every round; every round processes the same audio.
-        audio_s: duration of that audio in seconds; None where the task has no time meaning.
+        seconds: wall-clock seconds of every round.
+        audio_s: duration in seconds of the audio of every round, or of each round its own; None
+            where the task has no time meaning.
 
     Returns:
         ``count``, ``median_s``, ``interval_s`` (order-statistic interval of the median),
@@ -64,7 +67,8 @@ def summarise(seconds: Sequence[float], audio_s: float | None = None) -> dict[st
         where the interval is minimum to maximum), ``minimum_s``, ``maximum_s``,
         ``relative_spread`` (interquartile range over the median); for each percentile that the
         sample can bound, ``p90_s`` and ``p90_upper_s`` (99 % upper confidence limit); with
-        ``audio_s`` also ``rtf``, ``rtf_lower``, ``rtf_upper`` (from the interval) and ``rtfx``.
+        ``audio_s`` also ``rtf``, ``rtf_lower``, ``rtf_upper`` (median of the rounds' ratios and its
+        interval) and ``rtfx``.
 
     Raises:
         ValueError: no rounds, a time that is not a positive number, or a duration that is not.
@@ -86,12 +90,16 @@ def summarise(seconds: Sequence[float], audio_s: float | None = None) -> dict[st
             result[f"p{percent}_s"] = _quantile(ordered, percent / 100.0)
             result[f"p{percent}_upper_s"] = ordered[rank - 1]
     if audio_s is not None:
-        if not (math.isfinite(audio_s) and audio_s > 0):
+        durations = [audio_s] * len(ordered) if isinstance(audio_s, int | float) else audio_s
+        if not all(math.isfinite(duration) and duration > 0 for duration in durations):
             raise ValueError(f"the audio must last longer than zero seconds, got {audio_s}")
-        result["rtf"] = centre.value / audio_s
-        result["rtf_lower"] = centre.low / audio_s
-        result["rtf_upper"] = centre.high / audio_s
-        result["rtfx"] = audio_s / centre.value
+        # Rounds differ in length: a long one is no slow one.
+        factors = [taken / lasts for taken, lasts in zip(seconds, durations, strict=True)]
+        factor = median_interval(factors)
+        result["rtf"] = factor.value
+        result["rtf_lower"] = factor.low
+        result["rtf_upper"] = factor.high
+        result["rtfx"] = 1.0 / factor.value
     return result
 
 

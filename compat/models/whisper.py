@@ -8,9 +8,10 @@ checkpoints load unchanged.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import numpy as np
 from compat import weights as weights_module
 from compat.artifacts import digest, module_digest
 from compat.case import Family, Variant
-from compat.corpus import FIXTURES, Corpus, Item, TestSet
+from compat.corpus import FIXTURES, Corpus, CorpusError, Item, TestSet
 from compat.features import log_mel_spectrogram
 from compat.graph import Graph, State, Stopwatch, Tensor
 from compat.models.base import Items, Model, Prediction
@@ -150,6 +151,20 @@ SEEDED_GAINS: Mapping[str, float | None] = {
 
 
 @dataclass(frozen=True)
+class Decoded:
+    """What one window gave."""
+
+    tokens: list[int]
+    """Tokens after the prompt, the end and what follows it included."""
+    level: float = 0.0
+    """Mean magnitude of the encoder's output, where it can be had."""
+
+
+PROMPT = ("<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")
+END = "<|endoftext|>"
+
+
+@dataclass(frozen=True)
 class Vocabulary:
     """Token ids that steer decoding."""
 
@@ -216,12 +231,11 @@ def _vocabulary(folder: Path) -> Vocabulary:
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     generation = _read_json(folder / "generation_config.json")
-    names = ("<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")
-    prompt = [tokenizer.token_to_id(name) for name in names]
-    end = tokenizer.token_to_id("<|endoftext|>")
+    prompt = [tokenizer.token_to_id(name) for name in PROMPT]
+    end = tokenizer.token_to_id(END)
     if None in prompt or end is None:
         raise weights_module.CheckpointError(
-            f"{folder / 'tokenizer.json'} lacks one of {', '.join(names)}, <|endoftext|>: "
+            f"{folder / 'tokenizer.json'} lacks one of {', '.join(PROMPT)}, {END}: "
             "restore the tokenizer of the checkpoint."
         )
     return Vocabulary(
@@ -330,60 +344,82 @@ class WhisperModel(Model):
                 return Items.of({"speech": corpus.speech.items(self.sample_rate, limit)}, False)
             return Items.of(task)
         # Generated weights know no words: they get windows filled with speech, as timing wants.
-        windows = self._windows(corpus.speech)
-        chosen = windows[: {"quick": 3, "core": 3, "full": 8}[profile]]
+        wanted = {"quick": 3, "core": 3, "full": 8}[profile]
+        chosen = list(islice(self._windows(corpus.speech), wanted))
         return Items({}, chosen, chosen)
 
-    def _windows(self, test_set: TestSet) -> list[Item]:
-        """Join utterances into inputs that nearly fill the window."""
-        windows: list[Item] = []
+    def _windows(self, test_set: TestSet) -> Iterator[Item]:
+        """Yield inputs that nearly fill the window: utterances joined, over and over.
+
+        Every round begins one utterance later, so that no two windows are alike.
+        """
+        items = test_set.items(self.sample_rate, 200)
+        if len(items) < 2:
+            raise CorpusError(
+                f"{test_set.folder} has one recording: generated weights are compared on different "
+                "inputs. Add recordings."
+            )
         joined: list[Item] = []
-        for item in test_set.items(self.sample_rate):
-            if sum(len(i.samples) for i in (*joined, item)) > self.dimensions.window:
-                windows.append(_join(joined, f"window-{len(windows)}"))
+        for number in count():
+            first, position = divmod(number, len(items))
+            item = items[(first + position) % len(items)]
+            if joined and sum(len(i.samples) for i in (*joined, item)) > self.dimensions.window:
+                yield _join(joined, f"window-{number}")
                 joined = []
             joined.append(item)
-        return windows or [_join(joined, "window-0")]
 
     def run(
         self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
     ) -> list[Prediction]:
-        batch = next((b for b in BATCHES if b >= len(items)), BATCHES[-1])
-        chunks = [(i, c) for i, item in enumerate(items) for c in self._chunks(item.samples)]
-        tokens: list[list[list[int]]] = [[] for _ in items]
-        levels: list[float] = [0.0] * len(items)
-        for start in range(0, len(chunks), batch):
-            part = chunks[start : start + batch]
-            with stopwatch("features"):
-                mel = self._mel([samples for _, samples in part], batch)
+        def decode(mel: np.ndarray, stopwatch: Stopwatch) -> list[Decoded]:
+            point = f"b{len(mel)}"
             with stopwatch("encoder"):
-                encoded = session.run("encoder", {"mel": mel}, f"b{batch}")
+                encoded = session.run("encoder", {"mel": mel}, point)
                 session.synchronize()
             with stopwatch("decoder"):
                 generated = session.loop(
                     "decoder",
                     encoded,
-                    f"b{batch}",
-                    np.tile(np.array(self.vocabulary.prompt, np.int32), (batch, 1)),
+                    point,
+                    np.tile(np.array(self.vocabulary.prompt, np.int32), (len(mel), 1)),
                     self.vocabulary.end if self.folder else None,
-                    self._max_tokens,
+                    self.max_tokens,
                 )
-            if start == 0:
+            if "first_token" not in stopwatch.marks:
                 before = stopwatch.stages["features"] + stopwatch.stages["encoder"]
                 stopwatch.marks["first_token"] = before + generated.first_token_s
             level = encoded["level"].numpy()
-            for row, (index, _) in enumerate(part):
-                tokens[index].append(self._until_end(generated.tokens[row]))
-                levels[index] += float(level[row])
+            rows = zip(generated.tokens, level, strict=True)
+            return [Decoded([int(token) for token in row], float(level)) for row, level in rows]
+
+        return self.transcribe(items, stopwatch, decode)
+
+    def transcribe(
+        self,
+        items: Sequence[Item],
+        stopwatch: Stopwatch,
+        decode: Callable[[np.ndarray, Stopwatch], list[Decoded]],
+    ) -> list[Prediction]:
+        """Cut, transform, decode and join: what every way of executing Whisper has in common.
+
+        ``decode`` makes of mel (batch, mels, frames) one answer per row.
+        """
+        batch = next((b for b in BATCHES if b >= len(items)), BATCHES[-1])
+        chunks = [(i, c) for i, item in enumerate(items) for c in self._chunks(item.samples)]
+        found: list[list[Decoded]] = [[] for _ in items]
+        for start in range(0, len(chunks), batch):
+            part = chunks[start : start + batch]
+            with stopwatch("features"):
+                mel = self._mel([samples for _, samples in part], batch)
+            for (index, _), row in zip(part, decode(mel, stopwatch), strict=False):
+                found[index].append(row)
         with stopwatch("text"):
-            predictions = map(self._prediction, tokens)
-            return [{**p, "level": level} for p, level in zip(predictions, levels, strict=True)]
+            return [self._prediction(parts) for parts in found]
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
-        mel = self._mel([item.samples[: self.dimensions.window]], 1)
+        mel, forced = self.traced_input(item, guide)
         encoded = session.run("encoder", {"mel": mel}, "b1")
         hidden = encoded["hidden"].numpy()[0].copy()
-        forced = [*self.vocabulary.prompt, *guide["tokens"][:TRACED_TOKENS]]
         session.reset("decoder", "b1")
         logits = []
         for position, token in enumerate(forced):
@@ -396,6 +432,45 @@ class WhisperModel(Model):
             if position + 1 >= len(self.vocabulary.prompt):
                 logits.append(stepped["logits"].numpy()[0].copy())
         return {"encoder": hidden, "logits": np.stack(logits)}
+
+    def traced_input(self, item: Item, guide: Prediction) -> tuple[np.ndarray, list[int]]:
+        """Return mel (1, mels, frames) of the first window, and the tokens that are forced."""
+        mel = self._mel([item.samples[: self.dimensions.window]], 1)
+        return mel, [*self.vocabulary.prompt, *guide["tokens"][:TRACED_TOKENS]]
+
+    def checkpoint(self, folder: Path) -> Path:
+        """Return a checkpoint in Hugging Face's layout, for runtimes that convert it themselves.
+
+        That of generated weights is written into ``folder``, with a vocabulary of numbered words.
+        """
+        if self.folder:
+            return self.folder
+        from tokenizers import Tokenizer, models
+        from transformers import PreTrainedTokenizerFast
+
+        prompt = self.vocabulary.prompt
+        names = {
+            **dict(zip(prompt, PROMPT, strict=True)),
+            self.vocabulary.end: END,
+            prompt[2] - 1: "<|translate|>",
+            prompt[2] + 1: "<|startoflm|>",
+            prompt[2] + 2: "<|startofprev|>",
+            prompt[2] + 3: "<|nospeech|>",
+        }
+        words = {
+            names.get(token, f"<word-{token}>"): token
+            for token in range(self.dimensions.vocabulary)
+        }
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(models.WordLevel(words, unk_token=END)),
+            bos_token=END,
+            eos_token=END,
+            unk_token=END,
+            additional_special_tokens=list(names.values()),
+        )
+        self.network.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
 
     def score(
         self,
@@ -421,7 +496,8 @@ class WhisperModel(Model):
         return {"errors": float(found.errors), "reference": float(expected.errors)}
 
     @property
-    def _max_tokens(self) -> int:
+    def max_tokens(self) -> int:
+        """Tokens that a window may give after the prompt."""
         if not self.folder:
             return SEEDED_TOKENS
         # Half the positions, as the reference implementation allows; the rest is for prompts.
@@ -454,19 +530,21 @@ class WhisperModel(Model):
             samples = samples[cut - OVERLAP :]
         return [*chunks, samples]
 
-    def _until_end(self, row: np.ndarray) -> list[int]:
-        tokens = [int(token) for token in row]
+    def _until_end(self, tokens: list[int]) -> list[int]:
         if self.folder and self.vocabulary.end in tokens:
             return tokens[: tokens.index(self.vocabulary.end)]
         return tokens
 
-    def _prediction(self, parts: Sequence[list[int]]) -> Prediction:
-        tokens = parts[0]
+    def _prediction(self, parts: Sequence[Decoded]) -> Prediction:
+        tokens = self._until_end(parts[0].tokens)
         for part in parts[1:]:
-            tokens = merge(tokens, part) if self.folder else tokens + part
+            following = self._until_end(part.tokens)
+            tokens = merge(tokens, following) if self.folder else tokens + following
+        # Not finite if anything in an encoder was: a decoder turns NaN into ordinary tokens.
+        level = sum(part.level for part in parts)
         if not self.folder:
-            return {"tokens": tokens}
-        return {"tokens": tokens, "text": self._tokenizer.decode(tokens).strip()}
+            return {"tokens": tokens, "level": level}
+        return {"tokens": tokens, "text": self._tokenizer.decode(tokens).strip(), "level": level}
 
     @cached_property
     def _tokenizer(self) -> Any:

@@ -30,8 +30,8 @@ def badge(cell: Cell) -> str:
     rating = cell.best.rating if cell.best else None
     name = text.one_line(f"{cell.row} · {cell.hardware}", 60)
     words = f"{text.symbol(rating)} {cell.label}"
-    if rating is not None and "stand-in" in rating.badges and rating.kind != "not-measured":
-        words += " (stand-in)"
+    if shown := text.badges(rating):
+        words += f" ({', '.join(shown)})"
     left, right = (int(len(one) * _CHARACTER_WIDTH) + 14 for one in (name, words))
     title = escape(f"{name}: {words}", quote=True)
     colour = _COLOURS[text.appearance(rating)]

@@ -11,7 +11,7 @@ from compat.case import Evidence
 from compat.rating import Caps, Gates, State
 from compat.report import text
 from compat.report.model import Configuration, Figures, Gate, Record
-from compat.results import CaseFacts, Limit
+from compat.results import CaseFacts, Limit, Observation
 
 LOADS, PLACED = "support.loads", "support.placed"
 TASK, NUMERICS = "accuracy.task", "accuracy.numerics"
@@ -41,13 +41,14 @@ def _judge(record: Record | None, what: str) -> _Finding:
     one, seen = record.observation, (record.anchor,)
     if one is None or not record.measured or record.status in ("inconclusive", "unsupported"):
         return _Finding("unknown", _said(record.status, record.reason), seen)
-    reason = _said(record.status, record.reason) if record.reason else _limits(one.limits)
-    if record.status == "error" and one.level is None and record.check != LOADS:
-        # An error may be the suite's own: it withholds a verdict rather than giving one.
-        return _Finding("unknown", reason or "error", seen)
+    reason = _said(record.status, record.reason) if record.reason else _limits(one)
     if one.level is not None:
         return _Finding(one.level, reason or record.status, seen)
-    failed = record.status in (*_FAILURES, "error")
+    if record.status == "error":
+        # An input, a disk or the suite itself may be to blame: where it was the case, a level
+        # says so.
+        return _Finding("unknown", reason or "error", seen)
+    failed = record.status in _FAILURES
     return _Finding("failed" if failed else "strict", reason or record.status, seen)
 
 
@@ -55,23 +56,19 @@ def _said(status: str, reason: str) -> str:
     return f"{status}: {reason}" if reason and not reason.startswith(status) else reason or status
 
 
-def _limits(limits: Sequence[Limit]) -> str:
+def _limits(one: Observation) -> str:
     """Say which thresholds were missed, or that all were met."""
-    missed = [one for one in limits if one.level != "strict"]
+    missed = [limit for limit in one.limits if limit.level != "strict"]
     if not missed:
-        if len(limits) == 1:
-            return f"threshold met: {_limit(limits[0])}"
-        return f"all {len(limits)} thresholds met" if limits else ""
-    return "; ".join(_limit(one) for one in missed)
+        if len(one.limits) == 1:
+            return f"threshold met: {_limit(one.limits[0], one.values)}"
+        return f"all {len(one.limits)} thresholds met" if one.limits else ""
+    return "; ".join(_limit(limit, one.values) for limit in missed)
 
 
-def _limit(one: Limit) -> str:
-    key = one.metric.replace("/", ".").split(".")[-1]
-    word = "≥" if one.direction == "at_least" else "≤"
-    return (
-        f"{one.metric} {text.quantity(key, one.value)} (strict {word} "
-        f"{text.quantity(key, one.strict)}, relaxed {word} {text.quantity(key, one.relaxed)})"
-    )
+def _limit(one: Limit, values: Mapping[str, object]) -> str:
+    found, strict, relaxed = text.limit(one, values)
+    return f"{one.metric} {found} (strict {strict}, relaxed {relaxed})"
 
 
 def _worst(parts: Sequence[tuple[str, _Finding]]) -> _Finding:
@@ -97,9 +94,12 @@ class Draft:
         self.family, self.target, self.recipe, self.machine = family, target, recipe, machine
         self.cases = tuple(case for case in cases if case)
         self.has_stand_in = has_stand_in
-        self.headline = self._headline()
+        self.headline = self._best_case(lambda about: about.headline)
         self.stand_in = self._best_case(lambda about: about.stand_in)
-        self.facts = _about(self.headline or self.stand_in or self.cases[0])
+        self.smaller = self._smaller()
+        self.subject = self.smaller or self.headline
+        """The case that everything but loading is judged on."""
+        self.facts = _about(self.subject or self.stand_in or self.cases[0])
         self.accurate, self.weights = self._accurate()
 
     def _best_case(self, wanted: Callable[[CaseFacts], bool]) -> dict[str, Record]:
@@ -116,15 +116,38 @@ class Draft:
             default={},
         )
 
-    def _headline(self) -> dict[str, Record]:
-        return self._best_case(lambda about: about.headline)
+    def case(self, variant: str, weights: str) -> dict[str, Record]:
+        """Return the checks of a case; empty where it is not part of the configuration."""
+        wanted = (variant, weights)
+        fitting = (c for c in self.cases if (_about(c).variant, _about(c).weights) == wanted)
+        return next(fitting, {})
+
+    def _smaller(self) -> dict[str, Record]:
+        """Return the smallest published variant that loads, where the headline does not.
+
+        A headline that ran and gave nonsense has findings of its own, which nothing replaces.
+        """
+        record = self.headline.get(LOADS)
+        if record is None or (record.observation is not None and record.observation.values):
+            return {}
+        if record.status != "unsupported" and _judge(record, "").state != "failed":
+            return {}
+        size = _about(self.headline).parameters
+        loading = [
+            case
+            for case in self.cases
+            if _about(case).published
+            and _about(case).parameters < size
+            and _judge(case.get(LOADS), "").state in ("strict", "relaxed")
+        ]
+        return min(loading, key=lambda case: (_about(case).parameters, _about(case).id), default={})
 
     def _accurate(self) -> tuple[_Finding, rating.Weights]:
         """Judge accuracy, and say which weights the task metric came from."""
-        numerics = ("numerics", _judge(self.headline.get(NUMERICS), "the numerics check"))
-        own = self.headline and _about(self.headline).weights
+        numerics = ("numerics", _judge(self.subject.get(NUMERICS), "the numerics check"))
+        own = self.subject and _about(self.subject).weights
         if own == "pretrained" or (own == "trained" and not self.has_stand_in):
-            task = _judge(self.headline.get(TASK), "the task metric")
+            task = _judge(self.subject.get(TASK), "the task metric")
             return _worst([("task", task), numerics]), cast(rating.Weights, own)
         if self.has_stand_in:
             task = _judge(self.stand_in.get(TASK), "the task metric of the trained stand-in")
@@ -141,51 +164,29 @@ class Draft:
         """Judge loading; also return the runtime's reason where it proved to be unable."""
         record = self.headline.get(LOADS)
         finding = _judge(record, "the headline variant")
+        if self.smaller:
+            small, large = self.facts.variant, _about(self.headline).variant
+            reason = (
+                f"{small} loads, {large} does not ({finding.reason}); "
+                f"everything else is judged on {small}"
+            )
+            return _Finding("relaxed", reason, (*finding.evidence, self.smaller[LOADS].anchor)), ""
         unable = record is not None and record.status == "unsupported"
-        if not unable and finding.state != "failed":
-            return finding, ""
-        size = _about(self.headline).parameters
-        smaller = [
-            case[LOADS]
-            for case in self.cases
-            if LOADS in case and _about(case).published and _about(case).parameters < size
-        ]
-        for other in sorted(smaller, key=lambda one: (one.case.parameters, one.case.id)):
-            if _judge(other, "").state in ("strict", "relaxed"):
-                reason = f"{other.case.variant} loads, {self.facts.variant} does not"
-                said = f"{reason} ({finding.reason})"
-                return _Finding("relaxed", said, (*finding.evidence, other.anchor)), ""
         return finding, (record.reason or "unsupported") if record and unable else ""
 
     def _robust(self) -> _Finding:
-        parts = [("headline", _judge(self.headline.get(STRESS), "the stress list"))]
-        if STRESS in self.stand_in and self.stand_in is not self.headline:
+        name = self.facts.variant if self.smaller else "headline"
+        parts = [(name, _judge(self.subject.get(STRESS), "the stress list"))]
+        if STRESS in self.stand_in and self.stand_in is not self.subject:
             second = _judge(self.stand_in[STRESS], "")
             if second.state != "unknown":
                 parts.append(("stand-in", second))
         return _worst(parts)
 
-    def seconds(self) -> tuple[float, float] | None:
-        """Return the interval of the median task time in seconds, where it was settled."""
-        record = self.headline.get(LATENCY)
-        if record is None or record.observation is None or not record.measured:
-            return None
-        if record.status not in ("passed", "failed", "known-failure", "unexpected-pass"):
-            return None
-        limits = record.observation.limits
-        if record.status == "failed" and all(one.level != "failed" for one in limits):
-            return None  # It failed for a fault in the timing itself, not for being slow.
-        values = record.observation.values
-        middle = text.number(values.get("median_s"))
-        pair = text.interval(values.get("interval_s"))
-        if pair is None and middle is not None:
-            pair = (middle, middle)
-        return pair if pair is not None and pair[0] > 0 else None
-
     def _worthwhile(self, processor: Processor | None) -> tuple[_Finding, float | None]:
-        record = self.headline.get(LATENCY)
+        record = self.subject.get(LATENCY)
         seen = (record.anchor,) if record else ()
-        mine = self.seconds()
+        mine = _seconds(record)
         if mine is None:
             return _Finding("unknown", "its own latency is not known", seen), None
         if processor is None:
@@ -220,7 +221,7 @@ class Draft:
             findings["placed"] = replace(absent, reason="the target is the host CPU")
             findings["worthwhile"] = findings["placed"]
         else:
-            findings["placed"] = _judge(self.headline.get(PLACED), "placement")
+            findings["placed"] = _judge(self.subject.get(PLACED), "placement")
         if not facts.timed:
             untimed = replace(absent, reason="the task has no time meaning")
             findings["real_time"] = findings["worthwhile"] = untimed
@@ -228,11 +229,15 @@ class Draft:
             never = replace(absent, reason=f"{facts.evidence} evidence says nothing of speed")
             findings["real_time"] = findings["worthwhile"] = never
         else:
-            findings["real_time"] = _judge(self.headline.get(LATENCY), "the latency check")
+            findings["real_time"] = _judge(self.subject.get(LATENCY), "the latency check")
             if not facts.on_host_cpu:
                 findings["worthwhile"], speed_up = self._worthwhile(processor)
         judged = {name: finding.state for name, finding in findings.items()}
-        deciding = [*self.headline.values(), *self.stand_in.values()]
+        deciding = [
+            *self.headline.values(),
+            *self.smaller.values(),
+            *self.stand_in.values(),
+        ]
         caps = Caps(
             weights=self.weights,
             quantised=quantised(self.recipe),
@@ -242,6 +247,7 @@ class Draft:
             measured=any(record.measured for record in deciding),
             stale=any(record.status == "stale" for record in deciding),
             unsupported=unsupported,
+            own=tuple(sorted({word for r in deciding if r.measured for word in r.own})),
         )
         result = rating.rate(Gates(**judged), caps)
         gates = tuple(
@@ -280,7 +286,12 @@ class Draft:
                 record
                 for case in sorted(
                     self.cases,
-                    key=lambda c: (c is not self.headline, c is not self.stand_in, _about(c).id),
+                    key=lambda c: (
+                        c is not self.headline,
+                        c is not self.subject,
+                        c is not self.stand_in,
+                        _about(c).id,
+                    ),
                 )
                 for record in sorted(case.values(), key=lambda r: _check_order(r.check))
             ),
@@ -292,21 +303,23 @@ class Draft:
             usable = record is not None and record.observation is not None and record.measured
             return record.observation.values if usable else {}  # type: ignore[union-attr]
 
-        timing = values(LATENCY, self.headline)
-        timed = self.headline.get(LATENCY)
+        timing = values(LATENCY, self.subject)
+        timed = self.subject.get(LATENCY)
         seen = timed.observation if timed is not None and timed.measured else None
-        memory = values(MEMORY, self.headline)
-        loaded = values(LOADS, self.headline)
-        has_task = values(TASK, self.headline)
-        name, scores = _scores(has_task or values(TASK, self.stand_in))
+        memory = values(MEMORY, self.subject)
+        loaded = values(LOADS, self.subject)
+        # Generated weights have no task metric, whatever a file says.
+        known = self.facts.weights != "seeded"
+        scored = self.subject if known and values(TASK, self.subject) else self.stand_in
+        name, scores = _scores(values(TASK, scored))
         metric = text.primary_metric(scores)
         snr = [
             figure
-            for output in values(NUMERICS, self.headline).values()
+            for output in values(NUMERICS, self.subject).values()
             if isinstance(output, dict)
             and (figure := text.number(output.get("snr_db"))) is not None
         ]
-        observations = [r.observation for r in self.headline.values() if r.observation]
+        observations = [r.observation for r in self.subject.values() if r.observation]
         executed = loaded.get("executed")
         if isinstance(executed, dict):
             # One precision for all graphs is said once.
@@ -316,6 +329,7 @@ class Draft:
         return Figures(
             median_s=text.number(timing.get("median_s")),
             interval_s=text.interval(timing.get("interval_s")),
+            interval_coverage=text.number(timing.get("interval_coverage")),
             rtf=text.number(timing.get("rtf")),
             rtf_upper=text.number(timing.get("rtf_upper")),
             rtfx=text.number(timing.get("rtfx")),
@@ -324,7 +338,8 @@ class Draft:
             device_peak_bytes=text.number(memory.get("device_peak_bytes")),
             model_bytes=text.number(loaded.get("model_bytes"))
             or text.number(memory.get("model_bytes")),
-            share=text.number(values(PLACED, self.headline).get("share")),
+            share=text.number(values(PLACED, self.subject).get("share")),
+            metric_case=_about(scored).id.partition("/")[0] if metric else "",
             metric=metric,
             metric_set=name,
             metric_value=text.number(scores.get(metric)),
@@ -367,22 +382,41 @@ def processor_seconds(draft: Draft, drafts: Sequence[Draft]) -> Processor | None
             continue
         if (other.machine, other.family) != (draft.machine, draft.family):
             continue
-        if (facts.variant, facts.weights) != (mine.variant, mine.weights):
-            continue
-        span = other.seconds()
+        case = other.case(mine.variant, mine.weights)
+        span = _seconds(case.get(LATENCY))
         if span is None or other.accurate.state == "failed":
             continue
+        if case is not other.subject and _judge(case.get(NUMERICS), "").state == "failed":
+            continue
         if best is None or span[0] < best.lower_s:
-            best = Processor(
-                f"{facts.target} {facts.recipe}", span[0], other.headline[LATENCY].anchor
-            )
+            best = Processor(f"{facts.target} {facts.recipe}", span[0], case[LATENCY].anchor)
     return best
+
+
+def _seconds(record: Record | None) -> tuple[float, float] | None:
+    """Return the interval of the median task time in seconds, where it was settled."""
+    if record is None or record.observation is None or not record.measured:
+        return None
+    if record.status not in ("passed", "failed", "known-failure", "unexpected-pass"):
+        return None
+    limits = record.observation.limits
+    if record.status == "failed" and all(one.level != "failed" for one in limits):
+        return None  # It failed for a fault in the timing itself, not for being slow.
+    values = record.observation.values
+    middle = text.number(values.get("median_s"))
+    pair = text.interval(values.get("interval_s"))
+    if pair is None and middle is not None:
+        pair = (middle, middle)
+    return pair if pair is not None and pair[0] > 0 else None
 
 
 _EVIDENCE = ("device", "emulator", "conversion")
 
 _THRESHOLDS = {
-    "loads": ("compiles and runs every standard input", "the smallest variant does"),
+    "loads": (
+        "compiles and runs every standard input",
+        "the smallest published variant does, and is judged in its place",
+    ),
     "placed": ("≥ 95 % on the target", "≥ 50 %"),
     "accurate": ("degradation and numerics within strict thresholds", "within relaxed ones"),
     "robust": ("every stress input as good as the reference, no crash, hang or NaN", "no crash"),

@@ -62,9 +62,9 @@ def _cell(cell: Cell) -> str:
     shown = f"{text.RATINGS[key][0]} {escape(cell.label)}"
     if best is None or key == "not-measured":
         return shown
-    badges = [badge for badge in best.rating.badges if badge not in cell.label.lower()]
+    badges = text.badges(best.rating)
     extra = f"<br>*{escape(', '.join(badges))}*" if badges else ""
-    return f"{shown}<br>{escape(best.runtime)} {escape(best.recipe)}{extra}"
+    return f"{shown}<br>{escape(text.detail(best))}{extra}"
 
 
 def _legend(report: Report) -> list[str]:
@@ -74,11 +74,8 @@ def _legend(report: Report) -> list[str]:
         for key, (symbol, name, meaning) in text.RATINGS.items()
         if key in shown
     ]
-    if any("stand-in" in one.rating.badges for one in report.configurations):
-        lines.append(
-            "- *stand-in*: judged on a small trained checkpoint or on generated weights, because "
-            "no published weights were at hand."
-        )
+    used = {badge for one in report.configurations for badge in one.rating.badges}
+    lines += [f"- *{badge}*: {meaning}" for badge, meaning in text.BADGES.items() if badge in used]
     return lines
 
 
@@ -103,7 +100,7 @@ def _configurations(report: Report) -> list[str]:
         "rating",
         *(gate.name for gate in report.configurations[0].gates),
         "task metric",
-        "degradation",
+        "its degradation",
         "SNR",
         "latency (median)",
         "RTF ≤",
@@ -118,17 +115,15 @@ def _configurations(report: Report) -> list[str]:
 
 def _configuration(one: Configuration) -> list[str]:
     f = one.figures
-    metric = text.quantity(f.metric, f.metric_value, f.metric)
     return [
         escape(one.row),
         f"{escape(one.variant)}, {escape(one.target)} {escape(one.recipe)}",
         escape(one.machine_short),
         escape(one.evidence),
-        f"{text.symbol(one.rating)} {escape(one.rating.label)}",
+        f"{text.symbol(one.rating)} {escape(one.rating.label)}"
+        + "".join(f" *{escape(badge)}*" for badge in text.badges(one.rating)),
         *(f"{text.STATE_SYMBOLS[gate.state]} {gate.state}" for gate in one.gates),
-        escape(f"{text.metric_name(f.metric)} {metric} ({f.metric_set})")
-        if f.metric
-        else text.DASH,
+        escape(text.task_metric(one)),
         escape(text.quantity("degradation", f.degradation, f.metric)),
         escape(text.quantity("snr_db", f.snr_db)),
         escape(text.latency(f)),

@@ -13,8 +13,9 @@ import msgspec
 
 from compat import rating
 from compat.case import HARDWARE
+from compat.metrics import SCORER_VERSION
 from compat.report import text
-from compat.report.judge import Draft, processor_seconds
+from compat.report.judge import TASK, Draft, processor_seconds
 from compat.report.model import (
     Cell,
     Configuration,
@@ -23,10 +24,13 @@ from compat.report.model import (
     Report,
     RunFacts,
 )
-from compat.results import CaseFacts, Collection, Observation, Run
+from compat.results import CaseFacts, Collection, Header, Observation, Run, scorer_of
 
 PROFILE_RANK = {"quick": 0, "core": 1, "full": 2}
 """A run of a lower rank never replaces one of a higher; unnamed profiles rank lowest."""
+
+OWN = {"corpus": "own corpus", "thresholds": "other limits", "checkpoint": "own checkpoint"}
+"""What a header names as a person's own, in the words that a cell shows."""
 
 Key = tuple[str, str, str]
 """Machine, case id, check."""
@@ -47,9 +51,10 @@ def run_key(run: Run) -> str:
 def choose(runs: Iterable[Run]) -> dict[Key, Chosen]:
     """Return the observation that counts for every machine, case and check.
 
-    A measurement outranks a skip, then the higher check version, then the fuller profile, then
-    the newer observation; what is left is ordered by run and content, so that no file order
-    shows.
+    A measurement outranks a skip, then what rests on the shipped corpus, thresholds and
+    checkpoints outranks a person's own, then the higher version of check and scorer, then the
+    fuller profile, then what decides something an inconclusive timing, then the newer
+    observation; what is left is ordered by run and content, so that no file order shows.
     """
     ranked: dict[Key, tuple[tuple[object, ...], Chosen]] = {}
     for run in runs:
@@ -57,8 +62,11 @@ def choose(runs: Iterable[Run]) -> dict[Key, Chosen]:
         for one in run.observations:
             order = (
                 one.status != "skipped",
+                not own_inputs(header, one.case),
                 one.check_version,
+                scorer_of(header, one) if one.check == TASK else 0,
                 PROFILE_RANK.get(header.profile, 0),
+                one.status != "inconclusive",
                 one.time or header.started,
                 header.run,
                 header.worker,
@@ -70,17 +78,29 @@ def choose(runs: Iterable[Run]) -> dict[Key, Chosen]:
     return {key: chosen for key, (_, chosen) in ranked.items()}
 
 
+def own_inputs(header: Header, case: str) -> tuple[str, ...]:
+    """Return what a person replaced of the inputs of a case, in words; empty for standard ones."""
+    variant, _, weights = case.partition("/")[0].partition("@")
+    found = []
+    for entry in header.own:
+        kind, _, which = entry.partition(":")
+        if kind != "checkpoint" or (which in ("", variant) and weights != "seeded"):
+            found.append(OWN.get(kind, f"own {text.one_line(kind, 40)}"))
+    return tuple(sorted(set(found)))
+
+
 def build(collection: Collection, current: Mapping[str, int] | None = None) -> Report:
     """Return the rated report of a collection.
 
     ``current`` gives the current version of each check; older observations are stale. Without it
-    the highest version of each check in the collection is taken to be current.
+    the highest version of each check in the collection is taken to be current. Task metrics by an
+    older scorer than this version's are stale too.
     """
     chosen = choose(collection.runs)
     versions = Counter[str]()
-    for one in chosen.values():
-        check = one.observation.check
-        versions[check] = max(versions[check], one.observation.check_version)
+    for run in collection.runs:
+        for one in run.observations:
+            versions[one.check] = max(versions[one.check], one.check_version)
     current = {**versions, **(current or {})}
 
     facts, planned, begun = _plans(collection.runs)
@@ -153,6 +173,7 @@ def _record(
             return Record(case, check, machine, "cut-off", "cut off: begun, never ended", anchor)
         return Record(case, check, machine, "not-run", "planned, but never begun", anchor)
     one = chosen.observation
+    scorer = scorer_of(chosen.run.header, one)
     status, reason = str(one.status), one.reason
     if one.status != "skipped" and one.check_version < current.get(check, 0):
         status = "stale"
@@ -160,7 +181,14 @@ def _record(
             f"{one.status} by version {one.check_version} of the check; "
             f"version {current[check]} is current. Measure it again."
         )
-    return Record(case, check, machine, status, reason, anchor, one, run_key(chosen.run))
+    elif check == TASK and one.values and scorer < SCORER_VERSION:
+        status = "stale"
+        reason = (
+            f"{one.status} by version {scorer} of the scorer; version {SCORER_VERSION} is "
+            "current. Score it again with compat rescore, or measure it again."
+        )
+    own = own_inputs(chosen.run.header, case.id)
+    return Record(case, check, machine, status, reason, anchor, one, run_key(chosen.run), own)
 
 
 def _machines(runs: Sequence[Run]) -> tuple[Machine, ...]:

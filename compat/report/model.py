@@ -58,6 +58,8 @@ class Record:
     observation: Observation | None = None
     run: str = ""
     """Key of the run that it came from; empty where nothing was observed."""
+    own: tuple[str, ...] = ()
+    """What a person had replaced of the inputs, in words: ``own corpus``, ``other limits`` …"""
 
     @property
     def measured(self) -> bool:
@@ -85,6 +87,8 @@ class Figures:
 
     median_s: float | None = None
     interval_s: tuple[float, float] | None = None
+    interval_coverage: float | None = None
+    """Probability that the interval holds the median: below 0.95 for fewer than six rounds."""
     rtf: float | None = None
     rtf_upper: float | None = None
     rtfx: float | None = None
@@ -95,6 +99,8 @@ class Figures:
     model_bytes: float | None = None
     share: float | None = None
     """Share of the work placed on the target, 0 to 1."""
+    metric_case: str = ""
+    """The ``variant@weights`` that task metric and degradation are of: often the stand-in."""
     metric: str = ""
     metric_set: str = ""
     metric_value: float | None = None
@@ -130,7 +136,8 @@ class Configuration:
     machine: str
     machine_short: str
     variant: str
-    """The headline case's ``variant@weights``, or the stand-in's where only that was planned."""
+    """The headline case's ``variant@weights``; the smaller one's where only that loads, and the
+    stand-in's where only that was planned."""
     rating: Rating
     gates: tuple[Gate, ...]
     why: tuple[str, ...]

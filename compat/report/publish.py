@@ -11,10 +11,9 @@ from pathlib import Path
 
 from compat.report.markdown import matrix_markdown
 from compat.report.merge import build, choose
-from compat.results import ResultsError, Run, read, read_all
+from compat.results import ResultsError, Run, file_name, read, read_all
 
 _MACHINE = re.compile(r"[0-9a-f]{4,64}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 
 
 @dataclass(frozen=True)
@@ -30,12 +29,13 @@ class PublishResult:
     """Files, published earlier or now, that no longer contribute an observation: removed."""
 
 
-def publish(sources: Sequence[Path], reports: Path) -> PublishResult:
+def publish(sources: Sequence[Path], reports: Path, own: bool = False) -> PublishResult:
     """Copy valid results files to ``reports/results/<machine>/`` and write ``MATRIX.md``.
 
     ``sources`` are results files or folders of them. A file with any unreadable line is rejected
-    whole and named. Of each machine only files that still contribute an observation that counts
-    are kept; everything below ``reports/results`` that is no results file stays untouched.
+    whole and named, and so is one that was measured with an own corpus, checkpoint or thresholds
+    unless ``own`` allows it. Of each machine only files that still contribute an observation that
+    counts are kept; everything below ``reports/results`` that is no results file stays untouched.
 
     Raises:
         ResultsError: a source does not exist, or ``reports`` cannot be written.
@@ -51,16 +51,14 @@ def publish(sources: Sequence[Path], reports: Path) -> PublishResult:
                 continue
             try:
                 run = read(path)
-                problem = _problem(run)
+                problem = _problem(run, own)
             except ResultsError as error:
                 problem = str(error)
             if problem:
                 rejected.append(f"{path.name}: {problem}")
                 continue
             header = run.header
-            accepted[results / header.machine / f"{header.run}.{header.worker}.jsonl"] = (
-                path.read_bytes()
-            )
+            accepted[results / header.machine / file_name(header)] = path.read_bytes()
     try:
         results.mkdir(parents=True, exist_ok=True)
         for destination, data in accepted.items():
@@ -84,7 +82,7 @@ def publish(sources: Sequence[Path], reports: Path) -> PublishResult:
     )
 
 
-def _problem(run: Run) -> str:
+def _problem(run: Run, own: bool) -> str:
     """Say why a file may not be published; empty where it may."""
     header = run.header
     if run.problems:
@@ -95,8 +93,11 @@ def _problem(run: Run) -> str:
             f"its machine id {header.machine!r} is no hash. Results name machines by a hash of "
             "their facts, never by a host name: measure again with this version."
         )
-    if not (_NAME.fullmatch(header.run) and _NAME.fullmatch(header.worker)):
-        return f"its run {header.run!r} or worker {header.worker!r} cannot name a file."
+    if header.own and not own:
+        return (
+            f"it was measured with a person's own {', '.join(header.own)}. Measure it with what "
+            "is shipped, or publish it with --own: its cells will say so."
+        )
     if not run.observations:
         return "it holds no observation."
     return ""
@@ -115,7 +116,7 @@ def _supersede(results: Path) -> list[Path]:
         # cannot be attributed.
         if all(one.case.id != case for one in chosen.run.planned) and (machine, case) in planners:
             useful.add(planners[machine, case])
-    removed = [run.path for run in runs if run.path not in useful]
+    removed = [path for path in dict.fromkeys(run.path for run in runs) if path not in useful]
     for path in removed:
         path.unlink()
     return removed

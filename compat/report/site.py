@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -95,7 +96,9 @@ def _render(report: Report, folder: Path) -> None:
         )
         (folder / name).write_text(rendered, encoding="utf-8")
 
-    page("index.html", "index.html", data=_index_data(report), counts=_counts(report))
+    # One look for a configuration on every page.
+    drawn = points(report.configurations)
+    page("index.html", "index.html", data=_index_data(report, drawn), counts=_counts(report))
     page("machines.html", "machines.html")
     page("methods.html", "methods.html")
     places = {
@@ -112,7 +115,7 @@ def _render(report: Report, folder: Path) -> None:
             cell=cell,
             places=places,
             runs=runs,
-            data=_cell_data(cell),
+            data=_cell_data(cell, drawn),
         )
         (folder / "badges" / f"{cell.slug}.svg").write_text(badges.badge(cell), encoding="utf-8")
     (folder / "data.json").write_bytes(data_json(report))
@@ -179,12 +182,73 @@ def _counts(report: Report) -> dict[str, int]:
 # --- what the scripts in the pages need ------------------------------------------------------
 
 
-def _point(one: Configuration) -> dict[str, Any]:
-    """Return what the charts show of a configuration."""
+PALETTE = (
+    ("#0a56b8", "#7db4ff"),
+    ("#bf7326", "#cc8033"),
+    ("#8c1c54", "#e6398f"),
+    ("#33078c", "#8f70cc"),
+    ("#402c03", "#ffd98c"),
+    ("#268cbf", "#b2e5ff"),
+    ("#bf280a", "#e6aca1"),
+)
+"""Colours of the light and of the dark theme, told apart by eyes without red, green or blue cones.
+
+Seven is what such eyes can tell apart beside 3 to 1 of contrast with the card; more targets than
+that share colours, and differ in the form of their symbols.
+"""
+
+SYMBOLS = {
+    "fp32": "circle",
+    "tf32": "hexagon",
+    "fp16": "square",
+    "bf16": "diamond",
+    "int8": "triangle-up",
+    "int4": "triangle-down",
+    "nf4": "star",
+}
+FORMS = ("", "-open", "-dot", "-open-dot")
+"""Forms of one symbol, for configurations that agree in colour and precision."""
+
+
+def points(configurations: Sequence[Configuration]) -> list[dict[str, Any]]:
+    """Return what the charts show of configurations, each row of the matrix being a chart.
+
+    Colour is the target and symbol the precision; recipes of one precision, and machines, differ
+    in the symbol's form.
+    """
+    found = []
+    for row in dict.fromkeys(one.row for one in configurations):
+        inside = [one for one in configurations if one.row == row]
+        targets = sorted({one.target for one in inside})
+        several = len({one.family for one in inside}) > 1
+        looks: dict[str, tuple[int, str]] = {}
+        taken = Counter[tuple[int, str]]()
+        for one in sorted(inside, key=lambda one: one.id):
+            base = (
+                targets.index(one.target) % len(PALETTE),
+                SYMBOLS.get(one.precision, "cross"),
+            )
+            looks[one.id] = (base[0], base[1] + FORMS[taken[base] % len(FORMS)])
+            taken[base] += 1
+        found += [_point(one, *looks[one.id], several) for one in inside]
+    return found
+
+
+def _point(one: Configuration, colour: int, symbol: str, several: bool) -> dict[str, Any]:
+    """Return what the charts show of a configuration; ``several`` families share its chart."""
     f = one.figures
+    lines = [one.variant.partition("@")[0]] if several else []
+    lines = [text.one_line(part) for part in (*lines, one.target, one.recipe, one.machine_short)]
+    upper = f"upper end {text.quantity('rtf', f.rtf_upper)}"
+    if f.interval_coverage is not None:
+        upper += f" of an interval with {text.percent(f.interval_coverage)} coverage"
     return {
-        "name": text.one_line(f"{one.target} {one.recipe}"),
+        "id": text.clean(one.id),
+        "lines": lines,
+        "name": f"{' '.join(lines[:-1])} ({lines[-1]})",
         "full": text.one_line(one.name),
+        "colour": colour,
+        "symbol": symbol,
         "row": text.one_line(one.row),
         "task": text.clean(one.task),
         "machine": text.clean(one.machine),
@@ -196,11 +260,16 @@ def _point(one: Configuration) -> dict[str, Any]:
         "rtf_upper": f.rtf_upper,
         "degradation": f.degradation,
         "degradation_interval": f.degradation_interval,
-        "snr_db": f.snr_db,
         "metric": text.metric_name(f.metric),
         "metric_set": text.one_line(f.metric_set),
-        "percent": text.points(0.1) == text.quantity("degradation", 0.1, f.metric),
+        "metric_case": text.one_line(f.metric_case),
+        "percent": text.is_share(f.metric),
         "seconds": f.seconds,
+        "speed": f"RTF {text.quantity('rtf', f.rtf)} ({upper})",
+        "accuracy": text.one_line(
+            f"degradation {text.quantity('degradation', f.degradation, f.metric)} of "
+            f"{f.metric_case}; {text.task_metric(one)}"
+        ),
         "how": text.one_line(
             f"{one.evidence} evidence; executed {f.executed or 'not stated'}; "
             f"{f.threads or 'unknown'} threads; batch {f.batch or 'unknown'}"
@@ -208,7 +277,7 @@ def _point(one: Configuration) -> dict[str, Any]:
     }
 
 
-def _index_data(report: Report) -> dict[str, Any]:
+def _index_data(report: Report, drawn: list[dict[str, Any]]) -> dict[str, Any]:
     cells = {}
     for cell in report.cells:
         cells[cell.slug] = [
@@ -220,28 +289,17 @@ def _index_data(report: Report) -> dict[str, Any]:
                 "symbol": text.symbol(one.rating),
                 "head": text.clean(text.head_and_note(one.rating)[0]),
                 "note": text.clean(text.head_and_note(one.rating)[1]),
-                "detail": detail(one),
-                "badges": _shown_badges(one),
+                "detail": text.detail(one),
+                "badges": text.badges(one.rating),
             }
             for one in cell.configurations
         ]
-    return {"cells": cells, "points": [_point(one) for one in report.configurations]}
+    return {"cells": cells, "points": drawn, "palette": PALETTE}
 
 
-def _cell_data(cell: Cell) -> dict[str, Any]:
-    return {"points": [_point(one) for one in cell.configurations]}
-
-
-def detail(one: Configuration) -> str:
-    """Return the second line of a cell of the matrix."""
-    return text.one_line(f"{one.runtime} {one.recipe}")
-
-
-def _shown_badges(one: Configuration) -> list[str]:
-    """Return the badges that the rating's own words do not already say."""
-    if one.rating.kind == "not-measured":
-        return []
-    return [badge for badge in one.rating.badges if badge not in one.rating.label.lower()]
+def _cell_data(cell: Cell, drawn: list[dict[str, Any]]) -> dict[str, Any]:
+    inside = {text.clean(one.id) for one in cell.configurations}
+    return {"points": [one for one in drawn if one["id"] in inside], "palette": PALETTE}
 
 
 def _by_case(records: tuple[Record, ...]) -> list[tuple[str, list[Record]]]:
@@ -287,8 +345,6 @@ def _environment() -> Environment:
         look=text.appearance,
         head_and_note=text.head_and_note,
         symbol=text.symbol,
-        detail=detail,
-        shown_badges=_shown_badges,
         by_case=_by_case,
         ratings=text.RATINGS,
         statuses=text.STATUSES,

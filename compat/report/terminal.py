@@ -96,9 +96,8 @@ def _row(report: Report, row: str) -> list[RenderableType]:
             continue
         detail = _label(cell.best)
         detail.append(f"  {text.one_line(cell.best.name)}", style="not bold default")
-        stand_in = [b for b in cell.best.rating.badges if b == "stand-in"]
-        if stand_in:
-            detail.append(" [stand-in]", style="not bold italic")
+        for badge in text.badges(cell.best.rating):
+            detail.append(f" [{badge}]", style="not bold italic")
         reasons = [
             Padding(Text(text.one_line(reason, 300), style="dim"), (0, 0, 0, 2))
             for reason in cell.best.why

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import shlex
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from compat.rating import Rating
-from compat.report.model import Figures
+from compat.report.model import Configuration, Figures
+from compat.results import CaseFacts, Limit
 
 DASH = "–"
 
@@ -25,7 +27,11 @@ STATE_SYMBOLS = {
 STATUSES = {
     "passed": ("✓", "The check ran and met at least its relaxed thresholds."),
     "failed": ("✕", "The check ran and missed its relaxed thresholds."),
-    "error": ("!", "The check raised an error; that is no verdict on the hardware by itself."),
+    "error": (
+        "!",
+        "The check raised an error. That is no verdict on the hardware, unless the level says "
+        "failed: then the case itself did not load.",
+    ),
     "timeout": ("◷", "The worker was ended because it took longer than allowed."),
     "crashed": ("☠", "The worker process died."),
     "out-of-memory": ("▣", "Memory of the process or the device ran out."),
@@ -40,7 +46,11 @@ STATUSES = {
     "inconclusive": ("≈", "Measured, but too noisy to decide."),
     "not-run": ("○", "Planned, but the run ended before it began."),
     "cut-off": ("◌", "Begun, but the run ended before the check did."),
-    "stale": ("△", "Measured by an outdated version of the check, so that it no longer counts."),
+    "stale": (
+        "△",
+        "Measured by an outdated version of the check or of the scorer, so that it no longer "
+        "counts.",
+    ),
 }
 """Every status with its symbol and its meaning."""
 
@@ -62,6 +72,18 @@ RATINGS = {
     "not-measured": (DASH, "Not measured", "Nothing ran; this says nothing about the hardware."),
 }
 """Appearance key of every rating with its symbol, name and meaning."""
+
+
+BADGES = {
+    "stand-in": (
+        "Judged on a small trained checkpoint or on generated weights, because no published "
+        "weights were at hand."
+    ),
+    "other limits": "Judged by thresholds that a person named, beside or instead of the shipped.",
+    "own corpus": "Measured on a person's own recordings.",
+    "own checkpoint": "Measured with weights that a person named, whatever they are called.",
+}
+"""Badges that are not a rating by another name, with their meaning."""
 
 
 def appearance(rating: Rating | None) -> str:
@@ -86,6 +108,13 @@ def head_and_note(rating: Rating | None) -> tuple[str, str]:
         return "Not measured", ""
     head, _, note = rating.label.replace(" (", ": ").rstrip(")").partition(": ")
     return head, note
+
+
+def badges(rating: Rating | None) -> tuple[str, ...]:
+    """Return the badges that a rating's own words do not already say."""
+    if rating is None or rating.kind == "not-measured":
+        return ()
+    return tuple(badge for badge in rating.badges if badge not in rating.label.lower())
 
 
 def clean(value: object) -> str:
@@ -204,30 +233,32 @@ def _significant(value: float, digits: int = 3) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-_ACRONYMS = ("wer", "der", "eer", "cer", "jer")
+_ACRONYMS = {"wer", "der", "eer", "cer", "jer"}
 _SHARES = {
-    "wer",
-    "der",
-    "eer",
-    "cer",
-    "jer",
-    "share",
-    "accuracy",
     "top1",
     "top5",
     "recall",
     "precision",
     "f1",
+    "miss",
     "missed",
+    "miss_rate",
     "false_alarm",
+    "false_alarm_rate",
     "confusion",
-    "agreement",
+    "changed",
+    "changed_in_batch",
+    "speakers_right",
+    "relative_spread",
+    "noise",
 }
+_ENDS_OF_SHARES = ("share", "error_rate", "accuracy", "agreement", "coverage")
 
 
-def _is_share(key: str) -> bool:
-    words = key.split("_")
-    return key in _SHARES or words[-1] in ("share", "wer", "der", "eer", "agreement", "accuracy")
+def is_share(key: str) -> bool:
+    """Return whether a number called ``key`` is a share, to be shown in per cent."""
+    named = key in _SHARES or key.endswith(_ENDS_OF_SHARES)
+    return named or not _ACRONYMS.isdisjoint(key.split("_"))
 
 
 def quantity(key: str, value: object, metric: str = "wer") -> str:
@@ -253,7 +284,7 @@ def quantity(key: str, value: object, metric: str = "wer") -> str:
     if figure is None:
         return one_line(value)
     if key == "degradation":
-        return points(figure) if _is_share(metric) else quantity(metric, figure)
+        return points(figure) if is_share(metric) else quantity(metric, figure)
     if key.endswith("per_s"):
         return f"{_significant(figure)} /s"
     if key.endswith("_s") or key == "seconds":
@@ -262,11 +293,11 @@ def quantity(key: str, value: object, metric: str = "wer") -> str:
         return data_size(figure)
     if key.endswith(("_db", "si_sdr", "sdr")):
         return f"{figure:.1f} dB"
-    if key in ("rtfx", "speed_up", "error_ratio"):
+    if key in ("rtfx", "error_ratio") or key.endswith("speed_up"):
         return ratio(figure)
-    if _is_share(key):
+    if is_share(key):
         return percent(figure)
-    if key in ("cosine",):
+    if key.endswith("cosine"):
         # Cosines crowd below 1: show them without ever rounding up to it.
         return "1" if figure == 1 else f"{math.floor(figure * 1e6) / 1e6:.6f}"
     return f"{value:,}" if isinstance(value, int) else _significant(figure, 4)
@@ -296,6 +327,57 @@ def metric_name(key: str) -> str:
     )
 
 
+def task_metric(one: Configuration) -> str:
+    """Return a configuration's task metric, the test set, and whose it is where not its own.
+
+    For example ``WER 7.5 % (hard, whisper-nano@trained)``.
+    """
+    figures = one.figures
+    if not figures.metric:
+        return DASH
+    shown = f"{metric_name(figures.metric)} {quantity(figures.metric, figures.metric_value)}"
+    other = figures.metric_case if figures.metric_case != one.variant else ""
+    where = ", ".join(part for part in (figures.metric_set, other) if part)
+    return one_line(f"{shown} ({where})" if where else shown)
+
+
+def detail(one: Configuration) -> str:
+    """Return what a cell of the matrix says below its rating: variant, runtime and recipe."""
+    return one_line(f"{one.variant.partition('@')[0]}, {one.runtime} {one.recipe}")
+
+
+def reproduction(case: CaseFacts) -> str:
+    """Return the command that measures exactly one case of the catalog.
+
+    Quoted for a shell: a results file may call a case what it likes.
+    """
+    options = {
+        "models": case.variant,
+        "weights": case.weights,
+        "targets": case.target,
+        "recipes": case.recipe,
+    }
+    words = (f"--{name} {shlex.quote(clean(value))}" for name, value in options.items())
+    return " ".join(("pytest", *words))
+
+
+def limit(one: Limit, values: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return what a limit was held against, and its strict and relaxed ends, with their units.
+
+    ``values`` are the observation's: a degradation has the unit of the metric beside it.
+    """
+    *path, key = one.metric.replace("/", ".").split(".")
+    group: Any = values
+    for part in path:
+        group = group.get(part) if isinstance(group, Mapping) else None
+    metric = (primary_metric(group) if isinstance(group, Mapping) else "") or "wer"
+    found, strict, relaxed = (
+        quantity(key, v, metric) for v in (one.value, one.strict, one.relaxed)
+    )
+    word = "≥" if one.direction == "at_least" else "≤"
+    return found, f"{word} {strict}", f"{word} {relaxed}"
+
+
 def primary_metric(scores: Mapping[str, Any]) -> str:
     """Return the name of the task metric: the one with an interval, else the first number."""
     for key in scores:
@@ -310,8 +392,9 @@ def primary_metric(scores: Mapping[str, Any]) -> str:
 def tables(values: Mapping[str, Any]) -> list[tuple[list[str], list[tuple[str, list[str]]]]]:
     """Return ``(column names, [(row name, cells)])`` of every table that shows some values.
 
-    Groups that share their keys (test sets, outputs, batches) become columns of a first table;
-    everything else becomes rows of another. A value and its ``…_interval`` share a cell.
+    Groups that share their keys (test sets, outputs, batches) become columns of a first table,
+    the task metric its first row; everything else becomes rows of another. A value and its
+    ``…_interval`` share a cell.
     """
     flat = {
         str(name): group
@@ -325,6 +408,8 @@ def tables(values: Mapping[str, Any]) -> list[tuple[list[str], list[tuple[str, l
     found: list[tuple[list[str], list[tuple[str, list[str]]]]] = []
     if groups:
         keys = list(dict.fromkeys(str(key) for group in groups.values() for key in group))
+        headline = primary_metric(next(iter(groups.values())))
+        keys.sort(key=lambda key: key != headline)
         rows = [
             (key, [_with_interval(key, group) for group in groups.values()])
             for key in keys

@@ -22,6 +22,9 @@ from compat.graph import POSITION, Graph, State
 if TYPE_CHECKING:
     import torch
 
+    from compat.corpus import Item
+    from compat.graph import Stopwatch
+    from compat.models.base import Prediction
     from compat.sources import Source
 
 
@@ -255,6 +258,30 @@ class Session(ABC):
         return self._state[graph, point]
 
 
+class Pipeline(Session):
+    """A session of a runtime that owns the whole task of some families, features and text aside.
+
+    It has no graphs to be run one by one; its outputs are judged as everybody's are.
+    """
+
+    @abstractmethod
+    def perform(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
+        """Do the whole task on a batch, as :meth:`compat.models.base.Model.run` does."""
+
+    @abstractmethod
+    def trace(self, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
+        """Return those outputs of :meth:`compat.models.base.Model.trace` that can be had."""
+
+    def upload(self, array: np.ndarray, graph: str) -> Any:
+        raise TypeError(f"{type(self).__name__} runs no single graphs")
+
+    def download(self, native: Any) -> np.ndarray:
+        raise TypeError(f"{type(self).__name__} runs no single graphs")
+
+    def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[Any]:
+        raise TypeError(f"{type(self).__name__} runs no single graphs")
+
+
 class Runtime(ABC):
     """One runtime: where it can run, and how it compiles."""
 
@@ -273,7 +300,8 @@ class Runtime(ABC):
 
     def unsupported(self, target: Target, recipe: Recipe) -> str:
         """Return why a recipe cannot be executed, or an empty string. Cheap: imports nothing."""
-        return "" if recipe.name in target.recipes or "+" in recipe.name else "not implemented"
+        lacking = [scheme for scheme in recipe.schemes if scheme not in target.recipes]
+        return f"{target.name} has no {' and no '.join(lacking)}" if lacking else ""
 
     @abstractmethod
     def compile(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 RECIPES = ("fp32", "fp16", "bf16", "int8-dynamic", "int8-weights")
 INSTALL = "pip install openvino==2026.4.1 nncf==3.4.0"
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+FORMS = ("openvino", "onnx")
+"""Forms that it takes of a graph that its makers ship."""
 GROUP = "32"
 """Activations that share one scale when they are quantised at run time."""
 EXECUTED = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64"}
@@ -93,6 +95,7 @@ class OpenVinoSession(Session):
         self._compiled: dict[tuple[str, str], Any] = {}
         self._requests: dict[tuple[str, str], Any] = {}
         self._paths: dict[str, Path] = {}
+        self._constants: dict[str, dict[str, Any]] = {}
         for graph in self.graphs.values():
             self._request(graph.name, next(iter(graph.points)))
 
@@ -102,9 +105,16 @@ class OpenVinoSession(Session):
             scheme = self.recipe.for_graph(graph)
             path = self._path(graph, point, scheme)
             self._paths.setdefault(graph, path)
+            shipped = self.sources[graph].shipped("fp32", *FORMS)
             self._compiled[key] = self.core.compile_model(
-                str(path), self._device, self._properties(scheme)
+                self._read(graph, point, path) if shipped else str(path),
+                self._device,
+                self._properties(scheme),
             )
+            self._constants[graph] = {
+                name: self.upload(np.array(value, np.int64), graph)
+                for name, value in (shipped.constants if shipped else {}).items()
+            }
             self._requests[key] = self._compiled[key].create_infer_request()
         return self._requests[key]
 
@@ -115,11 +125,24 @@ class OpenVinoSession(Session):
     def _path(self, graph: str, point: str, scheme: str) -> Path:
         source = self.sources[graph]
         if not scheme.startswith("int8"):
-            return source.onnx(point)
+            return source.onnx(point, forms=FORMS)
+        source.shipped(scheme, *FORMS)  # What is shipped is executed as it is, never compressed.
         folder = source.derive(
             f"{__name__}:compress", {"point": point}, (__name__,), ("openvino", "nncf", "torch")
         )
         return folder / "model.xml"
+
+    def _read(self, graph: str, point: str, path: Path) -> Any:
+        """Read a shipped file with its open shapes set: without, some operators do not convert."""
+        import openvino
+        from openvino.frontend import FrontEndManager
+
+        frontend = FrontEndManager().load_by_framework("onnx")
+        model = frontend.load(str(path))
+        for name, (shape, _) in self.graphs[graph].examples(point).items():
+            place = model.get_place_by_tensor_name(name)
+            model.set_partial_shape(place, openvino.PartialShape(shape))
+        return frontend.convert(model)
 
     def _properties(self, scheme: str) -> dict[str, str]:
         # Without a hint the CPU plug-in runs float32 models in bfloat16 where the processor can.
@@ -145,10 +168,16 @@ class OpenVinoSession(Session):
 
     def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[Any]:
         request = self._request(graph, point)
-        for name, tensor in inputs.items():
+        for name, tensor in (*inputs.items(), *self._constants[graph].items()):
             request.set_tensor(name, tensor)
         request.infer()
-        return [request.get_output_tensor(i) for i in range(len(request.model_outputs))]
+        outputs = [request.get_output_tensor(i) for i in range(len(request.model_outputs))]
+        spec = self.graphs[graph]
+        for index, state in enumerate(spec.state.values(), len(spec.outputs)):
+            if state.update == "replace":
+                # The next run reads it while it writes the request's own output anew.
+                outputs[index] = self.upload(outputs[index].data.copy(), graph)
+        return outputs
 
     def write(self, state: State, buffer: Any, value: Any, position: int) -> Any:
         where = (slice(None),) * state.axis + (slice(position, position + 1),)

@@ -107,7 +107,7 @@ class OnnxRuntime(Runtime):
         return Probe("here", facts=facts)
 
     def unsupported(self, target: Target, recipe: Recipe) -> str:
-        if recipe.precision == "bf16":
+        if "bf16" in recipe.schemes:
             return "ONNX Runtime has no bfloat16 kernels for these operators"
         return super().unsupported(target, recipe)
 
@@ -143,13 +143,20 @@ class OrtSession(Session):
         self._compiled: dict[tuple[str, str], Any] = {}
         self._paths: dict[str, Path] = {}
         self._executes: dict[str, str] = {}
+        self._constants: dict[str, dict[str, Any]] = {}
         for graph in self.graphs.values():
             self._session(graph.name, next(iter(graph.points)))
 
     def _session(self, graph: str, point: str) -> Any:
         if (graph, point) not in self._compiled:
-            path = self.sources[graph].onnx(point, self.recipe.for_graph(graph))
+            source, scheme = self.sources[graph], self.recipe.for_graph(graph)
+            path = source.onnx(point, scheme)
             self._paths.setdefault(graph, path)
+            shipped = source.shipped(scheme, "onnx")
+            self._constants[graph] = {
+                name: self.upload(np.array(value, np.int64), graph)
+                for name, value in (shipped.constants if shipped else {}).items()
+            }
             self._compiled[graph, point] = self._compile(graph, path)
         return self._compiled[graph, point]
 
@@ -169,7 +176,8 @@ class OrtSession(Session):
         try:
             with tempfile.TemporaryDirectory(prefix="compat-") as folder:
                 optimised = Path(folder) / "optimised.onnx"
-                if scheme == "fp16" and self.provider.memory == "cpu":
+                if scheme == "fp16" and self.provider.name == "CPUExecutionProvider":
+                    # Other providers refuse to write what they have compiled.
                     session_options.optimized_model_filepath = str(optimised)
                 session = onnxruntime.InferenceSession(
                     path, session_options, providers=[(self.provider.name, provider_options)]
@@ -197,8 +205,9 @@ class OrtSession(Session):
 
     def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[Any]:
         session = self._session(graph, point)
+        inputs = {**inputs, **self._constants[graph]}
         if self.provider.memory == "cpu":
-            outputs: Sequence[Any] = session.run_with_ort_values(None, dict(inputs))
+            outputs: Sequence[Any] = session.run_with_ort_values(None, inputs)
             return outputs
         binding = session.io_binding()
         for name, value in inputs.items():

@@ -6,7 +6,7 @@ import platform
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class PyTorch(Runtime):
     name = "torch"
     packages = ("torch", "transformers")
     modules = ("torch",)
-    targets = (
+    targets: ClassVar[tuple[Target, ...]] = (
         Target(
             "cpu-torch",
             "cpu",
@@ -89,9 +89,9 @@ class PyTorch(Runtime):
         return Probe("here", facts=facts)
 
     def unsupported(self, target: Target, recipe: Recipe) -> str:
-        if recipe.precision == "tf32" and target.hardware != "cuda":
+        if "tf32" in recipe.schemes and target.hardware != "cuda":
             return "tf32 is a format of NVIDIA's tensor cores"
-        if recipe.scheme == "int8-dynamic" and target.device != "cpu":
+        if "int8-dynamic" in recipe.schemes and target.device != "cpu":
             return "PyTorch's dynamic int8 kernels exist for the CPU only"
         return super().unsupported(target, recipe)
 
@@ -104,16 +104,32 @@ class PyTorch(Runtime):
         device = torch.device(target.device + (f":{options.device}" if options.device else ""))
         if device.type == "cuda":
             # Set on both sides: a library or an environment variable may have changed either.
-            precision = "tf32" if recipe.precision == "tf32" else "ieee"
+            precision = "tf32" if "tf32" in recipe.schemes else "ieee"
             torch.backends.cuda.matmul.fp32_precision = precision
             cudnn: Any = torch.backends.cudnn
             cudnn.conv.fp32_precision = precision
         modules = {
-            name: apply_scheme(source.module(), recipe.for_graph(name), device)
+            name: open_module(source, recipe.for_graph(name), device)
             for name, source in sources.items()
         }
         schemes = {name: recipe.for_graph(name) for name in sources}
         return TorchSession({n: s.graph for n, s in sources.items()}, modules, schemes, device)
+
+
+def open_module(source: Source, scheme: str, device: torch.device) -> torch.nn.Module:
+    """Return a graph's module in a scheme, or the TorchScript file in which it is shipped."""
+    import torch
+
+    shipped = source.shipped(scheme, "torchscript")
+    if shipped is None:
+        return apply_scheme(source.module(), scheme, device)
+    script: Any = torch.jit
+    with warnings.catch_warnings():
+        # PyTorch would rather have an archive of torch.export, which is not what is shipped.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        loaded = script.load(shipped.path, map_location=device)
+    module: torch.nn.Module = getattr(loaded, shipped.part) if shipped.part else loaded
+    return module.eval()
 
 
 def apply_scheme(module: torch.nn.Module, scheme: str, device: torch.device) -> torch.nn.Module:
@@ -192,7 +208,7 @@ class TorchSession(Session):
     def __init__(
         self,
         graphs: Mapping[str, Any],
-        modules: Mapping[str, torch.nn.Module],
+        modules: dict[str, torch.nn.Module],
         schemes: Mapping[str, str],
         device: torch.device,
     ) -> None:
@@ -301,9 +317,10 @@ class TorchSession(Session):
     def _dtype(self, graph: str) -> torch.dtype:
         import torch
 
-        for parameter in self.modules[graph].parameters():
-            if parameter.is_floating_point():
-                return parameter.dtype
+        module = self.modules[graph]
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.is_floating_point():
+                return tensor.dtype
         return torch.float32
 
     def model_bytes(self) -> int:

@@ -72,16 +72,9 @@
   }
 
   // --- charts --------------------------------------------------------------------------------
-  const HARDWARE = ["cpu", "cuda", "rocm", "mps", "coreml", "openvino", "qualcomm", "webnn", "webgpu"];
-  const LIGHT = ["#0a56b8", "#3b7d1e", "#b42318", "#6b4fbb", "#9c5b00", "#00707a", "#a3247a", "#4b5563", "#7a5c00"];
-  const DARK = ["#7db4ff", "#8fd16a", "#ff9d93", "#c2aaff", "#ffbe6b", "#6bd6df", "#ff9bd6", "#b6c2cf", "#e0c860"];
-  const SYMBOLS = { fp32: "circle", tf32: "circle-open", fp16: "square", bf16: "diamond", int8: "triangle-up", int4: "triangle-down", nf4: "star" };
   const escapeHtml = (value) => String(value).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 
-  function colour(hardware) {
-    const at = HARDWARE.indexOf(hardware);
-    return (root.dataset.theme === "dark" ? DARK : LIGHT)[at < 0 ? 7 : at];
-  }
+  const colour = (one) => data.palette[one.colour][root.dataset.theme === "dark" ? 1 : 0];
   function layout(extra) {
     // Resolved colours, not the variables: those hold both themes.
     const foot = getComputedStyle(document.querySelector("footer"));
@@ -114,32 +107,35 @@
     const share = drawn.every((one) => one.percent);
     const scale = share ? 100 : 1;
     const unit = share ? " (pp)" : "";
-    const named = drawn.length && drawn[0].metric ? `${drawn[0].metric} degradation, ${drawn[0].metric_set}` : "degradation";
+    // What all points agree in is said at the axis; the rest is said of each.
+    const shared = (key) => (new Set(drawn.map((one) => one[key])).size === 1 ? drawn[0][key] : "");
+    const named = [`${shared("metric")} degradation${unit}`.trim(), [shared("metric_set"), shared("metric_case")].filter(Boolean).join(", ")];
     const traces = drawn.map((one) => {
       const y = one.degradation * scale;
       const [low, high] = one.degradation_interval || [one.degradation, one.degradation];
       return {
-        type: "scatter", mode: "markers", name: escapeHtml(`${one.name} (${one.machine_short})`), x: [one.rtf], y: [y],
-        error_y: { type: "data", symmetric: false, array: [high * scale - y], arrayminus: [y - low * scale], thickness: 1.2, color: colour(one.hardware) },
-        error_x: { type: "data", symmetric: false, array: [Math.max(0, (one.rtf_upper ?? one.rtf) - one.rtf)], arrayminus: [0], thickness: 1.2, color: colour(one.hardware) },
-        marker: { size: 13, symbol: SYMBOLS[one.precision] || "cross", color: colour(one.hardware) },
-        text: [hover(one, [`RTF ${one.rtf.toPrecision(3)} (upper bound ${(one.rtf_upper ?? one.rtf).toPrecision(3)})`, `degradation ${y.toPrecision(3)}${escapeHtml(unit)}`])],
+        type: "scatter", mode: "markers", name: escapeHtml(one.name), x: [one.rtf], y: [y],
+        error_y: { type: "data", symmetric: false, array: [high * scale - y], arrayminus: [y - low * scale], thickness: 1.2, color: colour(one) },
+        error_x: { type: "data", symmetric: false, array: [Math.max(0, (one.rtf_upper ?? one.rtf) - one.rtf)], arrayminus: [0], thickness: 1.2, color: colour(one) },
+        marker: { size: 13, symbol: one.symbol, color: colour(one), line: { width: 2, color: colour(one) } },
+        text: [hover(one, [escapeHtml(one.speed), escapeHtml(one.accuracy)])],
         hoverinfo: "text",
       };
     });
     // The default labels of a log axis ("2", "5" between powers) are not read by most people.
     const speeds = drawn.map((one) => one.rtf);
     const ticks = [];
+    const steps = Math.max(...speeds) > 10 * Math.min(...speeds) ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 7];
     for (let power = -6; power < 6; power += 1) {
-      for (const step of [1, 2, 5]) {
+      for (const step of steps) {
         const tick = step * 10 ** power;
         if (tick > Math.min(...speeds) / 2.5 && tick < Math.max(...speeds) * 2.5) ticks.push(tick);
       }
     }
     const narrow = document.body.clientWidth < 700;
     draw("scatter", traces, layout({
-      xaxis: { title: { text: "real-time factor (lower is faster)" }, type: "log", tickvals: ticks, ticktext: ticks.map((tick) => String(Number(tick.toPrecision(1)))) },
-      yaxis: { title: { text: escapeHtml(named + unit) } },
+      xaxis: { title: { text: "real-time factor (lower is faster)" }, type: "log", tickvals: ticks, ticktext: ticks.map((tick) => String(Number(tick.toPrecision(2)))) },
+      yaxis: { title: { text: named.filter(Boolean).map(escapeHtml).join("<br>") } },
       height: narrow ? 380 + 22 * traces.length : 430, showlegend: true,
       legend: narrow ? { orientation: "h", y: -0.25 } : {},
     }), "No configuration of this model has both a latency and a task metric yet.");
@@ -150,12 +146,12 @@
     const [scale, unit] = slowest < 2 ? [1e3, "ms"] : [1, "s"];
     const traces = drawn.map((one) => ({
       type: "box", orientation: "h", x: one.seconds.map((value) => value * scale), boxpoints: "all", jitter: 0.5, pointpos: 0,
-      name: escapeHtml(one.name).replace(" ", "<br>") + `<br>${escapeHtml(one.machine_short)}`, marker: { color: colour(one.hardware), size: 4, opacity: 0.65 }, line: { width: 1.5 },
+      name: one.lines.map(escapeHtml).join("<br>"), marker: { color: colour(one), size: 4, opacity: 0.65 }, line: { width: 1.5 },
       text: one.seconds.map((value) => hover(one, [`${(value * scale).toPrecision(4)} ${unit}`])), hoverinfo: "text",
     }));
     draw("latency", traces, layout({
       xaxis: { title: { text: `time of the whole task (${unit})` }, rangemode: "tozero" }, yaxis: { type: "category" },
-      height: 110 + 62 * drawn.length, showlegend: false,
+      height: 110 + drawn.reduce((sum, one) => sum + 14 + 16 * one.lines.length, 0), showlegend: false,
     }), "No raw latency samples here yet.");
   }
   const rowForm = document.getElementById("chart-row");

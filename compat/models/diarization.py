@@ -1,0 +1,644 @@
+"""Speaker diarization: who spoke when, in recordings of any length.
+
+The pipeline is that of pyannote.audio's speaker-diarization-3.1 (Bredin, "pyannote.audio 2.1
+speaker diarization pipeline: principle, benchmark, and recipe", Interspeech 2023): windows of ten
+seconds are segmented into up to three local speakers each; an embedding is made of what each of
+them says alone; the embeddings of all windows are clustered; and in every frame as many speakers
+are taken as the windows over it count on average, those first whom most windows name. Two graphs
+run on the target, everything between them is NumPy and SciPy on the host.
+
+Two things differ from the published code: windows lie on whole frames, and the last one ends with
+the recording instead of reaching into zeros, so that all their frames coincide.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compat.artifacts import digest, file_digest, module_digest
+from compat.case import Family, Variant
+from compat.corpus import FIXTURES, Corpus, Item, TestSet
+from compat.features import HOP_LENGTH
+from compat.graph import Graph, Stopwatch
+from compat.models import resemblyzer, segmentation, wespeaker
+from compat.models.base import Items, Model, Prediction
+from compat.runtimes.base import Session
+from compat.weights import GENERATOR_VERSION, find_checkpoint, verified
+
+if TYPE_CHECKING:
+    import torch
+
+FAMILY = Family(
+    name="diarization",
+    task="diarization",
+    row="Diarization",
+    headline="diarization-3.1",
+    stand_in="diarization-synthetic",
+    variants=(
+        Variant(
+            "diarization-synthetic",
+            ("trained",),
+            published=False,
+            core=True,
+            parameters=2.9,
+            trained="checkpoints/segmentation-3.0-synthetic",
+        ),
+        Variant(
+            "diarization-3.1",
+            ("pretrained", "seeded"),
+            core=True,
+            parameters=8.1,
+            checkpoint="pyannote/speaker-diarization-3.1",
+            recipes=("fp32", "int8-dynamic"),
+        ),
+    ),
+)
+
+RATE = segmentation.SAMPLE_RATE
+WINDOW = segmentation.SAMPLES
+FRAMES = segmentation.FRAMES
+FRAME_STEP = round(segmentation.STEP_SECONDS * RATE)
+FIRST_CENTRE = round(segmentation.FRAME_SECONDS * RATE) // 2
+"""Samples from the start of a window to the centre of its first frame."""
+LOCAL = segmentation.SPEAKERS
+NOBODY = -1
+"""Label of a local speaker who is silent, or says too little to be told from others."""
+
+BATCHES = (1, 4)
+"""Windows, and pieces of speech, that go through a graph at once."""
+
+RESEMBLYZER = "package:Resemblyzer/resemblyzer"
+PARTS = {
+    "segmentation": "pyannote/segmentation-3.0",
+    "embedding": "pyannote/wespeaker-voxceleb-resnet34-LM",
+}
+"""Subfolders of a checkpoint folder, and the checkpoints that the published pipeline names."""
+
+AUDIO_SECONDS = {"quick": 150.0, "core": 1800.0, "full": float("inf")}
+"""About how much audio of a test set each profile takes."""
+STRESS_SHARE = 0.1
+"""Share of a stress input's time in which an answer may differ from the reference's."""
+STRESS_SECONDS = 3.0
+"""As long as shorter stress inputs count: in a tenth of a second a frame is a sixth."""
+TRACED_SECONDS = 0.5
+"""Seconds of speech that a speaker needs for an embedding that is traced."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a pipeline's authors tuned."""
+
+    step: int
+    """Frames from one window to the next."""
+    linkage: str
+    """How far two clusters are from each other: ``centroid`` (Euclidean distance between means) or
+    ``average`` (of the cosine distances between members)."""
+    threshold: float
+    """Distance beyond which clusters are different speakers."""
+    smallest: int
+    """Embeddings that a cluster needs to be a speaker, or a tenth of all if that is fewer."""
+    apart: float = 0.0
+    """Added to the distance between speakers of one window, who are different people; ``average``
+    only."""
+    clear: float = 0.0
+    """Seconds for which a local speaker must be heard to take part in the clustering."""
+    gap: float = 0.0
+    """Seconds of silence that are bridged within a speaker's turn."""
+    shortest: float = 0.0
+    """Seconds below which a turn is dropped."""
+
+
+SETTINGS: Mapping[str, Settings] = {
+    # The published pipeline's: a window a second, distances between centroids of unit vectors.
+    "diarization-3.1": Settings(59, "centroid", 0.7045654963945799, 12),
+    "diarization-synthetic": Settings(148, "average", 0.26, 4, apart=0.1, clear=1.0),
+}
+
+
+def load(variant: str, weights: str, checkpoint: str) -> DiarizationModel:
+    """Load the host side.
+
+    Args:
+        variant: a variant of :data:`FAMILY`.
+        weights: ``trained``, ``pretrained`` or ``seeded``.
+        checkpoint: ``trained``: the folder of the segmentation, absolute or below ``fixtures/``.
+            ``pretrained``: a folder with the subfolders ``segmentation`` and ``embedding``; where
+            it has none, as the published pipeline's own, both are looked for in the hub's cache.
+
+    Raises:
+        CheckpointError: a part is missing.
+    """
+    settings = SETTINGS[variant]
+    if weights == "seeded":
+        return DiarizationModel(settings, None, WindowVoices(None))
+    folder = FIXTURES / checkpoint  # An absolute path stays as it is.
+    if weights == "trained":
+        segmentation.check_checkpoint(folder)
+        encoder = find_checkpoint(RESEMBLYZER)
+        verified(encoder / resemblyzer.FILE, resemblyzer.SHA256)
+        return DiarizationModel(settings, folder, PartialVoices(encoder))
+    own = all((folder / part).is_dir() for part in PARTS)
+    parts = {part: folder / part if own else find_checkpoint(hub) for part, hub in PARTS.items()}
+    segmentation.check_checkpoint(parts["segmentation"])
+    wespeaker.checkpoint_file(parts["embedding"])
+    return DiarizationModel(settings, parts["segmentation"], WindowVoices(parts["embedding"]))
+
+
+# Windows -----------------------------------------------------------------------------------------
+
+
+def window_starts(samples: int, step: int) -> list[int]:
+    """First frames of the windows over so many samples, ``step`` frames apart; the last ends last.
+
+    A frame is :data:`FRAME_STEP` samples. A recording shorter than a window has one.
+    """
+    last = -(-max(0, samples - WINDOW) // FRAME_STEP)
+    # One that nearly coincides with the last would hear nothing new.
+    regular = range(0, max(1, last - step // 2), step)
+    return [*regular, last] if last else [0]
+
+
+def window_of(samples: np.ndarray, start: int) -> np.ndarray:
+    """Return a window (160000,) that starts at a frame, with zeros after the recording's end."""
+    found = samples[start * FRAME_STEP : start * FRAME_STEP + WINDOW]
+    return found if len(found) == WINDOW else np.pad(found, (0, WINDOW - len(found)))
+
+
+def centres(frames: int) -> NDArray[np.float64]:
+    """Return the moment that each frame stands for, in seconds."""
+    found: NDArray[np.float64] = (FIRST_CENTRE + FRAME_STEP * np.arange(frames)) / RATE
+    return found
+
+
+def masks_of(segments: Sequence[Sequence[Any]], start: float = 0.0) -> NDArray[np.bool_]:
+    """Return who speaks in a window that starts at a time in seconds, (589, 3).
+
+    The columns are the three speakers who speak most in it.
+    """
+    at = start + centres(FRAMES)
+    spoken: dict[str, NDArray[np.bool_]] = {}
+    for begin, end, speaker, *_ in segments:
+        now = (begin <= at) & (at < end)
+        spoken[speaker] = spoken.get(speaker, np.zeros(FRAMES, bool)) | now
+    most = sorted(spoken.values(), key=lambda mask: -int(mask.sum()))[:LOCAL]
+    silent = [np.zeros(FRAMES, bool)] * (LOCAL - len(most))
+    return np.stack([*most, *silent], axis=1)
+
+
+def alone(masks: NDArray[np.bool_], least: float) -> NDArray[np.bool_]:
+    """Leave out the frames (windows, 589, 3) in which several speak, for whom enough is left.
+
+    ``least`` is how many seconds are enough; others keep all that they say.
+    """
+    single = masks & (masks.sum(axis=2, keepdims=True) < 2)
+    enough = single.sum(axis=1, keepdims=True) * FRAME_STEP >= least * RATE
+    kept: NDArray[np.bool_] = np.where(enough, single, masks)
+    return kept
+
+
+# Clustering --------------------------------------------------------------------------------------
+
+
+def cluster(
+    embeddings: np.ndarray, windows: NDArray[np.int64], settings: Settings
+) -> NDArray[np.int64]:
+    """Group embeddings (n, width) by speaker: labels (n,) from 0 on.
+
+    Agglomerative, of vectors of length one. Clusters that are too small join the nearest large
+    one, by the cosine between their means. If none is large, all are one speaker.
+
+    Args:
+        embeddings: none of them zero.
+        windows: (n,), from which window each is.
+        settings: the pipeline's.
+    """
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import cdist, pdist
+
+    if len(embeddings) < 2:
+        return np.zeros(len(embeddings), np.int64)
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    if settings.linkage == "centroid":
+        tree = linkage(unit, "centroid", "euclidean")
+    else:
+        one, other = np.triu_indices(len(unit), 1)
+        together = windows[one] == windows[other]
+        tree = linkage(pdist(unit, "cosine") + settings.apart * together, settings.linkage)
+    labels = fcluster(tree, settings.threshold, "distance").astype(np.int64)
+    smallest = min(settings.smallest, max(1, round(0.1 * len(unit))))
+    found, counts = np.unique(labels, return_counts=True)
+    large, small = found[counts >= smallest], found[counts < smallest]
+    if not len(large):
+        return np.zeros(len(unit), np.int64)
+    if len(small):
+        means = {label: unit[labels == label].mean(axis=0) for label in found}
+        distances = cdist([means[one] for one in small], [means[one] for one in large], "cosine")
+        for label, nearest in zip(small, distances.argmin(axis=1), strict=True):
+            labels[labels == label] = large[nearest]
+    inverse: NDArray[np.int64] = np.unique(labels, return_inverse=True)[1]
+    return inverse
+
+
+def assign(
+    embeddings: np.ndarray, heard: NDArray[np.bool_], settings: Settings
+) -> NDArray[np.int64]:
+    """Label the local speakers of all windows, (windows, 3), or :data:`NOBODY`.
+
+    Those who are heard for long enough are clustered; then everybody gets the label of the nearest
+    mean of a cluster.
+
+    Args:
+        embeddings: (windows, 3, width), zeros for nobody.
+        heard: the frames (windows, 589, 3) from which they were made.
+        settings: the pipeline's.
+    """
+    from scipy.spatial.distance import cdist
+
+    labels = np.full(embeddings.shape[:2], NOBODY, np.int64)
+    known = np.isfinite(embeddings).all(axis=2) & embeddings.any(axis=2)
+    if not known.any():
+        return labels
+    clear = known & (heard.sum(axis=1) * FRAME_STEP >= settings.clear * RATE)
+    chosen = clear if clear.any() else known
+    vectors = embeddings[chosen].astype(np.float64)
+    groups = cluster(vectors, np.nonzero(chosen)[0], settings)
+    means = [vectors[groups == group].mean(axis=0) for group in range(groups.max() + 1)]
+    labels[known] = cdist(embeddings[known], means, "cosine").argmin(axis=1)
+    return labels
+
+
+# Reconstruction ----------------------------------------------------------------------------------
+
+
+def reconstruct(
+    masks: NDArray[np.bool_], starts: Sequence[int], labels: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Say who speaks in each frame of a recording, (frames, speakers).
+
+    Args:
+        masks: who speaks in each window, (windows, 589, 3).
+        starts: first frame of each window.
+        labels: which speaker each local one is, (windows, 3), or :data:`NOBODY`.
+    """
+    frames = starts[-1] + FRAMES
+    votes = np.zeros((frames, int(labels.max(initial=NOBODY)) + 1))
+    spoken, covered = np.zeros(frames), np.zeros(frames)
+    for mask, start, label in zip(masks, starts, labels, strict=True):
+        part = slice(start, start + FRAMES)
+        for speaker in set(label.tolist()) - {NOBODY}:
+            votes[part, speaker] += mask[:, label == speaker].any(axis=1)
+        spoken[part] += mask.sum(axis=1)
+        covered[part] += 1
+    count = np.rint(spoken / covered)
+    order = np.argsort(-votes, axis=1, kind="stable")
+    rank = np.argsort(order, axis=1, kind="stable")
+    active: NDArray[np.bool_] = (rank < count[:, None]) & (votes > 0)
+    return active
+
+
+def to_segments(active: NDArray[np.bool_], seconds: float, settings: Settings) -> list[list[Any]]:
+    """Turn frames (frames, speakers) into [start, end, speaker], in order, rounded to 10 ms.
+
+    Speakers are named by the order in which they first speak, so that the numbers of clusters,
+    which mean nothing, cannot make two answers differ.
+    """
+    half = FRAME_STEP / 2 / RATE
+    turns: list[list[tuple[float, float]]] = []
+    for track in active.T:
+        edges = np.flatnonzero(np.diff(np.pad(track.astype(np.int8), 1))).reshape(-1, 2)
+        found: list[tuple[float, float]] = []
+        for first, stop in edges:
+            start = 0.0 if first == 0 else centres(first + 1)[-1] - half
+            end = seconds if stop == len(track) else min(seconds, centres(stop)[-1] + half)
+            if found and start - found[-1][1] <= settings.gap:
+                found[-1] = (found[-1][0], end)
+            elif start < end:
+                found.append((start, end))
+        kept = [(start, end) for start, end in found if end - start >= settings.shortest]
+        turns += [kept] if kept else []
+    segments = sorted(
+        (round(float(start), 2), round(float(end), 2), f"speaker-{number}")
+        for number, spans in enumerate(sorted(turns), 1)
+        for start, end in spans
+    )
+    return [[start, end, speaker] for start, end, speaker in segments if start < end]
+
+
+def to_rttm(name: str, segments: Sequence[Sequence[Any]]) -> str:
+    """Return segments as the lines of a Rich Transcription Time Marked file.
+
+    ``name`` is the recording's, without white space.
+    """
+    return "".join(
+        f"SPEAKER {name} 1 {start:.3f} {end - start:.3f} <NA> <NA> {speaker} <NA> <NA>\n"
+        for start, end, speaker, *_ in segments
+    )
+
+
+# Embeddings --------------------------------------------------------------------------------------
+
+
+class Voices(ABC):
+    """Makes embeddings of what local speakers say in windows."""
+
+    least: float
+    """Seconds that a speaker must say alone for overlapped speech to be left out."""
+
+    @abstractmethod
+    def graph(self) -> Graph:
+        """Return the graph that runs on the target."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Return hex digits that identify weights and code."""
+
+    @abstractmethod
+    def embed(
+        self,
+        session: Session,
+        windows: Sequence[np.ndarray],
+        masks: NDArray[np.bool_],
+        stopwatch: Stopwatch,
+    ) -> np.ndarray:
+        """Return embeddings (windows, 3, 256); zeros for those who say too little.
+
+        ``windows`` are audio (160000,), ``masks`` (windows, 589, 3) what each is heard in.
+        """
+
+
+class PartialVoices(Voices):
+    """Resemblyzer's: the mean over pieces of 1.6 s of the speech, joined where it has pauses."""
+
+    least = 0.6
+    shortest = 0.3
+    """Seconds of speech below which nobody can be recognised."""
+    pieces = 3
+    """Most pieces of one speaker in one window: other windows hold the rest."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def graph(self) -> Graph:
+        return resemblyzer.embedder_graph(lambda: self.network, BATCHES)
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        return resemblyzer.load_network(self.folder)
+
+    def fingerprint(self) -> str:
+        code = module_digest("compat.models.resemblyzer", "compat.features")
+        return digest([file_digest(self.folder / resemblyzer.FILE), code])
+
+    def embed(
+        self,
+        session: Session,
+        windows: Sequence[np.ndarray],
+        masks: NDArray[np.bool_],
+        stopwatch: Stopwatch,
+    ) -> np.ndarray:
+        rows: list[np.ndarray] = []
+        owners: list[tuple[int, int]] = []
+        with stopwatch("features"):
+            for index, samples in enumerate(windows):
+                if not masks[index].any():
+                    continue
+                mel = resemblyzer.mel_spectrogram(samples)
+                for speaker in range(LOCAL):
+                    made = self._pieces(samples, mel, masks[index, :, speaker])
+                    rows += made
+                    owners += [(index, speaker)] * len(made)
+        sums = np.zeros((len(windows), LOCAL, resemblyzer.WIDTH))
+        with stopwatch("embedding"):
+            if rows:
+                feeds = {"mel": rows}
+                embedded = in_batches(session, "embedder", feeds, "embedding")
+                for owner, row in zip(owners, embedded, strict=True):
+                    sums[owner] += row
+        lengths = np.linalg.norm(sums, axis=2, keepdims=True)
+        return sums / np.where(lengths == 0, 1.0, lengths)
+
+    def _pieces(
+        self, samples: np.ndarray, mel: np.ndarray, mask: NDArray[np.bool_]
+    ) -> list[np.ndarray]:
+        """Cut what one speaker says in a window into pieces (160, 40)."""
+        hop, length = HOP_LENGTH, resemblyzer.PARTIAL_FRAMES
+        # The frame of the segmentation that is nearest to each frame of 10 ms.
+        at = np.rint((np.arange(WINDOW // hop) * hop - FIRST_CENTRE) / FRAME_STEP).astype(int)
+        heard = mask[at.clip(0, FRAMES - 1)]
+        speech = mel[: len(heard)][heard]
+        if len(speech) * hop < self.shortest * RATE:
+            return []
+        # What the package does to a recording, done to what this speaker says of it.
+        spoken = samples.reshape(-1, hop)[heard]
+        level = np.abs(resemblyzer.normalised(spoken)).max() / max(np.abs(spoken).max(), 1e-12)
+        speech = speech * np.float32(level**2)
+        if len(speech) < length:
+            return [np.resize(speech, (length, speech.shape[1]))]
+        count = min(self.pieces, -(-len(speech) // length))
+        starts = np.linspace(0, len(speech) - length, count).astype(int)
+        return [speech[start : start + length] for start in starts]
+
+
+class WindowVoices(Voices):
+    """WeSpeaker's: one pass over a window serves its three speakers, each by a mask."""
+
+    least = 400 / RATE
+    """The published pipeline's: as much as the network needs to give anything, 25 ms."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def graph(self) -> Graph:
+        return wespeaker.embedding_graph(lambda: self.network, BATCHES)
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        return wespeaker.load_network(self.folder)
+
+    def fingerprint(self) -> str:
+        content = (
+            file_digest(wespeaker.checkpoint_file(self.folder))
+            if self.folder
+            else digest([GENERATOR_VERSION, dict(wespeaker.SEEDED_GAINS)])
+        )
+        return digest([content, module_digest("compat.models.wespeaker")])
+
+    def embed(
+        self,
+        session: Session,
+        windows: Sequence[np.ndarray],
+        masks: NDArray[np.bool_],
+        stopwatch: Stopwatch,
+    ) -> np.ndarray:
+        found = np.zeros((len(windows), LOCAL, wespeaker.WIDTH))
+        spoken = np.flatnonzero(masks.any(axis=(1, 2))).tolist()
+        with stopwatch("features"):
+            rows = [wespeaker.fbank(windows[index]) for index in spoken]
+        with stopwatch("embedding"):
+            if rows:
+                heard = [masks[index].T.astype(np.float32) for index in spoken]
+                feeds = {"fbank": rows, "masks": heard}
+                found[spoken] = in_batches(session, "embedding", feeds, "embeddings")
+        said: NDArray[np.bool_] = np.any(masks, axis=1, keepdims=True)
+        return np.where(said.transpose(0, 2, 1), found, 0.0)
+
+
+def in_batches(
+    session: Session, graph: str, feeds: Mapping[str, Sequence[np.ndarray]], output: str
+) -> np.ndarray:
+    """Run rows through a graph, as many at once as it has points for; return an output's rows."""
+    rows = len(next(iter(feeds.values())))
+    found = []
+    start = 0
+    while start < rows:
+        batch = next((size for size in BATCHES if size >= rows - start), BATCHES[-1])
+        count = min(batch, rows - start)
+        part: dict[str, Any] = {}
+        for name, arrays in feeds.items():
+            part[name] = np.zeros((batch, *arrays[start].shape), np.float32)
+            part[name][:count] = arrays[start : start + count]
+        handles = session.run(graph, part, f"b{batch}", (output,))
+        found.append(handles[output].numpy()[:count].copy())
+        start += count
+    return np.concatenate(found)
+
+
+# Driver ------------------------------------------------------------------------------------------
+
+
+class DiarizationModel(Model):
+    """Segmentation, embeddings, clustering, reconstruction.
+
+    A prediction is ``{"segments": [[start, end, speaker], …], "level": …}``, times in seconds;
+    the level is NaN or infinite if anything that a graph gave was.
+    """
+
+    def __init__(self, settings: Settings, folder: Path | None, voices: Voices) -> None:
+        self.settings = settings
+        self.folder = folder
+        self.voices = voices
+
+    def fingerprint(self) -> str:
+        content = (
+            file_digest(segmentation.check_checkpoint(self.folder))
+            if self.folder
+            else digest([GENERATOR_VERSION, dict(segmentation.SEEDED_GAINS)])
+        )
+        code = module_digest(
+            __name__, "compat.models.segmentation", "compat.weights", "compat.graph"
+        )
+        return digest([content, code, self.voices.fingerprint(), asdict(self.settings)])
+
+    def graphs(self) -> tuple[Graph, ...]:
+        segment = segmentation.segmentation_graph(lambda: self.network, BATCHES)
+        return (segment, self.voices.graph())
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        return segmentation.load_network(self.folder)
+
+    def items(self, corpus: Corpus, profile: str) -> Items:
+        sets = corpus.choose(("conversations",), "segments")
+        if self.folder is None:
+            # Generated weights know nobody: they get speech for time and memory, and windows of it
+            # for numerics.
+            speech = next(iter(sets.values()), corpus.speech).items(self.sample_rate, 4)
+            joined = np.concatenate([item.samples for item in speech])
+            parts = [
+                Item(f"window-{index}", joined[index * WINDOW : (index + 1) * WINDOW])
+                for index in range(min(3, -(-len(joined) // WINDOW)))
+            ]
+            return Items({}, parts, [Item("two-windows", joined[: 2 * WINDOW])])
+        task = {
+            name: _some(found, self.sample_rate, AUDIO_SECONDS[profile])
+            for name, found in sets.items()
+        }
+        if task:
+            return Items.of(task)
+        # An own corpus that does not say who speaks when: no error rate, all else as usual.
+        return Items.of({"speech": corpus.speech.items(self.sample_rate, 12)}, False)
+
+    def run(
+        self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
+    ) -> list[Prediction]:
+        starts = [window_starts(len(item.samples), self.settings.step) for item in items]
+        windows = [
+            window_of(item.samples, start)
+            for item, firsts in zip(items, starts, strict=True)
+            for start in firsts
+        ]
+        with stopwatch("segmentation"):
+            scores = self._segment(session, windows)
+        masks = segmentation.powerset_masks(scores).astype(bool)
+        heard = alone(masks, self.voices.least)
+        embeddings = self.voices.embed(session, windows, heard, stopwatch)
+        predictions: list[Prediction] = []
+        first = 0
+        with stopwatch("clustering"):
+            for item, firsts in zip(items, starts, strict=True):
+                part = slice(first, first + len(firsts))
+                first += len(firsts)
+                labels = assign(embeddings[part], heard[part], self.settings)
+                active = reconstruct(masks[part], firsts, labels)
+                segments = to_segments(active, item.seconds, self.settings)
+                # Anything that is no number makes the level none.
+                level = float(scores[part].mean()) + float(np.square(embeddings[part]).sum())
+                predictions.append({"segments": segments, "level": level})
+        return predictions
+
+    def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
+        """Return log-probabilities of the first window, and embeddings of who speaks in it.
+
+        Who does is taken from the guide: a frame more or less of somebody is another input.
+        """
+        samples = window_of(item.samples, 0)
+        masks = masks_of(guide["segments"])[None]
+        # In place of those who say too little, everything: of every window there are three rows.
+        little = masks.sum(axis=1, keepdims=True) * FRAME_STEP < TRACED_SECONDS * RATE
+        embedded = self.voices.embed(session, [samples], masks | little, Stopwatch())
+        return {"segmentation": self._segment(session, [samples])[0], "embeddings": embedded[0]}
+
+    def score(
+        self,
+        items: Sequence[Item],
+        predictions: Sequence[Prediction],
+        references: Sequence[Prediction],
+    ) -> dict[str, Any]:
+        from compat.metrics.diarization import task_diarization
+
+        return task_diarization(
+            [item.facts["segments"] for item in items],
+            [prediction["segments"] for prediction in predictions],
+            [prediction["segments"] for prediction in references],
+            [item.facts.get("uem") or [(0.0, item.seconds)] for item in items],
+        )
+
+    def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
+        from compat.metrics.diarization import diarization_errors
+
+        whole = [(0.0, item.seconds)]
+        found = diarization_errors(reference["segments"], prediction["segments"], whole)
+        limit = STRESS_SHARE * max(item.seconds, STRESS_SECONDS)
+        return {"errors": float(found.seconds > limit), "reference": 0.0}
+
+    def _segment(self, session: Session, windows: Sequence[np.ndarray]) -> np.ndarray:
+        """Return log-probabilities (windows, 589, 7)."""
+        feeds = {"waveform": [samples[None] for samples in windows]}
+        return in_batches(session, "segmentation", feeds, "log_probabilities")
+
+
+def _some(test_set: TestSet, rate: int, seconds: float) -> list[Item]:
+    """Read as many recordings, spread over the set, as fit into a time; one at least."""
+    lengths = [float(line["duration"]) for line in test_set.lines]
+    count = len(lengths)
+    while count > 1 and sum(lengths[index] for index in test_set.spread(count)) > seconds:
+        count -= 1
+    return test_set.items(rate, count)

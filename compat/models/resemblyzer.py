@@ -1,0 +1,227 @@
+"""Resemblyzer: speaker embeddings by a three-layer LSTM over windows of 1.6 seconds.
+
+Source: Wan et al., "Generalized End-to-End Loss for Speaker Verification", 2018, in the form of
+the package Resemblyzer 0.1.4, whose published weights are used; its code is never imported.
+Features and windows are the package's, with one difference: it also cuts long silences with
+WebRTC's voice activity detector, which is left out here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compat.artifacts import digest, module_digest
+from compat.case import Family, Variant
+from compat.corpus import Corpus, Item
+from compat.features import HOP_LENGTH, N_FFT, mel_filterbank
+from compat.graph import Graph, Stopwatch, Tensor
+from compat.models.base import Items, Prediction
+from compat.models.speaker import SpeakerModel, prediction
+from compat.runtimes.base import Session
+from compat.weights import CheckpointError, verified
+
+if TYPE_CHECKING:
+    import torch
+
+FAMILY = Family(
+    name="resemblyzer",
+    task="speaker-embedding",
+    row="Speaker embedding",
+    headline="resemblyzer",
+    variants=(
+        Variant(
+            "resemblyzer",
+            ("pretrained",),
+            core=True,
+            parameters=1.4,
+            checkpoint="package:Resemblyzer/resemblyzer",
+        ),
+    ),
+)
+
+FILE = "pretrained.pt"
+SHA256 = "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e"
+
+MELS = 40
+WIDTH = 256
+LAYERS = 3
+PARTIAL_FRAMES = 160
+"""Frames of 10 ms in a window."""
+PARTIAL_STEP = 77
+"""Frames from one window to the next: 1.3 windows a second."""
+COVERAGE = 0.75
+"""Share of the last window that must hold audio, unless it is the only one."""
+LEVEL_DBFS = -30.0
+"""To which quieter recordings are raised; louder ones stay as they are."""
+
+BATCHES = (1, 4)
+
+
+def load(variant: str, weights: str, checkpoint: str) -> ResemblyzerModel:
+    """Load the host side; ``checkpoint`` is the package's folder, which holds ``pretrained.pt``.
+
+    Raises:
+        CheckpointError: the file is missing, or not the published one.
+    """
+    folder = Path(checkpoint)
+    verified(folder / FILE, SHA256)
+    return ResemblyzerModel(folder)
+
+
+def normalised(samples: np.ndarray) -> np.ndarray:
+    """Raise a quiet recording (samples,) to -30 dBFS; silence stays silent."""
+    level = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64))))
+    gain = 10.0 ** (LEVEL_DBFS / 20.0) / level if level else 1.0
+    return samples * np.float32(gain) if gain > 1.0 else samples
+
+
+def mel_spectrogram(samples: np.ndarray) -> NDArray[np.float32]:
+    """Mel power of audio (samples,) at 16 kHz, shape (1 + samples // 160, 40); no logarithm.
+
+    That of librosa's ``melspectrogram`` since 0.9: periodic Hann window of 400 samples centred on
+    multiples of 160, zeros beyond the ends, filters of Slaney's scale and area.
+    """
+    padded = np.pad(samples.astype(np.float64), N_FFT // 2)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP_LENGTH]
+    hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(N_FFT) / N_FFT)
+    spectrum = np.fft.rfft(frames * hann, axis=1)
+    power = np.square(spectrum.real) + np.square(spectrum.imag)
+    return (power @ mel_filterbank(MELS)).astype(np.float32)
+
+
+def partial_starts(samples: int) -> list[int]:
+    """First frames of the windows that cover a recording of so many samples."""
+    frames = -(-(samples + 1) // HOP_LENGTH)
+    starts = list(range(0, max(1, frames - PARTIAL_FRAMES + PARTIAL_STEP + 1), PARTIAL_STEP))
+    covered = (samples - starts[-1] * HOP_LENGTH) / (PARTIAL_FRAMES * HOP_LENGTH)
+    return starts[:-1] if covered < COVERAGE and len(starts) > 1 else starts
+
+
+def partials(samples: np.ndarray) -> NDArray[np.float32]:
+    """Features of a recording (samples,) by window, (windows, 160, 40)."""
+    starts = partial_starts(len(samples))
+    end = (starts[-1] + PARTIAL_FRAMES) * HOP_LENGTH
+    level = normalised(samples)
+    mel = mel_spectrogram(np.pad(level, (0, max(0, end - len(level)))))
+    return np.stack([mel[start : start + PARTIAL_FRAMES] for start in starts])
+
+
+def by_batches(rows: int) -> Iterator[tuple[int, int]]:
+    """Cut rows into batches: pairs of the first row and the batch size, the last one padded."""
+    start = 0
+    while start < rows:
+        batch = next((size for size in BATCHES if size >= rows - start), BATCHES[-1])
+        yield start, batch
+        start += batch
+
+
+def voice_encoder() -> torch.nn.Module:
+    """Return the published architecture, with its parameter names.
+
+    Its ``forward`` maps mel (batch, 160, 40) to the embedding (batch, 256) of length one, the same
+    before its length was divided out, and the hidden state of the last layer, both (batch, 256).
+    """
+    import torch
+
+    class VoiceEncoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = torch.nn.LSTM(MELS, WIDTH, LAYERS, batch_first=True)
+            self.linear = torch.nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, mel: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            # A time axis of one is kept: a product of matrices alone would be exported as Gemm,
+            # which quantisers of weights pass over.
+            hidden = self.lstm(mel)[0][:, -1:]
+            raw = self.linear(hidden).relu()
+            # The bound, which the package lacks, only keeps zeros from becoming NaN.
+            length = torch.linalg.vector_norm(raw, dim=2, keepdim=True).clamp(min=1e-6)
+            return (raw / length)[:, 0], raw[:, 0], hidden[:, 0]
+
+    return VoiceEncoder()
+
+
+def load_network(folder: Path) -> torch.nn.Module:
+    """Return the network with the published weights of a folder, float32.
+
+    Raises:
+        CheckpointError: the file is missing, or not the published one.
+    """
+    import torch
+
+    path = verified(folder / FILE, SHA256)
+    state = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
+    network = voice_encoder()
+    # The loss's scale and offset are in the file too.
+    found = network.load_state_dict(state, strict=False)
+    if found.missing_keys:
+        raise CheckpointError(f"{path} lacks {', '.join(found.missing_keys)}.")
+    return network
+
+
+def embedder_graph(network: Callable[[], torch.nn.Module], batches: Sequence[int]) -> Graph:
+    """Return the graph ``embedder``: mel (batch, 160, 40) to embedding (batch, 256)."""
+    return Graph(
+        "embedder",
+        {"mel": Tensor(("batch", PARTIAL_FRAMES, MELS))},
+        ("embedding", "raw", "hidden"),
+        {f"b{batch}": {"batch": batch} for batch in batches},
+        network,
+    )
+
+
+class ResemblyzerModel(SpeakerModel):
+    """Mean of the embeddings of a recording's windows, of length one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def fingerprint(self) -> str:
+        code = module_digest(
+            __name__, "compat.models.speaker", "compat.features", "compat.graph", "compat.weights"
+        )
+        return digest([SHA256, code])
+
+    def graphs(self) -> tuple[Graph, ...]:
+        return (embedder_graph(lambda: self.network, BATCHES),)
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        return load_network(self.folder)
+
+    def items(self, corpus: Corpus, profile: str) -> Items:
+        return self.scored_items(corpus, profile)
+
+    def run(
+        self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
+    ) -> list[Prediction]:
+        with stopwatch("features"):
+            windows = [partials(item.samples) for item in items]
+        with stopwatch("embedder"):
+            (embedded,) = _embed(session, np.concatenate(windows), ("embedding",))
+        ends = np.cumsum([len(part) for part in windows])
+        means = [part.mean(axis=0) for part in np.split(embedded, ends[:-1])]
+        lengths = [max(float(np.linalg.norm(mean)), 1e-6) for mean in means]
+        return [prediction(mean / length) for mean, length in zip(means, lengths, strict=True)]
+
+    def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
+        hidden, raw = _embed(session, partials(item.samples), ("hidden", "raw"))
+        return {"hidden": hidden, "raw": raw}
+
+
+def _embed(session: Session, mel: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
+    """Run windows (n, 160, 40) in batches; return each output, (n, 256)."""
+    found: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
+    for start, batch in by_batches(len(mel)):
+        rows = mel[start : start + batch]
+        padded = np.pad(rows, ((0, batch - len(rows)), (0, 0), (0, 0)))
+        handles = session.run("embedder", {"mel": padded}, f"b{batch}", outputs)
+        for name in outputs:
+            found[name].append(handles[name].numpy()[: len(rows)].copy())
+    return [np.concatenate(found[name]) for name in outputs]

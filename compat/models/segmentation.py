@@ -1,0 +1,638 @@
+"""Speaker segmentation: who of up to three local speakers speaks, in windows of ten seconds.
+
+Architecture: PyanNet as published in pyannote.audio's segmentation-3.0 (Bredin, "pyannote.audio
+2.1 speaker diarization pipeline", and Plaquet and Bredin, "Powerset multi-class cross entropy loss
+for neural speaker diarization", both Interspeech 2023), with its parameter names, so that its
+checkpoints load unchanged. The sinc filters are those of asteroid-filterbanks' ParamSincFB
+(Pariente et al., "Filterbank design for end-to-end speech separation", 2020).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compat import weights as weights_module
+from compat.artifacts import digest, file_digest, module_digest
+from compat.case import Family, Variant
+from compat.corpus import FIXTURES, Corpus, Item
+from compat.graph import Graph, Stopwatch, Tensor
+from compat.models.base import Items, Model, Prediction
+from compat.runtimes.base import Session
+from compat.weights import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+    from compat.metrics.segmentation import LocalErrors
+
+FAMILY = Family(
+    name="segmentation",
+    task="segmentation",
+    row="Speaker segmentation",
+    headline="segmentation-3.0",
+    variants=(
+        Variant(
+            "segmentation-3.0",
+            ("pretrained", "trained"),
+            core=True,
+            parameters=1.5,
+            checkpoint="pyannote/segmentation-3.0",
+            trained="checkpoints/segmentation-3.0-synthetic",
+        ),
+    ),
+)
+
+SAMPLE_RATE = 16_000
+SAMPLES = 160_000
+"""Length of a window: 10 s."""
+FRAMES = 589
+"""Frames of a window."""
+STEP_SECONDS = 270 / SAMPLE_RATE
+"""From one frame to the next."""
+FRAME_SECONDS = 991 / SAMPLE_RATE
+"""What one frame sees of the waveform before the recurrent layers."""
+CLASSES: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2))
+"""Local speakers of each class of the powerset, in the published order."""
+SPEAKERS = 3
+
+BATCHES = (1, 4)
+MODEL_TYPE = "pyannote-segmentation"
+SHORTEST_RUN = 3
+"""Frames (50 ms) below which a change of speakers is taken for noise."""
+CHANGED_SHARE = 0.05
+"""Of the frames of a hard input that may differ from the reference's."""
+
+SEEDED_GAINS: Mapping[str, float | None] = {"low_hz_": None, "band_hz_": None, "weight": 2.0}
+
+_MASKS = np.array([[speaker in members for speaker in range(SPEAKERS)] for members in CLASSES])
+
+
+# The powerset ----------------------------------------------------------------------------------
+
+
+def powerset_masks(log_probabilities: np.ndarray) -> np.ndarray:
+    """Return who speaks in each frame: the most probable class, as 0 or 1 for each local speaker.
+
+    Args:
+        log_probabilities: (..., frames, 7).
+
+    Returns:
+        float32 (..., frames, 3).
+    """
+    return to_masks(log_probabilities.argmax(axis=-1)).astype(np.float32)
+
+
+def to_masks(classes: np.ndarray) -> np.ndarray:
+    """Return who speaks in each frame, bool (..., 3), from classes of the powerset (...)."""
+    masks: np.ndarray = _MASKS[classes]
+    return masks
+
+
+def to_classes(masks: np.ndarray) -> np.ndarray:
+    """Return the class of the powerset, int64 (frames,), of masks bool (frames, 3).
+
+    Raises:
+        ValueError: all three speak at once somewhere, which no class stands for.
+    """
+    numbers = np.full(2**SPEAKERS, -1, np.int64)
+    bits = 1 << np.arange(SPEAKERS)
+    numbers[_MASKS @ bits] = np.arange(len(CLASSES))
+    classes = numbers[masks.astype(np.int64) @ bits]
+    if (classes < 0).any():
+        raise ValueError("no class of the powerset stands for three speakers at once")
+    return classes
+
+
+# Architecture ----------------------------------------------------------------------------------
+
+
+def pyannet() -> torch.nn.Module:
+    """Return the published architecture, as initialised by torch.
+
+    Its ``forward`` maps a waveform (batch, 1, samples) to log-probabilities (batch, frames, 7).
+    """
+    import torch
+    from torch import nn
+    from torch.nn import functional
+
+    class ParamSincFB(nn.Module):
+        """Pairs of even and odd band-pass filters with a learnt lower edge and width."""
+
+        window_: torch.Tensor
+        n_: torch.Tensor
+
+        def __init__(self, filters: int, length: int, least_hz: float = 50.0) -> None:
+            super().__init__()
+            self.least_hz = least_hz
+            # Bands of equal width in mel.
+            mel = torch.linspace(
+                _to_mel(30.0), _to_mel(SAMPLE_RATE / 2 - 2 * least_hz), filters // 2 + 1
+            )
+            edges = 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
+            self.low_hz_ = nn.Parameter(edges[:-1, None])
+            self.band_hz_ = nn.Parameter(edges.diff()[:, None])
+            half = length // 2
+            window = torch.hamming_window(length, periodic=False, dtype=torch.float64)
+            self.register_buffer("window_", window[:half].float())
+            time = torch.arange(-half, 0, dtype=torch.float32)[None] / SAMPLE_RATE
+            self.register_buffer("n_", 2 * torch.pi * time)
+
+        def filters(self) -> torch.Tensor:
+            """Return the kernels (filters, 1, length): all even ones, then all odd ones."""
+            low = self.least_hz + self.low_hz_.abs()
+            high = (low + self.least_hz + self.band_hz_.abs()).clamp(self.least_hz, SAMPLE_RATE / 2)
+            band = high - low
+            at_low, at_high = low @ self.n_, high @ self.n_
+            even = (at_high.sin() - at_low.sin()) / (self.n_ / 2) * self.window_
+            odd = (at_low.cos() - at_high.cos()) / (self.n_ / 2) * self.window_
+            cosines = torch.cat((even, 2 * band, even.flip(1)), 1) / (2 * band)
+            sines = torch.cat((odd, torch.zeros_like(band), -odd.flip(1)), 1) / (2 * band)
+            return torch.cat((cosines, sines)).unsqueeze(1)
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.filterbank = ParamSincFB(80, 251)
+
+        def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+            return functional.conv1d(waveform, self.filterbank.filters(), stride=10)
+
+    class SincNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wav_norm1d = nn.InstanceNorm1d(1, affine=True)
+            self.conv1d = nn.ModuleList((Encoder(), nn.Conv1d(80, 60, 5), nn.Conv1d(60, 60, 5)))
+            self.pool1d = nn.ModuleList(nn.MaxPool1d(3) for _ in range(3))
+            self.norm1d = nn.ModuleList(
+                nn.InstanceNorm1d(width, affine=True) for width in (80, 60, 60)
+            )
+
+        def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+            hidden: torch.Tensor = self.wav_norm1d(waveform)
+            for convolve, pool, norm in zip(self.conv1d, self.pool1d, self.norm1d, strict=True):
+                hidden = convolve(hidden)
+                if convolve is self.conv1d[0]:
+                    hidden = hidden.abs()
+                hidden = functional.leaky_relu(norm(pool(hidden)))
+            return hidden
+
+    class PyanNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sincnet = SincNet()
+            self.lstm = nn.LSTM(60, 128, 4, batch_first=True, bidirectional=True)
+            self.linear = nn.ModuleList((nn.Linear(256, 128), nn.Linear(128, 128)))
+            self.classifier = nn.Linear(128, len(CLASSES))
+
+        def forward(self, waveform: torch.Tensor) -> torch.Tensor:
+            hidden = self.lstm(self.sincnet(waveform).transpose(1, 2))[0]
+            for linear in self.linear:
+                hidden = functional.leaky_relu(linear(hidden))
+            scores: torch.Tensor = self.classifier(hidden).log_softmax(-1)
+            return scores
+
+    return PyanNet()
+
+
+def _to_mel(hertz: float) -> float:
+    return 2595.0 * math.log10(1.0 + hertz / 700.0)
+
+
+def with_fixed_filters(network: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy whose sinc layer is the convolution that it amounts to.
+
+    A graph then holds the kernels as constants. Computed inside it, they would be made anew at
+    every call, and in half precision of phases that it cannot hold.
+    """
+    import torch
+
+    network = copy.deepcopy(network)
+    sincnet: Any = network.sincnet
+    with torch.no_grad():
+        kernels = sincnet.conv1d[0].filterbank.filters()
+        fixed = torch.nn.Conv1d(1, len(kernels), kernels.shape[-1], stride=10, bias=False)
+        fixed.weight.copy_(kernels)
+    sincnet.conv1d[0] = fixed
+    return network
+
+
+def exportable(network: torch.nn.Module) -> torch.nn.Module:
+    """Return the network as a graph wants it: :func:`pyannet`'s function, made of constants.
+
+    Maps a waveform (batch, 1, 160000) to log-probabilities (batch, 589, 7) and their mean
+    magnitude (batch,).
+    """
+    import torch
+
+    class Recurrence(torch.nn.Module):
+        """The LSTM; in an ONNX file one node for each layer.
+
+        The exporter would make the same of it, yet follow every one of its 589 × 8 steps, which
+        takes it an hour.
+        """
+
+        def __init__(self, lstm: torch.nn.LSTM) -> None:
+            super().__init__()
+            self.lstm = lstm
+            # No buffers: constants of the ONNX file, which nothing else looks at.
+            self.packed = [_onnx_weights(lstm, layer) for layer in range(lstm.num_layers)]
+
+        def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            if not torch.onnx.is_in_onnx_export():
+                return (self.lstm(hidden)[0],)
+            batch, frames, _ = hidden.shape
+            width = self.lstm.hidden_size
+            hidden = hidden.transpose(0, 1)
+            for weights in self.packed:
+                (found,) = torch.onnx.ops.symbolic_multi_out(
+                    "::LSTM",
+                    (hidden, *weights),
+                    {"hidden_size": width, "direction": "bidirectional"},
+                    dtypes=(hidden.dtype,),
+                    shapes=((frames, 2, batch, width),),
+                    version=14,
+                )
+                hidden = found.transpose(1, 2).reshape(frames, batch, 2 * width)
+            return (hidden.transpose(0, 1),)
+
+    class Segmentation(torch.nn.Module):
+        def __init__(self, fixed: Any) -> None:
+            super().__init__()
+            fixed.lstm = Recurrence(fixed.lstm)
+            self.network = fixed
+
+        def forward(self, waveform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            scores: torch.Tensor = self.network(waveform)
+            # One number per window that is NaN or infinite if anything before it was.
+            return scores, scores.abs().mean(dim=(1, 2))
+
+    return Segmentation(with_fixed_filters(network))
+
+
+def _onnx_weights(lstm: torch.nn.LSTM, layer: int) -> tuple[torch.Tensor, ...]:
+    """Return W, R and B of ONNX's LSTM: both directions stacked, gates in the order i, o, f, c."""
+    import torch
+
+    def stacked(name: str) -> torch.Tensor:
+        found = []
+        for direction in ("", "_reverse"):
+            gates = getattr(lstm, f"{name}_l{layer}{direction}").detach().chunk(4)  # i, f, c, o
+            found.append(torch.cat([gates[index] for index in (0, 3, 1, 2)]))
+        return torch.stack(found)
+
+    biases = torch.cat((stacked("bias_ih"), stacked("bias_hh")), dim=1)
+    return stacked("weight_ih"), stacked("weight_hh"), biases
+
+
+def segmentation_graph(
+    network: Callable[[], torch.nn.Module], batches: Sequence[int] = BATCHES
+) -> Graph:
+    """Return the graph ``segmentation``, with a point ``b1``, ``b4`` … for each batch size.
+
+    It maps ``waveform`` (batch, 1, 160000) to ``log_probabilities`` (batch, 589, 7) and ``level``
+    (batch,), the mean magnitude of the former.
+    """
+    return Graph(
+        "segmentation",
+        {"waveform": Tensor(("batch", 1, SAMPLES))},
+        ("log_probabilities", "level"),
+        {f"b{batch}": {"batch": batch} for batch in batches},
+        lambda: exportable(network()),
+        scalar="level",
+    )
+
+
+# Checkpoints -----------------------------------------------------------------------------------
+
+
+def _shapes() -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {
+        "sincnet.wav_norm1d.weight": (1,),
+        "sincnet.wav_norm1d.bias": (1,),
+        "sincnet.conv1d.0.filterbank.low_hz_": (40, 1),
+        "sincnet.conv1d.0.filterbank.band_hz_": (40, 1),
+        "sincnet.conv1d.0.filterbank.window_": (125,),
+        "sincnet.conv1d.0.filterbank.n_": (1, 125),
+        "sincnet.conv1d.1.weight": (60, 80, 5),
+        "sincnet.conv1d.1.bias": (60,),
+        "sincnet.conv1d.2.weight": (60, 60, 5),
+        "sincnet.conv1d.2.bias": (60,),
+    }
+    for index, width in enumerate((80, 60, 60)):
+        shapes[f"sincnet.norm1d.{index}.weight"] = (width,)
+        shapes[f"sincnet.norm1d.{index}.bias"] = (width,)
+    for layer in range(4):
+        for end in ("", "_reverse"):
+            shapes[f"lstm.weight_ih_l{layer}{end}"] = (512, 256 if layer else 60)
+            shapes[f"lstm.weight_hh_l{layer}{end}"] = (512, 128)
+            shapes[f"lstm.bias_ih_l{layer}{end}"] = (512,)
+            shapes[f"lstm.bias_hh_l{layer}{end}"] = (512,)
+    for name, (out, width) in {
+        "linear.0": (128, 256),
+        "linear.1": (128, 128),
+        "classifier": (len(CLASSES), 128),
+    }.items():
+        shapes[f"{name}.weight"] = (out, width)
+        shapes[f"{name}.bias"] = (out,)
+    return shapes
+
+
+PUBLISHED_SHAPES: Mapping[str, tuple[int, ...]] = _shapes()
+"""Names and shapes of everything that a checkpoint of segmentation-3.0 holds."""
+
+CONVERT = (
+    'convert it where pyannote.audio is installed, if you trust its origin: python -c "import '
+    "torch, safetensors.torch as s; s.save_file({k: v.contiguous() for k, v in torch.load("
+    "'pytorch_model.bin', weights_only=False)['state_dict'].items()}, 'model.safetensors')\""
+)
+
+
+def check_checkpoint(folder: Path) -> Path:
+    """Return the file with a checkpoint's weights; look at names and shapes where that is cheap.
+
+    The folder holds ``model.safetensors`` or pyannote's ``pytorch_model.bin``, beside this
+    project's ``config.json`` or pyannote's ``config.yaml``.
+
+    Raises:
+        CheckpointError: something is missing, or it is no checkpoint of this architecture.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"no checkpoint folder {folder}: check the path.")
+    _check_config(folder)
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        file = folder / "pytorch_model.bin"
+        if not file.is_file():
+            raise CheckpointError(
+                f"{folder} has neither model.safetensors nor pytorch_model.bin: copy the weights "
+                "of pyannote/segmentation-3.0 there."
+            )
+        return file
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, "numpy") as opened:
+            names: list[str] = opened.keys()
+            found = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"cannot read {file}: {error}. Copy it again.") from error
+    _check_shapes(file, found)
+    return file
+
+
+def _check_config(folder: Path) -> None:
+    own, published = folder / "config.json", folder / "config.yaml"
+    try:
+        if own.is_file():
+            found = json.loads(own.read_text(encoding="utf-8")).get("model_type")
+            wrong = None if found == MODEL_TYPE else f"{own} describes a {found!r} model"
+        elif published.is_file():
+            found = "PyanNet" in published.read_text(encoding="utf-8")
+            wrong = None if found else f"{published} describes no PyanNet"
+        else:
+            wrong = f"{folder} has neither config.json nor config.yaml"
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"cannot read the configuration in {folder}: {error}. Restore it from the checkpoint."
+        ) from error
+    if wrong:
+        raise CheckpointError(f"{wrong}: name the folder of a copy of pyannote/segmentation-3.0.")
+
+
+def _check_shapes(file: Path, found: Mapping[str, tuple[int, ...]]) -> None:
+    for name, shape in PUBLISHED_SHAPES.items():
+        if found.get(name) != shape:
+            has = f"has {found[name]}" if name in found else "is missing"
+            raise CheckpointError(
+                f"{file}: {name} should have shape {shape} and {has}. Only segmentation-3.0 (three "
+                "speakers, four bidirectional LSTM layers of 128) fits."
+            )
+    unknown = sorted(found.keys() - PUBLISHED_SHAPES.keys())
+    if unknown:
+        raise CheckpointError(
+            f"{file}: segmentation-3.0 has no {unknown[0]}. Name a checkpoint of that model."
+        )
+
+
+def load_network(folder: Path | None) -> torch.nn.Module:
+    """Return the network with the weights of a folder, or with generated ones for None.
+
+    Raises:
+        CheckpointError: as :func:`check_checkpoint`, or a pickle that holds more than tensors.
+    """
+    import torch
+
+    network = pyannet()
+    if folder is None:
+        weights_module.seed(network, weights_module.gains(SEEDED_GAINS))
+        return network.eval()
+    file = check_checkpoint(folder)
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        state: dict[str, torch.Tensor] = load_file(file)
+    else:
+        try:
+            read = torch.load(file, map_location="cpu", weights_only=True)
+            state = read.get("state_dict", read)
+            found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        except Exception as error:
+            # Pickles fail in many ways; a published one also holds objects of pyannote.audio.
+            raise CheckpointError(
+                f"{file} is a pickle that holds more than tensors, which could run code when it is "
+                f"read ({type(error).__name__}): {CONVERT}"
+            ) from error
+        _check_shapes(file, found)
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def load(variant: str, weights: str, checkpoint: str) -> SegmentationModel:
+    """Load the host side of a variant.
+
+    Args:
+        variant: a variant of :data:`FAMILY`; there is one.
+        weights: ``trained`` or ``pretrained``.
+        checkpoint: folder of the checkpoint, absolute or below ``fixtures/``.
+
+    Raises:
+        CheckpointError: as :func:`check_checkpoint`.
+    """
+    folder = FIXTURES / checkpoint  # An absolute path stays as it is.
+    check_checkpoint(folder)
+    return SegmentationModel(folder)
+
+
+# Driver ----------------------------------------------------------------------------------------
+
+
+class SegmentationModel(Model):
+    """Windows of ten seconds side by side, each with its own local speakers."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def fingerprint(self) -> str:
+        code = module_digest(__name__, "compat.weights", "compat.graph")
+        return digest([file_digest(check_checkpoint(self.folder)), code])
+
+    def graphs(self) -> tuple[Graph, ...]:
+        return (segmentation_graph(lambda: self.network),)
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """The torch module with its weights, float32."""
+        return load_network(self.folder)
+
+    def items(self, corpus: Corpus, profile: str) -> Items:
+        limit = {"quick": 6, "core": None, "full": None}[profile]
+        sets = corpus.choose(("conversations",), "segments")
+        task = {name: found.items(self.sample_rate, limit) for name, found in sets.items()}
+        if not task:  # An own corpus without speakers: nothing to score, all else as usual.
+            return Items.of({"speech": corpus.speech.items(self.sample_rate, limit)}, False)
+        return Items.of(task)
+
+    def run(
+        self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
+    ) -> list[Prediction]:
+        with stopwatch("features"):
+            windows = [(i, w) for i, item in enumerate(items) for w in _windows(item.samples)]
+        batch = next((size for size in BATCHES if size >= len(windows)), BATCHES[-1])
+        classes: list[list[np.ndarray]] = [[] for _ in items]
+        levels: list[list[float]] = [[] for _ in items]
+        for start in range(0, len(windows), batch):
+            part = windows[start : start + batch]
+            with stopwatch("segmentation"):
+                waveform = np.zeros((batch, 1, SAMPLES), np.float32)
+                for row, (_, samples) in enumerate(part):
+                    waveform[row, 0, : len(samples)] = samples
+                found = session.run("segmentation", {"waveform": waveform}, f"b{batch}")
+                scores, level = found["log_probabilities"].numpy(), found["level"].numpy()
+            for row, (index, _) in enumerate(part):
+                classes[index].append(scores[row].argmax(axis=-1))
+                levels[index].append(float(level[row]))
+        with stopwatch("runs"):
+            return [
+                {**encode(found), "level": float(np.mean(level))}
+                for found, level in zip(classes, levels, strict=True)
+            ]
+
+    def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
+        waveform = np.zeros((1, 1, SAMPLES), np.float32)
+        first = _windows(item.samples)[0]
+        waveform[0, 0, : len(first)] = first
+        found = session.run("segmentation", {"waveform": waveform}, "b1", ("log_probabilities",))
+        # Log-probabilities as they are: logits but for a constant per frame, in which an error of
+        # the network stays what it is. Probabilities would hide it wherever the network is sure.
+        return {"log_probabilities": found["log_probabilities"].numpy()[0].copy()}
+
+    def score(
+        self,
+        items: Sequence[Item],
+        predictions: Sequence[Prediction],
+        references: Sequence[Prediction],
+    ) -> dict[str, Any]:
+        from compat.metrics.segmentation import task_segmentation
+
+        ours = [errors_of(item, found) for item, found in zip(items, predictions, strict=True)]
+        theirs = [errors_of(item, found) for item, found in zip(items, references, strict=True)]
+        changed = np.array(list(map(changed_frames, items, predictions, references)))
+        different, frames = changed.sum(axis=0)
+        return {**task_segmentation(ours, theirs), "changed": float(different / frames)}
+
+    def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
+        different, frames = changed_frames(item, prediction, reference)
+        return {"errors": float(different > CHANGED_SHARE * frames), "reference": 0.0}
+
+
+def _windows(samples: np.ndarray) -> list[np.ndarray]:
+    return [samples[start : start + SAMPLES] for start in range(0, max(len(samples), 1), SAMPLES)]
+
+
+def encode(windows: Sequence[np.ndarray]) -> Prediction:
+    """Describe the classes of windows (frames,) by their runs, without those that are too short.
+
+    ``classes`` holds the class of each run, ``changes`` the seconds into the window at which all
+    but the first begin: a backend that sums in another order may shift a change by a frame, which
+    the comparison of predictions takes for rounding, and leaves the classes as they are.
+    """
+    classes, changes = [], []
+    for window in windows:
+        starts = [0, *(np.flatnonzero(np.diff(window)) + 1).tolist()]
+        ends = [*starts[1:], len(window)]
+        kept: list[tuple[int, int]] = []
+        for start, end in zip(starts, ends, strict=True):
+            number = int(window[start])
+            if (end - start >= SHORTEST_RUN or not kept) and (not kept or number != kept[-1][1]):
+                kept.append((start, number))
+        classes.append([number for _, number in kept])
+        changes.append([round(start * STEP_SECONDS, 4) for start, _ in kept[1:]])
+    return {"classes": classes, "changes": changes}
+
+
+def decode(prediction: Prediction) -> list[np.ndarray]:
+    """Return the class of every frame of each window of a prediction, int64 (589,)."""
+    windows = []
+    for classes, changes in zip(prediction["classes"], prediction["changes"], strict=True):
+        starts = np.round(np.array([0.0, *changes]) / STEP_SECONDS).astype(np.int64)
+        windows.append(np.repeat(classes, np.diff([*starts, FRAMES])))
+    return windows
+
+
+def frame_times(window: int = 0) -> np.ndarray:
+    """Return the middle of each frame of a window in seconds of the recording, (589,)."""
+    first = window * SAMPLES / SAMPLE_RATE + FRAME_SECONDS / 2
+    return first + np.arange(FRAMES) * STEP_SECONDS
+
+
+def _frames_within(seconds: float) -> list[np.ndarray]:
+    """Return, for each window of a recording, which frames lie within it."""
+    count = max(1, math.ceil(round(seconds * SAMPLE_RATE) / SAMPLES))
+    return [frame_times(window) < seconds for window in range(count)]
+
+
+def changed_frames(item: Item, prediction: Prediction, reference: Prediction) -> tuple[int, int]:
+    """Count the frames of a recording in which two predictions differ, and all of them.
+
+    The local speakers of each window are renamed as suits best.
+    """
+    from compat.metrics.segmentation import matched
+
+    different = frames = 0
+    windows = zip(decode(prediction), decode(reference), _frames_within(item.seconds), strict=True)
+    for found, expected, inside in windows:
+        ours, theirs = to_masks(found[inside]), to_masks(expected[inside])
+        renamed = np.zeros_like(ours)
+        renamed[:, matched(theirs, ours)] = ours
+        different += int((renamed != theirs).any(axis=1).sum())
+        frames += len(ours)
+    return different, frames
+
+
+def errors_of(item: Item, prediction: Prediction) -> LocalErrors:
+    """Count the local errors of a recording, in the parts that are scored."""
+    from compat.metrics.segmentation import local_errors, total
+
+    segments = item.facts["segments"]
+    names = sorted({str(speaker) for _, _, speaker in segments})
+    counted = []
+    windows = zip(decode(prediction), _frames_within(item.seconds), strict=True)
+    for window, (classes, inside) in enumerate(windows):
+        times = frame_times(window)
+        truth = np.zeros((FRAMES, max(len(names), 1)), bool)
+        for start, end, speaker in segments:
+            truth[(times >= start) & (times < end), names.index(str(speaker))] = True
+        scored = inside
+        if item.facts.get("uem") is not None:
+            parts = [(times >= start) & (times < end) for start, end in item.facts["uem"]]
+            scored = inside & np.any([np.zeros(FRAMES, bool), *parts], axis=0)
+        counted.append(local_errors(truth[scored], to_masks(classes[scored])))
+    return total(counted)

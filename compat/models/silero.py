@@ -1,0 +1,493 @@
+"""Silero VAD: is somebody speaking, for every 32 ms.
+
+Source: the package silero-vad 6.2.3 (Silero Team, "Silero VAD: pre-trained enterprise-grade Voice
+Activity Detector", MIT licence), whose files hold the weights; its Python code is never imported.
+The package ships three networks of one architecture: all files made for runtimes hold the first,
+``silero_vad_16k.safetensors`` holds an earlier training state of it, and ``silero_vad_half.onnx``
+an older network, in float32 (*half* as it has but one of the two sampling rates). So there are
+
+- ``silero-vad``: the architecture rebuilt here, with the weights that the runtimes' files share;
+- ``silero-vad-shipped``: the file that is shipped for each runtime, executed as it is, and further
+  variants for the other ONNX files. Reference and oracles are the rebuilt module's, so that the
+  numerics of these cases say whether file and module are the same network.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compat import weights as weights_module
+from compat.artifacts import digest, module_digest
+from compat.case import Family, Variant
+from compat.corpus import FIXTURES, Corpus, Item
+from compat.graph import Graph, Shipped, State, Stopwatch, Tensor
+from compat.models.base import Items, Model, Prediction
+from compat.runtimes.base import Session
+
+if TYPE_CHECKING:
+    import torch
+
+CHECKPOINT = "package:silero-vad/silero_vad/data"
+SAMPLE_RATE = 16_000
+CHUNK = 512
+"""New samples in each step: 32 ms."""
+CONTEXT = 64
+"""Samples of the chunk before that each step sees again."""
+WIDTH = 128
+"""Units of the LSTM, and features of a chunk."""
+STEP = CHUNK / SAMPLE_RATE
+"""Seconds from one probability to the next."""
+
+THRESHOLD = 0.5
+EXIT_THRESHOLD = 0.35
+"""Speech ends below this probability; between the two it goes on."""
+MIN_SPEECH = 4000
+MIN_SILENCE = 1600
+PADDING = 480
+"""In samples: 250, 100 and 30 ms."""
+
+TRACED_SECONDS = 8.0
+"""How much of an input is compared step by step; an error of a state shows long before."""
+
+BATCHES = (1, 8)
+BLOCK = 128
+"""Chunks that the graph for whole recordings takes at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of the package."""
+
+    name: str
+    sha256: str
+    constants: Mapping[str, int] = field(default_factory=dict)
+    """Inputs that are the same in every step."""
+    part: str = ""
+    """TorchScript: the submodule without state of its own, for 16 kHz."""
+
+
+RATE = {"sr": SAMPLE_RATE}
+SCRIPT = File(
+    "silero_vad.jit",
+    "e1122837f4154c511485fe0b9c64455f7b929c96fbb8d79fbdb336383ebd3720",
+    part="_model",
+)
+ONNX = File(
+    "silero_vad.onnx",
+    "1a153a22f4509e292a94e67d6f9b85e8deb25b4988682b7e174c65279d8788e3",
+    RATE,
+)
+OPENVINO = File(
+    "silero_vad_openvino_16k.onnx",
+    "7776b81ad1b0350c15d7f1555943b9232eb53e9ca5d989c6d0cea9ebc8664d87",
+)
+OPSET_15 = File(
+    "silero_vad_16k_op15.onnx",
+    "7ed98ddbad84ccac4cd0aeb3099049280713df825c610a8ed34543318f1b2c49",
+    RATE,
+)
+IF_LESS = File(
+    "silero_vad_op18_ifless.onnx",
+    "7671cd04b004e9076da0d4a7b1a5aec36adf161c39230c1cb94a4fd5db6bbd28",
+    RATE,
+)
+SEQUENCE = File(
+    "silero_vad_16k_sequence.onnx",
+    "9ccdacc4719d8aa7e45a77536bfabec45a03ba1f2fad5e241ab4060b24238a85",
+)
+HALF = File(
+    "silero_vad_half.onnx",
+    "1e0b195ad4806595ef4466f419d16fca7e4afcfc6669b8c0b5f76ea87547c769",
+)
+SAFETENSORS = File(
+    "silero_vad_16k.safetensors",
+    "c59271c284ae9c8335d795d60e0bfdb71aaaceec578d9bd9ffc1b8153c319ea1",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a variant executes."""
+
+    weights: File
+    """Of the rebuilt module."""
+    shipped: Mapping[str, File] = field(default_factory=dict)
+    """Files by form, see :class:`compat.graph.Shipped`; empty: the rebuilt module is exported."""
+    chunks: int = 1
+    """Chunks in a call; with more than one, the batch is one."""
+
+
+VARIANTS: Mapping[str, Form] = {
+    "silero-vad": Form(SCRIPT),
+    "silero-vad-shipped": Form(SCRIPT, {"torchscript": SCRIPT, "onnx": ONNX, "openvino": OPENVINO}),
+    "silero-vad-opset15": Form(SCRIPT, {"onnx": OPSET_15}),
+    "silero-vad-ifless": Form(SCRIPT, {"onnx": IF_LESS}),
+    "silero-vad-sequence": Form(SCRIPT, {"onnx": SEQUENCE}, BLOCK),
+    "silero-vad-half": Form(HALF, {"onnx": HALF}),
+    "silero-vad-safetensors": Form(SAFETENSORS),
+}
+
+FAMILY = Family(
+    name="silero",
+    task="vad",
+    row="Voice activity",
+    headline="silero-vad",
+    variants=tuple(
+        Variant(
+            name,
+            ("pretrained",),
+            core=name in ("silero-vad", "silero-vad-shipped"),
+            parameters=0.24,
+            checkpoint=CHECKPOINT,
+        )
+        for name in VARIANTS
+    ),
+)
+
+
+def load(variant: str, weights: str, checkpoint: str) -> SileroModel:
+    """Load the host side of a variant.
+
+    Args:
+        variant: a variant of :data:`FAMILY`.
+        weights: ``pretrained``; there is nothing else.
+        checkpoint: the folder with the package's files.
+
+    Raises:
+        CheckpointError: a file is missing, or not the one that was reviewed.
+    """
+    return SileroModel(VARIANTS[variant], FIXTURES / checkpoint)
+
+
+class SileroModel(Model):
+    """Probabilities of speech chunk by chunk, and segments by Silero's hysteresis."""
+
+    sample_rate = SAMPLE_RATE
+
+    def __init__(self, form: Form, folder: Path) -> None:
+        self.form = form
+        files = {file.name: file for file in (form.weights, *form.shipped.values())}
+        self.paths = {
+            name: weights_module.verified(folder / name, file.sha256)
+            for name, file in files.items()
+        }
+        self.content = [file.sha256 for file in files.values()]
+
+    def fingerprint(self) -> str:
+        code = module_digest(__name__, "compat.weights", "compat.graph")
+        return digest([self.content, code, self.form.chunks])
+
+    # Graph -------------------------------------------------------------------------------------
+
+    def graphs(self) -> tuple[Graph, ...]:
+        shipped = {
+            form: Shipped(self.paths[file.name], file.constants, file.part)
+            for form, file in self.form.shipped.items()
+        }
+        if self.form.chunks == 1:
+            shape: tuple[int | str, ...] = ("batch", CONTEXT + CHUNK)
+            points = {f"b{batch}": {"batch": batch} for batch in BATCHES}
+            state = {"state": State((2, "batch", WIDTH))}
+        else:
+            shape = (self.form.chunks, CONTEXT + CHUNK)
+            points = {"b1": {"batch": 1}}
+            state = {name: State((1, "batch", WIDTH)) for name in ("h", "c")}
+        return (
+            Graph(
+                "vad",
+                {"input": Tensor(shape)},
+                ("output",),
+                points,
+                lambda: self.network,
+                state,
+                shipped=shipped,
+            ),
+        )
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        """The rebuilt module with its weights, float32."""
+        step = step_module(read_weights(self.paths[self.form.weights.name]))
+        return step if self.form.chunks == 1 else sequence_module(step)
+
+    # Driver ------------------------------------------------------------------------------------
+
+    def items(self, corpus: Corpus, profile: str) -> Items:
+        # Thirty steps a second: a few recordings are thousands of decisions.
+        limit = {"quick": 2, "core": 6, "full": None}[profile]
+        sets = corpus.choose(("conversations", "long"), "segments")
+        task = {name: found.items(self.sample_rate, limit) for name, found in sets.items()}
+        if not task:  # An own corpus without segments: no error rates, all else as usual.
+            return Items.of({"speech": corpus.speech.items(self.sample_rate, limit)}, False)
+        return Items.of(task)
+
+    def run(
+        self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
+    ) -> list[Prediction]:
+        sizes = self.batches()
+        batch = next((size for size in sizes if size >= len(items)), sizes[-1])
+        predictions: list[Prediction] = []
+        for start in range(0, len(items), batch):
+            part = items[start : start + batch]
+            with stopwatch("features"):
+                chunks = self._chunks(part, batch)
+            with stopwatch("vad"):
+                probabilities = self._listen(session, chunks)
+            with stopwatch("segments"):
+                predictions += [
+                    _prediction(probabilities[: _count(item), row], len(item.samples))
+                    for row, item in enumerate(part)
+                ]
+        return predictions
+
+    def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
+        hidden: list[np.ndarray] = []
+        part = replace(item, samples=item.samples[: int(TRACED_SECONDS * SAMPLE_RATE)])
+        probabilities = self._listen(session, self._chunks([part], 1), hidden)
+        return {"probability": probabilities[: _count(part)], "hidden": np.stack(hidden)}
+
+    def score(
+        self,
+        items: Sequence[Item],
+        predictions: Sequence[Prediction],
+        references: Sequence[Prediction],
+    ) -> dict[str, Any]:
+        from compat.metrics.activity import task_activity
+
+        return task_activity(
+            [item.facts["segments"] for item in items],
+            [_decided(prediction) for prediction in predictions],
+            [_decided(reference) for reference in references],
+            [_scored(item) for item in items],
+            STEP,
+        )
+
+    def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
+        from compat.metrics.activity import frame_errors
+
+        ours, theirs = _decided(prediction), _decided(reference)
+        nobody = item.facts.get("stress", {}).get("kind", "speech") != "speech"
+        segments = item.facts.get("segments", [] if nobody else None)
+        if segments is None:  # It holds speech, nobody has noted where: the reference is believed.
+            return {"errors": float((ours != theirs).sum()), "reference": 0.0}
+        found, expected = (frame_errors(d, segments, _scored(item), STEP) for d in (ours, theirs))
+        return {"errors": float(found.errors), "reference": float(expected.errors)}
+
+    def _chunks(self, items: Sequence[Item], batch: int) -> np.ndarray:
+        """Return chunks with their context, float32 (chunks, batch, 576), silence after the end."""
+        count = max(_count(item) for item in items)
+        count = -(-count // self.form.chunks) * self.form.chunks
+        audio = np.zeros((batch, CONTEXT + count * CHUNK), np.float32)
+        for row, item in enumerate(items):
+            audio[row, CONTEXT : CONTEXT + len(item.samples)] = item.samples
+        windows = np.lib.stride_tricks.sliding_window_view(audio, CONTEXT + CHUNK, axis=1)
+        return windows[:, ::CHUNK].transpose(1, 0, 2).copy()
+
+    def _listen(
+        self, session: Session, chunks: np.ndarray, hidden: list[np.ndarray] | None = None
+    ) -> np.ndarray:
+        """Return the probability of speech in each chunk, float32 (chunks, batch).
+
+        ``hidden`` receives the LSTM's output after each call, (128,) of the first row.
+        """
+        count, batch, _ = chunks.shape
+        point, together = f"b{batch}", self.form.chunks
+        probabilities = np.empty((count, batch), np.float32)
+        session.reset("vad", point)
+        for first in range(0, count, together):
+            part = slice(first, first + together)
+            feeds = {"input": chunks[part].reshape(-1, CONTEXT + CHUNK)}
+            output = session.run("vad", feeds, point)["output"].numpy()
+            probabilities[part] = output.reshape(-1, batch)
+            if hidden is not None:
+                states = session.snapshot("vad", point)
+                hidden.append(next(iter(states.values()))[0, 0])
+        return probabilities
+
+
+def _count(item: Item) -> int:
+    """Number of chunks that an item fills, the last one in part."""
+    return -(-len(item.samples) // CHUNK)
+
+
+def _scored(item: Item) -> list[list[float]]:
+    return item.facts.get("uem") or [[0.0, item.seconds]]
+
+
+def _prediction(probabilities: np.ndarray, samples: int) -> Prediction:
+    rounded = [round(float(probability), 4) for probability in probabilities]
+    return {"probabilities": rounded, "segments": speech_segments(rounded, samples)}
+
+
+def _decided(prediction: Prediction) -> np.ndarray:
+    decided: np.ndarray = np.asarray(prediction["probabilities"]) >= THRESHOLD
+    return decided
+
+
+def speech_segments(probabilities: Sequence[float], samples: int) -> list[list[float]]:
+    """Return where there is speech, as [start, end] in seconds.
+
+    Speech begins with a probability of at least 0.5 and goes on until it has been below 0.35 for
+    0.1 s; what is not longer than 0.25 s is dropped, and the rest is padded by 30 ms on either
+    side, or up to the middle of a shorter pause. Source: ``get_speech_timestamps`` of silero-vad
+    6.2.3 with its defaults, in samples as there.
+
+    Args:
+        probabilities: one per chunk.
+        samples: length of the recording.
+    """
+    found: list[tuple[int, int]] = []
+    start = end = None
+    for chunk, probability in enumerate(probabilities):
+        now = chunk * CHUNK
+        if probability >= THRESHOLD:
+            start, end = now if start is None else start, None
+        elif probability < EXIT_THRESHOLD and start is not None:
+            end = now if end is None else end
+            if now - end >= MIN_SILENCE:
+                found.append((start, end))
+                start = end = None
+    if start is not None:
+        found.append((start, samples))
+    kept = [(start, end) for start, end in found if end - start > MIN_SPEECH]
+    if not kept:
+        return []
+    pauses = [start - end for (_, end), (start, _) in pairwise(kept)]
+    margins = [
+        min(PADDING, kept[0][0]),
+        *(min(PADDING, pause // 2) for pause in pauses),
+        min(PADDING, samples - kept[-1][1]),
+    ]
+    return [
+        [(start - margins[index]) / SAMPLE_RATE, (end + margins[index + 1]) / SAMPLE_RATE]
+        for index, (start, end) in enumerate(kept)
+    ]
+
+
+# Weights and module, called in builder processes and by PyTorch --------------------------------
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read the network for 16 kHz from a file of the package, by the names of :func:`names`."""
+    import torch
+
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        found = load_file(path)
+        return {own: found[plain] for own, _, plain in names()}
+    if path.suffix == ".onnx":
+        import onnx
+
+        graph = onnx.load(path).graph
+        found = {
+            value.name: torch.from_numpy(onnx.numpy_helper.to_array(value).copy())
+            for value in graph.initializer
+        }
+        return {own: found[script] for own, script, _ in names()}
+    jit: Any = torch.jit
+    with warnings.catch_warnings():
+        # PyTorch would rather have an archive of torch.export, which is not what is shipped.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        found = getattr(jit.load(path, map_location="cpu"), SCRIPT.part).state_dict()
+    return {own: found[script] for own, script, _ in names()}
+
+
+def names() -> Iterator[tuple[str, str, str]]:
+    """Yield what a parameter is called in the module, in TorchScript and ONNX, in safetensors."""
+    yield "basis.weight", "stft.forward_basis_buffer", "stft_conv.weight"
+    for kind in ("weight", "bias"):
+        for layer in range(4):
+            yield (
+                f"encoder.{2 * layer}.{kind}",
+                f"encoder.{layer}.reparam_conv.{kind}",
+                f"conv{layer + 1}.{kind}",
+            )
+        for own, theirs in (("input", "ih"), ("hidden", "hh")):
+            yield (
+                f"{own}_gates.{kind}",
+                f"decoder.rnn.{kind}_{theirs}",
+                f"lstm_cell.{kind}_{theirs}",
+            )
+        yield f"decoder.{kind}", f"decoder.decoder.2.{kind}", f"final_conv.{kind}"
+
+
+def step_module(parameters: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+    """Build the network that takes a chunk: audio (batch, 576), state (2, batch, 128).
+
+    Returns the probability (batch, 1) and the new state: output and cell of the LSTM.
+    """
+    import torch
+    from torch.nn import Conv1d, Linear, ReLU, Sequential
+
+    class Step(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            # A Fourier transform of 256 samples: 129 cosines, then 129 sines.
+            self.basis = Conv1d(1, 258, 256, stride=128, bias=False)
+            self.encoder = Sequential(
+                Conv1d(129, 128, 3, padding=1),
+                ReLU(),
+                Conv1d(128, 64, 3, stride=2, padding=1),
+                ReLU(),
+                Conv1d(64, 64, 3, stride=2, padding=1),
+                ReLU(),
+                Conv1d(64, WIDTH, 3, padding=1),
+                ReLU(),
+            )
+            # An LSTM cell as two linear layers on (batch, 1, width), which every scheme quantises.
+            self.input_gates = Linear(WIDTH, 4 * WIDTH)
+            self.hidden_gates = Linear(WIDTH, 4 * WIDTH)
+            self.decoder = Conv1d(WIDTH, 1, 1)
+
+        def forward(
+            self, audio: torch.Tensor, state: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            padded = torch.nn.functional.pad(audio.unsqueeze(1), (0, 64), mode="reflect")
+            real, imaginary = self.basis(padded).split(129, dim=1)
+            magnitude = (real.square() + imaginary.square()).sqrt()
+            features = self.encoder(magnitude).transpose(1, 2)
+            hidden, cell = state.unsqueeze(2)
+            gates = self.input_gates(features) + self.hidden_gates(hidden)
+            enter, forget, candidate, leave = gates.chunk(4, dim=2)
+            cell = forget.sigmoid() * cell + enter.sigmoid() * candidate.tanh()
+            hidden = leave.sigmoid() * cell.tanh()
+            probability = self.decoder(hidden.relu().transpose(1, 2)).sigmoid()
+            return probability.mean(dim=2), torch.stack((hidden, cell)).squeeze(2)
+
+    network = Step()
+    network.load_state_dict(parameters)
+    return network
+
+
+def sequence_module(step: torch.nn.Module) -> torch.nn.Module:
+    """Build the network for consecutive chunks of one recording: audio (chunks, 576).
+
+    LSTM output and cell are (1, 1, 128) each; returns the probabilities (chunks,) and both.
+    """
+    import torch
+
+    class Steps(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.step = step
+
+        def forward(
+            self, audio: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+            probabilities = []
+            state = torch.cat((hidden, cell))
+            for chunk in audio.unsqueeze(1):
+                probability, state = self.step(chunk, state)
+                probabilities.append(probability[:, 0])
+            return torch.cat(probabilities), state[:1], state[1:]
+
+    return Steps()

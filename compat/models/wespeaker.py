@@ -1,0 +1,414 @@
+"""WeSpeaker ResNet34: speaker embeddings of up to three speakers in windows of ten seconds.
+
+Source: Wang et al., "Wespeaker: A research and production oriented speaker embedding learning
+toolkit", ICASSP 2023, as wrapped by pyannote.audio 3.1 (``WeSpeakerResNet34``), with its parameter
+names, so that the checkpoint ``pyannote/wespeaker-voxceleb-resnet34-LM`` loads unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compat import weights as weights_module
+from compat.artifacts import digest, file_digest, module_digest
+from compat.case import Family, Variant
+from compat.corpus import Corpus, Item
+from compat.graph import Graph, Stopwatch, Tensor
+from compat.models.base import Items, Prediction
+from compat.models.speaker import SpeakerModel, prediction
+from compat.runtimes.base import Session
+from compat.weights import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+FAMILY = Family(
+    name="wespeaker",
+    task="speaker-embedding",
+    row="Speaker embedding",
+    headline="wespeaker-resnet34",
+    variants=(
+        Variant(
+            "wespeaker-resnet34",
+            ("pretrained", "seeded"),
+            core=True,
+            parameters=6.6,
+            checkpoint="pyannote/wespeaker-voxceleb-resnet34-LM",
+            recipes=("fp32", "int8-dynamic", "int8-weights"),
+        ),
+    ),
+)
+
+SAMPLE_RATE = 16_000
+SAMPLES = 160_000
+"""Length of a window: 10 s."""
+FRAMES = 998
+"""Frames of 10 ms of a window, each of which sees 25 ms."""
+MELS = 80
+SPEAKERS = 3
+"""Masks of a window: one pass of the network serves three speakers."""
+MASK_FRAMES = 589
+"""Frames of a mask: those of pyannote's segmentation."""
+STRIDE = 8
+POOLED_FRAMES = 125
+"""Frames that are left after the network's strides."""
+STRETCH = 20
+"""Frames of a mask, a third of a second, that a traced speaker is on and off by turns."""
+LEAST = 1e-6
+"""Smallest divisor of the statistics."""
+WIDTH = 256
+CHANNELS = 32
+BLOCKS = (3, 4, 6, 3)
+
+BATCHES = (1, 4)
+
+# Normalisations stay the identity; rectifiers halve the power that convolutions then restore.
+SEEDED_GAINS: Mapping[str, float | None] = {"bn": None, "shortcut.1": None, "conv1": 1.4}
+
+
+def load(variant: str, weights: str, checkpoint: str) -> WeSpeakerModel:
+    """Load the host side; ``checkpoint`` is a folder, empty for seeded weights.
+
+    Raises:
+        CheckpointError: the folder has no weights.
+    """
+    if weights == "seeded":
+        return WeSpeakerModel(None)
+    folder = Path(checkpoint)
+    checkpoint_file(folder)
+    return WeSpeakerModel(folder)
+
+
+# Features ----------------------------------------------------------------------------------------
+
+
+def frame_count(samples: int) -> int:
+    """Number of whole 25 ms frames, 10 ms apart, in so many samples at 16 kHz."""
+    return max(0, 1 + (samples - 400) // 160)
+
+
+def fbank(samples: np.ndarray) -> NDArray[np.float32]:
+    """Features of a window: audio (samples,) at 16 kHz of at most 10 s to (998, 80).
+
+    Kaldi's log mel filter bank (Hamming window, no dither) of the waveform times 2^15, less its
+    mean over the frames. Shorter audio gives fewer frames, and zeros in place of the others: the
+    mean is that of the audio alone. Audio shorter than one frame is lengthened by zeros.
+    """
+    import kaldi_native_fbank
+
+    options = kaldi_native_fbank.FbankOptions()
+    options.frame_opts.samp_freq = SAMPLE_RATE
+    options.frame_opts.dither = 0.0
+    options.frame_opts.window_type = "hamming"
+    options.mel_opts.num_bins = MELS
+    extractor = kaldi_native_fbank.OnlineFbank(options)
+    wave = np.zeros(max(400, min(len(samples), SAMPLES)), np.float32)
+    wave[: len(samples)] = samples[:SAMPLES]
+    extractor.accept_waveform(SAMPLE_RATE, wave * 32_768.0)
+    extractor.input_finished()
+    frames = np.stack([extractor.get_frame(i) for i in range(extractor.num_frames_ready)])
+    features = np.zeros((FRAMES, MELS), np.float32)
+    features[: len(frames)] = frames - frames.mean(axis=0)
+    return features
+
+
+def whole(samples: int) -> NDArray[np.float32]:
+    """Return masks (3, 589) that each take all of a window's audio, of so many samples."""
+    frames = min(max(frame_count(samples), 1), FRAMES)
+    pooled = -(-frames // STRIDE)
+    masks = np.zeros((SPEAKERS, MASK_FRAMES), np.float32)
+    masks[:, : pooled * MASK_FRAMES // POOLED_FRAMES] = 1.0
+    return masks
+
+
+# Network -----------------------------------------------------------------------------------------
+
+
+def resnet34() -> torch.nn.Module:
+    """Return the published architecture, as initialised by torch.
+
+    Its ``forward`` maps fbank (batch, 998, 80) and masks (batch, 3, 589) to embeddings
+    (batch, 3, 256).
+    """
+    from torch import nn
+
+    class BasicBlock(nn.Module):
+        def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+            super().__init__()
+            self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(outputs)
+            self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+            self.bn2 = nn.BatchNorm2d(outputs)
+            self.shortcut = nn.Sequential()
+            if stride != 1 or inputs != outputs:
+                self.shortcut = nn.Sequential(
+                    nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+                )
+
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            hidden = self.bn1(self.conv1(values)).relu()
+            total: torch.Tensor = self.bn2(self.conv2(hidden)) + self.shortcut(values)
+            return total.relu()
+
+    def stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
+        first = BasicBlock(inputs, outputs, stride)
+        return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+
+    class ResNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            widths = [CHANNELS * 2**index for index in range(len(BLOCKS))]
+            self.conv1 = nn.Conv2d(1, CHANNELS, 3, 1, 1, bias=False)
+            self.bn1 = nn.BatchNorm2d(CHANNELS)
+            self.layer1 = stage(CHANNELS, widths[0], BLOCKS[0], 1)
+            self.layer2 = stage(widths[0], widths[1], BLOCKS[1], 2)
+            self.layer3 = stage(widths[1], widths[2], BLOCKS[2], 2)
+            self.layer4 = stage(widths[2], widths[3], BLOCKS[3], 2)
+            self.seg_1 = nn.Linear(2 * widths[3] * MELS // 8, WIDTH)
+
+        def forward(self, features: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+            # One channel, mel bands as height and time as width.
+            hidden = self.bn1(self.conv1(features.transpose(1, 2).unsqueeze(1))).relu()
+            for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+                hidden = layer(hidden)
+            embeddings: torch.Tensor = self.seg_1(statistics(hidden.flatten(1, 2), masks))
+            return embeddings
+
+    class WeSpeakerResNet34(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.resnet = ResNet()
+
+        def forward(self, features: torch.Tensor, masks: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return (self.resnet(features, masks),)
+
+    return WeSpeakerResNet34()
+
+
+def statistics(frames: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+    """Weighted mean and standard deviation over time: pyannote.audio's ``StatsPool``.
+
+    ``frames`` is (batch, features, frames) and ``masks`` (batch, speakers, mask frames), of which
+    the nearest earlier ones are taken; the result is (batch, speakers, 2 x features). The variance
+    is the unbiased one for weights that are reliabilities. A mask of zeros gives zeros.
+    """
+    import torch
+
+    nearest = torch.arange(frames.shape[2]) * masks.shape[2] // frames.shape[2]
+    weights = masks[:, :, nearest.to(masks.device)].unsqueeze(2)
+    values = frames.unsqueeze(1)
+    # pyannote.audio adds 1e-8 to both divisors, which comes to the same for masks of zeros and
+    # ones. Half precision cannot hold it, and onnxscript's optimiser takes it for zero and removes
+    # the addition: one frame, or none, would then give NaN.
+    total = weights.sum(dim=3).clamp(min=LEAST)
+    mean = (values * weights).sum(dim=3) / total
+    squares = (values - mean.unsqueeze(3)).square()
+    freedom = (total - weights.square().sum(dim=3) / total).clamp(min=LEAST)
+    deviation = ((squares * weights).sum(dim=3) / freedom).sqrt()
+    return torch.cat((mean, deviation), dim=2)
+
+
+def embedding_graph(network: Callable[[], torch.nn.Module], batches: Sequence[int]) -> Graph:
+    """Return the graph ``embedding``: fbank and masks of windows to embeddings (batch, 3, 256)."""
+    return Graph(
+        "embedding",
+        {
+            "fbank": Tensor(("batch", FRAMES, MELS)),
+            "masks": Tensor(("batch", SPEAKERS, MASK_FRAMES)),
+        },
+        ("embeddings",),
+        {f"b{batch}": {"batch": batch} for batch in batches},
+        network,
+    )
+
+
+# Weights -----------------------------------------------------------------------------------------
+
+
+def load_network(folder: Path | None) -> torch.nn.Module:
+    """Return the network with the weights of a checkpoint, or with generated ones for None.
+
+    Raises:
+        CheckpointError: the weights are missing, unreadable, or another architecture's.
+    """
+    network = resnet34()
+    if folder is None:
+        return _seeded(network)
+    path = checkpoint_file(folder)
+    state = _read_state(path)
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    counters = {name for name in wanted if name.endswith("num_batches_tracked")}
+    wrong = [name for name in wanted if name not in counters and found.get(name) != wanted[name]]
+    wrong += [name for name in found if name not in wanted]
+    if wrong:
+        told = [f"{name} {found.get(name, 'missing')}" for name in wrong[:3]]
+        raise CheckpointError(
+            f"{path} is no WeSpeaker ResNet34 as pyannote.audio saves it: {', '.join(told)} and "
+            f"{max(0, len(wrong) - 3)} more differ. Name a folder of "
+            f"{FAMILY.variants[0].checkpoint}."
+        )
+    network.load_state_dict(state, strict=False)
+    return network
+
+
+def _seeded(network: torch.nn.Module) -> torch.nn.Module:
+    """Fill a network with generated weights whose kernels and rows sum to zero.
+
+    Behind rectifiers everything is positive, so that kernels which sum it up answer every input
+    alike: embeddings of different speech would differ by 22 dB less than their size, not by 2.
+    """
+    import torch
+
+    weights_module.seed(network, weights_module.gains(SEEDED_GAINS))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                inputs = tuple(range(1, parameter.ndim))
+                parameter.sub_(parameter.double().mean(inputs, keepdim=True).float())
+    return network
+
+
+def checkpoint_file(folder: Path) -> Path:
+    """Return the file with the weights in a folder.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return folder / name
+    raise CheckpointError(
+        f"{folder} holds neither model.safetensors nor pytorch_model.bin: name the folder of "
+        f"{FAMILY.variants[0].checkpoint}."
+    )
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        with torch.serialization.safe_globals(_lightning_classes()):
+            read = torch.load(path, map_location="cpu", weights_only=True)
+        state = dict(read.get("state_dict", read))
+        if not all(isinstance(value, torch.Tensor) for value in state.values()):
+            raise ValueError("it holds other things than tensors")
+    except Exception as error:
+        raise CheckpointError(
+            f"cannot read {path} without running code from it: {str(error).splitlines()[0]} "
+            "Where pyannote.audio is installed, convert it: safetensors.torch.save_file("
+            'Model.from_pretrained(…).state_dict(), "model.safetensors").'
+        ) from error
+    return state
+
+
+def _lightning_classes() -> list[Any]:
+    """What pyannote.audio stores beside the tensors, read as objects without any behaviour."""
+    import torch
+
+    class Inert:
+        def __init__(self, *arguments: Any) -> None:
+            pass
+
+    module = "pyannote.audio.core.task"
+    names = ("Specifications", "Problem", "Resolution")
+    return [torch.torch_version.TorchVersion, *((Inert, f"{module}.{name}") for name in names)]
+
+
+# Driver ------------------------------------------------------------------------------------------
+
+
+class WeSpeakerModel(SpeakerModel):
+    """One embedding per recording; that of a long one is the mean over its windows."""
+
+    quick_limit = 24
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def fingerprint(self) -> str:
+        content = (
+            file_digest(checkpoint_file(self.folder))
+            if self.folder
+            else digest([weights_module.GENERATOR_VERSION, dict(SEEDED_GAINS)])
+        )
+        code = module_digest(__name__, "compat.models.speaker", "compat.weights", "compat.graph")
+        return digest([content, code])
+
+    def graphs(self) -> tuple[Graph, ...]:
+        return (embedding_graph(lambda: self.network, BATCHES),)
+
+    @cached_property
+    def network(self) -> torch.nn.Module:
+        return load_network(self.folder)
+
+    def items(self, corpus: Corpus, profile: str) -> Items:
+        if self.folder:
+            return self.scored_items(corpus, profile)
+        # Generated weights know no speakers: they get windows filled with speech.
+        count = {"quick": 2, "core": 3, "full": 8}[profile]
+        chosen = _filled(corpus.speech.items(self.sample_rate), count)
+        return Items({}, chosen, chosen)
+
+    def run(
+        self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
+    ) -> list[Prediction]:
+        with stopwatch("features"):
+            windows = [
+                (index, item.samples[start : start + SAMPLES])
+                for index, item in enumerate(items)
+                for start in range(0, len(item.samples), SAMPLES)
+            ]
+            features = [fbank(samples) for _, samples in windows]
+        sums = np.zeros((len(items), WIDTH))
+        size = next((b for b in BATCHES if b >= len(windows)), BATCHES[-1])
+        with stopwatch("embedding"):
+            for start in range(0, len(windows), size):
+                part = windows[start : start + size]
+                feeds = {
+                    "fbank": np.zeros((size, FRAMES, MELS), np.float32),
+                    "masks": np.zeros((size, SPEAKERS, MASK_FRAMES), np.float32),
+                }
+                for row, (_, samples) in enumerate(part):
+                    feeds["fbank"][row] = features[start + row]
+                    feeds["masks"][row] = whole(len(samples))
+                found = session.run("embedding", feeds, f"b{size}")["embeddings"].numpy()
+                for row, (index, samples) in enumerate(part):
+                    # A last window of a moment says less than a full one.
+                    sums[index] += found[row, 0].astype(np.float64) * len(samples)
+        lengths = [len(item.samples) for item in items]
+        return [prediction(total / length) for total, length in zip(sums, lengths, strict=True)]
+
+    def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
+        samples = item.samples[:SAMPLES]
+        masks = whole(len(samples))
+        spoken = int(masks[0].sum())
+        masks[1, -(-spoken // 2) :] = 0.0
+        masks[2] *= np.arange(MASK_FRAMES) // STRETCH % 2 == 0
+        feeds = {"fbank": fbank(samples)[None], "masks": masks[None]}
+        embeddings = session.run("embedding", feeds, "b1")["embeddings"].numpy()[0].copy()
+        return dict(zip(("whole", "half", "stretches"), embeddings, strict=True))
+
+
+def _filled(utterances: Sequence[Item], count: int) -> list[Item]:
+    """Join utterances into ``count`` inputs that fill a window."""
+    windows: list[Item] = []
+    joined: list[np.ndarray] = []
+    for item in utterances:
+        joined.append(item.samples)
+        if sum(map(len, joined)) >= SAMPLES:
+            windows.append(Item(f"window-{len(windows)}", np.concatenate(joined)[:SAMPLES]))
+            joined = []
+        if len(windows) == count:
+            break
+    return windows or [Item("window-0", np.concatenate(joined))]

@@ -1,0 +1,451 @@
+"""compat.corpus: every accepted form of an own corpus, and every way in which one can be wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from compat import corpus
+from compat.corpus import Corpus, CorpusError, TestSet, load, read_audio, read_rttm, read_uem
+
+RATE = 16_000
+
+
+def write_audio(path: Path, seconds: float = 2.0, rate: int = RATE, channels: int = 1) -> Path:
+    """Write a tone whose pitch depends on the file's name, so that no two are alike."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    time = np.arange(round(seconds * rate)) / rate
+    tone = 0.3 * np.sin(2 * np.pi * (200 + sum(path.name.encode()) % 400) * time)
+    soundfile.write(path, np.stack([tone * (c + 1) / channels for c in range(channels)], 1), rate)
+    return path
+
+
+def write_text(path: Path, *lines: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+    path.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def speaker(name: str, start: float, duration: float, who: str) -> str:
+    return f"SPEAKER {name} 1 {start:.3f} {duration:.3f} <NA> <NA> {who} <NA> <NA>"
+
+
+def only(found: Corpus) -> TestSet:
+    (test_set,) = found.sets.values()
+    return test_set
+
+
+# --- manifests -----------------------------------------------------------------------------------
+
+
+def manifest(folder: Path, **fields: Any) -> Path:
+    """Write a recording called a.wav and a manifest of one line; None leaves a field out."""
+    write_audio(folder / "a.wav")
+    line = {"audio_filepath": "a.wav", "duration": 2.0, "text": "one", **fields}
+    write_text(folder / "manifest.jsonl", {k: v for k, v in line.items() if v is not None})
+    return folder
+
+
+def test_text(tmp_path: Path) -> None:
+    found = load(manifest(tmp_path))
+    assert only(found).truths == {"text"}
+    item = only(found).item(0, RATE)
+    assert (item.id, item.text, item.seconds) == (f"{tmp_path.name}-0000", "one", 2.0)
+    assert item.samples.dtype == np.float32
+
+
+def test_a_silent_recording_does_not_spoil_a_text_set(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav")
+    lines = [{"audio_filepath": "a.wav", "duration": 2, "text": text} for text in ("one", "")]
+    write_text(tmp_path / "manifest.jsonl", *lines)
+    assert only(load(tmp_path)).truths == {"text"}
+    write_text(tmp_path / "manifest.jsonl", lines[1])
+    assert only(load(tmp_path)).truths == set(), "nothing is said in any of them"
+
+
+def test_nemo_manifest(tmp_path: Path) -> None:
+    """The lines that NeMo's diarization recipes write: no text, no duration, RTTM and UEM."""
+    for name in ("ab", "cd"):
+        write_audio(tmp_path / f"wav/{name}.wav", 3.0)
+        write_text(tmp_path / f"rttm/{name}.rttm", speaker(name, 0.5, 1.0, "x"))
+        write_text(tmp_path / f"uem/{name}.uem", f"{name} 1 0.0 2.5")
+    line = {"offset": 0, "duration": None, "label": "infer", "text": "-", "num_speakers": None}
+    paths = [
+        {
+            "audio_filepath": f"wav/{name}.wav",
+            "rttm_filepath": f"rttm/{name}.rttm",
+            "uem_filepath": f"uem/{name}.uem",
+        }
+        for name in ("ab", "cd")
+    ]
+    write_text(tmp_path / "manifest.jsonl", *({**path, **line} for path in paths))
+    found = only(load(tmp_path))
+    assert found.truths == {"segments"}
+    item = found.item(1, RATE)
+    assert item.seconds == 3.0
+    assert item.facts["segments"] == [[0.5, 1.5, "x"]]
+    assert item.facts["uem"] == [[0.0, 2.5]]
+    assert item.truth == {"segments": [[0.5, 1.5, "x"]], "uem": [[0.0, 2.5]]}
+
+
+def test_one_rttm_for_several_recordings(tmp_path: Path) -> None:
+    lines = []
+    for name in ("ab", "cd"):
+        write_audio(tmp_path / f"{name}.Mix-Headset.wav")
+        lines.append(
+            {
+                "audio_filepath": f"{name}.Mix-Headset.wav",
+                "duration": 2.0,
+                "rttm_filepath": "all.rttm",
+            }
+        )
+    write_text(tmp_path / "manifest.jsonl", *lines)
+    write_text(tmp_path / "all.rttm", speaker("ab", 0, 1, "x"), speaker("cd", 1, 0.5, "y"))
+    found = only(load(tmp_path))
+    assert [line["segments"] for line in found.lines] == [[[0.0, 1.0, "x"]], [[1.0, 1.5, "y"]]]
+
+
+def test_inline_segments(tmp_path: Path) -> None:
+    segments = [{"start": 0.25, "end": 1.0, "speaker": "x"}, {"start": 1, "end": 1.5}]
+    found = only(load(manifest(tmp_path, segments=segments, speaker="y", uem=[[0, 2]])))
+    assert found.truths == {"text", "segments"}
+    assert found.lines[0]["segments"] == [[0.25, 1.0, "x"], [1.0, 1.5, "y"]]
+    assert found.lines[0]["uem"] == [[0.0, 2.0]]
+
+
+def test_offset_cuts_a_part_of_a_long_file(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav", 6.0, rate=8_000)
+    write_text(
+        tmp_path / "a.rttm",
+        speaker("a", 0, 1.5, "before"),
+        speaker("a", 1, 2, "x"),
+        speaker("a", 3.5, 2, "y"),
+        speaker("a", 5, 1, "after"),
+    )
+    line = {"audio_filepath": "a.wav", "offset": 2.0, "duration": 2.0, "rttm_filepath": "a.rttm"}
+    write_text(tmp_path / "manifest.jsonl", line)
+    item = only(load(tmp_path)).item(0, 8_000)
+    whole = read_audio(tmp_path / "a.wav", 8_000)
+    np.testing.assert_array_equal(item.samples, whole[16_000:32_000])
+    assert item.facts["segments"] == [[0.0, 1.0, "x"], [1.5, 2.0, "y"]]
+
+
+def test_trials(tmp_path: Path) -> None:
+    lines = [{"audio_filepath": f"{name}.wav", "duration": 2, "id": name} for name in "abc"]
+    for name in "abc":
+        write_audio(tmp_path / f"{name}.wav")
+    write_text(tmp_path / "manifest.jsonl", *lines)
+    write_text(tmp_path / "trials.txt", "1 a.wav b.wav", "0 a.wav c.wav", "", "0 b.wav c.wav")
+    found = only(load(tmp_path))
+    assert found.truths == {"trials"}
+    assert found.trials == (("a", "b", True), ("a", "c", False), ("b", "c", False))
+    assert found.item(0, RATE).facts["trials"] == [["b", True], ["c", False]]
+    assert "trials" not in found.item(2, RATE).facts
+    for bad in ("2 a.wav b.wav", "1 a.wav", "1 a.wav x.wav", "1 a.wav b.wav c.wav"):
+        write_text(tmp_path / "trials.txt", "1 a.wav b.wav", bad)
+        with pytest.raises(CorpusError, match=r"trials\.txt:2: .*A trial reads: 1 a\.flac"):
+            load(tmp_path)
+
+
+def test_a_mark_and_carriage_returns_of_windows(tmp_path: Path) -> None:
+    manifest(tmp_path, rttm_filepath="a.rttm", text=None)
+    line = (tmp_path / "manifest.jsonl").read_text().strip()
+    (tmp_path / "manifest.jsonl").write_bytes(f"\ufeff{line}\r\n\r\n".encode())
+    (tmp_path / "a.rttm").write_bytes(f"\ufeff{speaker('a', 0, 1, 'x')}\r\n".encode())
+    assert only(load(tmp_path)).lines[0]["segments"] == [[0.0, 1.0, "x"]]
+
+
+BAD_LINES: list[tuple[dict[str, Any], str]] = [
+    ({"text": None}, "no 'text'"),
+    ({"text": 5}, "must be strings"),
+    ({"audio_filepath": ["a.wav"]}, "must be strings"),
+    ({"audio_filepath": "b.wav"}, r"b\.wav is missing: restore it"),
+    ({"audio_filepath": "../a.wav"}, "lies outside the corpus: move it inside"),
+    ({"audio_filepath": "/etc/hostname"}, "lies outside the corpus: move it inside"),
+    ({"audio_filepath": "a\0.wav"}, "names no file"),
+    ({"audio_filepath": "a" * 5000}, "names no file"),
+    ({"duration": float("nan")}, "make the duration positive"),
+    ({"duration": 10**400}, "too large"),
+    ({"duration": "long"}, "could not convert"),
+    ({"offset": -1}, "offset must not be negative"),
+    ({"rttm_filepath": "a.rttm"}, r"rttm_filepath .*a\.rttm is missing: restore it"),
+    ({"uem_filepath": "../../a.uem"}, "lies outside the corpus"),
+    ({"rttm_filepath": "\0"}, "names no file"),
+    ({"segments": [{"start": 0, "end": float("nan")}]}, "no stretch of time"),
+    ({"segments": [{"start": 1, "end": 0.5}]}, "no stretch of time"),
+    ({"segments": [{"start": -1, "end": 0.5}]}, "no stretch of time"),
+    ({"segments": [{"start": 0, "end": float("inf")}]}, "no stretch of time"),
+    ({"segments": [{"start": 0}]}, "no 'end'"),
+    ({"segments": 5}, "not iterable"),
+    ({"segments": [[0, 1]]}, "a segment is an object with start"),
+    ({"segments": [{"start": 500, "end": 900}]}, "begin at 500 s, and the recording ends at 2 s"),
+    ({"uem": [[0, 1], [2]]}, "Correct or remove"),
+    ({"id": "../../../tmp/x"}, "cannot be called"),
+    ({"id": "x" * 200}, "cannot be called"),
+]
+
+
+@pytest.mark.parametrize(("fields", "said"), BAD_LINES)
+def test_bad_lines(tmp_path: Path, fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(CorpusError, match=said) as raised:
+        load(manifest(tmp_path, **fields))
+    assert str(tmp_path) in str(raised.value)
+    assert "id" in fields or "manifest.jsonl:1" in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["[1]", "5", "null", '"a"', "[" * 100_000, "{", '{"a": \ud800}'])
+def test_lines_that_are_no_objects(tmp_path: Path, text: str) -> None:
+    manifest(tmp_path)
+    (tmp_path / "manifest.jsonl").write_bytes(text.encode(errors="surrogatepass"))
+    with pytest.raises(CorpusError, match=r"manifest\.jsonl"):
+        load(tmp_path)
+
+
+def test_ids_are_unique_over_all_sets(tmp_path: Path) -> None:
+    manifest(tmp_path / "one", id="x")
+    manifest(tmp_path / "two", id="x")
+    with pytest.raises(CorpusError, match=r"called x, in .*one and .*two: give one of them"):
+        load(tmp_path)
+    manifest(tmp_path / "two", id="y")
+    assert list(load(tmp_path).sets) == ["one", "two"]
+
+
+def test_an_rttm_of_other_recordings(tmp_path: Path) -> None:
+    manifest(tmp_path, rttm_filepath="x.rttm")
+    write_text(tmp_path / "x.rttm", speaker("b", 0, 1, "x"), speaker("c", 0, 1, "x"))
+    with pytest.raises(CorpusError, match=r"x\.rttm speaks of b, c …, and not of a: correct"):
+        load(tmp_path)
+    write_text(tmp_path / "x.rttm", speaker("b", 0, 1, "x"))
+    assert only(load(tmp_path)).lines[0]["segments"] == [[0.0, 1.0, "x"]], "there is no other one"
+    write_text(tmp_path / "x.rttm")
+    assert only(load(tmp_path)).lines[0]["segments"] == [], "nobody speaks"
+
+
+# --- folders of RTTM files -----------------------------------------------------------------------
+
+
+def ami(folder: Path) -> Path:
+    """Lay out two meetings as AMI-diarization-setup and the AMI download do."""
+    for name in ("ES2004a", "IS1009b"):
+        audio = folder / "amicorpus" / name / "audio"
+        for microphone in ("Array1-01", "Headset-0", "Mix-Headset"):
+            write_audio(audio / f"{name}.{microphone}.wav")
+        lines = [speaker(name, 0.1, 0.5, f"{name[:3]}A"), speaker(name, 0.4, 1.0, f"{name[:3]}B")]
+        write_text(folder / "only_words" / "rttms" / "test" / f"{name}.rttm", *lines)
+        write_text(folder / "uems" / "test" / f"{name}.uem", f"{name} 1 0.000 1.900")
+    return folder
+
+
+def test_ami(tmp_path: Path) -> None:
+    found = only(load(ami(tmp_path)))
+    assert found.truths == {"segments"}
+    assert [found.identifier(index) for index in (0, 1)] == ["ES2004a", "IS1009b"]
+    item = found.item(0, RATE)
+    assert item.facts["audio_filepath"] == "amicorpus/ES2004a/audio/ES2004a.Mix-Headset.wav"
+    assert item.facts["segments"] == [[0.1, 0.6, "ES2A"], [0.4, 1.4, "ES2B"]]
+    assert item.facts["uem"] == [[0.0, 1.9]]
+    assert item.seconds == 2.0
+
+
+def voxconverse(folder: Path) -> Path:
+    """Lay out two recordings as VoxConverse does: audio in a folder, RTTM files beside it."""
+    for name in ("abjxc", "afjiv"):
+        write_audio(folder / "audio" / f"{name}.wav", channels=2, rate=44_100)
+        write_text(folder / f"{name}.rttm", speaker(name, 0.0, 1.0, "spk00"))
+    return folder
+
+
+def test_voxconverse(tmp_path: Path) -> None:
+    (tmp_path / "audio").mkdir()
+    write_text(tmp_path / "audio" / "._abjxc.wav", "left by another system")
+    found = only(load(voxconverse(tmp_path)))
+    items = found.items(RATE)
+    assert [item.id for item in items] == ["abjxc", "afjiv"]
+    assert [item.seconds for item in items] == [2.0, 2.0]
+    assert "uem" not in items[0].facts
+
+
+def test_one_file_for_all_recordings(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_audio(tmp_path / f"{name}.flac")
+    write_text(
+        tmp_path / "all.RTTM",
+        ";; a comment",
+        "SPKR-INFO a 1 <NA> <NA> <NA> unknown x <NA>",
+        "LEXEME a 1 0.0 0.2 word lex x 0.9",
+        speaker("a", 0, 1, "x"),
+        "",
+        speaker("b", 0, 1, "x"),
+        speaker("a", 1, 0, "x"),
+    )
+    write_text(tmp_path / "all.uem", ";; a comment", "a 1 0 1", "b 1 0 1", "a 1 1.5 2")
+    found = only(load(tmp_path))
+    assert [line["uem"] for line in found.lines] == [[[0.0, 1.0], [1.5, 2.0]], [[0.0, 1.0]]]
+    assert found.lines[0]["segments"] == [[0.0, 1.0, "x"], [1.0, 1.0, "x"]]
+
+
+def test_an_empty_rttm_says_that_nobody_speaks(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav")
+    write_text(tmp_path / "a.rttm")
+    assert only(load(tmp_path)).lines[0]["segments"] == []
+
+
+def test_sets_of_both_forms_side_by_side(tmp_path: Path) -> None:
+    manifest(tmp_path / "spoken")
+    ami(tmp_path / "meetings")
+    found = load(tmp_path)
+    assert list(found.sets) == ["meetings", "spoken"]
+    assert list(found.choose(("conversations",), "segments")) == ["meetings"]
+    assert list(found.choose(("clean",), "text")) == ["spoken"]
+    assert found.choose(("trials",), "trials") == {}
+    assert found.speech.name == "spoken"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: write_text(f / "x.rttm", "SPEAKER a 1 0.0"), r"x\.rttm:1: no RTTM line .*read"),
+        (
+            lambda f: write_text(f / "x.rttm", ";; x", "SPEAKER a 1 nan 1 <NA> <NA> x"),
+            r"x\.rttm:2: .*no stretch of time",
+        ),
+        (
+            lambda f: write_text(f / "x.rttm", "SPEAKER a 1 inf 1 <NA> <NA> x"),
+            r"x\.rttm:1: .*no stretch of time",
+        ),
+        (
+            lambda f: write_text(f / "x.rttm", "SPEAKER a 1 -1 1 <NA> <NA> x"),
+            r"x\.rttm:1: .*no stretch of time",
+        ),
+        (
+            lambda f: write_text(f / "x.rttm", "SPEAKER a 1 0 1e400 <NA> <NA> x"),
+            r"x\.rttm:1: .*no stretch of time",
+        ),
+        (lambda f: write_text(f / "x.rttm", "a 1 0 1 x"), "does not begin with SPEAKER"),
+        (lambda f: (f / "x.rttm").write_bytes(b"\xff\xfe\0"), "Save it as UTF-8"),
+        (
+            lambda f: write_text(f / "x.rttm", speaker("ghost", 0, 1, "x")),
+            r"x\.rttm speaks of ghost, of which there is no audio file: add ghost\.wav",
+        ),
+        (
+            lambda f: write_text(f / "x.rttm", speaker("abjxc", 0, 1, "x")),
+            r"abjxc\.rttm and .*x\.rttm both speak of abjxc: keep one",
+        ),
+        (
+            lambda f: write_text(f / "abjxc.rttm", speaker("abjxc", 2000, 500, "x")),
+            r"abjxc\.rttm: segments begin at 2000 s, and the recording ends at 2 s",
+        ),
+        (
+            lambda f: write_audio(f / "raw" / "abjxc.flac"),
+            r"speaks of abjxc, which may be .*abjxc\.wav, .*abjxc\.flac: keep one",
+        ),
+        (lambda f: write_text(f / "x.uem", "abjxc 1 0 2"), "none of them speaks of afjiv. Add"),
+        (
+            lambda f: write_text(f / "x.uem", "abjxc 1 0 2", "afjiv 1 0 2", "ghost 1 0 2"),
+            r"x\.uem speaks of ghost, of which there is no RTTM",
+        ),
+        (lambda f: write_text(f / "x.uem", "abjxc 1 2 0"), r"x\.uem:1: .*no stretch of time"),
+        (lambda f: write_text(f / "x.uem", "abjxc 1 nan 2"), r"x\.uem:1: .*no stretch of time"),
+        (lambda f: write_text(f / "x.uem", "abjxc 0 2"), r"x\.uem:1: no UEM line"),
+        (lambda f: write_text(f / "x.uem", ";; nothing"), r"x\.uem is empty"),
+        (lambda f: (f / "audio/abjxc.wav").write_bytes(b"no audio"), "cannot read audio file"),
+        (lambda f: (f / "audio/abjxc.wav").unlink(), "no audio file: add abjxc.wav"),
+    ],
+)
+def test_bad_folders(tmp_path: Path, change: Callable[[Path], object], said: str) -> None:
+    change(voxconverse(tmp_path))
+    with pytest.raises(CorpusError, match=said):
+        load(tmp_path)
+
+
+def test_links_out_of_the_corpus_are_refused(tmp_path: Path) -> None:
+    outside = write_audio(tmp_path / "elsewhere" / "a.wav")
+    inside = tmp_path / "corpus"
+    write_text(inside / "a.rttm", speaker("a", 0, 1, "x"))
+    try:
+        (inside / "a.wav").symlink_to(outside)
+    except OSError:
+        pytest.skip("this system has no symbolic links")
+    with pytest.raises(CorpusError, match=r"a\.wav lies outside the corpus: move it inside"):
+        load(inside)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav")
+    for path in (tmp_path, tmp_path / "missing", tmp_path / "a.wav"):
+        with pytest.raises(CorpusError, match=r"no manifest\.jsonl in .*A corpus is a folder"):
+            load(path)
+
+
+def test_a_large_rttm_is_read_in_time(tmp_path: Path) -> None:
+    lines = [speaker("a", number * 0.01, 0.01, f"s{number % 9}") for number in range(50_000)]
+    path = write_text(tmp_path / "a.rttm", *lines)
+    assert len(read_rttm(path)["a"]) == 50_000
+
+
+def test_too_large_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_text(tmp_path / "a.uem", *["a 1 0 1"] * 200)
+    monkeypatch.setattr(corpus, "TEXT_BYTES", 1 << 10)
+    with pytest.raises(CorpusError, match=r"a\.uem is larger than .*: split the test set"):
+        read_uem(path)
+    audio = write_audio(tmp_path / "a.wav")
+    monkeypatch.setattr(corpus, "LONGEST", 1.5)
+    with pytest.raises(CorpusError, match=r"a\.wav is 0\.0 hours long: cut it"):
+        read_audio(audio, RATE)
+
+
+# --- audio -----------------------------------------------------------------------------------
+
+
+def test_audio_is_mixed_and_resampled(tmp_path: Path) -> None:
+    path = write_audio(tmp_path / "a.wav", 1.5, rate=48_000, channels=3)
+    samples = read_audio(path, RATE)
+    assert samples.shape == (24_000,)
+    assert samples.dtype == np.float32
+    # Three channels of 1/3, 2/3 and 3/3 of a tone of 0.3: 0.2 at its peak.
+    assert np.abs(samples[1000:-1000]).max() == pytest.approx(0.2, abs=0.01)
+    part = read_audio(path, 48_000, 0.5, 0.25)
+    np.testing.assert_array_equal(part, read_audio(path, 48_000)[24_000:36_000])
+
+
+@pytest.mark.parametrize("values", [np.zeros(0), np.array([0.0, np.nan]), np.array([np.inf, 0])])
+def test_audio_without_usable_samples(tmp_path: Path, values: np.ndarray) -> None:
+    soundfile.write(tmp_path / "a.wav", values, RATE, subtype="FLOAT")
+    with pytest.raises(CorpusError, match="no usable samples: restore it"):
+        read_audio(tmp_path / "a.wav", RATE)
+    with pytest.raises(CorpusError, match="no usable samples"):
+        read_audio(write_audio(tmp_path / "b.wav"), RATE, offset=10.0)
+
+
+# --- speech of a corpus without utterances -----------------------------------------------------
+
+
+def test_long_recordings_give_excerpts(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav", 90.0, rate=4_000)
+    turns = [speaker("a", start, 3.0, "x") for start in np.arange(2.5, 85.0, 4.0)]
+    write_text(tmp_path / "a.rttm", speaker("a", 0, 0.3, "y"), *turns)
+    found = load(tmp_path)
+    speech = found.speech
+    items = speech.items(4_000)
+    assert 4 <= len(items) <= 8
+    assert items[0].id == "a-2.50"
+    assert all(0 < item.seconds <= 8.0 for item in items)
+    assert not any(item.text or "segments" in item.facts for item in items)
+    whole = only(found).item(0, 4_000).samples
+    np.testing.assert_array_equal(items[0].samples, whole[10_000:42_000])
+    short = load(voxconverse(tmp_path / "short"))
+    assert short.speech is only(short)
+
+
+def test_the_committed_corpus() -> None:
+    found = load()
+    assert found.speech.name == "clean"
+    assert {"clean", "hard"} <= set(found.choose(("clean", "hard"), "text"))
+    assert len(found.fingerprint) == 16

@@ -1,0 +1,318 @@
+"""Wav2Vec2's host side, its graph on three runtimes, and the wav2vec2-nano checkpoint."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    Wav2Vec2Config,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+)
+
+from compat import catalog
+from compat.case import Recipe
+from compat.corpus import FIXTURES, Item, load
+from compat.graph import Stopwatch
+from compat.metrics.numerics import compare, contrast_db
+from compat.metrics.wer import corpus_errors, total
+from compat.models import wav2vec2
+from compat.models.wav2vec2 import Vocabulary, Wav2Vec2Model
+from compat.reference import oracle_session
+from compat.runtimes.base import Options, Session
+from compat.runtimes.pytorch import TorchSession
+from compat.sources import ModelReference, sources
+from compat.weights import CheckpointError
+
+CHECKPOINT = FIXTURES / "checkpoints" / "wav2vec2-nano"
+NANO = ModelReference("wav2vec2", "wav2vec2-nano", "trained", "checkpoints/wav2vec2-nano")
+RATE = Wav2Vec2Model.sample_rate
+
+
+@pytest.fixture(scope="module")
+def model() -> Wav2Vec2Model:
+    return wav2vec2.load("wav2vec2-nano", "trained", "checkpoints/wav2vec2-nano")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Wav2Vec2CTCTokenizer:
+    return Wav2Vec2CTCTokenizer.from_pretrained(CHECKPOINT)
+
+
+@pytest.fixture(scope="module")
+def session(model: Wav2Vec2Model) -> Session:
+    return oracle_session(NANO, model, "fp32")
+
+
+def transcripts(model: Wav2Vec2Model, session: Session, items: list[Item]) -> list[str]:
+    predictions = [model.run(session, [item], Stopwatch())[0] for item in items]
+    return [prediction["text"] for prediction in predictions]
+
+
+# --- decoding ------------------------------------------------------------------------------------
+
+LETTERS = Vocabulary(("", "", " ", "a", "b"), blank=0)
+
+
+@pytest.mark.parametrize(
+    ("frames", "tokens", "text"),
+    [
+        ([], [], ""),
+        ([0, 0, 0], [], ""),
+        ([3, 3, 3], [3], "a"),
+        ([3, 0, 3], [3, 3], "aa"),
+        ([0, 3, 3, 0, 0, 4, 0, 4, 4], [3, 4, 4], "abb"),
+        ([3, 2, 2, 4, 0, 2], [3, 2, 4, 2], "a b"),
+        ([2, 2, 3, 0, 2, 0, 2, 4], [2, 3, 2, 2, 4], "a b"),
+        # Output 1 is a special token: it parts nothing and shows nothing.
+        ([3, 1, 4], [3, 1, 4], "ab"),
+    ],
+)
+def test_greedy_decoding(frames: list[int], tokens: list[int], text: str) -> None:
+    assert LETTERS.decode(frames) == (tokens, text)
+
+
+@given(st.lists(st.sampled_from([0, *range(4, 31)]), max_size=40))
+@settings(max_examples=25, deadline=None)
+def test_decoding_is_that_of_the_library(
+    model: Wav2Vec2Model, tokenizer: Wav2Vec2CTCTokenizer, frames: list[int]
+) -> None:
+    assert model.vocabulary is not None
+    expected = " ".join(tokenizer.decode(frames).split())
+    assert model.vocabulary.decode(frames)[1] == expected
+
+
+# --- long audio ----------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 40 * RATE), st.integers(0, 2**32 - 1))
+@settings(max_examples=50, deadline=None)
+def test_chunks_count_every_frame_once(model: Wav2Vec2Model, samples: int, seed: int) -> None:
+    loudness = np.repeat(np.random.default_rng(seed).random(samples // 1600 + 1), 1600)
+    recording = loudness[:samples].astype(np.float32)
+    chunks = model.chunks(Item("one", recording))
+    counted = [
+        # Where in the recording a chunk begins: it is a view.
+        (chunk.samples.ctypes.data - recording.ctypes.data) // (4 * model.hop) + frame
+        for chunk in chunks
+        for frame in range(chunk.first, chunk.last)
+    ]
+    assert counted == list(range(model.frames(samples)))
+    assert all(len(chunk.samples) <= 4 * RATE for chunk in chunks)
+
+
+def test_long_audio_is_cut_at_a_pause(model: Wav2Vec2Model) -> None:
+    samples = np.random.default_rng(0).standard_normal(6 * RATE).astype(np.float32)
+    samples[int(3.0 * RATE) : int(3.3 * RATE)] = 0.0
+    left, right = model.chunks(Item("one", samples))
+    assert 3.0 <= left.last * 320 / RATE <= 3.3
+    assert right.first == wav2vec2.CONTEXT
+
+
+def test_long_audio_is_transcribed(model: Wav2Vec2Model, session: Session) -> None:
+    items = load().sets["long"].items(RATE)
+    assert all(item.seconds > 10 for item in items)
+    heard = transcripts(model, session, items)
+    errors = total(corpus_errors([item.text for item in items], heard))
+    assert errors.rate < 0.15, (errors, heard)
+
+
+# --- the checkpoint ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def heard_by_transformers(tokenizer: Wav2Vec2CTCTokenizer) -> dict[str, list[str]]:
+    """Transcripts of the library's own model at each utterance's own length."""
+    network = Wav2Vec2ForCTC.from_pretrained(CHECKPOINT).eval()
+    extractor = Wav2Vec2FeatureExtractor.from_pretrained(CHECKPOINT)
+    heard: dict[str, list[str]] = {}
+    for name in ("clean", "hard"):
+        heard[name] = []
+        for item in load().sets[name].items(RATE):
+            values = extractor(item.samples, sampling_rate=RATE, return_tensors="pt").input_values
+            with torch.inference_mode():
+                best = network(values).logits[0].argmax(-1)
+            heard[name].append(tokenizer.decode(best))
+    return heard
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("clean", 0.0, 0.05), ("hard", 0.04, 0.13)])
+def test_word_error_rate(
+    heard_by_transformers: dict[str, list[str]], name: str, low: float, high: float
+) -> None:
+    texts = [item.text for item in load().sets[name].items(RATE)]
+    assert low <= total(corpus_errors(texts, heard_by_transformers[name])).rate <= high
+
+
+@pytest.mark.parametrize("name", ["clean", "hard"])
+def test_padding_to_a_window_changes_little(
+    model: Wav2Vec2Model,
+    session: Session,
+    heard_by_transformers: dict[str, list[str]],
+    name: str,
+) -> None:
+    items = load().sets[name].items(RATE)
+    ours = transcripts(model, session, items)
+    theirs = heard_by_transformers[name]
+    assert sum(a == b for a, b in zip(ours, theirs, strict=True)) >= 0.85 * len(items)
+    texts = [item.text for item in items]
+    rates = [total(corpus_errors(texts, heard)).rate for heard in (ours, theirs)]
+    assert rates[0] == pytest.approx(rates[1], abs=0.02)
+
+
+def test_silence_has_no_words(model: Wav2Vec2Model, session: Session) -> None:
+    noise = np.random.default_rng(0).standard_normal(2 * RATE).astype(np.float32)
+    items = [
+        Item("silence", np.zeros(2 * RATE, np.float32)),
+        Item("noise", 0.1 * noise),
+        Item("one sample", np.ones(1, np.float32)),
+    ]
+    assert transcripts(model, session, items) == ["", "", ""]
+
+
+# --- the graph -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target_name", ["cpu-torch", "cpu-onnxruntime", "openvino-cpu"])
+def test_every_runtime_gives_the_same_outputs(
+    model: Wav2Vec2Model, session: Session, target_name: str
+) -> None:
+    loaded = catalog.load()
+    target = next(target for target in loaded.targets if target.name == target_name)
+    if find_spec(target.runtime) is None:
+        pytest.skip(f"{target.runtime} is not installed")
+    compiled = loaded.runtime(target.runtime).compile(
+        sources(NANO, model, 1), target, Recipe("fp32"), Options(1)
+    )
+    items = load().sets["hard"].items(RATE, 4)
+    expected = [model.trace(session, item, {})["logits"] for item in items]
+    found = [model.trace(compiled, item, {})["logits"] for item in items]
+    assert compare(expected, None, found)["snr_db"] > 80
+    assert [one.argmax(-1).tolist() for one in found] == [
+        one.argmax(-1).tolist() for one in expected
+    ]
+    assert transcripts(model, compiled, items) == transcripts(model, session, items)
+    compiled.close()
+
+
+SMALL = {
+    "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
+    "conv_stride": [5, 2, 2, 2, 2, 2, 2],
+    "conv_dim": [16] * 7,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "vocab_size": 32,
+    "feat_extract_norm": "group",
+}
+SMALL_LAYER_NORM = {
+    **SMALL,
+    "feat_extract_norm": "layer",
+    "conv_bias": True,
+    "do_stable_layer_norm": True,
+}
+
+
+@pytest.mark.parametrize("config", [SMALL, SMALL_LAYER_NORM], ids=["group", "layer"])
+def test_the_graph_is_that_of_the_library(config: dict[str, object]) -> None:
+    """Masked where checkpoints were trained so, padded with zeros where they were not."""
+    torch.manual_seed(0)
+    network = Wav2Vec2ForCTC(Wav2Vec2Config(**config)).eval()
+    model = Wav2Vec2Model(config, None, (1, 2), normalize=True, folder=None)
+    model.network = network
+    modules = {"recogniser": wav2vec2.recogniser_module(network).eval()}
+    session = TorchSession(
+        {"recogniser": model.graphs()[0]}, modules, {"recogniser": "fp32"}, torch.device("cpu")
+    )
+    samples = np.random.default_rng(0).standard_normal(int(1.3 * RATE)).astype(np.float32)
+    found = model.trace(session, Item("one", samples), {})["logits"]
+    mask = torch.arange(2 * RATE)[None] < len(samples) if model.masked else None
+    with torch.inference_mode():
+        padded = torch.zeros(1, 2 * RATE)
+        padded[0, : len(samples)] = torch.from_numpy((samples - samples.mean()) / samples.std())
+        expected = network(padded, attention_mask=mask).logits[0].numpy()
+    assert len(found) == (len(samples) - 400) // 320 + 1
+    np.testing.assert_allclose(found, expected[: len(found)], atol=1e-4)
+
+
+def test_generated_weights_are_admitted() -> None:
+    """Silence, noise and speech must differ by 20 dB more than a strict tolerance forgives."""
+    config = wav2vec2.PUBLISHED["wav2vec2-base"]
+    model = Wav2Vec2Model(config, None, (1,), normalize=True, folder=None)
+    kernel = model.network.wav2vec2.encoder.pos_conv_embed.conv.weight
+    # As any other parameter, although training stores its length and direction.
+    assert isinstance(kernel, torch.nn.Parameter)
+    assert float(kernel.std()) == pytest.approx((48 * 128) ** -0.5, rel=0.02)
+    modules = {"recogniser": wav2vec2.recogniser_module(model.network).eval()}
+    graphs = {"recogniser": model.graphs()[0]}
+    session = TorchSession(graphs, modules, {"recogniser": "fp32"}, torch.device("cpu"))
+    noise = np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
+    items = [
+        Item("silence", np.zeros(RATE, np.float32)),
+        Item("noise", 0.1 * noise),
+        *model.items(load(), "quick").numerics[:2],
+    ]
+    traces = [model.trace(session, item, {}) for item in items]
+    shares = [model.run(session, [item], Stopwatch())[0]["shares"] for item in items[1:]]
+    for name in ("features", "logits"):
+        assert contrast_db([trace[name] for trace in traces]) > -8, name
+    # Speech changes with time, and so must what is made of it.
+    assert all(len(set(trace["logits"].argmax(-1))) > 2 for trace in traces[1:])
+    assert len({tuple(one) for one in shares}) == len(shares)
+
+
+# --- checkpoints that cannot be used -------------------------------------------------------------
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(CHECKPOINT, tmp_path / "checkpoint"))
+
+
+def change(path: Path, **values: object) -> None:
+    known = json.loads(path.read_text(encoding="utf-8"))
+    known.update(values)
+    kept = {key: value for key, value in known.items() if value is not None}
+    path.write_text(json.dumps(kept), encoding="utf-8")
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(copy: Path) -> None:
+    change(copy / "config.json", model_type="whisper")
+    with pytest.raises(CheckpointError, match="'whisper' model, not 'wav2vec2'"):
+        wav2vec2.load("wav2vec2-base", "pretrained", str(copy))
+
+
+def test_a_checkpoint_without_a_vocabulary_is_refused(copy: Path) -> None:
+    (copy / "vocab.json").unlink()
+    with pytest.raises(CheckpointError, match="it is not fine-tuned for recognition"):
+        wav2vec2.load("wav2vec2-base", "pretrained", str(copy))
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "message"),
+    [
+        ("config.json", {"conv_stride": None}, "has no conv_stride"),
+        ("preprocessor_config.json", {"sampling_rate": 8000}, "audio at 8000 Hz"),
+        ("vocab.json", {"z": 40}, "'z' has no place among the 31 outputs"),
+        ("vocab.json", {"eng": {"a": 1}}, "'eng' has no place"),
+        ("tokenizer_config.json", {"word_delimiter_token": "_"}, "has no '_'"),
+    ],
+)
+def test_a_broken_checkpoint_is_refused(
+    copy: Path, file: str, values: dict[str, object], message: str
+) -> None:
+    change(copy / file, **values)
+    with pytest.raises(CheckpointError, match=message):
+        wav2vec2.load("wav2vec2-base", "pretrained", str(copy))
