@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from compat.client import StageFailure
+from compat.client import StageFailure, StageInput
 from compat.findings import remember
 from compat.measurement import Finding, Measurement, check
 from compat.stress import KINDS
@@ -73,6 +73,8 @@ def test_search(measurement: Measurement) -> None:
         tried.append(entry)
         try:
             found = measurement.worker.ask("found", entry=entry)
+        except StageInput:
+            raise  # Nothing was learnt of the case.
         except StageFailure as failure:
             raise Finding("failed", f"{failure.status}: {failure} on {entry}") from failure
         if found["faults"]:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import re
-import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -17,8 +13,6 @@ from compat import catalog
 from compat.case import Family, Variant
 from compat.selection import Selection, SelectionError, check_mark_expression, marks, suggestion
 
-ROOT = Path(__file__).resolve().parents[1]
-FAULTY = ROOT / "tests" / "faulty_catalog.py"
 SEEDED = ("--weights", "seeded")
 
 
@@ -197,101 +191,11 @@ def test_here_leaves_out_what_is_absent(suites: Any, tmp_path: Path) -> None:
     assert not any("/cuda-" in case or "/mps-" in case for case in found)
 
 
-@pytest.mark.usefixtures("without_cuda")
-def test_here_keeps_what_is_required(suites: Any, tmp_path: Path) -> None:
-    options = ("--targets=here,cuda-torch", "--require=cuda", "--recipes=fp32", *SEEDED)
-    run = suites.run(tmp_path, *options, "-k", "loads")
-    assert run.status == 1, run.text
-    (one,) = run.observations
-    assert one.reason.startswith("cuda-torch is absent: ")
-
-
 def test_required_hardware_must_be_selected(suites: Any, tmp_path: Path) -> None:
     """No case at all can be absent: nothing would fail."""
     run = suites.run(tmp_path, "--require=cuda", "--targets=sound-nothing")
     assert run.status == 4, run.text
     assert "--require cuda: no case that is selected runs on it" in run.text
-
-
-@pytest.mark.usefixtures("without_cuda")
-def test_the_command_fails_without_required_hardware(suites: Any, tmp_path: Path) -> None:
-    """`compat matrix` takes failed checks for findings, but not the want of what was required."""
-    command = [sys.executable, "-m", "compat", "matrix", "--quick", "--models=toy", *SEEDED]
-    command += ["--targets=cuda-torch", "--recipes=fp32", "--catalog", str(FAULTY), "-k", "loads"]
-    environment = suites.environment()
-    for options, status in (("--require=cuda",), 3), ((), 0):
-        done = subprocess.run(
-            [*command, "--results", str(tmp_path / str(status)), *options],
-            **{"cwd": ROOT, "env": environment, "capture_output": True, "text": True},
-        )
-        assert done.returncode == status, done.stdout + done.stderr
-        assert "cuda-torch is absent: " in done.stdout
-
-
-BROKEN = """
-from compat.case import Target
-from compat.runtimes.base import Runtime
-
-
-class Broken(Runtime):
-    name = "broken"
-    packages = ()
-    targets = (Target("tpu-broken", "tpu", "broken", "tpu", ("fp32",)),)
-
-    def probe(self, target):
-        raise OSError("libtpu.so: wrong version")
-
-    def compile(self, sources, target, recipe, options):
-        raise AssertionError
-
-
-RUNTIME = Broken()
-"""
-"""A driver that is broken, of hardware that this project does not know."""
-
-
-@pytest.fixture
-def broken(tmp_path: Path) -> str:
-    file = tmp_path / "broken_catalog.py"
-    file.write_text(BROKEN)
-    return f"--catalog={file}"
-
-
-def test_here_tells_once_of_what_is_broken(suites: Any, tmp_path: Path, broken: str) -> None:
-    run = suites.run(
-        *(tmp_path / "results", broken, "--targets=here,tpu", "--weights=seeded,pretrained"),
-        *("-k", "loads or placed", "--case-lines", "--tb=no", "--no-summary"),
-    )
-    assert run.status == 1, run.text
-    assert len(run.observations) == 4
-    for one in run.observations:
-        assert (one.status, one.level) == ("error", None)
-        assert one.reason == "tpu-broken is broken: OSError: libtpu.so: wrong version"
-    assert run.text.count("libtpu.so: wrong version") == 1
-    first, second = (case for case in dict.fromkeys(one.case for one in run.observations))
-    assert f"[1/2] {first} error: tpu-broken is broken" in run.text
-    assert f"[2/2] {second} error, as {first}" in run.text
-
-
-def test_unknown_hardware_is_selected_and_comes_last(
-    suites: Any, tmp_path: Path, broken: str
-) -> None:
-    found = collect(suites, tmp_path / "results", broken, "-m", "tpu", *SEEDED, models="toy")
-    assert found == ["toy@seeded/tpu-broken/fp32"]
-    command = [sys.executable, "-m", "compat", "doctor", "--json", broken]
-    environment = suites.environment()
-    shown = json.loads(subprocess.check_output(command, cwd=ROOT, env=environment, text=True))
-    assert shown["targets"][-1]["hardware"] == "tpu"
-    assert shown["targets"][-1]["state"] == "broken"
-    assert shown["targets"][0]["hardware"] == "cpu"
-    # Weights that come in packages are looked for too, and their remedy is named.
-    packages = {row["package"]: row for row in shown["weights"]}
-    assert set(packages) >= {"silero-vad", "Resemblyzer"}
-    for row in packages.values():
-        assert row["families"]
-        installed = importlib.util.find_spec(row["package"].lower().replace("-", "_"))
-        assert row["state"] == ("here" if installed else "absent")
-        assert bool(row["remedy"]) == (not installed)
 
 
 def test_a_missing_checkpoint_is_skipped_with_remedy(suites: Any, tmp_path: Path) -> None:
@@ -340,18 +244,6 @@ def test_last_failed_and_junit(suites: Any, tmp_path: Path) -> None:
     assert said["case"] == "toy@seeded/breaking-exception/fp32"
     assert said["status"] == "error"
     assert said["reason"] == "no kernel for operator Frobnicate"
-
-
-def test_parallel_processes_give_one_line_a_case(suites: Any, tmp_path: Path) -> None:
-    run = suites.run(
-        *(tmp_path, "-n", "2", "--targets=sound-nothing,breaking-chatter,breaking-exception"),
-        *(*SEEDED, "-k", "loads or placed", "--case-lines", "--tb=no", "--no-summary"),
-    )
-    lines = re.findall(r"^\[(\d)/(\d)\] (\S+)  (.*)", run.text, re.M)
-    assert [line[:2] for line in lines] == [("1", "3"), ("2", "3"), ("3", "3")], run.text
-    assert len({case for _, _, case, _ in lines}) == 3
-    for _, _, case, checks in lines:
-        assert checks.startswith("✓ loads ! placed" if "exception" in case else "✓ loads ✓ placed")
 
 
 def test_parallel_processes_share_the_work_but_time_nothing(suites: Any, tmp_path: Path) -> None:

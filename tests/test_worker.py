@@ -440,7 +440,7 @@ def test_faults_cost_only_their_own_cases(suites: Any, tmp_path: Path) -> None:
     run = suites.run(
         tmp_path,
         *("--weights", "seeded", "--targets", targets, "-k", "loads or placed"),
-        *("--time-limit", "10", "--memory-limit", "1"),
+        *("--time-limit", "10", "--memory-limit", "0.4"),
     )
     assert run.status == 1, run.text
     statuses = {

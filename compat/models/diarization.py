@@ -75,6 +75,9 @@ NOBODY = -1
 BATCHES = (1, 4)
 """Windows, and pieces of speech, that go through a graph at once."""
 
+AT_ONCE = 64
+"""Windows whose features are held in memory."""
+
 RESEMBLYZER = "package:Resemblyzer/resemblyzer"
 PARTS = {
     "segmentation": "pyannote/segmentation-3.0",
@@ -119,7 +122,7 @@ class Settings:
 SETTINGS: Mapping[str, Settings] = {
     # The published pipeline's: a window a second, distances between centroids of unit vectors.
     "diarization-3.1": Settings(59, "centroid", 0.7045654963945799, 12),
-    "diarization-synthetic": Settings(148, "average", 0.26, 4, apart=0.1, clear=1.0),
+    "diarization-synthetic": Settings(148, "average", 0.27, 4, apart=1.0, clear=1.5),
 }
 
 
@@ -550,8 +553,8 @@ class DiarizationModel(Model):
         if self.folder is None:
             # Generated weights know nobody: they get speech for time and memory, and windows of it
             # for numerics.
-            speech = next(iter(sets.values()), corpus.speech).items(self.sample_rate, 4)
-            joined = np.concatenate([item.samples for item in speech])
+            speech = next((one.excerpts() for one in sets.values()), corpus.speech)
+            joined = np.concatenate([i.samples for i in speech.items(self.sample_rate, 24)])
             parts = [
                 Item(f"window-{index}", joined[index * WINDOW : (index + 1) * WINDOW])
                 for index in range(min(3, -(-len(joined) // WINDOW)))
@@ -575,11 +578,17 @@ class DiarizationModel(Model):
             for item, firsts in zip(items, starts, strict=True)
             for start in firsts
         ]
-        with stopwatch("segmentation"):
-            scores = self._segment(session, windows)
-        masks = segmentation.powerset_masks(scores).astype(bool)
-        heard = alone(masks, self.voices.least)
-        embeddings = self.voices.embed(session, windows, heard, stopwatch)
+        found = []
+        for start in range(0, len(windows), AT_ONCE):
+            group = windows[start : start + AT_ONCE]
+            with stopwatch("segmentation"):
+                scored = self._segment(session, group)
+            spoken = segmentation.powerset_masks(scored).astype(bool)
+            single = alone(spoken, self.voices.least)
+            found.append(
+                (scored, spoken, single, self.voices.embed(session, group, single, stopwatch))
+            )
+        scores, masks, heard, embeddings = map(np.concatenate, zip(*found, strict=True))
         predictions: list[Prediction] = []
         first = 0
         with stopwatch("clustering"):

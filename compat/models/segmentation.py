@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,8 @@ SPEAKERS = 3
 
 BATCHES = (1, 4)
 MODEL_TYPE = "pyannote-segmentation"
+AUDIO_SECONDS = {"quick": 240.0, "core": 1800.0, "full": math.inf}
+"""About how much audio of a test set each profile takes: own corpora may hold meetings."""
 SHORTEST_RUN = 3
 """Frames (50 ms) below which a change of speakers is taken for noise."""
 CHANGED_SHARE = 0.05
@@ -235,8 +238,8 @@ def exportable(network: torch.nn.Module) -> torch.nn.Module:
     class Recurrence(torch.nn.Module):
         """The LSTM; in an ONNX file one node for each layer.
 
-        The exporter would make the same of it, yet follow every one of its 589 × 8 steps, which
-        takes it an hour.
+        The exporter would make the same of it, yet follow every one of its 589 × 8 steps on the
+        way, which takes it far too long.
         """
 
         def __init__(self, lstm: torch.nn.LSTM) -> None:
@@ -493,11 +496,14 @@ class SegmentationModel(Model):
         return load_network(self.folder)
 
     def items(self, corpus: Corpus, profile: str) -> Items:
-        limit = {"quick": 6, "core": None, "full": None}[profile]
         sets = corpus.choose(("conversations",), "segments")
-        task = {name: found.items(self.sample_rate, limit) for name, found in sets.items()}
+        task = {}
+        for name, found in sets.items():
+            mean = sum(float(line["duration"]) for line in found.lines) / len(found.lines)
+            limit = max(1, int(min(AUDIO_SECONDS[profile] / mean, len(found.lines))))
+            task[name] = found.items(self.sample_rate, limit)
         if not task:  # An own corpus without speakers: nothing to score, all else as usual.
-            return Items.of({"speech": corpus.speech.items(self.sample_rate, limit)}, False)
+            return Items.of({"speech": corpus.speech.items(self.sample_rate, 12)}, False)
         return Items.of(task)
 
     def run(
@@ -540,13 +546,14 @@ class SegmentationModel(Model):
         predictions: Sequence[Prediction],
         references: Sequence[Prediction],
     ) -> dict[str, Any]:
+        from compat.metrics.bootstrap import ratio
         from compat.metrics.segmentation import task_segmentation
 
         ours = [errors_of(item, found) for item, found in zip(items, predictions, strict=True)]
         theirs = [errors_of(item, found) for item, found in zip(items, references, strict=True)]
         changed = np.array(list(map(changed_frames, items, predictions, references)))
         different, frames = changed.sum(axis=0)
-        return {**task_segmentation(ours, theirs), "changed": float(different / frames)}
+        return {**task_segmentation(ours, theirs), "changed": ratio(int(different), int(frames))}
 
     def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
         different, frames = changed_frames(item, prediction, reference)
@@ -567,14 +574,16 @@ def encode(windows: Sequence[np.ndarray]) -> Prediction:
     classes, changes = [], []
     for window in windows:
         starts = [0, *(np.flatnonzero(np.diff(window)) + 1).tolist()]
-        ends = [*starts[1:], len(window)]
-        kept: list[tuple[int, int]] = []
-        for start, end in zip(starts, ends, strict=True):
-            number = int(window[start])
-            if (end - start >= SHORTEST_RUN or not kept) and (not kept or number != kept[-1][1]):
-                kept.append((start, number))
-        classes.append([number for _, number in kept])
-        changes.append([round(start * STEP_SECONDS, 4) for start, _ in kept[1:]])
+        lengths = np.diff([*starts, len(window)])
+        found = [
+            (start, int(window[start]))
+            for start, length in zip(starts, lengths, strict=True)
+            if length >= SHORTEST_RUN
+        ] or [(0, int(window[0]))]
+        # What a short run parted is one again; the first reaches back to the window's start.
+        later = [new for old, new in pairwise(found) if new[1] != old[1]]
+        classes.append([found[0][1], *(number for _, number in later)])
+        changes.append([round(start * STEP_SECONDS, 4) for start, _ in later])
     return {"classes": classes, "changes": changes}
 
 

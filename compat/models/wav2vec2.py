@@ -89,8 +89,8 @@ BATCHES = (1, 4)
 
 WINDOWS = (4, 10)
 """Seconds of audio that published sizes have programs for; shorter audio is padded."""
-NANO_WINDOWS = (2, 4)
-"""Those of the stand-in, whose training knew nothing longer."""
+NANO_WINDOWS = (4,)
+"""Those of the stand-in, whose training knew nothing longer and any amount of padding."""
 
 CONTEXT = 16
 """Frames (0.32 s) that a window sees beyond either end of what is taken from it."""

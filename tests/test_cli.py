@@ -1,0 +1,136 @@
+"""What the `compat` command prints and returns; hardware that is new, broken or required."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FAULTY = ROOT / "tests" / "faulty_catalog.py"
+SEEDED = ("--weights", "seeded")
+LINES = ("--case-lines", "--tb=no", "--no-summary")
+"""As `compat matrix` runs the suites."""
+
+TPU = """
+from compat.case import Target
+from compat.runtimes.base import Probe, Runtime
+
+
+class Tpu(Runtime):
+    name = "tpu"
+    packages = ()
+    targets = tuple(
+        Target(name, "tpu", "tpu", "tpu", ("fp32",)) for name in ("tpu-absent", "tpu-broken")
+    )
+
+    def probe(self, target):
+        if target.name == "tpu-broken":
+            raise OSError("libtpu.so: wrong version")
+        return Probe("absent", "there is no board", "plug one in")
+
+    def compile(self, sources, target, recipe, options):
+        raise AssertionError
+
+
+RUNTIME = Tpu()
+"""
+"""Hardware that this project does not know, one target of it absent and one broken."""
+
+
+@pytest.fixture
+def tpu(tmp_path: Path) -> str:
+    file = tmp_path / "tpu_catalog.py"
+    file.write_text(TPU, encoding="utf-8")
+    return f"--catalog={file}"
+
+
+def compat(suites: Any, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a person does, with the cache of the tests."""
+    command = [sys.executable, "-m", "compat", *words]
+    environment = suites.environment()
+    return subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
+    )
+
+
+@pytest.mark.parametrize(("options", "status"), [(("--require=tpu",), 3), ((), 0)])
+def test_the_matrix_needs_what_is_required(
+    suites: Any, tmp_path: Path, tpu: str, options: tuple[str, ...], status: int
+) -> None:
+    """Failed checks are findings, but not the want of hardware that was required."""
+    done = compat(
+        suites,
+        *("matrix", "--quick", "--catalog", str(FAULTY), tpu, "--models=toy", *SEEDED),
+        *("--targets=tpu-absent", "-k", "loads", "--results", str(tmp_path / "results"), *options),
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "[1/1] toy@seeded/tpu-absent/fp32 skipped: tpu-absent is absent" in done.stdout
+
+
+def test_here_keeps_what_is_required(suites: Any, tmp_path: Path, tpu: str) -> None:
+    options = (tpu, "--targets=here,tpu-absent", *SEEDED, "-k", "loads")
+    run = suites.run(tmp_path / "without", *options)
+    assert run.status == 0, run.text
+    assert not run.observations
+    run = suites.run(tmp_path / "with", *options, "--require=tpu")
+    assert run.status == 1, run.text
+    (one,) = run.observations
+    assert one.reason == "tpu-absent is absent: there is no board"
+
+
+def test_here_tells_once_of_what_is_broken(suites: Any, tmp_path: Path, tpu: str) -> None:
+    run = suites.run(
+        *(
+            tmp_path / "results",
+            tpu,
+            "--targets=here,tpu",
+            "-m",
+            "tpu",
+            "--weights=seeded,pretrained",
+        ),
+        *("-k", "loads or placed", *LINES),
+    )
+    assert run.status == 1, run.text
+    assert len(run.observations) == 4
+    for one in run.observations:
+        assert (one.status, one.level) == ("error", None)
+        assert one.reason == "tpu-broken is broken: OSError: libtpu.so: wrong version"
+    assert run.text.count("libtpu.so: wrong version") == 1
+    first, second = dict.fromkeys(one.case for one in run.observations)
+    assert f"[1/2] {first} error: tpu-broken is broken" in run.text
+    assert f"[2/2] {second} error, as {first}" in run.text
+
+
+def test_parallel_processes_give_one_line_a_case(suites: Any, tmp_path: Path) -> None:
+    run = suites.run(
+        *(tmp_path, "-n", "2", "--targets=sound-nothing,breaking-chatter,breaking-exception"),
+        *(*SEEDED, "-k", "loads or placed", *LINES),
+    )
+    lines = re.findall(r"^\[(\d)/(\d)\] (\S+)  (.*)", run.text, re.M)
+    assert [line[:2] for line in lines] == [("1", "3"), ("2", "3"), ("3", "3")], run.text
+    assert len({case for _, _, case, _ in lines}) == 3
+    for _, _, case, checks in lines:
+        assert checks.startswith("✓ loads ! placed" if "exception" in case else "✓ loads ✓ placed")
+
+
+def test_the_doctor_knows_new_hardware_and_weights_in_packages(suites: Any, tpu: str) -> None:
+    done = compat(suites, "doctor", "--json", tpu)
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert [row["state"] for row in shown["targets"][-2:]] == ["absent", "broken"]
+    assert shown["targets"][-1]["hardware"] == "tpu"
+    assert shown["targets"][0]["hardware"] == "cpu"
+    packages = {row["package"]: row for row in shown["weights"]}
+    assert set(packages) >= {"silero-vad", "Resemblyzer"}
+    for name, row in packages.items():
+        installed = importlib.util.find_spec(name.lower().replace("-", "_")) is not None
+        assert row["families"]
+        assert row["state"] == ("here" if installed else "absent")
+        assert ("ci/weights.txt" in row["remedy"]) == (not installed)
