@@ -182,8 +182,8 @@ class CTranslate2Session(Pipeline):
             encoded,
             prompts,
             beam_size=1,
-            # Counted from another token by version: one or two more do no harm.
-            max_length=length + 2,
+            # It generates half of this at most, leaving the rest for prompts as Whisper does.
+            max_length=2 * length,
             suppress_tokens=list(vocabulary.suppress) if suppress else [],
             suppress_blank=suppress and bool(vocabulary.begin_suppress),
             **options,
