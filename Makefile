@@ -34,7 +34,7 @@ lint: $(STAMP)
 
 test: lint
 	$(BIN)/pytest tests -q -n 2 --dist loadfile
-	$(BIN)/pytest suites -q --quick --models $(QUICK_MODELS) --recipes fp32,int8-dynamic --targets cpu,openvino-cpu --require cpu,openvino --strict-expectations --results reports/local/test
+	$(BIN)/pytest suites -q --quick --models $(QUICK_MODELS) --recipes fp32,int8-dynamic --targets cpu-torch,cpu-onnxruntime,openvino-cpu --require cpu,openvino --strict-expectations --results reports/local/test
 
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/bench.py
