@@ -37,8 +37,14 @@ EPSILON = 1e-5
 EPSILON_FLOAT32 = 1e-4
 """The same where the reference itself is float32, and errs as its oracle does."""
 
-REPEATS = 3
-"""Pairs of a repeated and a fresh input that show a kept result; suspicion repeats them once."""
+PAIRS = (3, 9)
+"""Fewest and most pairs of a repeated and a fresh input, to show a kept result."""
+
+FETCHES = (5, 21)
+"""Fewest and most runs with a fetch after each, to show a clock that does not wait."""
+
+ENOUGH = 1.0
+"""Seconds after which the fewest are enough. What is fast is disturbed easily: it gets more."""
 
 LARGE = 400.0
 """Millions of parameters above which the reference is float32, as float64 would not fit."""
@@ -274,18 +280,13 @@ class Protocol:
     def _repeats_and_fresh(self, attempt: int) -> tuple[list[float], list[float]]:
         """Time one input again and again, between inputs that were never seen before."""
         item = self._standard_items()[0]
-        # A trace fainter each: the same work for the model, yet other bytes.
-        fainter = [
-            replace(
-                item,
-                id="fresh",
-                samples=item.samples * np.float32(1 - 0.002 * (REPEATS * attempt + i + 1)),
-            )
-            for i in range(REPEATS)
-        ]
         self.transcribe([item])
-        repeats, fresh = [], []
-        for unseen in fainter:
+        repeats: list[float] = []
+        fresh: list[float] = []
+        while _goes_on(PAIRS, [*repeats, *fresh], len(fresh)):
+            # A trace fainter each: the same work for the model, yet other bytes.
+            fainter = np.float32(1 - 0.002 * (PAIRS[1] * attempt + len(fresh) + 1))
+            unseen = replace(item, id="fresh", samples=item.samples * fainter)
             repeats.append(self.transcribe([item])[2])
             fresh.append(self.transcribe([unseen])[2])
         return repeats, fresh
@@ -300,8 +301,10 @@ class Protocol:
             name: np.zeros(tensor.at(graph.points[point]), tensor.dtype)
             for name, tensor in graph.inputs.items()
         }
-        run_s, fetch_s = [], []
-        for _ in range(6):
+        run_s: list[float] = []
+        fetch_s: list[float] = []
+        self.session.run(graph.name, feeds, point)[graph.smallest_output].numpy()  # Warms up.
+        while _goes_on(FETCHES, [*run_s, *fetch_s], len(run_s)):
             started = perf_counter()
             outputs = self.session.run(graph.name, feeds, point)
             self.session.synchronize()
@@ -309,7 +312,7 @@ class Protocol:
             outputs[graph.smallest_output].numpy()
             fetch_s.append(perf_counter() - ran)
             run_s.append(ran - started)
-        return run_s[1:], fetch_s[1:]
+        return run_s, fetch_s
 
     def timed(self, index: int) -> dict[str, Any]:
         """Run a timed round on the next standard input; say whether its output is the judged one.
@@ -511,6 +514,12 @@ def _numbers(value: Any) -> list[float]:
     if isinstance(value, list):
         return [number for item in value for number in _numbers(item)]
     return []
+
+
+def _goes_on(limits: tuple[int, int], seconds: Sequence[float], done: int) -> bool:
+    """Tell whether another measurement is due: at least the fewest, more while they are cheap."""
+    fewest, most = limits
+    return done < fewest or (done < most and sum(seconds) < ENOUGH)
 
 
 def calibrate() -> float:
