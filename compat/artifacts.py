@@ -15,15 +15,15 @@ import importlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from compat import nursery
 from compat.environment import child_environment, ending, stop_with_parent
 
 ENVIRONMENT = "COMPAT_CACHE"
@@ -178,25 +178,18 @@ def _build_in_process(
     threads: int,
 ) -> None:
     request = {"job": job, "folder": str(building), "arguments": dict(arguments)}
+    line = json.dumps(request).encode() + b"\n"
     environment = {**child_environment(threads), _BUILDING: "1"}
-    with subprocess.Popen(
-        [sys.executable, "-m", "compat.artifacts"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        bufsize=0,
-        env=environment,
-    ) as process:
+    with nursery.builder([sys.executable, "-m", "compat.artifacts"], environment) as process:
         told(described(job, arguments), process.pid)
-        # The pipe stays open while the builder works: its end tells the builder to stop.
-        assert process.stdin is not None and process.stdout is not None
         with contextlib.suppress(OSError):  # One that is dead already has said why.
-            process.stdin.write(json.dumps(request).encode() + b"\n")
-        output = process.stdout.read().decode(errors="replace")
-    if process.returncode != 0:
-        *before, cause = output.strip().splitlines() or ["it said nothing"]
-        if process.returncode < 0:
-            cause = f"the builder {ending(process.returncode)}; it last printed: {cause}"
+            process.input.write(line)
+        said = process.output.read().decode(errors="replace")
+        code = process.wait()
+    if code != 0:
+        *before, cause = said.strip().splitlines() or ["it said nothing"]
+        if code < 0:
+            cause = f"the builder {ending(code)}; it last printed: {cause}"
         tail = "\n".join(before)[-4000:]
         raise ArtifactError(f"{job} failed: {cause}\n{tail}".strip())
 
@@ -249,22 +242,15 @@ def clear(match: str = "") -> int:
     return freed
 
 
-def _main() -> int:
-    """Build one artifact as told on standard input; end when that pipe is closed."""
-    request = json.loads(sys.stdin.readline())
-    stop_with_parent()
-    from compat import catalog
-
-    catalog.load()
-    run_job(request["job"], Path(request["folder"]), request["arguments"])
-    sys.stdout.flush()
-    # Not a plain return: the thread above still waits on standard input, and joining it would hang.
-    os._exit(0)
-
-
-if __name__ == "__main__":
+def build_as_told() -> NoReturn:
+    """Build one artifact as told on standard input, and end; at once when that pipe is closed."""
     try:
-        _main()
+        request = json.loads(sys.stdin.readline())
+        stop_with_parent()
+        from compat import catalog
+
+        catalog.load()
+        run_job(request["job"], Path(request["folder"]), request["arguments"])
     except BaseException as error:
         import traceback
 
@@ -273,3 +259,10 @@ if __name__ == "__main__":
         cause = " ".join(str(error).split())
         print(f"{type(error).__name__}: {cause}"[:1000], file=sys.stderr, flush=True)
         os._exit(1)
+    sys.stdout.flush()
+    # Not a plain return: the thread above still waits on standard input, and joining it would hang.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    build_as_told()

@@ -83,8 +83,6 @@ class Target:
     evidence: Evidence = "device"
     on_host_cpu: bool = False
     """True where the device is the processor that also runs the host-side driver."""
-    core: tuple[str, ...] = ()
-    """Recipes of the core profile, where they are fewer: others are too slow to be of use."""
     on_request: bool = False
     """Whether it runs when named or under ``--full`` only: it takes too long for a first look."""
     families: tuple[str, ...] = ()
@@ -108,8 +106,6 @@ class Variant:
     """Hub id of the published checkpoint, or ``package:distribution/folder`` that holds it."""
     trained: str = ""
     """Folder below ``fixtures/`` of the checkpoint that this project trained."""
-    recipes: tuple[str, ...] = ()
-    """Recipes of the core profile, where they are fewer than the target's; empty: all of them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,10 +32,16 @@ class Check:
     """Whether it measures time, which parallel workers would falsify."""
     headline: bool = False
     """Whether only a headline variant or a stand-in is asked, unless the profile is full."""
+    costly: bool = False
+    """Whether generated weights are asked on accelerators only, unless the profile is full."""
 
     def asked(self, case: Case, profile: str) -> bool:
         """Return whether the check is made of a case under a profile."""
-        return (not self.headline or in_full(case, profile)) and self.applies(case)
+        left_out = profile != "full" and (
+            (self.headline and not in_full(case, profile))
+            or (self.costly and case.weights == "seeded" and case.target.on_host_cpu)
+        )
+        return not left_out and self.applies(case)
 
 
 def check(
@@ -44,11 +50,12 @@ def check(
     applies: Callable[[Case], bool] = lambda case: True,
     timed: bool = False,
     headline: bool = False,
+    costly: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Declare a test function of a suite to be a check."""
 
     def declare(function: Callable[..., None]) -> Callable[..., None]:
-        function.check = Check(name, version, applies, timed, headline)  # type: ignore[attr-defined]
+        function.check = Check(name, version, applies, timed, headline, costly)  # type: ignore[attr-defined]
         return function
 
     return declare

@@ -57,7 +57,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("compat", "hardware compatibility of audio models")
     add = group.addoption
     for profile, meaning in (
-        ("quick", "fewer inputs and rounds: minutes, for a first look"),
+        (
+            "quick",
+            "a first look, in minutes: one variant of each family in fp32, fewer inputs and rounds",
+        ),
         ("full", "every variant, recipe and check, and rounds enough to bound the p90"),
     ):
         add(

@@ -37,13 +37,13 @@ EPSILON = 1e-5
 EPSILON_FLOAT32 = 1e-4
 """The same where the reference itself is float32, and errs as its oracle does."""
 
-PAIRS = (3, 9)
+PAIRS = (2, 9)
 """Fewest and most pairs of a repeated and a fresh input, to show a kept result."""
 
 FETCHES = (5, 21)
 """Fewest and most runs with a fetch after each, to show a clock that does not wait."""
 
-ENOUGH = 1.0
+ENOUGH = 0.5
 """Seconds after which the fewest are enough. What is fast is disturbed easily: it gets more."""
 
 LARGE = 400.0
@@ -279,8 +279,8 @@ class Protocol:
 
     def _repeats_and_fresh(self, attempt: int) -> tuple[list[float], list[float]]:
         """Time one input again and again, between inputs that were never seen before."""
-        item = self._standard_items()[0]
-        self.transcribe([item])
+        item = self._standard_items()[0]  # Not its first time: accuracy has seen it.
+        self.stage("standard", {})
         repeats: list[float] = []
         fresh: list[float] = []
         while _goes_on(PAIRS, [*repeats, *fresh], len(fresh)):
@@ -348,7 +348,10 @@ class Protocol:
     def stress(self) -> dict[str, Any]:
         """Run the stress inputs, the batch and the order check, against the reference."""
         found = {item.id: self._stressed(item) for item in self.inputs.items.stress}
-        return {"inputs": found, "batch": self._in_batch(), "order": self._in_other_order()}
+        result = {"inputs": found, "order": self._in_other_order()}
+        if self.case.weights != "seeded":  # Whose answers another last bit changes.
+            result["batch"] = self._in_batch()
+        return result
 
     def _stressed(self, item: Item) -> dict[str, Any]:
         model = self.inputs.model
@@ -390,7 +393,7 @@ class Protocol:
 
     def _in_other_order(self) -> dict[str, Any]:
         """Does an input give the same after others as it did at first?"""
-        items = self._standard_items()[:4]
+        items = self._standard_items()[:2]
         judged = self.stage("standard", {})["predictions"]
         again = [self.transcribe([item])[0][0] for item in reversed(items)]
         return self._differences(list(reversed(items)), again, judged)

@@ -65,6 +65,8 @@ class Inputs:
         """The model's items, stress inputs included."""
         chosen = self.model.items(self.corpora, self.profile)
         entries = stress.load([Path(path) for path in self.stress])
+        if self.reference.weights == "seeded" and self.profile != "full":
+            entries = stress.plain(entries)
         speech = self.corpora.speech.items(self.model.sample_rate, 24)
         made = [stress.make(entry, speech, self.model.sample_rate) for entry in entries]
         return Items(chosen.task, chosen.numerics, chosen.timed, made)

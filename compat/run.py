@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 
-from compat import __version__, catalog, corpus, expectations, stress, thresholds
+from compat import __version__, catalog, corpus, expectations, nursery, stress, thresholds
 from compat.artifacts import file_digest
 from compat.case import Case
 from compat.client import StageFailure, Worker
@@ -68,6 +68,7 @@ class Run:
     """Told which stage of which case begins, to be shown."""
     _worker: Worker | None = None
     _writer: Writer | None = None
+    _nursery: nursery.Nursery | None = None
 
     def __post_init__(self) -> None:
         self.thresholds = thresholds.load(
@@ -129,6 +130,7 @@ class Run:
             own=self._own(),
         )
         self._writer = Writer(self.settings.results, header)
+        self._nursery = nursery.Nursery(self.threads)
         if self.settings.worker in ("main", "gw0"):
             for case, checks in planned:
                 self._writer.write(Planned(case=facts_of(case), checks=checks))
@@ -263,8 +265,10 @@ class Run:
             self._worker = None
 
     def close(self) -> None:
-        """End the worker and close the results file."""
+        """End the worker and the nursery, and close the results file."""
         self.end_worker()
+        if self._nursery is not None:
+            self._nursery.close()
         if self._writer is not None:
             self._writer.close()
 

@@ -13,6 +13,9 @@ from compat.catalog import Catalog
 
 PROFILES = ("quick", "core", "full")
 EVIDENCE = ("device", "emulator", "conversion")
+CORE_ON_PROCESSORS = ("fp32", "int8-dynamic")
+"""Recipes of the core profile on a host's processor: half precisions are slow on most of them, and
+8-bit weights that are unpacked at each use are on all."""
 HERE = "here"
 """In place of target names: those whose hardware and runtime are on this machine."""
 
@@ -85,8 +88,16 @@ class Selection:
             return True
         if not variant.core:
             return False
-        wanted = [set(names) for names in (variant.recipes, target.core) if names]
-        return bool(self.recipes) or all(recipe.name in names for names in wanted)
+        precise = bool(self.recipes or self.marked & set(PRECISIONS))
+        if self.profile == "quick":
+            # A first look: one variant of each family in float32, but for what was asked for.
+            family = case.family
+            one = variant.name == (family.stand_in or family.headline)
+            if not (one or self.models or self.weights):
+                return False
+            if not (recipe.name == "fp32" or precise):
+                return False
+        return precise or not target.on_host_cpu or recipe.name in CORE_ON_PROCESSORS
 
 
 def _any(names: Iterable[str], patterns: Sequence[str]) -> bool:

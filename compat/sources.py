@@ -76,7 +76,13 @@ class Source:
 
         It is a copy: graphs of one model share parameters, which each recipe converts its way.
         """
-        return copy.deepcopy(self.graph.module()).eval().requires_grad_(False)
+        import torch
+
+        # With gradients, wherever it is called: without, what a library takes apart comes back as
+        # buffers and not as parameters, and other weights would be generated.
+        with torch.enable_grad():
+            module = self.graph.module()
+        return copy.deepcopy(module).eval().requires_grad_(False)
 
     def shipped(self, scheme: str, *forms: str) -> Shipped | None:
         """Return the file that the makers ship in the first of these forms that they ship.

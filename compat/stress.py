@@ -40,6 +40,15 @@ def load(paths: Sequence[Path] = (DEFAULT,)) -> list[dict[str, Any]]:
     return entries
 
 
+def plain(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the first silence and the first noise.
+
+    Enough for weights that know no words: to those, speech is a signal like any other.
+    """
+    found = {entry["kind"]: entry for entry in reversed(entries)}
+    return [found[kind] for kind in ("silence", "noise") if kind in found] or list(entries[:1])
+
+
 def make(entry: dict[str, Any], speech: Sequence[Item], rate: int) -> Item:
     """Make the audio of one entry.
 

@@ -28,7 +28,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from compat.case import HARDWARE, PRECISIONS, WEIGHTS, Evidence
+from compat import catalog
+from compat.case import PRECISIONS, WEIGHTS, Evidence
 from compat.results import CaseFacts, Level, Limit
 
 TEXT_FILTERS: tuple[str, ...] = (
@@ -46,7 +47,6 @@ TEXT_FILTERS: tuple[str, ...] = (
 FLAG_FILTERS: tuple[str, ...] = ("published", "on_host_cpu")
 
 _VOCABULARY: dict[str, tuple[str, ...]] = {
-    "hardware": HARDWARE,
     "precision": PRECISIONS,
     "weights": WEIGHTS,
     "evidence": get_args(Evidence),
@@ -292,7 +292,8 @@ def _filters(origin: str, row: Mapping[str, Any]) -> Iterator[tuple[str, tuple[s
         ):
             raise ThresholdsError(f"{origin}: {name} must be a text or a list of texts.")
         for pattern in wanted:
-            known = _VOCABULARY.get(name)
+            # Hardware may be a person's own, declared by a catalog file.
+            known = catalog.load().hardware if name == "hardware" else _VOCABULARY.get(name)
             if known and not any(fnmatchcase(word, pattern) for word in known):
                 raise ThresholdsError(
                     f"{origin}: {name} = {pattern!r} matches nothing. Known are {', '.join(known)}."

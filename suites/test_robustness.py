@@ -30,16 +30,18 @@ def test_stress(measurement: Measurement) -> None:
             detail = detail or f"{one['snr_db']:.1f} dB to the reference"
             snr.append(one["snr_db"])
         inputs[name] = {"ok": not one["faults"] and name not in worse, "detail": detail}
-    for question in ("batch", "order"):
-        different = found[question]["different"]
-        said = f"{len(different)} of {found[question]['items']} answers differ"
-        inputs[question] = {"ok": not different, "detail": said}
     values: dict[str, Any] = {
         "inputs": inputs,
         "worse": len(worse),
-        "changed_in_batch": len(found["batch"]["different"]) / found["batch"]["items"],
         "changed_by_order": len(found["order"]["different"]),
     }
+    if "batch" in found:
+        share = len(found["batch"]["different"]) / found["batch"]["items"]
+        values["changed_in_batch"] = share
+    for question in {"batch", "order"} & set(found):
+        different = found[question]["different"]
+        said = f"{len(different)} of {found[question]['items']} answers differ"
+        inputs[question] = {"ok": not different, "detail": said}
     if snr:
         values["worst_snr_db"] = min(snr)
     measurement.judge(values, faults)

@@ -422,11 +422,11 @@ def test_uem_is_respected() -> None:
 def test_items_by_profile() -> None:
     corpus = load()
     trained = d.DiarizationModel(SYNTHETIC, TRAINED, d.WindowVoices(None))
-    quick, core = (trained.items(corpus, profile) for profile in ("quick", "core"))
+    quick, core, full = (trained.items(corpus, profile) for profile in ("quick", "core", "full"))
     assert list(core.task) == ["conversations"]
-    assert len(core.task["conversations"]) == len(corpus.sets["conversations"].lines)
-    assert 3 <= len(quick.task["conversations"]) < len(core.task["conversations"])
-    assert sum(item.seconds for item in quick.task["conversations"]) <= 150
+    counts = [len(chosen.task["conversations"]) for chosen in (quick, core, full)]
+    assert 3 <= counts[0] < counts[1] < counts[2] == len(corpus.sets["conversations"].lines)
+    assert sum(item.seconds for item in quick.task["conversations"]) <= 120
     assert len(quick.numerics) >= 3
     seeded = d.DiarizationModel(PUBLISHED, None, d.WindowVoices(None)).items(corpus, "core")
     assert not seeded.task

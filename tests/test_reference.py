@@ -13,12 +13,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compat import artifacts, protocol
+from compat import artifacts, catalog, protocol
 from compat.corpus import DEFAULT
 from compat.protocol_request import CaseRequest
 from compat.reference import SIMULATIONS, oracle_session
 from compat.runtimes.pytorch import apply_scheme, quantise_rows
-from compat.sources import ModelReference
+from compat.sources import ModelReference, sources
 
 
 def linear(weight: list[list[float]]) -> torch.nn.Module:
@@ -92,3 +92,26 @@ def test_the_simulation_is_what_torch_executes(scheme: str) -> None:
     simulated = SIMULATIONS[scheme](copy.deepcopy(layer))(values) - exact
     real = apply_scheme(copy.deepcopy(layer), scheme, torch.device("cpu"))(values) - exact
     assert 0.3 < float(real.norm() / simulated.norm()) < 3
+
+
+@pytest.mark.parametrize(
+    ("family", "variant"),
+    [
+        (family.name, variant.name)
+        for family in catalog.load().families
+        for variant in family.variants
+        if "seeded" in variant.weights and variant.core
+    ],
+)
+def test_generated_weights_do_not_depend_on_who_asks(family: str, variant: str) -> None:
+    """The exporter asks without gradients, the reference with: both must get the same weights."""
+    found = []
+    for gradients in (True, False):
+        with torch.set_grad_enabled(gradients):
+            model = ModelReference(family, variant, "seeded").load()
+            modules = [graph.name for graph in model.graphs()]
+            source = sources(ModelReference(family, variant, "seeded"), model)[modules[-1]]
+            found.append(source.module().state_dict())
+    assert found[0].keys() == found[1].keys()
+    different = [name for name in found[0] if not torch.equal(found[0][name], found[1][name])]
+    assert not different

@@ -21,6 +21,7 @@ from compat.graph import Graph, State, Stopwatch, Tensor
 from compat.models import whisper
 from compat.models.base import Model
 from compat.reference import oracle_session
+from compat.runtimes import openvino
 from compat.runtimes.base import Options, Pipeline, Placement, Session
 from compat.runtimes.pytorch import TorchSession, apply_scheme
 from compat.sources import OPSET, ModelReference, Source, example_tensors, sources
@@ -270,3 +271,48 @@ def test_openvino_fp32_is_not_bfloat16(model: Model, items: list[Item]) -> None:
     session = open_session("openvino-cpu", "bf16")
     model.run(session, items[:1], Stopwatch())
     assert set(session.executed().values()) <= {"bf16", "fp32"}
+
+
+def _levels(weight: torch.Tensor, channel: int) -> list[int]:
+    rows = weight.detach().movedim(channel, 0).flatten(1)
+    return [len(row.unique()) for row in rows]
+
+
+def test_openvino_s_int8_is_simulated_in_every_layer() -> None:
+    torch.manual_seed(0)
+    layers = torch.nn.ModuleDict(
+        {
+            "linear": torch.nn.Linear(600, 3),
+            "conv1d": torch.nn.Conv1d(200, 3, 3),
+            "conv2d": torch.nn.Conv2d(70, 3, 3),
+            "transposed": torch.nn.ConvTranspose1d(200, 3, 3),
+            "lstm": torch.nn.LSTM(600, 2, bidirectional=True),
+            "embedding": torch.nn.Embedding(3, 600),
+            "norm": torch.nn.BatchNorm1d(3),
+        }
+    )
+    before = {name: value.clone() for name, value in layers.named_parameters()}
+    openvino.round_weights(layers)
+    for name, value in layers.named_parameters():
+        rounded = "weight" in name and not name.startswith("norm")
+        assert torch.equal(value, before[name]) != rounded, name
+        if rounded:
+            channel = 1 if name.startswith("transposed") else 0
+            others = [axis for axis in range(value.ndim) if axis != channel]
+            low, high = before[name].amin(others, keepdim=True), before[name].amax(others, True)
+            # Half a step of the scale, and half of one more where zero is moved onto the grid.
+            assert ((value - before[name]).abs() <= (high - low) / 255 + 1e-6).all(), name
+            if not name.startswith("lstm.weight_hh"):  # These are few.
+                assert min(_levels(before[name], channel)) > 256 >= max(_levels(value, channel))
+    assert layers["lstm"](torch.ones(1, 1, 600))[0].isfinite().all()
+
+
+def test_openvino_s_activations_share_a_scale_in_groups() -> None:
+    layer = torch.nn.Linear(64, 64, bias=False)
+    layer.weight = torch.nn.Parameter(torch.eye(64), requires_grad=False)
+    openvino.round_activations(layer)
+    values = torch.cat((torch.linspace(-1, 1, 32), torch.linspace(-1000, 1000, 32)))
+    error = (layer(values[None])[0] - values).abs()
+    # What is small beside another group keeps its own scale.
+    assert 0 < error[:32].max() <= 0.5 / 127 + 1e-6
+    assert error[32:].max() <= 500 / 127 + 1e-3

@@ -33,7 +33,7 @@ def collect(suites: Any, folder: Path, *arguments: str, models: str = "") -> lis
 
 
 def test_marks_combine(suites: Any, tmp_path: Path) -> None:
-    found = collect(suites, tmp_path, "-m", "openvino and int8")
+    found = collect(suites, tmp_path, "-m", "openvino and int8", *SEEDED)
     assert "whisper-tiny@seeded/openvino-cpu/int8-weights" in found
     assert all("/openvino-" in case and "/int8" in case for case in found)
 
@@ -83,6 +83,22 @@ def test_slow_starters_run_when_they_are_named() -> None:
     assert name in targets(targets=(name,))
     assert name in targets(marked=frozenset({"torch_compile", "and", "fp32"}))
     assert name in targets(profile="full")
+
+
+def test_a_first_look_takes_one_variant_of_each_family_in_fp32() -> None:
+    known = catalog.load()
+
+    def cases(**fields: Any) -> set[tuple[str, str]]:
+        found = Selection(targets=("cpu",), profile="quick", **fields).cases(known)
+        return {(case.variant.name, case.recipe.name) for case in found}
+
+    families = {family.stand_in or family.headline for family in known.families}
+    assert cases() == {(name, "fp32") for name in families}
+    assert {recipe for _, recipe in cases(recipes=("int8-dynamic",))} == {"int8-dynamic"}
+    marked = cases(marked=frozenset({"bf16"}))
+    assert {name for name, _ in marked} == families and {"bf16"} < {recipe for _, recipe in marked}
+    assert ("whisper-tiny", "fp32") in cases(models=("whisper",))
+    assert ("whisper-tiny", "fp32") in cases(weights=("seeded",))
 
 
 def test_keywords_select(suites: Any, tmp_path: Path) -> None:

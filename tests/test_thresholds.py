@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
 
+from compat import catalog
 from compat.results import CaseFacts, Limit
 from compat.thresholds import Thresholds, ThresholdsError, default_path, load
 
@@ -237,6 +239,16 @@ def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ThresholdsError, match=message) as caught:
         _load(tmp_path, text)
     assert "limits0.toml" in str(caught.value)
+
+
+def test_hardware_of_a_catalog_file_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = _entry(more='hardware = "tpu"')
+    with pytest.raises(ThresholdsError, match="'tpu' matches nothing"):
+        _load(tmp_path, text)
+    monkeypatch.setattr(catalog, "load", lambda: SimpleNamespace(hardware=("cpu", "tpu")))
+    assert _load(tmp_path, text).entries
 
 
 def test_absent_file(tmp_path: Path) -> None:

@@ -57,7 +57,6 @@ FAMILY = Family(
             core=True,
             parameters=8.1,
             checkpoint="pyannote/speaker-diarization-3.1",
-            recipes=("fp32", "int8-dynamic"),
         ),
     ),
 )

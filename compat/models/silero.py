@@ -144,7 +144,7 @@ FAMILY = Family(
         Variant(
             name,
             ("pretrained",),
-            core=name in ("silero-vad", "silero-vad-shipped"),
+            core=name == "silero-vad",
             parameters=0.24,
             checkpoint=CHECKPOINT,
         )

@@ -40,9 +40,6 @@ FAMILY = Family(
             core=True,
             parameters=6.6,
             checkpoint="pyannote/wespeaker-voxceleb-resnet34-LM",
-            # Nearly all of it is convolutions: ONNX Runtime and PyTorch leave them in float32, and
-            # OpenVINO unpacks their int8 weights at every call, at 2.4 times the time.
-            recipes=("fp32", "int8-dynamic"),
         ),
     ),
 )

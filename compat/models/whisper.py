@@ -338,7 +338,7 @@ class WhisperModel(Model):
     def items(self, corpus: Corpus, profile: str) -> Items:
         if self.folder:
             sets = corpus.choose(("clean", "hard"), "text")
-            limit = {"quick": 24, "core": None, "full": None}[profile]
+            limit = {"quick": 24, "core": 60, "full": None}[profile]
             task = {name: found.items(self.sample_rate, limit) for name, found in sets.items()}
             if not task:  # An own corpus without words: no word error rate, all else as usual.
                 return Items.of({"speech": corpus.speech.items(self.sample_rate, limit)}, False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from compat.graph import State
 from compat.runtimes.base import Options, Placement, Probe, Runtime, Session, folder_bytes
 
 if TYPE_CHECKING:
+    import torch
+
     from compat.sources import Source
 
 RECIPES = ("fp32", "fp16", "bf16", "int8-dynamic", "int8-weights")
@@ -21,18 +23,84 @@ INSTALL = "pip install openvino==2026.4.1 nncf==3.4.0"
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 FORMS = ("openvino", "onnx")
 """Forms that it takes of a graph that its makers ship."""
-GROUP = "32"
+GROUP = 32
 """Activations that share one scale when they are quantised at run time."""
 EXECUTED = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64"}
 ARITHMETIC = ("FullyConnected", "MatMul", "Convolution", "GroupConvolution", "MHA")
 
 
+def round_weights(module: torch.nn.Module) -> torch.nn.Module:
+    """Simulate NNCF's int8 weights: asymmetric, one scale per output channel, of every layer.
+
+    Convolutions, recurrent layers and embeddings too, which the general scheme leaves in float32
+    (https://docs.openvino.ai/2026/openvino-workflow/model-optimization-guide/weight-compression.html).
+    Arithmetic is in float32.
+    """
+    import torch
+
+    layers = (
+        torch.nn.Linear,
+        torch.nn.Embedding,
+        torch.nn.RNNBase,
+        torch.nn.Conv1d,
+        torch.nn.Conv2d,
+        torch.nn.ConvTranspose1d,
+    )
+    for layer in module.modules():
+        if isinstance(layer, layers):
+            for name, weight in list(layer.named_parameters(recurse=False)):
+                if name.startswith("weight"):
+                    channel = 1 if isinstance(layer, torch.nn.ConvTranspose1d) else 0
+                    # A new tensor: an output layer may be tied to an embedding.
+                    rounded = torch.nn.Parameter(_rounded(weight, channel), requires_grad=False)
+                    setattr(layer, name, rounded)
+    return module
+
+
+def round_activations(module: torch.nn.Module) -> torch.nn.Module:
+    """Simulate OpenVINO's dynamic int8: weights as above, inputs of linear layers in groups."""
+    import torch
+
+    def round_input(_: torch.nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        (values,) = arguments
+        size = values.shape[-1]
+        if size % GROUP:
+            return arguments
+        groups = values.reshape(*values.shape[:-1], size // GROUP, GROUP)
+        scale = (groups.abs().amax(-1, keepdim=True) / 127).clamp(min=1e-12)
+        return (((groups / scale).round() * scale).reshape(values.shape),)
+
+    rounded = round_weights(module)
+    for layer in rounded.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_pre_hook(round_input)
+    return rounded
+
+
+def _rounded(weight: torch.Tensor, channel: int) -> torch.Tensor:
+    """Round to 256 steps between the smallest and the largest value of each channel, and zero."""
+    others = [axis for axis in range(weight.ndim) if axis != channel]
+    low = weight.amin(others, keepdim=True).clamp(max=0)
+    high = weight.amax(others, keepdim=True).clamp(min=0)
+    scale = ((high - low) / 255).clamp(min=1e-12)
+    zero = (-low / scale).round()
+    return ((weight / scale).round() + zero).clamp(0, 255).sub(zero) * scale
+
+
 class OpenVino(Runtime):
     name = "openvino"
+    oracles: ClassVar = {"int8-weights": round_weights, "int8-dynamic": round_activations}
     packages = ("openvino", "nncf", "torch", "onnxscript")
     modules = ("openvino",)
     targets = (
-        Target("openvino-cpu", "openvino", "openvino", "CPU", RECIPES, on_host_cpu=True),
+        Target(
+            "openvino-cpu",
+            "openvino",
+            "openvino",
+            "CPU",
+            RECIPES,
+            on_host_cpu=True,
+        ),
         Target("openvino-gpu", "openvino", "openvino", "GPU", RECIPES),
         Target("openvino-npu", "openvino", "openvino", "NPU", RECIPES),
     )
@@ -153,7 +221,7 @@ class OpenVinoSession(Session):
         if self.target.device == "CPU":
             properties["INFERENCE_NUM_THREADS"] = str(self.options.threads)
             properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = (
-                GROUP if scheme == "int8-dynamic" else "0"
+                str(GROUP) if scheme == "int8-dynamic" else "0"
             )
         return properties
 

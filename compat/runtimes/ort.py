@@ -39,8 +39,6 @@ class Provider:
     recipes: tuple[str, ...]
     remedy: str
     options: Mapping[str, str] = field(default_factory=dict)
-    core: tuple[str, ...] = ()
-    """Recipes of the core profile, where they are fewer."""
 
 
 PROVIDERS: Mapping[str, Provider] = {
@@ -49,8 +47,6 @@ PROVIDERS: Mapping[str, Provider] = {
         "cpu",
         RECIPES,
         "pip install onnxruntime==1.31.1",
-        # Weights in blocks are unpacked at each use: half the speed of float32 on a processor.
-        core=("fp32", "fp16", "bf16", "int8-dynamic"),
     ),
     "cuda-onnxruntime": Provider(
         "CUDAExecutionProvider",
@@ -87,7 +83,6 @@ class OnnxRuntime(Runtime):
             provider.memory,
             provider.recipes,
             on_host_cpu=provider.name == "CPUExecutionProvider",
-            core=provider.core,
         )
         for name, provider in PROVIDERS.items()
     )

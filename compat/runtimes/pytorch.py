@@ -36,8 +36,6 @@ class PyTorch(Runtime):
             "cpu",
             RECIPES,
             on_host_cpu=True,
-            # float16 takes four times as long as float32, int8 weights are unpacked at each step.
-            core=("fp32", "bf16", "int8-dynamic"),
         ),
         Target("cuda-torch", "cuda", "torch", "cuda", ("tf32", *RECIPES)),
         Target("rocm-torch", "rocm", "torch", "cuda", RECIPES),
