@@ -369,8 +369,16 @@ class Protocol:
             for name, array in traced.items():
                 faults += numerics.blind_faults([array], [expected[name]])
             if not faults:
+                # Errors count by how much outputs differ over ordinary inputs: silence has no
+                # variation of its own.
+                usual = [self.reference.trace(one.id) for one in self.inputs.items.numerics]
                 result["snr_db"] = min(
-                    numerics.compare([expected[n]], None, [a])["snr_db"] for n, a in traced.items()
+                    numerics.compare(
+                        [*(found[name] for found in usual), expected[name]],
+                        None,
+                        [*(found[name] for found in usual), array],
+                    )["worst_snr_db"]
+                    for name, array in traced.items()
                 )
         else:
             result |= model.errors(item, prediction, reference)

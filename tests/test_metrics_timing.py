@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from compat.metrics.timing import (
     cached_result,
     median_interval,
-    noise_gate,
     summarise,
+    undisturbed,
     unsynchronised,
     upper_rank,
 )
@@ -159,14 +159,15 @@ def test_cached_result_of_few_rounds() -> None:
     assert not cached_result([0.1, 0.15, 0.08], [0.21, 0.25, 0.2]).flagged
 
 
-def test_noise_gate() -> None:
-    conclusive, difference = noise_gate([1.0, 1.0, 1.1], [1.04, 1.04, 1.2], 0.05)
-    assert conclusive and difference == pytest.approx(0.04)
-    gate = noise_gate([1.0, 1.0], [1.2, 1.2], 0.05)
-    assert not gate.conclusive and gate.difference == pytest.approx(0.2)
-    assert noise_gate([1.2], [1.0], 0.05).difference == pytest.approx(0.2)
+def test_undisturbed_rounds() -> None:
+    assert undisturbed([1.0, 1.04, 1.06, 2.0], 0.05) == [True, True, False, False]
+    # A machine that becomes calm only later shows that it was busy before.
+    assert undisturbed([2.0, 2.0, 2.0, 1.0], 0.25) == [False, False, False, True]
+    assert undisturbed([1.0, 1.5], 0.5) == [True, True]
     with pytest.raises(ValueError, match="tolerance"):
-        noise_gate([1.0], [1.0], 0.0)
+        undisturbed([1.0], 0.0)
+    with pytest.raises(ValueError, match="no rounds"):
+        undisturbed([], 0.25)
 
 
 def test_unsynchronised() -> None:
@@ -188,7 +189,6 @@ def test_unsynchronised() -> None:
 def test_small_numbers() -> None:
     assert summarise([0.1], audio_s=0.5)["rtf"] == pytest.approx(0.2)
     assert summarise([float(rank) for rank in range(1, 45)])["p90_s"] == pytest.approx(39.7)
-    assert noise_gate([2.0], [3.0], 0.5) == (True, 0.5)
     assert unsynchronised([0.0], [0.0]).value == 0.0
     # Three rounds each: the slowest repeat decides, against the fastest fresh input.
     assert not cached_result([0.01, 0.01, 0.11], [0.2, 0.24, 0.25]).flagged

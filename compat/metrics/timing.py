@@ -43,14 +43,6 @@ class Suspicion:
     detail: str
 
 
-class Gate(NamedTuple):
-    """Whether two blocks of the same work agree well enough for a timing to be conclusive."""
-
-    conclusive: bool
-    difference: float
-    """Relative difference of the medians: 0.05 is 5 %."""
-
-
 def summarise(
     seconds: Sequence[float], audio_s: float | Sequence[float] | None = None
 ) -> dict[str, Any]:
@@ -186,19 +178,17 @@ def cached_result(repeats: Sequence[float], fresh: Sequence[float]) -> Suspicion
     )
 
 
-def noise_gate(block_a: Sequence[float], block_b: Sequence[float], tolerance: float) -> Gate:
-    """Compare two blocks of the same baseline, timed before and after the candidate.
+def undisturbed(baseline_s: Sequence[float], tolerance: float) -> list[bool]:
+    """Tell beside which rounds the machine was as calm as at best.
 
     Args:
-        block_a: seconds of the rounds of the first block.
-        block_b: seconds of the rounds of the second block.
-        tolerance: relative difference of the medians that still counts as agreement (0.05: 5 %).
+        baseline_s: seconds of the same fixed work beside every round, first to last.
+        tolerance: how much longer than at its fastest it may take, relatively (0.05: 5 %).
     """
     if not tolerance > 0:
         raise ValueError(f"the tolerance must be positive, got {tolerance}")
-    first, second = median(_ordered(block_a)), median(_ordered(block_b))
-    difference = abs(first - second) / min(first, second)
-    return Gate(difference <= tolerance, difference)
+    limit = (1 + tolerance) * _ordered(baseline_s)[0]
+    return [seconds <= limit for seconds in baseline_s]
 
 
 def unsynchronised(run_s: Sequence[float], fetch_s: Sequence[float]) -> Suspicion:

@@ -40,8 +40,7 @@ FAMILY = Family(
     name="diarization",
     task="diarization",
     row="Diarization",
-    headline="diarization-3.1",
-    stand_in="diarization-synthetic",
+    headline="diarization-synthetic",
     variants=(
         Variant(
             "diarization-synthetic",
@@ -54,7 +53,6 @@ FAMILY = Family(
         Variant(
             "diarization-3.1",
             ("pretrained", "seeded"),
-            core=True,
             parameters=8.1,
             checkpoint="pyannote/speaker-diarization-3.1",
         ),

@@ -320,7 +320,7 @@ class Wav2Vec2Model(Model):
                 return Items.of({"speech": corpus.speech.items(self.sample_rate, limit)}, False)
             return Items.of(task)
         # Generated weights know no words: they get windows filled with speech, as timing wants.
-        count = {"quick": 3, "core": 3, "full": 8}[profile]
+        count = {"quick": 2, "core": 2, "full": 8}[profile]
         found = corpus.speech.items(self.sample_rate, 200)
         speech = np.concatenate([item.samples for item in found])
         window = self.windows[-1 if profile == "full" else 0] * self.sample_rate

@@ -355,7 +355,7 @@ class WeSpeakerModel(SpeakerModel):
         if self.folder:
             return self.scored_items(corpus, profile)
         # Generated weights know no speakers: they get windows filled with speech.
-        count = {"quick": 2, "core": 3, "full": 8}[profile]
+        count = {"quick": 2, "core": 2, "full": 8}[profile]
         chosen = _filled(corpus.speech.items(self.sample_rate), count)
         return Items({}, chosen, chosen)
 

@@ -344,7 +344,7 @@ class WhisperModel(Model):
                 return Items.of({"speech": corpus.speech.items(self.sample_rate, limit)}, False)
             return Items.of(task)
         # Generated weights know no words: they get windows filled with speech, as timing wants.
-        wanted = {"quick": 3, "core": 3, "full": 8}[profile]
+        wanted = {"quick": 2, "core": 2, "full": 8}[profile]
         chosen = list(islice(self._windows(corpus.speech), wanted))
         return Items({}, chosen, chosen)
 

@@ -250,7 +250,6 @@ _SHARES = {
     "changed_in_batch",
     "speakers_right",
     "relative_spread",
-    "noise",
 }
 _ENDS_OF_SHARES = ("share", "error_rate", "accuracy", "agreement", "coverage")
 
