@@ -93,7 +93,8 @@ class Selection:
             # A first look: one variant of each family in float32, but for what was asked for.
             family = case.family
             one = variant.name == (family.stand_in or family.headline)
-            if not (one or self.models or self.weights):
+            weights = self.weights or self.marked & set(WEIGHTS)
+            if not (one or self.models or weights):
                 return False
             if not (recipe.name == "fp32" or precise):
                 return False

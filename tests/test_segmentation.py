@@ -567,7 +567,7 @@ def test_the_trained_network_beats_what_needs_no_network(
     trained: tuple[segmentation.SegmentationModel, Session],
 ) -> None:
     model, session = trained
-    items = model.items(load(CORPUS), "core").task["conversations"]
+    items = model.items(load(CORPUS), "full").task["conversations"]
     assert len(items) == 12
     predictions = [model.run(session, [item], Stopwatch())[0] for item in items]
     found = model.score(items, predictions, predictions)
