@@ -33,13 +33,14 @@ class Check:
     headline: bool = False
     """Whether only a headline variant or a stand-in is asked, unless the profile is full."""
     costly: bool = False
-    """Whether generated weights are asked on accelerators only, unless the profile is full."""
+    """Whether a first look (``quick``) leaves it out, and on a host's processor generated weights
+    are not asked, unless the profile is full."""
 
     def asked(self, case: Case, profile: str) -> bool:
         """Return whether the check is made of a case under a profile."""
+        dear = profile == "quick" or (case.weights == "seeded" and case.target.on_host_cpu)
         left_out = profile != "full" and (
-            (self.headline and not in_full(case, profile))
-            or (self.costly and case.weights == "seeded" and case.target.on_host_cpu)
+            (self.headline and not in_full(case, profile)) or (self.costly and dear)
         )
         return not left_out and self.applies(case)
 

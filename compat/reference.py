@@ -72,6 +72,8 @@ class Inputs:
         entries = stress.load([Path(path) for path in self.stress])
         if self.reference.weights == "seeded" and self.profile != "full":
             entries = stress.plain(entries)
+        if self.profile == "quick":
+            entries = [entry for entry in entries if entry.get("seconds", 0) <= stress.SHORT]
         speech = self.corpora.speech.items(self.model.sample_rate, 24)
         made = [stress.make(entry, speech, self.model.sample_rate) for entry in entries]
         return Items(chosen.task, chosen.numerics, chosen.timed, made)

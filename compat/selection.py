@@ -90,11 +90,11 @@ class Selection:
             return False
         precise = bool(self.recipes or self.marked & set(PRECISIONS))
         if self.profile == "quick":
-            # A first look: one variant of each family in float32, but for what was asked for.
-            family = case.family
-            one = variant.name == (family.stand_in or family.headline)
-            weights = self.weights or self.marked & set(WEIGHTS)
-            if not (one or self.models or weights):
+            # A first look: one variant of each family in float32, with weights that know their
+            # task; but for what was asked for.
+            first = variant.name == (case.family.stand_in or case.family.headline)
+            named = bool(self.models or self.weights or self.marked & set(WEIGHTS))
+            if not (named or (first and case.weights != "seeded")):
                 return False
             if not (recipe.name == "fp32" or precise):
                 return False

@@ -19,6 +19,10 @@ DEFAULT = FIXTURES / "stress.toml"
 KINDS = ("speech", "silence", "noise", "tone", "impulse", "square")
 
 
+SHORT = 10.0
+"""Seconds that an input of a first look has at most."""
+
+
 class StressError(Exception):
     """The list of stress inputs cannot be used; the message names file and remedy."""
 

@@ -30,7 +30,6 @@ def test_an_own_model_and_an_own_runtime_are_measured(example: Any, target: str)
         "accuracy.task",
         "accuracy.numerics",
         "latency.task",
-        "latency.throughput",
         "memory.peak",
         "robustness.stress",
     }
