@@ -33,15 +33,13 @@ class Check:
     headline: bool = False
     """Whether only a headline variant or a stand-in is asked, unless the profile is full."""
     costly: bool = False
-    """Whether a first look (``quick``) leaves it out, and on a host's processor generated weights
-    are not asked, unless the profile is full."""
+    """Whether it is left out in a first look (``quick``), and on a host's processor unless the
+    profile is full."""
 
     def asked(self, case: Case, profile: str) -> bool:
         """Return whether the check is made of a case under a profile."""
-        dear = profile == "quick" or (case.weights == "seeded" and case.target.on_host_cpu)
-        left_out = profile != "full" and (
-            (self.headline and not in_full(case, profile)) or (self.costly and dear)
-        )
+        dear = self.costly and (profile == "quick" or case.target.on_host_cpu)
+        left_out = profile != "full" and (dear or (self.headline and not in_full(case, profile)))
         return not left_out and self.applies(case)
 
 

@@ -412,3 +412,19 @@ def test_a_header_says_nothing_of_who_or_where(suites: Any, tmp_path: Path) -> N
         assert secret not in text
     user = getpass.getuser()
     assert f'"{user}"' not in text
+
+
+def test_batches_are_measured_where_they_are_asked_for(suites: Any, tmp_path: Path) -> None:
+    """A first look leaves them out; the full profile times every size."""
+    options = ("--weights=pretrained", "--targets=sound-torch-1", "--recipes=fp32")
+    chosen = ("-k", "throughput or stress", *options)
+    quick = suites.run(tmp_path / "quick", *chosen)
+    assert [one.check for one in quick.observations] == ["robustness.stress"]
+    assert "changed_in_batch" not in quick.observations[0].values
+    full = suites.run(tmp_path / "full", "--full", *chosen)
+    found = {one.check: one for one in full.observations}
+    assert {one.status for one in found.values()} == {"passed"}, full.text
+    assert found["robustness.stress"].values["changed_in_batch"] == 0.0
+    batches = found["latency.throughput"].values["batches"]
+    assert list(batches) == ["1", "2"]
+    assert all(batch["items_per_s"] > 0 for batch in batches.values())

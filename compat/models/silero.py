@@ -222,8 +222,9 @@ class SileroModel(Model):
 
     def items(self, corpus: Corpus, profile: str) -> Items:
         # Thirty steps a second: a few recordings are thousands of decisions.
-        limit = {"quick": 1, "core": 4, "full": None}[profile]
-        sets = corpus.choose(("conversations", "long"), "segments")
+        limit = {"quick": 2, "core": 4, "full": None}[profile]
+        names = ("conversations", "long") if profile == "full" else ("conversations",)
+        sets = corpus.choose(names, "segments")
         task = {name: found.items(self.sample_rate, limit) for name, found in sets.items()}
         if not task:  # An own corpus without segments: no error rates, all else as usual.
             return Items.of({"speech": corpus.speech.items(self.sample_rate, limit)}, False)
