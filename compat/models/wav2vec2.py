@@ -24,7 +24,8 @@ from compat.artifacts import digest, module_digest
 from compat.case import Family, Variant
 from compat.corpus import FIXTURES, Corpus, Item
 from compat.graph import Graph, Stopwatch, Tensor
-from compat.models.base import Items, Model, Prediction
+from compat.models.base import Items, Prediction
+from compat.models.transcription import TranscriptionModel
 from compat.runtimes.base import Session
 
 if TYPE_CHECKING:
@@ -223,7 +224,7 @@ def _vocabulary(folder: Path, size: int) -> Vocabulary:
     return Vocabulary(tuple(symbols), ids[named["pad"]])
 
 
-class Wav2Vec2Model(Model):
+class Wav2Vec2Model(TranscriptionModel):
     """Greedy transcription, long audio by overlapping windows."""
 
     def __init__(
@@ -252,7 +253,9 @@ class Wav2Vec2Model(Model):
             if self.folder
             else digest([weights_module.GENERATOR_VERSION, dict(SEEDED_GAINS), dict(self.config)])
         )
-        code = module_digest(__name__, "compat.weights", "compat.graph")
+        code = module_digest(
+            __name__, "compat.models.transcription", "compat.weights", "compat.graph"
+        )
         return digest([content, code, self.windows])
 
     # Graphs ------------------------------------------------------------------------------------
@@ -313,12 +316,7 @@ class Wav2Vec2Model(Model):
 
     def items(self, corpus: Corpus, profile: str) -> Items:
         if self.folder:
-            sets = corpus.choose(("clean", "hard"), "text")
-            limit = {"quick": 24, "core": 60, "full": None}[profile]
-            task = {name: found.items(self.sample_rate, limit) for name, found in sets.items()}
-            if not task:  # An own corpus without words: no word error rate, all else as usual.
-                return Items.of({"speech": corpus.speech.items(self.sample_rate, limit)}, False)
-            return Items.of(task)
+            return self.scored_items(corpus, profile)
         # Generated weights know no words: they get windows filled with speech, as timing wants.
         count = {"quick": 2, "core": 2, "full": 8}[profile]
         found = corpus.speech.items(self.sample_rate, 200)
@@ -369,31 +367,6 @@ class Wav2Vec2Model(Model):
             "recogniser", self._feeds([chunk], point), point, ("features", "logits")
         )
         return {name: handle.numpy()[0, : chunk.last].copy() for name, handle in outputs.items()}
-
-    def score(
-        self,
-        items: Sequence[Item],
-        predictions: Sequence[Prediction],
-        references: Sequence[Prediction],
-    ) -> dict[str, Any]:
-        from compat.metrics.wer import EnglishNormalizer, task_wer
-
-        return task_wer(
-            [item.text for item in items],
-            [prediction["text"] for prediction in predictions],
-            [prediction["text"] for prediction in references],
-            # A closed vocabulary has one spelling; the normaliser would join its number words.
-            normalize=EnglishNormalizer() if self.open_vocabulary else None,
-        )
-
-    def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
-        from compat.metrics.wer import word_errors
-
-        # Published checkpoints write capitals only.
-        found, expected = (
-            word_errors(item.text.lower(), one["text"].lower()) for one in (prediction, reference)
-        )
-        return {"errors": float(found.errors), "reference": float(expected.errors)}
 
     def chunks(self, item: Item) -> list[Chunk]:
         """Cut a recording into chunks that fit the longest window, at the quietest moments.

@@ -23,7 +23,8 @@ from compat.case import Family, Variant
 from compat.corpus import FIXTURES, Corpus, CorpusError, Item, TestSet
 from compat.features import log_mel_spectrogram
 from compat.graph import Graph, State, Stopwatch, Tensor
-from compat.models.base import Items, Model, Prediction
+from compat.models.base import Items, Prediction
+from compat.models.transcription import TranscriptionModel
 from compat.runtimes.base import Handle, Session
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ def _vocabulary(folder: Path) -> Vocabulary:
     )
 
 
-class WhisperModel(Model):
+class WhisperModel(TranscriptionModel):
     """Greedy transcription, long audio by overlapping windows."""
 
     def __init__(self, dimensions: Dimensions, vocabulary: Vocabulary, folder: Path | None) -> None:
@@ -262,7 +263,13 @@ class WhisperModel(Model):
             if self.folder
             else digest([weights_module.GENERATOR_VERSION, dict(SEEDED_GAINS)])
         )
-        code = module_digest(__name__, "compat.weights", "compat.features", "compat.graph")
+        code = module_digest(
+            __name__,
+            "compat.models.transcription",
+            "compat.weights",
+            "compat.features",
+            "compat.graph",
+        )
         return digest([content, code, repr(self.dimensions), repr(self.vocabulary)])
 
     # Graphs ------------------------------------------------------------------------------------
@@ -337,12 +344,7 @@ class WhisperModel(Model):
 
     def items(self, corpus: Corpus, profile: str) -> Items:
         if self.folder:
-            sets = corpus.choose(("clean", "hard"), "text")
-            limit = {"quick": 24, "core": 60, "full": None}[profile]
-            task = {name: found.items(self.sample_rate, limit) for name, found in sets.items()}
-            if not task:  # An own corpus without words: no word error rate, all else as usual.
-                return Items.of({"speech": corpus.speech.items(self.sample_rate, limit)}, False)
-            return Items.of(task)
+            return self.scored_items(corpus, profile)
         # Generated weights know no words: they get windows filled with speech, as timing wants.
         wanted = {"quick": 2, "core": 2, "full": 8}[profile]
         chosen = list(islice(self._windows(corpus.speech), wanted))
@@ -471,29 +473,6 @@ class WhisperModel(Model):
         self.network.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         return folder
-
-    def score(
-        self,
-        items: Sequence[Item],
-        predictions: Sequence[Prediction],
-        references: Sequence[Prediction],
-    ) -> dict[str, Any]:
-        from compat.metrics.wer import EnglishNormalizer, task_wer
-
-        return task_wer(
-            [item.text for item in items],
-            [prediction["text"] for prediction in predictions],
-            [prediction["text"] for prediction in references],
-            # A closed vocabulary has one spelling; the normaliser would join its number words.
-            normalize=EnglishNormalizer() if self.open_vocabulary else None,
-        )
-
-    def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
-        from compat.metrics.wer import word_errors
-
-        found = word_errors(item.text, prediction["text"])
-        expected = word_errors(item.text, reference["text"])
-        return {"errors": float(found.errors), "reference": float(expected.errors)}
 
     @property
     def max_tokens(self) -> int:
