@@ -186,9 +186,15 @@ def _preload() -> None:
 
 def _fork(connection: socket.socket, work: Callable[[], None]) -> int:
     """Return the process number of a new builder; 0 if whoever asked for it is gone."""
-    message, (output, *_), _, _ = socket.recv_fds(connection, 1 << 20, 1)
-    while message and not message.endswith(b"\n"):
-        message += connection.recv(1 << 20)
+    message, outputs, _, _ = socket.recv_fds(connection, 1 << 20, 1)
+    while not message.endswith(b"\n") and (more := connection.recv(1 << 20)):
+        message += more
+    if not outputs or not message.endswith(b"\n"):
+        for descriptor in outputs:
+            os.close(descriptor)
+        connection.close()
+        return 0
+    (output,) = outputs
     request = json.loads(message)
     pid = os.fork()
     if pid:
@@ -208,6 +214,11 @@ def _fork(connection: socket.socket, work: Callable[[], None]) -> int:
             # Read when the library was loaded, from another environment.
             sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         work()
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        sys.stderr.flush()
     finally:
         os._exit(1)
 

@@ -93,8 +93,8 @@ class Selection:
             # A first look: one variant of each family in float32, with weights that know their
             # task; but for what was asked for.
             first = variant.name == (case.family.stand_in or case.family.headline)
-            named = bool(self.models or self.weights or self.marked & set(WEIGHTS))
-            if not (named or (first and case.weights != "seeded")):
+            asked_for = self.models or self.weights or self.marked & set(WEIGHTS)
+            if not (asked_for or (first and case.weights != "seeded")):
                 return False
             if not (recipe.name == "fp32" or precise):
                 return False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -134,6 +135,29 @@ def test_a_builder_ends_with_who_asked_for_it(cache: Path) -> None:
     asker.send_signal(signal.SIGKILL)
     asker.wait()
     assert _gone(builder)
+
+
+@pytest.mark.parametrize("sent", [b"", b'{"environment": '])
+def test_an_asker_that_leaves_too_soon_does_no_harm(sent: bytes) -> None:
+    ours, theirs = os.pipe()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(os.environ[nursery.ENVIRONMENT])
+        if sent:
+            socket.send_fds(connection, [sent], [theirs])
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as output:
+        assert output.read() == b"", "nobody is left who could write"
+    assert json.loads((fetch("look") / "found.json").read_text())["preloaded"]
+
+
+def test_a_builder_that_cannot_begin_says_why(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = cache / "removed"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(os, "getcwd", lambda: str(folder))
+    folder.rmdir()
+    with pytest.raises(artifacts.ArtifactError, match="No such file or directory"):
+        fetch("look")
 
 
 def test_a_nursery_that_is_gone_is_done_without(jobs: Path, cache: Path) -> None:
