@@ -227,6 +227,12 @@ def test_a_missing_task_metric_leaves_accuracy_unknown() -> None:
     assert one.rating.label == "Incomplete: None to High"
 
 
+def test_a_headline_that_did_not_run_is_said_once() -> None:
+    (reason,) = rated(*good(nano())).why
+    assert reason.startswith("the headline variant was not part of any run, so unknown: loads, ")
+    assert reason.endswith("real time")
+
+
 def test_a_stand_in_that_ran_elsewhere_only_leaves_accuracy_unknown() -> None:
     report = report_of(run(*good(case(recipe="bf16")), *good(nano())))
     one = next(one for one in report.configurations if one.recipe == "bf16")
@@ -456,6 +462,8 @@ def test_a_noisy_timing_erases_no_settled_one() -> None:
     assert status(settled, later) == "passed"
     quick = run(*good(about), name="r3", started="2026-11-23", profile="quick")
     assert status(later, quick) == "inconclusive", "a quick run never replaces a core one"
+    full = run(noisy, name="r4", started="2026-11-24", profile="full")
+    assert status(settled, full) == "passed", "a fuller run that settled nothing erases nothing"
 
 
 OWN = ("corpus", "thresholds", "checkpoint:whisper-tiny")

@@ -280,7 +280,7 @@ class Draft:
             variant=f"{facts.variant}@{facts.weights}",
             rating=result,
             gates=gates,
-            why=_why(result, gates, deciding),
+            why=_why(result, gates, deciding, headline_ran=bool(self.headline)),
             figures=self._figures(speed_up),
             records=tuple(
                 record
@@ -451,7 +451,10 @@ def quantised(recipe: str) -> bool:
 
 
 def _why(
-    result: rating.Rating, gates: Sequence[Gate], records: Sequence[Record]
+    result: rating.Rating,
+    gates: Sequence[Gate],
+    records: Sequence[Record],
+    headline_ran: bool,
 ) -> tuple[str, ...]:
     """Say what limits a rating, or keeps one from being given."""
     if result.unsupported:
@@ -477,6 +480,11 @@ def _why(
         lines.append(f"{gate.name} {gate.state}: {gate.reason}")
     if result.cap and not fatal:
         lines.append(f"at most Medium: {result.cap}")
-    if not fatal:
-        lines += [f"{g.name} unknown: {g.reason}" for g in gates if g.state == "unknown"]
+    unknown = [] if fatal else [gate for gate in gates if gate.state == "unknown"]
+    if unknown and not headline_ran:
+        # One cause for all of them, and one line.
+        names = ", ".join(gate.name for gate in unknown)
+        lines.append(f"the headline variant was not part of any run, so unknown: {names}")
+    else:
+        lines += [f"{gate.name} unknown: {gate.reason}" for gate in unknown]
     return tuple(lines)

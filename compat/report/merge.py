@@ -27,7 +27,7 @@ from compat.report.model import (
 from compat.results import CaseFacts, Collection, Header, Observation, Run, scorer_of
 
 PROFILE_RANK = {"quick": 0, "core": 1, "full": 2}
-"""A run of a lower rank never replaces one of a higher; unnamed profiles rank lowest."""
+"""From the least said to the most; unnamed profiles rank lowest."""
 
 OWN = {"corpus": "own corpus", "thresholds": "other limits", "checkpoint": "own checkpoint"}
 """What a header names as a person's own, in the words that a cell shows."""
@@ -52,9 +52,10 @@ def choose(runs: Iterable[Run]) -> dict[Key, Chosen]:
     """Return the observation that counts for every machine, case and check.
 
     A measurement outranks a skip, then what rests on the shipped corpus, thresholds and
-    checkpoints outranks a person's own, then the higher version of check and scorer, then the
-    fuller profile, then what decides something an inconclusive timing, then the newer
-    observation; what is left is ordered by run and content, so that no file order shows.
+    checkpoints outranks a person's own, then the higher version of check and scorer, then a
+    whole profile a quick one, then what decides something an inconclusive timing, then the fuller
+    profile, then the newer observation; what is left is ordered by run and content, so that no
+    file order shows.
     """
     ranked: dict[Key, tuple[tuple[object, ...], Chosen]] = {}
     for run in runs:
@@ -65,8 +66,9 @@ def choose(runs: Iterable[Run]) -> dict[Key, Chosen]:
                 not own_inputs(header, one.case),
                 one.check_version,
                 scorer_of(header, one) if one.check == TASK else 0,
-                PROFILE_RANK.get(header.profile, 0),
+                PROFILE_RANK.get(header.profile, 0) > 0,
                 one.status != "inconclusive",
+                PROFILE_RANK.get(header.profile, 0),
                 one.time or header.started,
                 header.run,
                 header.worker,

@@ -343,7 +343,7 @@ BENCHMARKS: dict[str, tuple[Callable[[int], list[Outcome]], int]] = {
     "collection": (collection, 3),
     "start": (start, 5),
     "judged": (judged, 3),
-    "timing": (timing, 16),
+    "timing": (timing, 32),
 }
 """Name to function and number of rounds."""
 
