@@ -37,6 +37,9 @@ RUNTIMES = (
     "compat.runtimes.torch_compile",
     "compat.runtimes.ort",
     "compat.runtimes.ctranslate2",
+    "compat.runtimes.faster_whisper",
+    "compat.runtimes.openai_whisper",
+    "compat.runtimes.mlx",
     "compat.runtimes.openvino",
 )
 ENVIRONMENT = "COMPAT_CATALOG"

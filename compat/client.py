@@ -153,6 +153,11 @@ class Worker:
         failure.trace = reply.get("trace", "")
         raise failure
 
+    def pause(self, still: bool) -> None:
+        """Have an idle worker stand still, its spinning threads too, or go on; not on Windows."""
+        if self._process is not None and self._process.poll() is None and hasattr(os, "killpg"):
+            os.killpg(self._process.pid, signal.SIGSTOP if still else signal.SIGCONT)
+
     def _await(self, name: str) -> dict[str, Any]:
         deadline = time.monotonic() + self.time_limit
         # What the suite has built meanwhile, since when, and by which process: the clock of the

@@ -407,16 +407,29 @@ class WhisperModel(TranscriptionModel):
         ``decode`` makes of mel (batch, mels, frames) one answer per row.
         """
         batch = next((b for b in BATCHES if b >= len(items)), BATCHES[-1])
-        chunks = [(i, c) for i, item in enumerate(items) for c in self._chunks(item.samples)]
-        found: list[list[Decoded]] = [[] for _ in items]
-        for start in range(0, len(chunks), batch):
-            part = chunks[start : start + batch]
-            with stopwatch("features"):
-                mel = self._mel([samples for _, samples in part], batch)
-            for (index, _), row in zip(part, decode(mel, stopwatch), strict=False):
-                found[index].append(row)
+
+        def hear(windows: Sequence[np.ndarray]) -> list[Decoded]:
+            found: list[Decoded] = []
+            for start in range(0, len(windows), batch):
+                part = windows[start : start + batch]
+                with stopwatch("features"):
+                    mel = self._mel(part, batch)
+                found += decode(mel, stopwatch)[: len(part)]
+            return found
+
+        return self.join(items, stopwatch, hear)
+
+    def join(
+        self,
+        items: Sequence[Item],
+        stopwatch: Stopwatch,
+        hear: Callable[[Sequence[np.ndarray]], Sequence[Decoded]],
+    ) -> list[Prediction]:
+        """Cut and join alone, for what makes its own features: ``hear`` answers for each window."""
+        windows = [self._chunks(item.samples) for item in items]
+        found = iter(hear([samples for part in windows for samples in part]))
         with stopwatch("text"):
-            return [self._prediction(parts) for parts in found]
+            return [self._prediction([next(found) for _ in part]) for part in windows]
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
         mel, forced = self.traced_input(item, guide)
@@ -448,7 +461,7 @@ class WhisperModel(TranscriptionModel):
         if self.folder:
             return self.folder
         from tokenizers import Tokenizer, models
-        from transformers import PreTrainedTokenizerFast
+        from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
 
         prompt = self.vocabulary.prompt
         names = {
@@ -472,6 +485,7 @@ class WhisperModel(TranscriptionModel):
         )
         self.network.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        WhisperFeatureExtractor(self.dimensions.mels).save_pretrained(folder)
         return folder
 
     @property

@@ -20,7 +20,6 @@ from compat.runtimes.base import (
     Probe,
     Runtime,
     Unsupported,
-    folder_bytes,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ COMPUTE_TYPES = {
     "int8-dynamic": "int8",
 }
 """Stored and computed types; with ``int8`` activations are quantised per row as they come."""
+BESIDE = ("tokenizer.json", "preprocessor_config.json")
+"""Files of a checkpoint that faster-whisper wants beside a converted model."""
 EXECUTED = {
     "float32": "fp32",
     "float16": "fp16",
@@ -104,7 +105,8 @@ def convert(folder: Path, reference: Mapping[str, str], graph: str, compute_type
     model: Any = ModelReference(**reference).load()
     with tempfile.TemporaryDirectory(prefix="compat-") as name:
         checkpoint = model.checkpoint(Path(name))
-        TransformersConverter(str(checkpoint)).convert(
+        present = [name for name in BESIDE if (checkpoint / name).is_file()]
+        TransformersConverter(str(checkpoint), copy_files=present).convert(
             str(folder / "model"), quantization=compute_type
         )
 
@@ -135,9 +137,15 @@ class CTranslate2Session(Pipeline):
             ("ctranslate2", "transformers", "torch"),
         )
         self.folder = folder / "model"
-        self.model = ctranslate2.models.Whisper(
+        self.model = self.open(compute_type, options)
+
+    def open(self, compute_type: str, options: Options) -> Any:
+        """Load the converted model."""
+        import ctranslate2
+
+        return ctranslate2.models.Whisper(
             str(self.folder),
-            device=target.device,
+            device=self.target.device,
             device_index=int(options.device or 0),
             compute_type=compute_type,
             intra_threads=options.threads,
@@ -197,7 +205,7 @@ class CTranslate2Session(Pipeline):
         return {"model": EXECUTED[self.model.compute_type]}
 
     def model_bytes(self) -> int:
-        return folder_bytes(self.folder)
+        return (self.folder / "model.bin").stat().st_size
 
     def close(self) -> None:
         self.model.unload_model()

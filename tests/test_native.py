@@ -1,0 +1,151 @@
+"""Runtimes that own the whole of Whisper, held against PyTorch on the same weights and audio."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from compat import catalog
+from compat.case import Recipe
+from compat.corpus import Item, load
+from compat.graph import Stopwatch
+from compat.models.whisper import SEEDED_TOKENS, WhisperModel
+from compat.reference import oracle_session
+from compat.runtimes import mlx, openai_whisper
+from compat.runtimes.base import Options, Pipeline, Unsupported
+from compat.sources import ModelReference, sources
+
+NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
+TINY = ModelReference("whisper", "whisper-tiny", "seeded")
+MODULES = {"cpu-openai-whisper": "whisper", "cpu-mlx": "mlx_whisper"}
+
+
+def open_pipeline(reference: ModelReference, target_name: str, recipe: str = "fp32") -> Pipeline:
+    if find_spec(MODULES[target_name]) is None:
+        pytest.skip(f"{MODULES[target_name]} is not installed")
+    loaded = catalog.load()
+    target = next(t for t in loaded.targets if t.name == target_name)
+    opened = sources(reference, reference.load(), 1)
+    session = loaded.runtime(target.runtime).compile(opened, target, Recipe(recipe), Options(1))
+    assert isinstance(session, Pipeline)
+    return session
+
+
+def item_of(model: WhisperModel) -> Item:
+    """Return the longest of some recordings."""
+    items = load().sets["clean"].items(model.sample_rate, 12)
+    return max(items, key=lambda one: one.seconds)
+
+
+def follows(session: Pipeline, reference: ModelReference, tolerance: float = 1e-3) -> None:
+    """Hold traces against PyTorch's, along tokens that it chose and along others."""
+    model = reference.load()
+    oracle = oracle_session(reference, model, "fp32")
+    item = item_of(model)  # type: ignore[arg-type]
+    tokens = list(range(300, 306))
+    for forced in ({"tokens": tokens}, {"tokens": tokens[::-1]}):
+        expected = model.trace(oracle, item, forced)
+        found = session.trace(item, forced)
+        assert found.keys() == expected.keys()
+        for name, array in found.items():
+            scale = np.abs(expected[name]).max()
+            np.testing.assert_allclose(array, expected[name], atol=tolerance * scale, err_msg=name)
+
+
+# openai-whisper --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("model.encoder.conv1.weight", "encoder.conv1.weight"),
+        ("model.encoder.embed_positions.weight", "encoder.positional_embedding"),
+        ("model.encoder.layers.3.self_attn.q_proj.bias", "encoder.blocks.3.attn.query.bias"),
+        ("model.encoder.layers.0.self_attn_layer_norm.bias", "encoder.blocks.0.attn_ln.bias"),
+        ("model.encoder.layers.0.fc1.weight", "encoder.blocks.0.mlp.0.weight"),
+        ("model.encoder.layer_norm.weight", "encoder.ln_post.weight"),
+        ("model.decoder.embed_tokens.weight", "decoder.token_embedding.weight"),
+        (
+            "model.decoder.layers.0.encoder_attn.out_proj.weight",
+            "decoder.blocks.0.cross_attn.out.weight",
+        ),
+        (
+            "model.decoder.layers.0.encoder_attn_layer_norm.weight",
+            "decoder.blocks.0.cross_attn_ln.weight",
+        ),
+        ("model.decoder.layers.0.final_layer_norm.bias", "decoder.blocks.0.mlp_ln.bias"),
+        ("model.decoder.layer_norm.bias", "decoder.ln.bias"),
+    ],
+)
+def test_names_are_those_of_openai(theirs: str, ours: str) -> None:
+    assert openai_whisper.openai_name(theirs) == ours
+
+
+def test_openai_whisper_computes_what_pytorch_does() -> None:
+    session = open_pipeline(TINY, "cpu-openai-whisper")
+    follows(session, TINY)
+    item = item_of(session.host)  # type: ignore[attr-defined]
+    stopwatch = Stopwatch()
+    (found,) = session.perform([item], stopwatch)
+    assert len(found["tokens"]) == SEEDED_TOKENS and found["level"] > 0
+    assert {"features", "encoder", "decoder"} <= stopwatch.stages.keys()
+    assert session.placement().share == 1.0 and session.executed() == {"model": "fp32"}
+    assert session.model_bytes() > 4 * 37_000_000
+
+
+def test_openai_whisper_refuses_another_tokenizer() -> None:
+    with pytest.raises(Unsupported, match="tokenizers of the published sizes"):
+        open_pipeline(NANO, "cpu-openai-whisper")
+
+
+def test_absent_and_broken_packages_have_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = openai_whisper.installed("no-such-package", "json", "pip install it")
+    assert absent is not None and (absent.state, absent.remedy) == ("absent", "pip install it")
+    monkeypatch.setattr(metadata, "version", lambda name: "1")
+    broken = openai_whisper.installed("it", "no_such_module", "pip install it")
+    assert broken is not None and broken.state == "broken" and "no_such_module" in broken.reason
+    assert openai_whisper.installed("it", "json", "pip install it") is None
+
+
+# MLX -------------------------------------------------------------------------------------------
+
+
+def test_mlx_hears_what_pytorch_does() -> None:
+    session = open_pipeline(NANO, "cpu-mlx")
+    follows(session, NANO)
+    model = NANO.load()
+    items = load().sets["clean"].items(model.sample_rate, 3)
+    expected = model.run(oracle_session(NANO, model, "fp32"), items, Stopwatch())
+    found = session.perform(items, Stopwatch())
+    assert [one["tokens"] for one in found] == [one["tokens"] for one in expected]
+    assert session.placement().share == 1.0 and session.executed() == {"model": "fp32"}
+
+
+def test_mlx_s_int8_is_the_one_that_is_simulated() -> None:
+    session = open_pipeline(NANO, "cpu-mlx", "int8-weights")
+    assert session.executed() == {"model": "int8-weights"}
+    assert session.model_bytes() < 2_000_000
+    model = NANO.load()
+    item = item_of(model)  # type: ignore[arg-type]
+    forced = {"tokens": list(range(300, 306))}
+    found = session.trace(item, forced)["encoder"]
+    exact = model.trace(oracle_session(NANO, model, "fp32"), item, forced)["encoder"]
+    simulated = model.trace(oracle_session(NANO, model, "int8-weights", "mlx"), item, forced)
+    error = np.abs(simulated["encoder"] - exact).max()
+    assert 0 < np.abs(found - simulated["encoder"]).max() < 0.3 * error
+
+
+def test_mlx_is_absent_where_its_wheels_do_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = {target.name: target for target in mlx.RUNTIME.targets}
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.31"))
+    old = mlx.RUNTIME.probe(targets["cpu-mlx"])
+    assert old.state == "absent" and "glibc 2.35" in old.reason and "Debian 12" in old.remedy
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.36"))
+    assert mlx.RUNTIME.probe(targets["mps-mlx"]).state == "absent"
+    monkeypatch.setattr(platform, "system", lambda: "Windows")
+    assert mlx.RUNTIME.probe(targets["cpu-mlx"]).remedy
