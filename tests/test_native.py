@@ -85,6 +85,9 @@ def test_names_are_those_of_openai(theirs: str, ours: str) -> None:
     assert openai_whisper.openai_name(theirs) == ours
 
 
+# It leaves the file with its vocabulary to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_openai_whisper_computes_what_pytorch_does() -> None:
     session = open_pipeline(TINY, "cpu-openai-whisper")
     follows(session, TINY)
@@ -97,6 +100,8 @@ def test_openai_whisper_computes_what_pytorch_does() -> None:
     assert session.model_bytes() > 4 * 37_000_000
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_openai_whisper_refuses_another_tokenizer() -> None:
     with pytest.raises(Unsupported, match="tokenizers of the published sizes"):
         open_pipeline(NANO, "cpu-openai-whisper")

@@ -120,8 +120,9 @@ class MlxSession(Pipeline):
         weights = {
             name: tensor.astype(dtype) for name, tensor in mx.load(str(folder / WEIGHTS)).items()
         }
-        # A table that is no parameter of this port.
+        # One table is no parameter of this port, and one is: what timestamps of words look at.
         self.model.encoder._positional_embedding = weights.pop("encoder.positional_embedding")
+        weights["alignment_heads"] = self.model.alignment_heads
         self.model.load_weights([_ported(*pair) for pair in weights.items()])
         if self.scheme == "int8-weights":
             nn.quantize(self.model, GROUP, 8)

@@ -78,7 +78,7 @@ def field(model: str, targets: Sequence[str], recipes: Sequence[str]) -> dict[st
 def contest(
     cases: Mapping[str, Case], rounds: int, threads: int, checkpoint: str = ""
 ) -> tuple[list[Round], dict[str, str], dict[str, str]]:
-    """Run the rounds; return those that nothing disturbed, what was executed, and who fell out."""
+    """Run rounds until enough were undisturbed; return all, what was executed, and who fell out."""
     workers: dict[str, Worker] = {}
     executed: dict[str, str] = {}
     out: dict[str, str] = {}
@@ -106,7 +106,7 @@ def contest(
             worker.pause(True)
             print(f"ready: {name}", flush=True)
         names = list(workers)
-        while len(found) < 3 * rounds and len(calm(found)) < rounds:
+        while names and len(found) < 3 * rounds and len(calm(found)) < rounds:
             index = len(found)
             first = index % len(names)
             one: dict[str, Any] = {}
@@ -120,7 +120,7 @@ def contest(
         for worker in workers.values():
             worker.pause(False)
             worker.close()
-    return calm(found)[:rounds], executed, out
+    return found, executed, out
 
 
 def _said(one: Round) -> str:
@@ -129,12 +129,15 @@ def _said(one: Round) -> str:
 
 def calm(rounds: Sequence[Round]) -> list[Round]:
     """Return the rounds in which nobody met a busy machine, by the arithmetic beside them."""
-    beside = [[found["baseline_s"] for found in one.values()] for one in rounds]
-    if not beside:
-        return []
-    good = iter(undisturbed([value for row in beside for value in row], NOISE))
-    # A list first: every value of a round is to be taken.
-    return [one for one, row in zip(rounds, beside, strict=True) if all([next(good) for _ in row])]
+    beside = [found["baseline_s"] for one in rounds for found in one.values()]
+    good = iter(undisturbed(beside, NOISE) if beside else ())
+    marked = [(one, [next(good) for _ in one]) for one in rounds]
+    return [one for one, found in marked if all(found)]
+
+
+def baselines_of(rounds: Sequence[Round]) -> list[str]:
+    """Return what the rest is held against: the first contestant where no baseline is here."""
+    return [name for name in (BASELINE, SECOND) if name in rounds[0]] or [next(iter(rounds[0]))]
 
 
 # Judging ---------------------------------------------------------------------------------------
@@ -142,12 +145,13 @@ def calm(rounds: Sequence[Round]) -> list[Round]:
 
 def faults(rounds: Sequence[Round], wanted: int, baseline: str) -> list[str]:
     """Return why these rounds are not to be published; empty if they may be."""
-    if len(rounds) < wanted:
-        return [f"only {len(rounds)} of {wanted} rounds were undisturbed: close other programs"]
     said = []
+    if len(rounds) < wanted:
+        said.append(f"only {len(rounds)} of {wanted} rounds were undisturbed: close other programs")
     seconds = [one[baseline]["seconds"] for one in rounds]
-    halves = [median(seconds[: len(seconds) // 2]), median(seconds[len(seconds) // 2 :])]
-    drift = max(halves) / min(halves) - 1
+    half = len(seconds) // 2
+    first, last = median(seconds[: half or 1]), median(seconds[half:])
+    drift = max(first, last) / min(first, last) - 1
     if drift > AGREEMENT:
         said.append(f"the baseline drifted by {drift:.0%} between the first rounds and the last")
     for name in rounds[0]:
@@ -199,18 +203,15 @@ def table(
     for name in sorted(rounds[0], key=lambda n: median(one[n]["seconds"] for one in rounds)):
         mine = [one[name] for one in rounds]
         seconds = median_interval([one["seconds"] for one in mine])
-        stages = {
-            stage: median(one["stages"].get(stage, 0.0) for one in mine)
-            for stage in ("encoder", "decoder")
-        }
+        tokens = median(one["tokens"] for one in mine)
         lines.append(
             [
                 name.split("/")[0],
                 executed[name],
                 versions[name],
                 f"{seconds.value:.3f} ({seconds.low:.3f} to {seconds.high:.3f})",
-                f"{stages['encoder']:.3f} s",
-                f"{1e3 * stages['decoder'] / median(one['tokens'] for one in mine):.1f} ms",
+                _stage(mine, "encoder", "{:.3f} s"),
+                _stage(mine, "decoder", "{:.1f} ms", 1e3 / tokens),
                 f"{median(one['audio_s'] / one['seconds'] for one in mine):.0f} ×",
                 *(
                     _times(speed_up(rounds, name, baseline)) if name != baseline else "1"
@@ -219,6 +220,11 @@ def table(
             ]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _stage(mine: Sequence[Mapping[str, Any]], stage: str, text: str, factor: float = 1.0) -> str:
+    found = [one["stages"][stage] for one in mine if stage in one["stages"]]
+    return text.format(factor * median(found)) if found else "–"
 
 
 def report(
@@ -230,8 +236,8 @@ def report(
     threads: int,
 ) -> str:
     """Return all that is to be published of the rounds, as Markdown."""
-    baselines = [name for name in (BASELINE, SECOND) if name in rounds[0]] or [next(iter(executed))]
-    one = [found for r in rounds for found in r.values()]
+    baselines = baselines_of(rounds)
+    one = [r[baselines[0]] for r in rounds]
     features = median(found["stages"]["features"] for found in one)
     said = [table(rounds, executed, versions, baselines)]
     if BASELINE in rounds[0]:
@@ -243,7 +249,7 @@ def report(
         f"{model}, batch 1, {threads} threads, {len(rounds)} rounds, "
         f"{median(found['audio_s'] for found in one):.1f} s of audio and "
         f"{median(found['tokens'] for found in one):.0f} tokens a window, of which features take "
-        f"{features:.3f} s in every row. {conditions()}"
+        f"{features:.3f} s. {conditions()}"
     )
     return "\n\n".join(said)
 
@@ -271,18 +277,19 @@ def main() -> int:
         cases = field(given.model, given.targets, given.recipes)
         if not cases:
             parser.error("no contestant: `compat list` shows variants, targets and recipes")
-        rounds, executed, out = contest(cases, given.rounds, given.threads, given.checkpoint)
+        everything, executed, out = contest(cases, given.rounds, given.threads, given.checkpoint)
         versions = {name: version_of(cases[name]) for name in executed}
     if given.raw:
-        given.raw.write_text(json.dumps(rounds), encoding="utf-8")
-    for name, reason in out.items():
-        print(f"not here: {name}: {reason}")
-    if not rounds:
-        sys.exit("speed: no round was undisturbed; close other programs and run again")
+        given.raw.write_text(json.dumps(everything), encoding="utf-8")
+    if not everything:
+        sys.exit(f"speed: nobody could run: {out}")
+    good = calm(everything)[: given.rounds]
+    rounds = good or everything
     said = report(rounds, executed, versions, out, given.model, given.threads)
     print(f"\n{said}")
-    baseline = BASELINE if BASELINE in rounds[0] else next(iter(executed))
-    wrong = faults(rounds, given.rounds, baseline)
+    wrong = faults(rounds, given.rounds, baselines_of(rounds)[0])
+    if not good:
+        wrong.append("no round was undisturbed: close other programs")
     for fault in wrong:
         print(f"FAIL {fault}")
     if given.write and not wrong:
