@@ -36,15 +36,22 @@ GROUP = 64
 
 
 def round_weights(module: torch.nn.Module) -> torch.nn.Module:
-    """Simulate 8-bit weights as MLX stores them: scale and offset for each group of a row."""
+    """Simulate 8-bit weights as MLX stores them: scale and offset for each group of a row.
+
+    The end of a group's range that is farther from zero is kept, and zero is on the grid. Tables of
+    positions are no layers of the port and stay as they are.
+    """
     import torch
 
-    for child in module.modules():
-        if isinstance(child, torch.nn.Linear | torch.nn.Embedding):
+    for name, child in module.named_modules():
+        if isinstance(child, torch.nn.Linear | torch.nn.Embedding) and "positions" not in name:
             weight = child.weight.unflatten(-1, (-1, GROUP))
             low, high = weight.amin(-1, keepdim=True), weight.amax(-1, keepdim=True)
-            scale = ((high - low) / 255).clamp(min=1e-12)
-            rounded = ((weight - low) / scale).round() * scale + low
+            edge = torch.where(low.abs() > high.abs(), low, high)
+            scale = ((high - low) / 255).clamp(min=1e-7) * torch.where(edge == low, 1.0, -1.0)
+            steps = (edge / scale).round()
+            scale = torch.where(steps == 0, scale, edge / steps)
+            rounded = ((weight - edge) / scale).round().clamp(0, 255) * scale + edge
             child.weight = torch.nn.Parameter(rounded.flatten(-2), requires_grad=False)
     return module
 
@@ -62,6 +69,8 @@ class Mlx(Runtime):
             "cpu",
             tuple(DTYPES),
             on_host_cpu=True,
+            # Its wheels for Linux multiply with the reference BLAS, on one thread.
+            on_request=True,
             families=("whisper",),
         ),
         Target("mps-mlx", "mps", "mlx", "gpu", tuple(DTYPES), families=("whisper",)),
@@ -131,7 +140,7 @@ class MlxSession(Pipeline):
         mask = np.zeros((2, self.host.dimensions.vocabulary), np.float32)
         mask[:, list(vocabulary.suppress)] = -np.inf
         mask[0, list(vocabulary.begin_suppress)] = -np.inf
-        self.first_mask, self.mask = mx.array(mask[0]), mx.array(mask[1])
+        self.first_mask, self.mask = mx.array(mask[0], dtype), mx.array(mask[1], dtype)
 
     def perform(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
         return self.host.transcribe(items, stopwatch, self._decode)
@@ -150,7 +159,7 @@ class MlxSession(Pipeline):
         with stopwatch("decoder"):
             while len(found) < self.host.max_tokens and not ended.all():
                 logits, caches, _ = self.model.decoder(tokens, encoded, kv_cache=caches)
-                tokens = mx.argmax(logits[:, -1].astype(mx.float32) + mask, axis=-1)[:, None]
+                tokens = mx.argmax(logits[:, -1] + mask, axis=-1)[:, None]
                 found.append(np.array(tokens)[:, 0])
                 mask = self.mask
                 ended |= found[-1] == stop
@@ -161,7 +170,7 @@ class MlxSession(Pipeline):
         import mlx.core as mx
 
         # Channels come last in MLX's convolutions.
-        return self.model.encoder(mx.array(mel.transpose(0, 2, 1)).astype(self.model.dtype))
+        return self.model.encoder(mx.array(mel.transpose(0, 2, 1)).astype(self.first_mask.dtype))
 
     def trace(self, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
         import mlx.core as mx
