@@ -60,14 +60,20 @@ class FasterWhisperSession(CTranslate2Session):
         from faster_whisper import BatchedInferencePipeline, WhisperModel
 
         frames = 2 * self.host.dimensions.source_positions
+        prompt = self.host.vocabulary.prompt
 
-        class Windowed(WhisperModel):  # type: ignore[misc]
-            """Undoes the padding to 30 s that is applied whatever a model's window is."""
+        class AnySize(WhisperModel):  # type: ignore[misc]
+            """Published sizes are as they were; smaller windows and vocabularies work too."""
 
             def encode(self, features: np.ndarray) -> Any:
+                # It has padded them to 30 s.
                 return super().encode(np.ascontiguousarray(features[..., :frames]))
 
-        model = Windowed(
+            def get_prompt(self, *arguments: Any, **options: Any) -> list[int]:
+                # It takes a model of few tokens for one that knows no languages.
+                return list(prompt)
+
+        model = AnySize(
             str(self.folder),
             device=self.target.device,
             device_index=int(options.device or 0),
