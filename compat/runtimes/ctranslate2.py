@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class CTranslate2(Runtime):
     name = "ctranslate2"
     packages = ("ctranslate2", "transformers")
     modules = ("ctranslate2",)
-    targets = (
+    targets: ClassVar[tuple[Target, ...]] = (
         Target(
             "cpu-ctranslate2",
             "cpu",

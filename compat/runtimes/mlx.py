@@ -45,7 +45,7 @@ def round_weights(module: torch.nn.Module) -> torch.nn.Module:
 
     for name, child in module.named_modules():
         if isinstance(child, torch.nn.Linear | torch.nn.Embedding) and "positions" not in name:
-            weight = child.weight.unflatten(-1, (-1, GROUP))
+            weight = child.weight.reshape(len(child.weight), -1, GROUP)
             low, high = weight.amin(-1, keepdim=True), weight.amax(-1, keepdim=True)
             edge = torch.where(low.abs() > high.abs(), low, high)
             scale = ((high - low) / 255).clamp(min=1e-7) * torch.where(edge == low, 1.0, -1.0)
@@ -126,9 +126,8 @@ class MlxSession(Pipeline):
         folder, dimensions = exported(source)
         dtype = getattr(mx, DTYPES[self.scheme])
         self.model: Any = Whisper(ModelDimensions(**dimensions), dtype)
-        weights = {
-            name: tensor.astype(dtype) for name, tensor in mx.load(str(folder / WEIGHTS)).items()
-        }
+        stored: Any = mx.load(str(folder / WEIGHTS))
+        weights = {name: tensor.astype(dtype) for name, tensor in stored.items()}
         # One table is no parameter of this port, and one is: what timestamps of words look at.
         self.model.encoder._positional_embedding = weights.pop("encoder.positional_embedding")
         weights["alignment_heads"] = self.model.alignment_heads

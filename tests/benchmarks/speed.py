@@ -91,7 +91,7 @@ def contest(
                 out[name] = f"{probed.state}: {probed.reason} ({probed.remedy})"
                 continue
             request = CaseRequest(
-                case.id, str(corpus.DEFAULT), "full", threads=threads, checkpoint=checkpoint
+                case.id, str(corpus.DEFAULT), threads=threads, checkpoint=checkpoint
             )
             worker = Worker(request, 3600.0, 16 << 30)
             try:
