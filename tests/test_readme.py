@@ -151,7 +151,7 @@ def check_pip(words: list[str]) -> None:
     known = project["optional-dependencies"]
     check_files([file for file in (given.c, given.r) if file])
     if given.e:
-        extras = re.fullmatch(r"\.(?:\[([\w,]+)\])?", given.e)
+        extras = re.fullmatch(r"\.(?:\[([\w,-]+)\])?", given.e)
         assert extras is not None
         assert set((extras[1] or "").split(",")) <= {*known, ""}
     for package in given.packages:
