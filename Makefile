@@ -15,11 +15,17 @@ help:
 	@echo "make quick    a first look in a few minutes: one small variant of each family, in fp32"
 	@echo "make test     linters, type check, tests of compat, a quick core of the suites"
 	@echo "make bench    benchmarks of the project itself"
+	@echo "make extras   install and run subsets of the runtimes, each in its own environment"
 	@echo "make clean    remove the virtual environment and local reports"
 
 $(STAMP): pyproject.toml ci/constraints.txt ci/weights.txt ci/bootstrap.sh
 	@sh ci/bootstrap.sh $(VENV)
 	@touch $(STAMP)
+
+# Subsets of the extras, each installed and run on its own: minutes and gigabytes.
+.PHONY: extras
+extras:
+	@sh ci/extras.sh $(VENV)-extras
 
 matrix: $(STAMP)
 	@$(BIN)/compat matrix $(MATRIX_OPTIONS)
