@@ -379,6 +379,9 @@ def attention_kernels(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -
             self, function: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
             name = str(function).removeprefix("aten.").partition(".")[0]
+            if name == "scaled_dot_product_attention":
+                with self:  # Which chooses the kernel.
+                    return function.decompose(*args, **(kwargs or {}))
             if "attention" in name:
                 found.add(name.removeprefix("_scaled_dot_product_"))
             return function(*args, **(kwargs or {}))

@@ -29,15 +29,28 @@ OUTLIER = 6.0
 """Columns of activations with a value beyond it are not rounded to 8 bits (LLM.int8())."""
 
 
+def packs(scheme: str, linear: torch.nn.Linear) -> bool:
+    """Return whether the kernels of a scheme take a layer; one that they refuse stays in float32.
+
+    On the CPU torchao packs 16 rows at a time (PyTorch's ``_convert_weight_to_int4pack_for_cpu``)
+    and bitsandbytes 32, by an assertion. What has other numbers is the layer of the vocabulary,
+    which recipes of 4 bits leave alone anyway.
+    """
+    rows, columns = linear.weight.shape
+    if scheme == "int4-weights":
+        return rows % 16 == 0 and columns % GROUP == 0
+    return scheme != "nf4" or (rows % 32 == 0 and columns % BLOCK == 0)
+
+
 # Oracles -----------------------------------------------------------------------------------------
 
 
-def _with_weights(module: torch.nn.Module, rounded: Any) -> torch.nn.Module:
-    """Replace the weight of every linear layer by what ``rounded(weight)`` returns."""
+def _with_weights(module: torch.nn.Module, scheme: str, rounded: Any) -> torch.nn.Module:
+    """Replace the weights of the linear layers of a scheme by what ``rounded(weight)`` returns."""
     import torch
 
     for layer in module.modules():
-        if isinstance(layer, torch.nn.Linear):
+        if isinstance(layer, torch.nn.Linear) and packs(scheme, layer):
             # A new tensor: the weight may be tied to an embedding, which is left alone.
             layer.weight = torch.nn.Parameter(rounded(layer.weight), requires_grad=False)
     return module
@@ -47,14 +60,12 @@ def round_to_16_levels(module: torch.nn.Module) -> torch.nn.Module:
     """Simulate torchao's int4: 16 levels between the extremes of each group of weights."""
 
     def rounded(weight: torch.Tensor) -> torch.Tensor:
-        if weight.shape[1] % GROUP:
-            return weight
         groups = weight.reshape(weight.shape[0], -1, GROUP)
         low, high = groups.amin(2, keepdim=True), groups.amax(2, keepdim=True)
         scale = ((high - low) / 15).clamp(min=1e-6)
         return (((groups - low) / scale).round() * scale + low).reshape(weight.shape)
 
-    return _with_weights(module, rounded)
+    return _with_weights(module, "int4-weights", rounded)
 
 
 NF4 = (
@@ -72,15 +83,13 @@ def round_to_nf4(module: torch.nn.Module) -> torch.nn.Module:
 
     def rounded(weight: torch.Tensor) -> torch.Tensor:
         values = torch.tensor(NF4)
-        # Blocks run on from row to row; the last one may be short.
-        flat = torch.nn.functional.pad(weight.flatten(), (0, -weight.numel() % BLOCK))
-        blocks = flat.reshape(-1, BLOCK)
+        blocks = weight.reshape(-1, BLOCK)
         scale = blocks.abs().amax(1, keepdim=True).clamp(min=1e-12)
         middles = (values[1:] + values[:-1]) / 2
         nearest = values[torch.bucketize(blocks / scale, middles)] * scale
-        return nearest.flatten()[: weight.numel()].reshape(weight.shape)
+        return nearest.reshape(weight.shape)
 
-    return _with_weights(module, rounded)
+    return _with_weights(module, "nf4", rounded)
 
 
 # Runtimes ----------------------------------------------------------------------------------------
@@ -164,7 +173,11 @@ class TorchAo(Quantiser):
             packed = "tile_packed_to_4d"
             config = ao.Int4WeightOnlyConfig(group_size=GROUP, int4_packing_format=packed, **own)
         module = module.to(device)
-        ao.quantize_(module, config)
+        ao.quantize_(
+            module,
+            config,
+            lambda layer, name: isinstance(layer, torch.nn.Linear) and packs(scheme, layer),
+        )
         return module
 
 
@@ -193,6 +206,8 @@ class BitsAndBytes(Quantiser):
         import torch
 
         def layer(linear: torch.nn.Linear) -> torch.nn.Module:
+            if not packs(scheme, linear):
+                return linear
             has_bias = linear.bias is not None
             made: torch.nn.Module
             if scheme == "nf4":
