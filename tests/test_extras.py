@@ -75,7 +75,10 @@ def subset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_the_doctor_names_what_is_missing(suites: Any, subset: Any) -> None:
+    """Asked where nothing is installed: what is asked for elsewhere the suites ask for too."""
     python, here = subset
+    if here:
+        pytest.skip("the suites ask for it")
     done = subprocess.run(
         [python, "-m", "compat", "doctor", "--json"],
         **{"cwd": ROOT, "env": suites.environment(), "stdin": subprocess.DEVNULL},
@@ -92,6 +95,8 @@ def test_the_doctor_names_what_is_missing(suites: Any, subset: Any) -> None:
 
 def test_the_suites_run_what_is_here(suites: Any, subset: Any, tmp_path: Path) -> None:
     python, here = subset
+    if not here:
+        pytest.skip("there is nothing to run")
     results = tmp_path / "results"
     arguments = [f"--targets={','.join(TARGETS)}", "--weights=seeded", "--recipes=fp32", "-k=loads"]
     command = suites.command(results, *arguments)

@@ -85,7 +85,7 @@ def test_a_recipe_errs_as_its_simulation(
         assert abs(decibels - simulated[name]) < 8, (executed, simulated)
     fp32 = open_session(target, "fp32")
     share = session.model_bytes() / fp32.model_bytes()
-    assert share < 0.5, share
+    assert share < 0.6, share
     session.close()
 
 

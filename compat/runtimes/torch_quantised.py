@@ -13,8 +13,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from compat.case import Recipe, Target
-from compat.runtimes.base import Probe, Runtime
-from compat.runtimes.pytorch import PyTorch, TorchSession, replace_linears
+from compat.runtimes.base import Probe
+from compat.runtimes.pytorch import FLOATS, PyTorch, TorchSession, replace_linears
 
 if TYPE_CHECKING:
     import torch
@@ -114,10 +114,14 @@ class Quantiser(PyTorch):
         return Probe("here", facts={**found.facts, self.name: version})
 
     def unsupported(self, target: Target, recipe: Recipe) -> str:
-        # Not PyTorch's: these libraries have kernels that it lacks.
-        return Runtime.unsupported(self, target, recipe)
+        # A component may be left in a float format; kernels that PyTorch lacks these have.
+        known = (*target.recipes, *FLOATS)
+        lacking = [scheme for scheme in recipe.schemes if scheme not in known]
+        return f"{target.name} has no {' and no '.join(lacking)}" if lacking else ""
 
     def open_module(self, source: Source, scheme: str, device: torch.device) -> torch.nn.Module:
+        if scheme in FLOATS:
+            return super().open_module(source, scheme, device)
         source.shipped(scheme, "torchscript")  # What is shipped is executed as it is.
         return self.quantise(source.module(), scheme, device)
 
