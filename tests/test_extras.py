@@ -106,7 +106,11 @@ def test_the_suites_run_what_is_here(suites: Any, subset: Any, tmp_path: Path) -
         **{"capture_output": True, "text": True, "timeout": 300},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    lines = [json.loads(line) for file in results.glob("*.jsonl") for line in file.open()]
+    lines = [
+        json.loads(line)
+        for (file,) in [results.glob("*.jsonl")]
+        for line in file.read_text().splitlines()
+    ]
     found = {one["case"].split("/")[1]: one for one in lines if one["kind"] == "observation"}
     assert set(found) == set(TARGETS)
     for name, one in found.items():

@@ -179,6 +179,7 @@ def test_placement_catches_an_npu_that_did_not_start(capfd: pytest.CaptureFixtur
     model = NANO.load()
     provider = ort.Provider(name, "cpu", ort.RECIPES, "")
     session = Plugged(sources(NANO, model, 1), provider, Recipe("fp32"), Options(1))
+    assert "Unable to load backend" in capfd.readouterr().err
     run_nano(session, model)
     assert session.placement().share == 0.0
     assert session.placement().devices == {"CPUExecutionProvider": 1.0}

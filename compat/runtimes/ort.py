@@ -19,6 +19,7 @@ import numpy as np
 from compat.case import Recipe, Target
 from compat.graph import State
 from compat.hardware import facts as hardware
+from compat.privacy import without_paths
 from compat.runtimes.base import (
     Options,
     Placement,
@@ -71,7 +72,7 @@ PROVIDERS: Mapping[str, Provider] = {
         "TensorrtExecutionProvider",
         "cuda",
         ("fp32", "fp16"),
-        "pip uninstall onnxruntime && pip install onnxruntime-gpu tensorrt-cu13",
+        "pip uninstall onnxruntime && pip install onnxruntime-gpu 'tensorrt-cu13<11'",
         vendor="nvidia",
         # It tries kernels for minutes when a graph is compiled.
         on_request=True,
@@ -201,7 +202,7 @@ def loader_message(said: str) -> str:
     telling = [line for line in lines if re.search("error|fail", line, re.I) and "***" not in line]
     # Without time, source file and status code, which the log puts in front.
     line = re.sub(r"^.*?\[[A-Z]:onnxruntime\S* [^\]]*\] ", "", (telling or lines or [""])[0])
-    return re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)[:400]
+    return without_paths(re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line))[:400]
 
 
 def _heard(action: Callable[[], Any]) -> tuple[Any, str]:
