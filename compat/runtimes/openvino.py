@@ -100,8 +100,11 @@ def round_to_4_bits(module: torch.nn.Module) -> torch.nn.Module:
     """
     import torch
 
-    linears = {name for name, layer in module.named_modules() if isinstance(layer, torch.nn.Linear)}
-    weights = {name: module.get_submodule(name).weight for name in linears}
+    weights = {
+        name: layer.weight
+        for name, layer in module.named_modules()
+        if isinstance(layer, torch.nn.Linear)
+    }
     rounded = round_weights(module)
     for name, weight in weights.items():
         if weight.shape[1] % GROUP == 0:

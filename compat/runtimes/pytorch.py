@@ -26,8 +26,8 @@ INSTALL = "pip install torch==2.13.0"
 
 class PyTorch(Runtime):
     name = "torch"
-    packages = ("torch", "transformers")
-    modules = ("torch",)
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    modules: ClassVar[tuple[str, ...]] = ("torch",)
     targets: ClassVar[tuple[Target, ...]] = (
         Target(
             "cpu-torch",
@@ -374,7 +374,7 @@ def attention_kernels(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -
 
     found: set[str] = set()
 
-    class Listening(TorchDispatchMode):
+    class Listening(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def __torch_dispatch__(
             self, function: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
@@ -386,7 +386,7 @@ def attention_kernels(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -
                 found.add(name.removeprefix("_scaled_dot_product_"))
             return function(*args, **(kwargs or {}))
 
-    with torch.inference_mode(), Listening():
+    with torch.inference_mode(), Listening():  # type: ignore[no-untyped-call]
         module(*inputs)
     return found
 
