@@ -13,9 +13,9 @@ QUICK_MODELS := whisper-nano,wav2vec2-nano,silero-vad,resemblyzer,segmentation-3
 help:
 	@echo "make matrix   measure what is on this machine; prints the matrix, says where the site is"
 	@echo "make quick    a first look in a few minutes: one small variant of each family, in fp32"
+	@echo "make extras   install and run subsets of the runtimes, each in its own environment"
 	@echo "make test     linters, type check, tests of compat, a quick core of the suites"
 	@echo "make bench    benchmarks of the project itself"
-	@echo "make extras   install and run subsets of the runtimes, each in its own environment"
 	@echo "make clean    remove the virtual environment and local reports"
 
 $(STAMP): pyproject.toml ci/constraints.txt ci/weights.txt ci/bootstrap.sh
