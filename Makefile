@@ -13,6 +13,7 @@ QUICK_MODELS := whisper-nano,wav2vec2-nano,silero-vad,resemblyzer,segmentation-3
 help:
 	@echo "make matrix   measure what is on this machine; prints the matrix, says where the site is"
 	@echo "make quick    a first look in a few minutes: one small variant of each family, in fp32"
+	@echo "make extras   install and run subsets of the runtimes, each in its own environment"
 	@echo "make test     linters, type check, tests of compat, a quick core of the suites"
 	@echo "make bench    benchmarks of the project itself"
 	@echo "make speed    every runtime of a processor against openai-whisper, on full-size weights"
@@ -21,6 +22,11 @@ help:
 $(STAMP): pyproject.toml ci/constraints.txt ci/weights.txt ci/bootstrap.sh
 	@sh ci/bootstrap.sh $(VENV)
 	@touch $(STAMP)
+
+# Subsets of the extras, each installed and run on its own: minutes and gigabytes.
+.PHONY: extras
+extras:
+	@sh ci/extras.sh $(VENV)-extras
 
 matrix: $(STAMP)
 	@$(BIN)/compat matrix $(MATRIX_OPTIONS)

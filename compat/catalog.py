@@ -35,6 +35,7 @@ FAMILIES = (
 RUNTIMES = (
     "compat.runtimes.pytorch",
     "compat.runtimes.torch_compile",
+    "compat.runtimes.torch_quantised",
     "compat.runtimes.ort",
     "compat.runtimes.ctranslate2",
     "compat.runtimes.faster_whisper",

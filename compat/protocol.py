@@ -27,7 +27,7 @@ from compat.graph import Stopwatch
 from compat.metrics import numerics, timing
 from compat.models.base import Prediction
 from compat.protocol_request import CaseRequest
-from compat.reference import REFERENCE, Inputs
+from compat.reference import REFERENCE, Inputs, oracle_session
 from compat.runtimes.base import Options, Pipeline, Session, Unsupported
 from compat.sources import ModelReference, sources
 
@@ -36,6 +36,9 @@ EPSILON = 1e-5
 
 EPSILON_FLOAT32 = 1e-4
 """The same where the reference itself is float32, and errs as its oracle does."""
+
+HOST_ROUNDS = 3
+"""Times that the target and the host each do the task; the fastest counts."""
 
 PAIRS = (2, 9)
 """Fewest and most pairs of a repeated and a fresh input, to show a kept result."""
@@ -60,7 +63,7 @@ class Protocol:
     def __post_init__(self) -> None:
         known = CaseRequest(**self.request)
         self.case = catalog.load().case(known.id)
-        self.options = Options(known.threads, known.device)
+        self.options = Options(known.threads, known.device, known.corpus)
         weights, variant = self.case.weights, self.case.variant
         checkpoint = known.checkpoint or (variant.trained if weights == "trained" else "")
         reference = ModelReference(self.case.family.name, variant.name, weights, checkpoint)
@@ -158,6 +161,7 @@ class Protocol:
             "artifacts_s": timings["artifacts_s"],
             "model_bytes": session.model_bytes(),
             "executed": executed,
+            "notes": dict(session.notes()),
             "weights": self.inputs.model.fingerprint(),
             "faults": prediction_faults(predictions, None),
         }
@@ -334,6 +338,26 @@ class Protocol:
             "same": same_prediction(prediction, judged),
         }
 
+    def host(self) -> dict[str, Any]:
+        """Do one task on the target and on the host's own processor, by turns."""
+        import torch
+
+        item = self.inputs.items.timed[0]
+        self.transcribe([item])  # Warms up, and leaves the threads as the runtime wants them.
+        model = self.inputs.model
+        kept = torch.get_num_threads()
+        host = oracle_session(self.inputs.reference, model, "fp32")
+        torch.set_num_threads(self.options.threads)
+        model.run(host, [item], Stopwatch())
+        target_s, host_s = [], []
+        for _ in range(HOST_ROUNDS):
+            target_s.append(self.transcribe([item])[2])
+            started = perf_counter()
+            model.run(host, [item], Stopwatch())
+            host_s.append(perf_counter() - started)
+        torch.set_num_threads(kept)
+        return {"host_s": host_s, "target_s": target_s}
+
     def throughput(self, batch: int, rounds: int) -> dict[str, Any]:
         """Run batches of standard inputs; report seconds per round."""
         items = list(islice(cycle(self.inputs.items.timed), batch))
@@ -441,6 +465,7 @@ STAGES: Mapping[str, Callable[..., Any]] = {
     "task": Protocol.task,
     "numerics": Protocol.numerics,
     "suspicions": Protocol.suspicions,
+    "host": Protocol.host,
     "throughput": Protocol.throughput,
     "batches": Protocol.batches,
     "stress": Protocol.stress,

@@ -191,6 +191,10 @@ class Run:
         self.absent(case)
         if measurement.check.timed and self.parallel:
             raise Finding("skipped", "not timed (parallel)", "run without -n")
+        processors = hardware.available_cpus()
+        if measurement.check.timed and self.threads > processors:
+            said = f"not timed ({self.threads} threads on {processors} processors)"
+            raise Finding("skipped", said, f"--threads {processors}, or fewer")
 
     def absent(self, case: Case) -> None:
         """Raise :class:`Finding` if a case cannot run here, for want of hardware or weights."""

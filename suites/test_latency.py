@@ -130,3 +130,26 @@ def test_throughput(measurement: Measurement) -> None:
             break
     measurement.note(samples=samples, batch=max(map(int, batches)))
     measurement.judge({"batches": batches})
+
+
+@check(
+    "latency.host",
+    timed=True,
+    headline=True,
+    applies=lambda case: (
+        case.target.evidence == "device"
+        and not case.target.on_host_cpu
+        and case.variant.published
+        and case.family.timed
+    ),
+)
+def test_host(measurement: Measurement) -> None:
+    """An accelerator is faster than its host: what fell back to the host unseen is not.
+
+    The host runs the same graphs in PyTorch, fp32. Small models that nobody published are not
+    asked: starting a device may cost more than their work.
+    """
+    samples = measurement.stage("host")
+    fastest = {name: min(seconds) for name, seconds in samples.items()}
+    measurement.note(samples=samples)
+    measurement.judge({**fastest, "speed_up": fastest["host_s"] / fastest["target_s"]})

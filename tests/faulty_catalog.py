@@ -32,7 +32,7 @@ from compat.corpus import Corpus, Item
 from compat.graph import Graph, State, Stopwatch, Tensor
 from compat.models.base import Items, Model, Prediction
 from compat.runtimes.base import Options, Placement, Probe, Runtime, Session
-from compat.runtimes.ort import PROVIDERS, OrtSession
+from compat.runtimes.ort import PROVIDERS, OrtSession, Provider
 from compat.runtimes.pytorch import TorchSession, apply_scheme
 from compat.sources import Source
 
@@ -381,6 +381,17 @@ class Slow(TorchSession):
         return super().execute(graph, point, inputs)
 
 
+class UnseenFallback(Slow):
+    """Computes everything on the host's processor, and says that it does so elsewhere."""
+
+    def placement(self) -> Placement:
+        return Placement({"gpu": 1.0}, "gpu", "what the driver says")
+
+
+ELSEWHERE = "DmlExecutionProvider" if sys.platform != "win32" else "CoreMLExecutionProvider"
+"""A provider that no build of ONNX Runtime for this system has: it falls back to the CPU."""
+
+
 class Memoises(Slow):
     """Computes each distinct input once and answers from memory afterwards."""
 
@@ -519,6 +530,7 @@ class Faulty(Runtime):
     in_torch: Mapping[str, type[TorchSession]] = {
         "faulty-ignores-input": IgnoresInput,
         "faulty-on-processor": RanOnProcessor,
+        "faulty-unseen-fallback": UnseenFallback,
         "faulty-honest-bf16": HonestBfloat16,
         "faulty-lying-bf16": LyingBfloat16,
         "faulty-nan": SometimesNaN,
@@ -535,18 +547,21 @@ class Faulty(Runtime):
     in_onnx: Mapping[str, type[Source]] = {
         "faulty-aliased": AliasedInputs,
         "faulty-broken-layer": BrokenLayer,
+        "faulty-fell-back": Source,
+        "sound-accelerator": Source,
         **{f"sound-onnx-{number}": Source for number in range(1, 6)},
     }
     targets = tuple(
         Target(
             name,
-            "webgpu" if name == "faulty-on-processor" else "cpu",
+            "webgpu" if elsewhere else "cpu",
             "faulty",
-            "gpu" if name == "faulty-on-processor" else "cpu",
+            "gpu" if elsewhere else "cpu",
             ("int8-dynamic",) if name == "faulty-broken-layer" else ("fp32",),
-            on_host_cpu=name != "faulty-on-processor",
+            on_host_cpu=not elsewhere,
         )
         for name in (*in_torch, *in_onnx)
+        for elsewhere in [name.endswith(("on-processor", "fallback", "fell-back", "accelerator"))]
     )
 
     def probe(self, target: Target) -> Probe:
@@ -561,7 +576,10 @@ class Faulty(Runtime):
                 name: kind(source.reference, source.graph, source.fingerprint, source.threads)
                 for name, source in sources.items()
             }
-            return OrtSession(spoilt, PROVIDERS["cpu-onnxruntime"], recipe, options)
+            provider = PROVIDERS["cpu-onnxruntime"]
+            if target.name == "faulty-fell-back":
+                provider = Provider(ELSEWHERE, "cpu", target.recipes, "")
+            return OrtSession(spoilt, provider, recipe, options)
         import torch
 
         torch.set_num_threads(options.threads)

@@ -18,6 +18,7 @@ from compat.results import Collection, Observation
 
 NUMERICS, TASK, STRESS = "accuracy.numerics", "accuracy.task", "robustness.stress"
 LATENCY, LOADS, PLACED = "latency.task", "support.loads", "support.placed"
+HOST = "latency.host"
 SOUND = [f"sound-{name}-{number}" for name in ("torch", "onnx") for number in range(1, 6)]
 
 
@@ -63,6 +64,9 @@ FAILED = [
     ("pretrained/faulty-ignores-input/fp32", TASK, "clean.no_worse_share 0"),
     ("pretrained/faulty-ignores-input/fp32", STRESS, "worse"),
     ("pretrained/faulty-on-processor/fp32", PLACED, "share 0"),
+    # ONNX Runtime's own fallback, which warns once and answers rightly.
+    ("pretrained/faulty-fell-back/fp32", PLACED, "share 0"),
+    ("pretrained/faulty-unseen-fallback/fp32", HOST, "speed_up"),
     ("pretrained/faulty-lying-bf16/fp32", NUMERICS, "encoder.snr_db"),
     ("pretrained/faulty-lying-bf16/fp32", NUMERICS, "logits.error_ratio"),
     ("pretrained/faulty-nan/fp32", TASK, "outputs hold NaN values"),
@@ -120,6 +124,7 @@ def test_a_lower_precision_that_is_reported_is_unsupported(found: Found) -> None
     [
         ("faulty-ignores-input/fp32", "accurate"),
         ("faulty-on-processor/fp32", "placed"),
+        ("faulty-fell-back/fp32", "placed"),
         ("faulty-lying-bf16/fp32", "accurate"),
         ("faulty-nan/fp32", "accurate"),
         ("faulty-nan-decoder/fp32", "accurate"),
@@ -159,6 +164,21 @@ def test_no_alarm_on_a_sound_backend(found: Found, target: str) -> None:
         assert one.status in ("passed", "inconclusive"), (one.check, one.reason)
     rating = found.ratings[f"{target}/fp32"].rating
     assert rating.ceiling == "High", rating
+
+
+def test_a_fallback_answers_rightly(found: Found) -> None:
+    """Nothing but placement and speed shows it: that is why both are asked."""
+    fell_back = found.checks("pretrained/faulty-fell-back/fp32")
+    assert {fell_back[check].status for check in (LOADS, TASK, NUMERICS, STRESS)} == {"passed"}
+    unseen = found.checks("pretrained/faulty-unseen-fallback/fp32")
+    assert unseen[PLACED].status == "passed" and unseen[PLACED].values["share"] == 1.0
+    assert unseen[HOST].values["speed_up"] < 1.0
+
+
+def test_no_alarm_on_a_device_that_is_faster_than_its_host(found: Found) -> None:
+    one = found.of("pretrained/sound-accelerator/fp32", HOST)
+    assert one.status == "passed" and one.values["speed_up"] > 1.0, one
+    assert len(one.samples["host_s"]) == len(one.samples["target_s"]) == 3
 
 
 def test_no_alarm_on_a_sound_backend_with_generated_weights(found: Found) -> None:

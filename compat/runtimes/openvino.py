@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from compat import calibration
+from compat import corpus as corpora
 from compat.case import Recipe, Target
 from compat.graph import State
 from compat.runtimes.base import Options, Placement, Probe, Runtime, Session, folder_bytes
@@ -18,15 +20,37 @@ if TYPE_CHECKING:
 
     from compat.sources import Source
 
-RECIPES = ("fp32", "fp16", "bf16", "int8-dynamic", "int8-weights")
+RECIPES = ("fp32", "fp16", "bf16", "int8-dynamic", "int8-weights", "int8-a8w8", "int4-weights")
 INSTALL = "pip install openvino==2026.4.1 nncf==3.4.0"
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 FORMS = ("openvino", "onnx")
 """Forms that it takes of a graph that its makers ship."""
 GROUP = 32
-"""Activations that share one scale when they are quantised at run time."""
-EXECUTED = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "f64": "fp64"}
+"""Activations that share one scale when they are quantised at run time; 4-bit weights that do."""
+EXECUTED = {
+    "f32": "fp32",
+    "f16": "fp16",
+    "bf16": "bf16",
+    "f64": "fp64",
+    "i8": "int8",
+    "u8": "int8",
+    "i4": "int4",
+    "u4": "int4",
+}
 ARITHMETIC = ("FullyConnected", "MatMul", "Convolution", "GroupConvolution", "MHA")
+
+
+def products() -> tuple[type[torch.nn.Module], ...]:
+    """Return the layers that multiply by weights."""
+    import torch
+
+    return (
+        torch.nn.Linear,
+        torch.nn.RNNBase,
+        torch.nn.Conv1d,
+        torch.nn.Conv2d,
+        torch.nn.ConvTranspose1d,
+    )
 
 
 def round_weights(module: torch.nn.Module) -> torch.nn.Module:
@@ -38,16 +62,8 @@ def round_weights(module: torch.nn.Module) -> torch.nn.Module:
     """
     import torch
 
-    layers = (
-        torch.nn.Linear,
-        torch.nn.Embedding,
-        torch.nn.RNNBase,
-        torch.nn.Conv1d,
-        torch.nn.Conv2d,
-        torch.nn.ConvTranspose1d,
-    )
     for layer in module.modules():
-        if isinstance(layer, layers):
+        if isinstance(layer, (torch.nn.Embedding, *products())):
             for name, weight in list(layer.named_parameters(recurse=False)):
                 if name.startswith("weight"):
                     channel = 1 if isinstance(layer, torch.nn.ConvTranspose1d) else 0
@@ -77,6 +93,50 @@ def round_activations(module: torch.nn.Module) -> torch.nn.Module:
     return rounded
 
 
+def round_to_4_bits(module: torch.nn.Module) -> torch.nn.Module:
+    """Simulate NNCF's int4 weights: symmetric, in groups, of linear layers; the rest as int8.
+
+    NNCF keeps the last linear layer of a graph at 8 bits too: this simulation errs a little more.
+    """
+    import torch
+
+    weights = {
+        name: layer.weight
+        for name, layer in module.named_modules()
+        if isinstance(layer, torch.nn.Linear)
+    }
+    rounded = round_weights(module)
+    for name, weight in weights.items():
+        if weight.shape[1] % GROUP == 0:
+            groups = weight.reshape(weight.shape[0], -1, GROUP)
+            # NNCF takes the sign that lets the largest value have the ninth step, -8.
+            largest = groups.gather(2, groups.abs().argmax(2, keepdim=True))
+            scale = -largest / 8
+            scale = torch.where(scale.abs() < 1e-12, torch.full_like(scale, 1e-12), scale)
+            steps = (groups / scale).round().clamp(-8, 7)
+            values = torch.nn.Parameter((steps * scale).reshape(weight.shape), requires_grad=False)
+            rounded.get_submodule(name).weight = values
+    return rounded
+
+
+def round_tensors(module: torch.nn.Module) -> torch.nn.Module:
+    """Simulate full int8: weights per channel, inputs of every product by weights per tensor.
+
+    Ranges are those of each input, where the artifact has one range for all, set by calibration.
+    """
+
+    def round_input(_: torch.nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        values, *rest = arguments
+        # All axes are one channel: one scale for the tensor.
+        return (_rounded(values.reshape(1, -1), 0).reshape(values.shape), *rest)
+
+    rounded = round_weights(module)
+    for layer in rounded.modules():
+        if isinstance(layer, products()):
+            layer.register_forward_pre_hook(round_input)
+    return rounded
+
+
 def _rounded(weight: torch.Tensor, channel: int) -> torch.Tensor:
     """Round to 256 steps between the smallest and the largest value of each channel, and zero."""
     others = [axis for axis in range(weight.ndim) if axis != channel]
@@ -89,7 +149,12 @@ def _rounded(weight: torch.Tensor, channel: int) -> torch.Tensor:
 
 class OpenVino(Runtime):
     name = "openvino"
-    oracles: ClassVar = {"int8-weights": round_weights, "int8-dynamic": round_activations}
+    oracles: ClassVar = {
+        "int8-weights": round_weights,
+        "int8-dynamic": round_activations,
+        "int8-a8w8": round_tensors,
+        "int4-weights": round_to_4_bits,
+    }
     packages = ("openvino", "nncf", "torch", "onnxscript")
     modules = ("openvino",)
     targets = (
@@ -133,8 +198,12 @@ class OpenVino(Runtime):
         return OpenVinoSession(sources, target, recipe, options)
 
 
-def compress(folder: Path, reference: Mapping[str, str], graph: str, point: str) -> None:
-    """Job: write a graph as OpenVINO IR with int8 weights, asymmetric, one scale per channel."""
+def compress(folder: Path, reference: Mapping[str, str], graph: str, point: str, bits: int) -> None:
+    """Job: write a graph as OpenVINO IR with compressed weights.
+
+    8 bits: asymmetric, one scale per channel. 4 bits: symmetric, in groups; embeddings,
+    convolutions, the last layer and what cannot be grouped as with 8 bits.
+    """
     import nncf
     import openvino
 
@@ -142,8 +211,74 @@ def compress(folder: Path, reference: Mapping[str, str], graph: str, point: str)
 
     source = open_source(reference, graph)
     model = openvino.Core().read_model(source.onnx(point))
-    compressed = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
+    if bits == 8:
+        compressed = nncf.compress_weights(model, mode=nncf.CompressWeightsMode.INT8_ASYM)
+    else:
+        ungrouped = nncf.AdvancedCompressionParameters(
+            group_size_fallback_mode=nncf.GroupSizeFallbackMode.IGNORE
+        )
+        compressed = nncf.compress_weights(
+            model,
+            mode=nncf.CompressWeightsMode.INT4_SYM,
+            group_size=GROUP,
+            ratio=1.0,
+            advanced_parameters=ungrouped,
+        )
     openvino.save_model(compressed, folder / "model.xml", compress_to_fp16=False)
+
+
+def quantise(
+    folder: Path,
+    reference: Mapping[str, str],
+    graph: str,
+    point: str,
+    corpus: str,
+    recordings: str,
+) -> None:
+    """Job: write a graph as OpenVINO IR with int8 weights and activations, and whose ranges.
+
+    ``corpus`` is the folder of recordings that activations are seen on, ``recordings`` its digest.
+    """
+    import nncf
+    import openvino
+
+    from compat.sources import ModelReference, open_source
+
+    # Extremes of all calls, where the default is their mean, which cuts off half of them. And no
+    # SmoothQuant: its scales per channel need more calls than a decoder's steps are recorded.
+    ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
+    advice = nncf.AdvancedQuantizationParameters(
+        activations_range_estimator_params=ranges,
+        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=-1),
+    )
+    recorded = calibration.record(ModelReference(**reference), graph, point, corpus)
+    model = openvino.Core().read_model(open_source(reference, graph).onnx(point))
+    # Attention, products of activations by one another: one range for all of a cache cost 6 dB.
+    attention = [
+        node.get_friendly_name()
+        for node in model.get_ops()
+        if node.get_type_name() == "MatMul"
+        and not any(_constant(node.input_value(side)) for side in (0, 1))
+    ]
+    quantised = nncf.quantize(
+        model,
+        nncf.Dataset(recorded.feeds),
+        subset_size=len(recorded.feeds),
+        model_type=nncf.ModelType.TRANSFORMER,
+        target_device=nncf.TargetDevice.CPU,
+        advanced_parameters=advice,
+        ignored_scope=nncf.IgnoredScope(names=attention),
+    )
+    openvino.save_model(quantised, folder / "model.xml", compress_to_fp16=False)
+    (folder / "calibration.txt").write_text(recorded.said, encoding="utf-8")
+
+
+def _constant(output: Any) -> bool:
+    """Tell whether a value is a constant, whatever conversions and reshapings it went through."""
+    node = output.get_node()
+    if node.get_type_name() == "Constant":
+        return True
+    return bool(node.get_input_size()) and all(map(_constant, node.input_values()))
 
 
 class OpenVinoSession(Session):
@@ -164,6 +299,7 @@ class OpenVinoSession(Session):
         self._requests: dict[tuple[str, str], Any] = {}
         self._paths: dict[str, Path] = {}
         self._constants: dict[str, dict[str, Any]] = {}
+        self._notes: dict[str, str] = {}
         for graph in self.graphs.values():
             self._request(graph.name, next(iter(graph.points)))
 
@@ -192,12 +328,24 @@ class OpenVinoSession(Session):
 
     def _path(self, graph: str, point: str, scheme: str) -> Path:
         source = self.sources[graph]
-        if not scheme.startswith("int8"):
+        if not scheme.startswith("int"):
             return source.onnx(point, forms=FORMS)
         source.shipped(scheme, *FORMS)  # What is shipped is executed as it is, never compressed.
+        packages = ("openvino", "nncf", "torch")
+        if scheme != "int8-a8w8":
+            bits = 4 if scheme.startswith("int4") else 8
+            arguments = {"point": point, "bits": bits}
+            folder = source.derive(f"{__name__}:compress", arguments, (__name__,), packages)
+            return folder / "model.xml"
+        named = self.options.corpus
+        known = corpora.load(Path(named) if named else corpora.DEFAULT)
         folder = source.derive(
-            f"{__name__}:compress", {"point": point}, (__name__,), ("openvino", "nncf", "torch")
+            f"{__name__}:quantise",
+            {"point": point, "corpus": named, "recordings": known.fingerprint},
+            (__name__, *calibration.MODULES),
+            packages,
         )
+        self._notes["calibration"] = (folder / "calibration.txt").read_text(encoding="utf-8")
         return folder / "model.xml"
 
     def _read(self, graph: str, point: str, path: Path) -> Any:
@@ -262,6 +410,9 @@ class OpenVinoSession(Session):
         shares = {name: count / total for name, count in counts.items()}
         return Placement(shares, self.target.device, "execution devices of each compiled model")
 
+    def notes(self) -> Mapping[str, str]:
+        return self._notes
+
     def executed(self) -> Mapping[str, str]:
         return {graph: self._executed(graph, point) for graph, point in self._compiled}
 
@@ -276,10 +427,10 @@ class OpenVinoSession(Session):
                 counts[precision] = counts.get(precision, 0) + 1
         if not counts:
             return scheme
-        found = max(counts, key=counts.__getitem__)
-        if scheme.startswith("int8") and EXECUTED.get(found, found) in ("fp32", "i8", "u8"):
-            return scheme
-        return EXECUTED.get(found, found)
+        found = EXECUTED.get(max(counts, key=counts.__getitem__), "?")
+        # With compressed weights sums are in float32; with full int8 most products are not.
+        expected = ("int8",) if scheme == "int8-a8w8" else ("fp32", "int8", "int4")
+        return scheme if scheme.startswith("int") and found in expected else found
 
     def model_bytes(self) -> int:
         return sum(folder_bytes(path.parent) for path in self._paths.values())

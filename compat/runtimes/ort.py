@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import re
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +18,8 @@ import numpy as np
 
 from compat.case import Recipe, Target
 from compat.graph import State
+from compat.hardware import facts as hardware
+from compat.privacy import without_paths
 from compat.runtimes.base import (
     Options,
     Placement,
@@ -39,6 +46,11 @@ class Provider:
     recipes: tuple[str, ...]
     remedy: str
     options: Mapping[str, str] = field(default_factory=dict)
+    vendor: str = ""
+    """Who makes the GPU that it needs, as :func:`compat.hardware.facts.machine_facts` says."""
+    system: str = ""
+    """The only operating system that has it."""
+    on_request: bool = False
 
 
 PROVIDERS: Mapping[str, Provider] = {
@@ -54,12 +66,23 @@ PROVIDERS: Mapping[str, Provider] = {
         RECIPES,
         "pip uninstall onnxruntime && pip install onnxruntime-gpu (the two overwrite one another)",
         {"use_tf32": "0"},
+        vendor="nvidia",
+    ),
+    "cuda-onnxruntime-tensorrt": Provider(
+        "TensorrtExecutionProvider",
+        "cuda",
+        ("fp32", "fp16"),
+        "pip uninstall onnxruntime && pip install onnxruntime-gpu 'tensorrt-cu13<11'",
+        vendor="nvidia",
+        # It tries kernels for minutes when a graph is compiled.
+        on_request=True,
     ),
     "rocm-onnxruntime": Provider(
         "MIGraphXExecutionProvider",
         "cpu",
         RECIPES,
         "pip uninstall onnxruntime && pip install onnxruntime-migraphx",
+        vendor="amd",
     ),
     "coreml-onnxruntime": Provider(
         "CoreMLExecutionProvider",
@@ -67,13 +90,18 @@ PROVIDERS: Mapping[str, Provider] = {
         RECIPES,
         "pip install onnxruntime on an Apple-silicon Mac",
         {"ModelFormat": "MLProgram"},
+        system="Darwin",
     ),
 }
+BUILDS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-migraphx")
+"""Distributions that install the same module, and overwrite one another."""
+EXPORTERS = ("torch", "onnx", "onnxscript")
+"""Modules without which there is no graph to run."""
 
 
 class OnnxRuntime(Runtime):
     name = "onnxruntime"
-    packages = ("onnxruntime", "onnxruntime-gpu", "torch", "onnxscript")
+    packages = (*BUILDS, "torch", "onnxscript")
     modules = ("onnxruntime",)
     targets = tuple(
         Target(
@@ -83,22 +111,45 @@ class OnnxRuntime(Runtime):
             provider.memory,
             provider.recipes,
             on_host_cpu=provider.name == "CPUExecutionProvider",
+            on_request=provider.on_request,
         )
         for name, provider in PROVIDERS.items()
     )
 
     def probe(self, target: Target) -> Probe:
         provider = PROVIDERS[target.name]
+        builds = [name for name in BUILDS if _installed(name)]
         try:
             import onnxruntime
         except ImportError as error:
-            if _installed("onnxruntime") or _installed("onnxruntime-gpu"):
+            if builds:
                 return Probe("broken", f"ONNX Runtime does not import: {error}", provider.remedy)
             return Probe("absent", "ONNX Runtime is not installed", provider.remedy)
-        facts = {"onnxruntime": onnxruntime.__version__}
+        facts: dict[str, Any] = {"onnxruntime": onnxruntime.__version__}
+        missing = [name for name in EXPORTERS if find_spec(name) is None]
+        if missing:
+            reason = f"graphs are exported with {' and '.join(missing)}, not installed here"
+            return Probe("absent", reason, 'pip install -e ".[onnxruntime]"', facts)
+        both = ""
+        if len(builds) > 1:
+            both = f"{' and '.join(builds)} are installed together and overwrite one another"
+            facts["conflict"] = both
+        if provider.system and platform.system() != provider.system:
+            reason = f"{provider.name} exists on {provider.system} only"
+            return Probe("absent", reason, provider.remedy, facts)
         if provider.name not in onnxruntime.get_available_providers():
             reason = f"this build of ONNX Runtime has no {provider.name}"
+            if both and provider.vendor:
+                remedy = f"pip uninstall {' '.join(builds)}, then install the one that is wanted"
+                return Probe("broken", f"{reason}: {both}", remedy, facts)
             return Probe("absent", reason, provider.remedy, facts)
+        if refused := refusal(provider):
+            gpus = hardware.machine_facts().get("gpus", ()) if provider.vendor else ()
+            if provider.vendor and not any(gpu["vendor"] == provider.vendor for gpu in gpus):
+                reason = f"{provider.name} finds no GPU of {provider.vendor}: {refused}"
+                return Probe("absent", reason, "run on a machine with one", facts)
+            remedy = f"install what the message names, or again: {provider.remedy}"
+            return Probe("broken", f"{provider.name} does not start: {refused}", remedy, facts)
         return Probe("here", facts=facts)
 
     def unsupported(self, target: Target, recipe: Recipe) -> str:
@@ -118,6 +169,61 @@ def _installed(name: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
+
+
+def refusal(provider: Provider) -> str:
+    """Return why a provider does not start, in its loader's words; empty where it does.
+
+    ONNX Runtime lists what its build has, whether it loads here or not, and makes a session all
+    the same, on the CPU. Why is printed and nothing more.
+    """
+    import onnx
+    import onnxruntime
+
+    kind = onnx.TensorProto.FLOAT
+    ends = [onnx.helper.make_tensor_value_info(name, kind, [1]) for name in ("x", "y")]
+    node = onnx.helper.make_node("Neg", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "probe", ends[:1], ends[1:])
+    opset = onnx.helper.make_opsetid("", 18)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9).SerializeToString()
+    wanted = [(provider.name, dict(provider.options))]
+    started, said = _heard(lambda: onnxruntime.InferenceSession(model, providers=wanted))
+    if isinstance(started, Exception):
+        return loader_message(str(started))
+    if provider.name in started.get_providers():
+        return ""
+    return loader_message(said) or "it fell back to the CPU without a word"
+
+
+def loader_message(said: str) -> str:
+    """Return what is wrong from what a library printed: the first line that speaks of an error."""
+    plain = re.sub(r"\x1b\[[\d;]*m", "", said)
+    lines = [line.strip() for line in plain.splitlines() if line.strip(" *")]
+    telling = [line for line in lines if re.search("error|fail", line, re.I) and "***" not in line]
+    # Without time, source file and status code, which the log puts in front.
+    line = re.sub(r"^.*?\[[A-Z]:onnxruntime\S* [^\]]*\] ", "", (telling or lines or [""])[0])
+    return without_paths(re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line))[:400]
+
+
+def _heard(action: Callable[[], Any]) -> tuple[Any, str]:
+    """Return what an action returned or raised, and what it printed, past Python's output too."""
+    streams = (sys.stdout, sys.stderr)
+    kept = [os.dup(number) for number in (1, 2)]
+    with tempfile.TemporaryFile() as file:
+        for number, stream in enumerate(streams, 1):
+            stream.flush()
+            os.dup2(file.fileno(), number)
+        try:
+            result = action()
+        except Exception as error:
+            result = error
+        finally:
+            for number, stream in enumerate(streams, 1):
+                stream.flush()
+                os.dup2(kept[number - 1], number)
+                os.close(kept[number - 1])
+        file.seek(0)
+        return result, file.read().decode(errors="replace")
 
 
 class OrtSession(Session):
@@ -145,17 +251,21 @@ class OrtSession(Session):
     def _session(self, graph: str, point: str) -> Any:
         if (graph, point) not in self._compiled:
             source, scheme = self.sources[graph], self.recipe.for_graph(graph)
-            path = source.onnx(point, scheme)
+            path = self._file(graph, point)
             self._paths.setdefault(graph, path)
             shipped = source.shipped(scheme, "onnx")
             self._constants[graph] = {
                 name: self.upload(np.array(value, np.int64), graph)
                 for name, value in (shipped.constants if shipped else {}).items()
             }
-            self._compiled[graph, point] = self._compile(graph, path)
+            self._compiled[graph, point] = self._compile(graph, point, path)
         return self._compiled[graph, point]
 
-    def _compile(self, graph: str, path: Path) -> Any:
+    def _file(self, graph: str, point: str) -> Path:
+        """Return the ONNX file that a graph is executed from."""
+        return self.sources[graph].onnx(point, self.recipe.for_graph(graph))
+
+    def _compile(self, graph: str, point: str, path: Path) -> Any:
         import onnxruntime
 
         session_options = onnxruntime.SessionOptions()
@@ -228,7 +338,7 @@ class OrtSession(Session):
     def placement(self) -> Placement:
         counts: dict[str, int] = {}
         for session in self._compiled.values():
-            for name, nodes in _nodes_by_provider(session).items():
+            for name, nodes in nodes_by_provider(session).items():
                 counts[name] = counts.get(name, 0) + nodes
         total = sum(counts.values())
         shares = {name: count / total for name, count in counts.items()}
@@ -266,7 +376,7 @@ def arithmetic_precision(path: Path) -> str:
     return "fp16" if 2 * half > len(weights) else "fp32"
 
 
-def _nodes_by_provider(session: Any) -> dict[str, int]:
+def nodes_by_provider(session: Any) -> dict[str, int]:
     counts: dict[str, int] = {}
     for part in session.get_provider_graph_assignment_info():
         counts[part.ep_name] = counts.get(part.ep_name, 0) + len(part.get_nodes())

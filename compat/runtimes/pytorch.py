@@ -26,8 +26,8 @@ INSTALL = "pip install torch==2.13.0"
 
 class PyTorch(Runtime):
     name = "torch"
-    packages = ("torch", "transformers")
-    modules = ("torch",)
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    modules: ClassVar[tuple[str, ...]] = ("torch",)
     targets: ClassVar[tuple[Target, ...]] = (
         Target(
             "cpu-torch",
@@ -106,12 +106,27 @@ class PyTorch(Runtime):
             torch.backends.cuda.matmul.fp32_precision = precision
             cudnn: Any = torch.backends.cudnn
             cudnn.conv.fp32_precision = precision
+        schemes = {name: recipe.for_graph(name) for name in sources}
         modules = {
-            name: open_module(source, recipe.for_graph(name), device)
+            name: self.open_module(source, schemes[name], device)
             for name, source in sources.items()
         }
-        schemes = {name: recipe.for_graph(name) for name in sources}
-        return TorchSession({n: s.graph for n, s in sources.items()}, modules, schemes, device)
+        graphs = {name: source.graph for name, source in sources.items()}
+        return self.open_session(graphs, modules, schemes, device)
+
+    def open_session(
+        self,
+        graphs: Mapping[str, Any],
+        modules: dict[str, torch.nn.Module],
+        schemes: Mapping[str, str],
+        device: torch.device,
+    ) -> TorchSession:
+        """Return a session of modules that are in their schemes and on their device."""
+        return TorchSession(graphs, modules, schemes, device)
+
+    def open_module(self, source: Source, scheme: str, device: torch.device) -> torch.nn.Module:
+        """Return a graph's module in a scheme; a library of quantisation has other schemes."""
+        return open_module(source, scheme, device)
 
 
 def open_module(source: Source, scheme: str, device: torch.device) -> torch.nn.Module:
@@ -215,6 +230,7 @@ class TorchSession(Session):
         self.schemes = schemes
         self.device = device
         self._seen: dict[str, dict[str, int]] = {}
+        self._first: dict[str, list[torch.Tensor]] = {}
 
     def upload(self, array: np.ndarray, graph: str) -> torch.Tensor:
         import torch
@@ -245,6 +261,7 @@ class TorchSession(Session):
         ]
         with torch.inference_mode():
             outputs: tuple[torch.Tensor, ...] = self.modules[graph](*ordered)
+        self._first.setdefault(graph, ordered)
         devices = self._seen.setdefault(graph, {})
         for output in outputs[:1]:
             devices[output.device.type] = devices.get(output.device.type, 0) + 1
@@ -285,6 +302,15 @@ class TorchSession(Session):
         total = sum(counts.values())
         shares = {device: count / total for device, count in counts.items()}
         return Placement(shares, self.device.type, "device of every parameter and first output")
+
+    def notes(self) -> Mapping[str, str]:
+        """Name the attention kernels that PyTorch chose: flash, memory-efficient or plain."""
+        kernels = {
+            name
+            for graph, inputs in self._first.items()
+            for name in attention_kernels(self.modules[graph], inputs)
+        }
+        return {"attention": ", ".join(sorted(kernels))} if kernels else {}
 
     def executed(self) -> Mapping[str, str]:
         return {name: self._executed(name) for name in self._seen}
@@ -335,6 +361,34 @@ class TorchSession(Session):
                         if isinstance(part, torch.Tensor):
                             tensors[_address(part)] = part.numel() * part.element_size()
         return sum(tensors.values())
+
+
+def attention_kernels(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> set[str]:
+    """Return the kernels of scaled dot-product attention that a module runs on these inputs.
+
+    Which one it is PyTorch decides from shapes, types and device; models that spell attention out
+    have none.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    found: set[str] = set()
+
+    class Listening(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            name = str(function).removeprefix("aten.").partition(".")[0]
+            if name == "scaled_dot_product_attention":
+                with self:  # Which chooses the kernel.
+                    return function.decompose(*args, **(kwargs or {}))
+            if "attention" in name:
+                found.add(name.removeprefix("_scaled_dot_product_"))
+            return function(*args, **(kwargs or {}))
+
+    with torch.inference_mode(), Listening():  # type: ignore[no-untyped-call]
+        module(*inputs)
+    return found
 
 
 def _address(tensor: torch.Tensor) -> int:

@@ -59,6 +59,15 @@ class TorchCompile(PyTorch):
                 )
         return found
 
+    def open_session(
+        self,
+        graphs: Mapping[str, Any],
+        modules: dict[str, torch.nn.Module],
+        schemes: Mapping[str, str],
+        device: torch.device,
+    ) -> TorchSession:
+        return CompiledSession(graphs, modules, schemes, device)
+
     def compile(
         self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
     ) -> Session:
@@ -74,6 +83,15 @@ class TorchCompile(PyTorch):
             fast = compiled(module, fullgraph=True, dynamic=False, mode=MODES[target.device])
             session.modules[name] = fast if target.device == "cpu" else owning(fast)
         return session
+
+
+class CompiledSession(TorchSession):
+    """Modules that TorchInductor compiled; which kernels it made of attention is its own."""
+
+    def notes(self) -> Mapping[str, str]:
+        recorded = self.device.type == "cuda"
+        mode = MODES[self.device.type]
+        return {"compiled": f"{mode}, {'with' if recorded else 'without'} CUDA graphs"}
 
 
 def owning(module: torch.nn.Module) -> torch.nn.Module:

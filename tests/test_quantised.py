@@ -1,0 +1,117 @@
+"""Recipes of quantisation libraries: what is executed, and that the simulations err as they do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+
+from compat import catalog, corpus
+from compat.case import Recipe
+from compat.corpus import Item
+from compat.graph import Stopwatch
+from compat.metrics import numerics
+from compat.models.base import Model
+from compat.reference import oracle_session
+from compat.runtimes import openvino
+from compat.runtimes.base import Options, Session
+from compat.sources import ModelReference, sources
+
+NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return NANO.load()
+
+
+@pytest.fixture(scope="module")
+def items(model: Model) -> list[Item]:
+    return corpus.load().sets["clean"].items(model.sample_rate, 3)
+
+
+def open_session(target_name: str, recipe: str) -> Session:
+    loaded = catalog.load()
+    target = next(t for t in loaded.targets if t.name == target_name)
+    runtime = loaded.runtime(target.runtime)
+    found = runtime.probe(target)
+    if found.state != "here":
+        pytest.skip(f"{found.reason} ({found.remedy})")
+    return runtime.compile(sources(NANO, NANO.load(), 1), target, Recipe(recipe), Options(1))
+
+
+def snr(model: Model, session: Session, exact: Session, items: list[Item]) -> dict[str, float]:
+    """Return the distance of traced outputs to exact ones in dB, by output."""
+    found: list[Mapping[str, np.ndarray]] = []
+    expected: list[Mapping[str, np.ndarray]] = []
+    for item in items:
+        (guide,) = model.run(exact, [item], Stopwatch())
+        found.append(model.trace(session, item, guide))
+        expected.append(model.trace(exact, item, guide))
+    return {
+        name: numerics.compare([e[name] for e in expected], None, [f[name] for f in found])[
+            "snr_db"
+        ]
+        for name in found[0]
+    }
+
+
+RECIPES = [
+    ("openvino-cpu", "int8-a8w8"),
+    ("openvino-cpu", "int4-weights"),
+    ("cpu-torchao", "int8-weights"),
+    ("cpu-torchao", "int8-dynamic"),
+    ("cpu-torchao", "int4-weights"),
+    ("cpu-bitsandbytes", "int8-dynamic"),
+    ("cpu-bitsandbytes", "nf4"),
+]
+
+
+@pytest.mark.parametrize(("target", "recipe"), RECIPES)
+def test_a_recipe_errs_as_its_simulation(
+    model: Model, items: list[Item], target: str, recipe: str
+) -> None:
+    """Neither hides a broken layer behind a poor simulation, nor is it exact by not quantising."""
+    session = open_session(target, recipe)
+    exact = oracle_session(NANO, model, "fp32")
+    runtime = next(t.runtime for t in catalog.load().targets if t.name == target)
+    simulated = snr(model, oracle_session(NANO, model, recipe, runtime), exact, items)
+    executed = snr(model, session, exact, items)
+    assert set(session.executed().values()) == {recipe}
+    for name, decibels in executed.items():
+        assert 10 < decibels < 60, (name, executed)
+        assert abs(decibels - simulated[name]) < 8, (executed, simulated)
+    fp32 = open_session(target, "fp32")
+    share = session.model_bytes() / fp32.model_bytes()
+    assert share < 0.6, share
+    session.close()
+
+
+def test_full_int8_says_what_it_was_calibrated_on() -> None:
+    session = open_session("openvino-cpu", "int8-a8w8")
+    said = session.notes()["calibration"]
+    assert "recordings of" in said
+    # Whisper is judged on these: to have been fitted to them would flatter it.
+    assert "clean" not in said and "hard" not in said
+
+
+def test_openvino_s_4_bits_by_hand() -> None:
+    layer = torch.nn.Linear(32, 1, bias=False)
+    weight = torch.zeros(1, 32)
+    # The extreme of a group has the ninth step, whatever its sign: 0.8 = -8 × -0.1.
+    weight[0, :4] = torch.tensor([0.8, -0.75, 0.04, 0.31])
+    layer.weight = torch.nn.Parameter(weight, requires_grad=False)
+    openvino.round_to_4_bits(torch.nn.Sequential(layer))
+    torch.testing.assert_close(layer.weight[0, :4], torch.tensor([0.8, -0.7, 0.0, 0.3]))
+    assert not layer.weight[0, 4:].any()
+
+
+def test_openvino_s_full_int8_rounds_inputs_too() -> None:
+    layer = torch.nn.Linear(2, 2, bias=False)
+    layer.weight = torch.nn.Parameter(torch.eye(2), requires_grad=False)
+    network = openvino.round_tensors(torch.nn.Sequential(layer))
+    found = network(torch.tensor([[0.0, 255.0], [0.4, 0.6]]))
+    # One step for the tensor, 1: what is small beside it is rounded away.
+    torch.testing.assert_close(found, torch.tensor([[0.0, 255.0], [0.0, 1.0]]))

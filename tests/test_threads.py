@@ -1,0 +1,130 @@
+"""Every runtime on a processor uses the number of threads that the run states, and no more."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from compat import catalog
+from compat.environment import child_environment
+from compat.hardware import facts
+from compat.measurement import Check, Finding
+from compat.run import Run, Settings
+
+TARGETS = ("cpu-torch", "cpu-onnxruntime", "cpu-ctranslate2", "openvino-cpu")
+
+WORK = """
+import json, os, sys, time
+import numpy as np
+from compat import catalog, corpus
+from compat.case import Recipe
+from compat.graph import Stopwatch
+from compat.runtimes.base import Options, Pipeline
+from compat.sources import ModelReference, sources
+
+name = sys.argv[1]
+loaded = catalog.load()
+target = next(t for t in loaded.targets if t.name == name)
+runtime = loaded.runtime(target.runtime)
+found = runtime.probe(target)
+if found.state != "here":
+    print(json.dumps({"skip": found.reason}))
+    sys.exit()
+nano = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
+model = nano.load()
+opened = sources(nano, model, 1)
+items = corpus.load().sets["clean"].items(model.sample_rate, 8)
+
+
+def used():
+    \"\"\"Processor time of every thread so far, in seconds.\"\"\"
+    times = {}
+    for thread in os.listdir("/proc/self/task"):
+        fields = open(f"/proc/self/task/{thread}/stat").read().rpartition(")")[2].split()
+        times[thread] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return times
+
+
+for threads in (1, 2):
+    session = runtime.compile(opened, target, Recipe("fp32"), Options(threads))
+    if isinstance(session, Pipeline):
+        work = lambda: session.perform(items, Stopwatch())
+    else:
+        mel = session.graphs["encoder"].inputs["mel"].at(session.graphs["encoder"].points["b4"])
+        feeds = {"mel": np.random.default_rng(0).standard_normal(mel).astype(np.float32)}
+        work = lambda: session.run("encoder", feeds, "b4")
+    work()
+    time.sleep(0.3)  # Threads that spin after their work come to rest.
+    before, started = used(), time.perf_counter()
+    while time.perf_counter() - started < 1.2:
+        work()
+    wall = time.perf_counter() - started
+    spent = {name: time - before.get(name, 0.0) for name, time in used().items()}
+    total = sum(spent.values())
+    if isinstance(session, Pipeline):
+        # Features and text, on this side of the runtime, while its own threads wait.
+        del spent[str(os.getpid())]
+    found = {"spent": sorted(spent.values(), reverse=True), "total": total, "wall": wall}
+    print(json.dumps(found), flush=True)
+    session.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the threads' times from /proc")
+@pytest.mark.parametrize("target", TARGETS)
+def test_as_many_threads_work_as_are_stated(target: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WORK, target],
+        **{"capture_output": True, "text": True, "timeout": 300, "env": child_environment(2)},
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if "skip" in lines[-1]:
+        pytest.skip(lines[-1]["skip"])
+    for threads, found in enumerate(lines[-2:], 1):
+        # A thread works if it has a tenth of the busiest one's time: housekeeping has less.
+        busy = [one for one in found["spent"] if one > 0.1 * found["spent"][0]]
+        assert len(busy) == threads, (threads, found)
+        assert found["total"] <= 1.1 * threads * found["wall"], (threads, found)
+
+
+def test_every_processor_target_is_measured() -> None:
+    """Targets that start slowly compile with the threads of the runtime that they extend."""
+    known = {t.name for t in catalog.load().targets if t.on_host_cpu and not t.on_request}
+    assert set(TARGETS) <= known
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 8), (2, 4), (3, 2), (8, 1), (20, 1)])
+def test_parallel_processes_share_the_processors(
+    monkeypatch: pytest.MonkeyPatch, workers: int, threads: int
+) -> None:
+    monkeypatch.setattr(facts, "available_cpus", lambda: 8)
+    run = Run(Settings(workers=workers))
+    assert run.threads == threads
+    assert run.threads * workers <= 8 or run.threads == 1
+
+
+def test_more_threads_than_processors_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take turns: the time would be that of the operating system's scheduler."""
+    many = facts.available_cpus() + 1
+    for threads, said in (
+        (many, f"not timed \\({many} threads on {many - 1} processors\\)"),
+        (1, ""),
+    ):
+        run = Run(Settings(threads=threads))
+        monkeypatch.setattr(run, "_write", lambda line: None)
+        monkeypatch.setattr(run, "absent", lambda case: None)
+        for timed in (True, False):
+            case = SimpleNamespace(id="a case")
+            asked: Any = SimpleNamespace(case=case, check=Check("latency.task", timed=timed))
+            if timed and said:
+                with pytest.raises(Finding, match=said) as found:
+                    run.begin(asked)
+                assert found.value.status == "skipped" and found.value.remedy
+            else:
+                run.begin(asked)
