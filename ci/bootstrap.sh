@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make a virtual environment with the pinned dependencies: sh ci/bootstrap.sh FOLDER
+# Make a virtual environment with the pinned dependencies: sh ci/bootstrap.sh FOLDER [EXTRAS]
 set -eu
 
 venv=${1:-.venv}
@@ -25,7 +25,7 @@ if [ ! -x "$venv/bin/python" ]; then
     "$python" -m venv "$venv"
 fi
 
-extras=test
+extras=${2:-test}
 gpu=
 if command -v nvidia-smi >/dev/null 2>&1; then
     gpu=yes
@@ -41,7 +41,7 @@ if [ "$(uname -s)" = Linux ] && [ -z "${COMPAT_TORCH:-}" ] && [ -z "$gpu" ]; the
         echo "The CPU-only build of PyTorch is not to be had; taking the ordinary one." >&2
 fi
 "$@" -c "$constraints" -e ".[$extras]"
-if [ -n "$gpu" ]; then
+if [ -n "$gpu" ] && [ "$extras" = test ]; then
     # onnxruntime and onnxruntime-gpu overwrite one another; the latter runs on the CPU as well.
     "$@" --force-reinstall --no-deps "onnxruntime-gpu==1.31.1" ||
         echo "onnxruntime-gpu is not to be had; ONNX Runtime stays without CUDA." >&2

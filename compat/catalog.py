@@ -38,6 +38,8 @@ RUNTIMES = (
     "compat.runtimes.ort",
     "compat.runtimes.ctranslate2",
     "compat.runtimes.openvino",
+    "compat.runtimes.qnn",
+    "compat.runtimes.coreml",
 )
 ENVIRONMENT = "COMPAT_CATALOG"
 ENTRY_POINTS = "compat"

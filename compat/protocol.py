@@ -60,7 +60,7 @@ class Protocol:
     def __post_init__(self) -> None:
         known = CaseRequest(**self.request)
         self.case = catalog.load().case(known.id)
-        self.options = Options(known.threads, known.device)
+        self.options = Options(known.threads, known.device, known.corpus)
         weights, variant = self.case.weights, self.case.variant
         checkpoint = known.checkpoint or (variant.trained if weights == "trained" else "")
         reference = ModelReference(self.case.family.name, variant.name, weights, checkpoint)
@@ -158,6 +158,7 @@ class Protocol:
             "artifacts_s": timings["artifacts_s"],
             "model_bytes": session.model_bytes(),
             "executed": executed,
+            "notes": dict(session.notes()),
             "weights": self.inputs.model.fingerprint(),
             "faults": prediction_faults(predictions, None),
         }

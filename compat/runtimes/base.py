@@ -66,6 +66,8 @@ class Options:
     threads: int
     device: str = ""
     """Which of several devices, for instance ``1`` for the second GPU; empty: the first."""
+    corpus: str = ""
+    """Folder of the corpus, for recipes that are calibrated on recordings; empty: the shipped."""
 
 
 class Handle:
@@ -134,6 +136,10 @@ class Session(ABC):
     def device_peak_bytes(self) -> int | None:
         """Peak memory of the device, where it is apart from the process's own."""
         return None
+
+    def notes(self) -> Mapping[str, str]:
+        """Return what else decides the results, in words: ``compiler``, ``calibration``."""
+        return {}
 
     def write(self, state: State, buffer: Any, value: Any, position: int) -> Any:
         """Write a slice into a state buffer; return the buffer to be used from now on."""

@@ -145,17 +145,21 @@ class OrtSession(Session):
     def _session(self, graph: str, point: str) -> Any:
         if (graph, point) not in self._compiled:
             source, scheme = self.sources[graph], self.recipe.for_graph(graph)
-            path = source.onnx(point, scheme)
+            path = self._file(graph, point)
             self._paths.setdefault(graph, path)
             shipped = source.shipped(scheme, "onnx")
             self._constants[graph] = {
                 name: self.upload(np.array(value, np.int64), graph)
                 for name, value in (shipped.constants if shipped else {}).items()
             }
-            self._compiled[graph, point] = self._compile(graph, path)
+            self._compiled[graph, point] = self._compile(graph, point, path)
         return self._compiled[graph, point]
 
-    def _compile(self, graph: str, path: Path) -> Any:
+    def _file(self, graph: str, point: str) -> Path:
+        """Return the ONNX file that a graph is executed from."""
+        return self.sources[graph].onnx(point, self.recipe.for_graph(graph))
+
+    def _compile(self, graph: str, point: str, path: Path) -> Any:
         import onnxruntime
 
         session_options = onnxruntime.SessionOptions()
@@ -228,7 +232,7 @@ class OrtSession(Session):
     def placement(self) -> Placement:
         counts: dict[str, int] = {}
         for session in self._compiled.values():
-            for name, nodes in _nodes_by_provider(session).items():
+            for name, nodes in nodes_by_provider(session).items():
                 counts[name] = counts.get(name, 0) + nodes
         total = sum(counts.values())
         shares = {name: count / total for name, count in counts.items()}
@@ -266,7 +270,7 @@ def arithmetic_precision(path: Path) -> str:
     return "fp16" if 2 * half > len(weights) else "fp32"
 
 
-def _nodes_by_provider(session: Any) -> dict[str, int]:
+def nodes_by_provider(session: Any) -> dict[str, int]:
     counts: dict[str, int] = {}
     for part in session.get_provider_graph_assignment_info():
         counts[part.ep_name] = counts.get(part.ep_name, 0) + len(part.get_nodes())
