@@ -125,6 +125,9 @@ def devices(target: Target) -> list[Any]:
     import onnxruntime
     import onnxruntime_qnn
 
+    # Loaded after the emulator, libsndfile opens files to a handle of -1, and crashes.
+    import soundfile  # noqa: F401
+
     if PROVIDER not in {device.ep_name for device in onnxruntime.get_ep_devices()}:
         library = onnxruntime_qnn.get_library_path()
         onnxruntime.register_execution_provider_library(PROVIDER, library)
