@@ -132,9 +132,12 @@ def _converted(source: Source, point: str) -> Any:
     with warnings.catch_warnings(), torch.no_grad():
         # Both warn of versions they were not tested with, and the tracer of its own end.
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(source.module(), example_tensors(spec, point), check_trace=False)
+        examples = example_tensors(spec, point)
+        # Exported first: sizes become literals, whose computation the converter cannot fold with
+        # NumPy 2.4. Then traced: the converter knows more operators in that form.
+        static = torch.export.export(source.module(), examples).module()
         return coremltools.convert(
-            traced,
+            torch.jit.trace(static, examples, check_trace=False),
             inputs=[
                 coremltools.TensorType(name, shape, getattr(np, dtype))
                 for name, (shape, dtype) in spec.examples(point).items()
