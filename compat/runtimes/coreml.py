@@ -198,9 +198,14 @@ def _palettized(module: torch.nn.Module, bits: int) -> torch.nn.Module:
     def change(weight: torch.Tensor) -> torch.Tensor:
         values = weight.flatten().sort().values.double()
         count = min(2**bits, len(values.unique()))
-        # Lloyd's algorithm in one dimension, from the quantiles.
-        places = ((torch.arange(count) + 0.5) / count * len(values)).long()
-        table = values[places]
+        # Lloyd's algorithm in one dimension. From entries as dense as the cube root of the values'
+        # own density, which is best for many entries (Panter and Dite, 1951).
+        counts, edges = torch.histogram(values, bins=1024)
+        dense = torch.nn.functional.pad(counts.pow(1 / 3).cumsum(0), (1, 0))
+        places = (torch.arange(count, dtype=dense.dtype) + 0.5) / count * dense[-1]
+        bins = torch.searchsorted(dense, places).clamp(1, len(edges) - 1)
+        part = (places - dense[bins - 1]) / (dense[bins] - dense[bins - 1])
+        table = edges[bins - 1] + part * (edges[bins] - edges[bins - 1])
         total = torch.nn.functional.pad(values.cumsum(0), (1, 0))
         for _ in range(60):
             bounds = torch.searchsorted(values, (table[1:] + table[:-1]) / 2)

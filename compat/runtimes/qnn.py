@@ -85,7 +85,8 @@ class Qnn(Runtime):
         if not found:
             remedy = "run on a Snapdragon (Windows on Arm, Linux), or as qualcomm-emulator"
             return Probe("absent", "the QNN provider finds no Hexagon NPU", remedy, facts)
-        facts["device"] = found[0].device.vendor
+        emulated = f"emulation of soc_model {EMULATED['soc_model']}, v{EMULATED['htp_arch']}"
+        facts["device"] = emulated if target.device == "emulator" else found[0].device.vendor
         try:
             with tempfile.TemporaryDirectory(prefix="compat-") as folder:
                 _compile_trifle(Path(folder), target)
