@@ -91,7 +91,8 @@ class Program:
         program = load(spec, spec.specificationVersion, model.weights_dir)
         function = program.functions["main"]
         for operation in _operations(function):
-            for variable in _inputs(operation):
+            # What a constant is decompressed from is not kept beside it.
+            for variable in () if _is_constant(operation.op_type) else _inputs(operation):
                 if variable.name not in self._constants:
                     self._keep(variable)
         for variable in function.outputs:
@@ -428,6 +429,8 @@ def _pad(a: Arguments) -> torch.Tensor:
     mode = a.plain("mode", "constant")
     if mode == "constant":
         return torch.nn.functional.pad(x, flat, value=a.plain("constant_val", 0.0))
+    while flat[-2:] == [0, 0]:
+        flat = flat[:-2]  # PyTorch takes only axes that are padded.
     return torch.nn.functional.pad(x, flat, mode={"reflect": "reflect"}.get(mode, "replicate"))
 
 
@@ -539,6 +542,7 @@ def _operators() -> dict[str, Operator]:
         "reduce_argmax": _reduce_argmax,
         "reshape": lambda a: a.tensor("x").reshape(a.plain("shape")),
         "transpose": lambda a: a.tensor("x").permute(a.plain("perm")),
+        "reverse": lambda a: a.tensor("x").flip(a.plain("axes") or list(range(a.tensor("x").ndim))),
         "expand_dims": _expand_dims,
         "squeeze": _squeeze,
         "concat": _concat,

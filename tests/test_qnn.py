@@ -125,13 +125,13 @@ def test_runs_whole_from_a_context_that_was_loaded_again(tmp_path: Path) -> None
     y = session.run("g", {"x": x}, "p")["y"].numpy()
     with torch.no_grad():
         expected = module(torch.from_numpy(x)).numpy()
-    np.testing.assert_allclose(y, expected, atol=5e-3)
+    np.testing.assert_allclose(y, expected, atol=1e-2)
     assert np.abs(y - expected).max() > 1e-6, (
         "float32 would be exact: this is not the NPU's float16"
     )
     assert session.placement().share == 1.0
     assert dict(session.executed()) == {"g": "fp16"}
-    assert session.notes()["compiler"].startswith("QAIRT 2.")
+    assert session.notes()["compiler"].startswith("QAIRT v2.")
     assert session.model_bytes() > 2 * 32 * 32 * 2
     session.close()
 
