@@ -42,6 +42,8 @@ PALETTES = {"int8-palettized": 8, "int8-palettized-6bit": 6, "int4-palettized": 
 """Bits of an index into a table of weights, one table for each tensor."""
 RECIPES = ("fp16", "int8-linear", *PALETTES)
 UNITS = {"cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE"}
+INPUT = "in_"
+"""Before the name of every input of a package: some names, such as ``state``, are reserved."""
 SMALLEST = 2048
 """Elements that a tensor of weights has at least, to be compressed."""
 
@@ -139,7 +141,7 @@ def _converted(source: Source, point: str) -> Any:
         return coremltools.convert(
             torch.jit.trace(static, examples, check_trace=False),
             inputs=[
-                coremltools.TensorType(name, shape, getattr(np, dtype))
+                coremltools.TensorType(INPUT + name, shape, getattr(np, dtype))
                 for name, (shape, dtype) in spec.examples(point).items()
             ],
             outputs=[coremltools.TensorType(name) for name in outputs],
@@ -302,9 +304,10 @@ class CoreMlSession(Session):
 
     def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[np.ndarray]:
         self._open(graph, point)
+        feeds = {INPUT + name: value for name, value in inputs.items()}
         if self.target.evidence == "conversion":
-            return self._programs[graph, point].run(inputs)
-        predicted = self._models[graph, point].predict(dict(inputs))
+            return self._programs[graph, point].run(feeds)
+        predicted = self._models[graph, point].predict(feeds)
         spec = self.graphs[graph]
         names = (*spec.outputs, *(f"new_{name}" for name in spec.state))
         return [np.asarray(predicted[name]) for name in names]
