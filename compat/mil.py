@@ -353,7 +353,7 @@ def _lstm(a: Arguments) -> tuple[torch.Tensor, ...]:
 
     def gates(name: str) -> torch.Tensor:
         # Input, forget, output, cell here; input, forget, cell, output in PyTorch.
-        given, forget, output, cell = a.tensor(name).split(width)
+        given, forget, output, cell = torch.split(a.tensor(name), width)
         return torch.cat((given, forget, cell, output))
 
     parameters = []
@@ -363,10 +363,10 @@ def _lstm(a: Arguments) -> tuple[torch.Tensor, ...]:
         parameters += [*weights, bias, torch.zeros_like(bias)]
 
     def initial(name: str) -> torch.Tensor:
-        return torch.stack(a.tensor(name).split(width, dim=1))
+        return torch.stack(torch.split(a.tensor(name), width, dim=1))
 
     states = (initial("initial_h"), initial("initial_c"))
-    every, hidden, cell = torch.lstm(x, states, parameters, True, 1, 0.0, False, both, False)  # type: ignore[call-overload]
+    every, hidden, cell = torch.lstm(x, states, parameters, True, 1, 0.0, False, both, False)
     every = every.flip(0) if direction == "reverse" else every
     last = torch.cat(tuple(hidden), dim=1)
     sequence = every if a.plain("output_sequence", False) else last.unsqueeze(0)
@@ -415,9 +415,11 @@ def _gather(a: Arguments) -> torch.Tensor:
 
 
 def _split(a: Arguments) -> list[torch.Tensor]:
+    import torch
+
     x, axis = a.tensor("x"), a.plain("axis")
     sizes = a.plain("split_sizes") or x.shape[axis] // a.plain("num_splits")
-    return list(x.split(sizes, dim=axis))
+    return list(torch.split(x, sizes, dim=axis))
 
 
 def _pad(a: Arguments) -> torch.Tensor:

@@ -139,7 +139,7 @@ def _converted(source: Source, point: str) -> Any:
         # NumPy 2.4. Then traced: the converter knows more operators in that form.
         static = torch.export.export(source.module(), examples).module()
         return coremltools.convert(
-            torch.jit.trace(static, examples, check_trace=False),
+            torch.jit.trace(static, examples, check_trace=False),  # type: ignore[no-untyped-call]
             inputs=[
                 coremltools.TensorType(INPUT + name, shape, getattr(np, dtype))
                 for name, (shape, dtype) in spec.examples(point).items()
@@ -199,7 +199,7 @@ def _palettized(module: torch.nn.Module, bits: int) -> torch.nn.Module:
 
     def change(weight: torch.Tensor) -> torch.Tensor:
         values = weight.flatten().sort().values.double()
-        count = min(2**bits, len(values.unique()))
+        count = min(2**bits, len(torch.unique(values)))
         # Lloyd's algorithm in one dimension. From entries as dense as the cube root of the values'
         # own density, which is best for many entries (Panter and Dite, 1951).
         counts, edges = torch.histogram(values, bins=1024)
@@ -217,7 +217,8 @@ def _palettized(module: torch.nn.Module, bits: int) -> torch.nn.Module:
             means = total[bounds].diff() / members.clamp(min=1)
             table = torch.where(members > 0, means, table)
         table = table.to(weight.dtype).sort().values
-        return table[torch.bucketize(weight, (table[1:] + table[:-1]) / 2)]
+        found: torch.Tensor = table[torch.bucketize(weight, (table[1:] + table[:-1]) / 2)]
+        return found
 
     return _each_weight(module, change)
 
@@ -243,7 +244,8 @@ def round_rows(module: torch.nn.Module) -> torch.nn.Module:
 
     def change(weight: torch.Tensor) -> torch.Tensor:
         rounded, scale = quantise_rows(weight.flatten(1))
-        return (rounded * scale).reshape(weight.shape)
+        found: torch.Tensor = (rounded * scale).reshape(weight.shape)
+        return found
 
     return _each_weight(module, change)
 
@@ -372,7 +374,7 @@ def _anticipated(model: Any, target: Target) -> Counter[str]:
         cost = plan.get_estimated_cost_for_mlprogram_operation(operation)
         if usage is not None and cost is not None:
             device = type(usage.preferred_compute_device).__name__
-            costs[names.get(device, device)] += cost.weight  # type: ignore[assignment]
+            costs[names.get(device, device)] += cost.weight
     return costs
 
 

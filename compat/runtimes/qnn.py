@@ -292,8 +292,10 @@ def executed_scheme(path: Path) -> str:
     for node in model.graph.node:
         if node.op_type in ("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM"):
             before = producers.get(node.input[0])
-            quantised = before is not None and before.op_type == "DequantizeLinear"
-            found[names.get(kinds.get(before.input[2]), "?") if quantised else "fp16"] += 1
+            if before is not None and before.op_type == "DequantizeLinear":
+                found[names.get(kinds.get(before.input[2]), "?")] += 1
+            else:
+                found["fp16"] += 1
     return found.most_common(1)[0][0] if found else "fp16"
 
 
