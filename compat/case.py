@@ -87,6 +87,14 @@ class Target:
     """Whether it runs when named or under ``--full`` only: it takes too long for a first look."""
     families: tuple[str, ...] = ()
     """Families that it can run, where the runtime owns the whole task; empty: all of them."""
+    largest: float = 0.0
+    """Millions of parameters above which a variant runs when named or under ``--full`` only: an
+    emulator takes minutes for what a device does at once. 0: none is too large."""
+
+    @property
+    def plain(self) -> str:
+        """The recipe of a first look: float32, or the first of a target that has none."""
+        return "fp32" if "fp32" in self.recipes else self.recipes[0]
 
 
 @dataclass(frozen=True, slots=True)

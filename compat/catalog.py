@@ -42,6 +42,8 @@ RUNTIMES = (
     "compat.runtimes.openai_whisper",
     "compat.runtimes.mlx",
     "compat.runtimes.openvino",
+    "compat.runtimes.qnn",
+    "compat.runtimes.coreml",
 )
 ENVIRONMENT = "COMPAT_CATALOG"
 ENTRY_POINTS = "compat"

@@ -73,7 +73,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         ("weights", "trained,seeded"),
     ):
         add(f"--{name}", type=words, default=(), metavar="LIST", help=f"for example {example}")
-    add("--require", type=words, default=(), metavar="LIST", help="hardware whose absence fails")
+    add(
+        "--require",
+        type=words,
+        default=(),
+        metavar="LIST",
+        help="hardware or targets whose absence fails",
+    )
     add("--device", default="", metavar="N", help="index of the device, where there are several")
     add("--threads", type=int, default=0, help="threads of every runtime (default: all cores)")
     add("--warmup", type=int, default=1, metavar="N", help="untimed rounds before timed ones")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from compat import __version__, catalog, corpus, expectations, nursery, stress, thresholds
 from compat.artifacts import file_digest
-from compat.case import Case
+from compat.case import Case, Target
 from compat.client import StageFailure, Worker
 from compat.hardware import facts as hardware
 from compat.measurement import Check, Finding, Measurement, facts_of, in_full, now
@@ -202,8 +202,7 @@ class Run:
         if probe.state != "here":
             status: Status = "error" if probe.state == "broken" else "skipped"
             said = f"{case.target.name} is {probe.state}: {probe.reason}"
-            wanted = case.target.hardware in self.settings.required
-            raise Finding(status, said, probe.remedy, fatal=wanted)
+            raise Finding(status, said, probe.remedy, fatal=self._required(case.target))
         if case.weights == "pretrained" and not self._checkpoint(case):
             name, checkpoint = case.variant.name, case.variant.checkpoint
             if checkpoint.startswith(PACKAGE):
@@ -215,6 +214,23 @@ class Run:
                 f"no checkpoint {checkpoint} in the local cache",
                 f"--checkpoint {name}=FOLDER, or --download",
             )
+
+    def _required(self, target: Target) -> bool:
+        """Tell whether the absence of a target is a failure.
+
+        A runtime's other device of the same hardware will do, where only the hardware is named: an
+        emulator in place of the NPU, a processor without the GPU beside it.
+        """
+        if target.name in self.settings.required:
+            return True
+        if target.hardware not in self.settings.required:
+            return False
+        others = catalog.load().runtime(target.runtime).targets
+        return not any(
+            self.prober(other).state == "here"
+            for other in others
+            if other.hardware == target.hardware
+        )
 
     def finish(self, measurement: Measurement, error: BaseException | None) -> Observation:
         """Write the observation of a check that ended with ``error`` or well; return it."""

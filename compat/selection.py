@@ -53,14 +53,14 @@ class Selection:
             _check("--recipes", [part.rpartition("-")[0] for part in parts], recipes)
 
     def check_required(self, required: Iterable[str], catalog: Catalog) -> None:
-        """Raise :class:`SelectionError` for hardware that no selected case would miss."""
-        for hardware in required:
-            if hardware not in catalog.hardware:
-                said = suggestion(hardware, catalog.hardware)
-                raise SelectionError(f"--require {hardware}: {said}")
-            if not any(case.target.hardware == hardware for case in self.cases(catalog)):
+        """Raise :class:`SelectionError` for hardware or a target that no selected case misses."""
+        known = {*catalog.hardware, *(target.name for target in catalog.targets)}
+        for word in required:
+            if word not in known:
+                raise SelectionError(f"--require {word}: {suggestion(word, known)}")
+            if not any(word in (c.target.hardware, c.target.name) for c in self.cases(catalog)):
                 raise SelectionError(
-                    f"--require {hardware}: no case that is selected runs on it. Select one "
+                    f"--require {word}: no case that is selected runs on it. Select one "
                     "(`compat list` shows them), or do not require it."
                 )
 
@@ -86,19 +86,20 @@ class Selection:
             return False
         if named or self.profile == "full" or variant.name in self.checkpoints:
             return True
-        if not variant.core:
+        if not variant.core or 0 < target.largest < variant.parameters:
             return False
         precise = bool(self.recipes or self.marked & set(PRECISIONS))
         if self.profile == "quick":
-            # A first look: one variant of each family in float32, with weights that know their
-            # task; but for what was asked for.
+            # A first look: one variant of each family, plainly, with weights that know their task;
+            # but for what was asked for.
             first = variant.name == (case.family.stand_in or case.family.headline)
             asked_for = self.models or self.weights or self.marked & set(WEIGHTS)
             if not (asked_for or (first and case.weights != "seeded")):
                 return False
-            if not (recipe.name == "fp32" or precise):
+            if not (recipe.name == target.plain or precise):
                 return False
-        return precise or not target.on_host_cpu or recipe.name in CORE_ON_PROCESSORS
+        usual = (*CORE_ON_PROCESSORS, target.plain)
+        return precise or not target.on_host_cpu or recipe.name in usual
 
 
 def _any(names: Iterable[str], patterns: Sequence[str]) -> bool:

@@ -3,7 +3,7 @@
 from compat.measurement import Measurement, check
 
 
-@check("memory.peak")
+@check("memory.peak", applies=lambda case: case.target.evidence != "conversion")
 def test_peak(measurement: Measurement) -> None:
     """The peak of the process that ran the case, after it ran every standard input."""
     measurement.stage("loads")

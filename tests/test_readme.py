@@ -115,7 +115,7 @@ def check_pytest(words: list[str]) -> None:
         given.models, given.targets, given.recipes, given.weights, checkpoints=checkpoints
     )
     chosen.check(loaded)
-    assert set(given.require) <= set(HARDWARE)
+    chosen.check_required(given.require, loaded)
     files = [*given.paths, *given.thresholds, *map(Path, given.catalog)]
     check_files([*files, *([given.corpus] if given.corpus else ())])
 
@@ -177,6 +177,14 @@ def check_python(words: list[str]) -> None:
         assert set(names) <= set(benchmarks().BENCHMARKS)
 
 
+def check_sh(words: list[str]) -> None:
+    script, *rest = words
+    check_files([Path(script)])
+    if script == "ci/run":
+        assert re.search(rf"\b{rest[0]}\b", re.search("usage: .*", read(ROOT / script))[0])  # type: ignore[index]
+        check_pytest(["-m", *rest])
+
+
 def check_known(words: list[str]) -> None:
     assert words in (
         [".", ".venv/bin/activate"],
@@ -195,6 +203,7 @@ CHECKERS = {
     "python": check_python,
     "python3": check_python,
     "py": check_python,
+    "sh": check_sh,
 }
 
 

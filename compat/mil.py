@@ -1,0 +1,588 @@
+"""Executes a Core ML program on any machine, operator by operator, in PyTorch.
+
+Core ML itself exists on Apple's systems only; its programs (MIL, the model intermediate language)
+are documented, and their weights can be decompressed anywhere. Results of operators that the
+program declares as float16 are rounded to it, sums are in float32: what is measured is the program
+as converted, with its weights as stored, not the rounding of any of Apple's processors.
+
+Semantics: the operators' reference in coremltools (``coremltools.converters.mil.mil.ops.defs``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+class UnknownOperator(Exception):
+    """A program uses an operator that is not known here."""
+
+
+@dataclass
+class Arguments:
+    """The arguments of one operation, by name."""
+
+    operation: Any
+    values: Mapping[str, Any]
+    """Tensors computed so far, by the name of their variable."""
+    constants: dict[str, torch.Tensor]
+
+    def __contains__(self, name: str) -> bool:
+        return self.operation.inputs.get(name) is not None
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return an argument as a tensor."""
+        return self._tensor(self.operation.inputs[name])
+
+    def tensors(self, name: str) -> list[torch.Tensor]:
+        """Return an argument that is a list of tensors."""
+        return [self._tensor(one) for one in self.operation.inputs[name]]
+
+    def optional(self, name: str) -> torch.Tensor | None:
+        return self.tensor(name) if name in self else None
+
+    def plain(self, name: str, default: Any = None) -> Any:
+        """Return an argument as Python values: a shape, an axis, a mode."""
+        variable = self.operation.inputs.get(name)
+        if variable is None:
+            return default
+        value = variable.val if variable.val is not None else self.values[variable.name]
+        return value.tolist() if hasattr(value, "tolist") else value
+
+    def _tensor(self, variable: Any) -> torch.Tensor:
+        if variable.name in self.values:
+            return self.values[variable.name]  # type: ignore[no-any-return]
+        return self.constants[variable.name]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """How a constant of the program is stored."""
+
+    elements: int
+    bits: int
+    lookup: bool
+    """Whether values are indices into a table, rather than numbers on an even grid."""
+
+
+@dataclass
+class Program:
+    """A converted model, ready to be executed."""
+
+    package: Path
+    _constants: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def _function(self) -> Any:
+        import coremltools
+        from coremltools.converters.mil.frontend.milproto.load import load
+
+        model = coremltools.models.MLModel(str(self.package), skip_model_load=True)
+        spec = model.get_spec()
+        program = load(spec, spec.specificationVersion, model.weights_dir)
+        function = program.functions["main"]
+        for operation in _operations(function):
+            # What a constant is decompressed from is not kept beside it.
+            for variable in () if _is_constant(operation.op_type) else _inputs(operation):
+                if variable.name not in self._constants:
+                    self._keep(variable)
+        for variable in function.outputs:
+            self._keep(variable)
+        return function
+
+    def _keep(self, variable: Any) -> None:
+        """Keep a constant as a tensor; a compressed one as what it is decompressed to."""
+        import torch
+
+        value = variable.val
+        if value is None and variable.op is not None and _is_compressed(variable.op):
+            value = variable.op.materialized_val_inference()
+        if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub":
+            array = np.asarray(value)
+            wide = np.float32 if array.dtype.kind == "f" else array.dtype
+            self._constants[variable.name] = torch.from_numpy(np.array(array, wide))
+
+    @property
+    def unknown(self) -> list[str]:
+        """Operators that are not known here, each once."""
+        names = (operation.op_type for operation in _operations(self._function))
+        return sorted({name for name in names if name not in OPERATORS and not _is_constant(name)})
+
+    def weights(self) -> Iterator[Weight]:
+        """Yield how each constant of the program is stored, indices and tables as one."""
+        for operation in _operations(self._function):
+            for name, variable in operation.inputs.items():
+                if isinstance(variable, list | tuple) or variable is None or variable.op is None:
+                    continue
+                kind = variable.op.op_type
+                if _is_compressed(operation) or name not in _WEIGHTS:
+                    continue
+                if kind == "constexpr_lut_to_dense":
+                    table = variable.op.inputs["lut"].shape
+                    entries = table[-2] if len(table) > 1 else table[0]
+                    yield Weight(math.prod(variable.shape), int(math.log2(entries)), True)
+                elif kind.startswith("constexpr"):
+                    yield Weight(math.prod(variable.shape), 8, False)
+                elif variable.val is not None and hasattr(variable.val, "dtype"):
+                    bits = 8 * np.asarray(variable.val).dtype.itemsize
+                    yield Weight(math.prod(variable.shape), bits, False)
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Execute the program; return its outputs in order.
+
+        Raises:
+            UnknownOperator: there is an operator that is not known here.
+        """
+        import torch
+
+        function = self._function
+        values: dict[str, Any] = {
+            name: _rounded(torch.from_numpy(np.array(feeds[name])), variable)
+            for name, variable in function.inputs.items()
+        }
+        with torch.inference_mode():
+            for operation in _operations(function):
+                if all(v.name in self._constants for v in operation.outputs):
+                    continue
+                if _is_constant(operation.op_type):
+                    continue
+                if operation.op_type not in OPERATORS:
+                    raise UnknownOperator(f"no operator {operation.op_type} is known here")
+                arguments = Arguments(operation, values, self._constants)
+                found = OPERATORS[operation.op_type](arguments)
+                results = found if isinstance(found, list | tuple) else [found]
+                for variable, result in zip(operation.outputs, results, strict=True):
+                    values[variable.name] = _rounded(result, variable)
+        known = {**self._constants, **values}
+        return [known[variable.name].numpy() for variable in function.outputs]
+
+
+_WEIGHTS = ("weight", "weight_ih", "weight_hh", "weight_ih_back", "weight_hh_back", "x", "y")
+
+
+def _operations(function: Any) -> Sequence[Any]:
+    return list(function.operations)
+
+
+def _inputs(operation: Any) -> Iterator[Any]:
+    for value in operation.inputs.values():
+        yield from (
+            value if isinstance(value, list | tuple) else [value] if value is not None else []
+        )
+
+
+def _is_constant(name: str) -> bool:
+    return name == "const" or name.startswith("constexpr_")
+
+
+def _is_compressed(operation: Any) -> bool:
+    return str(operation.op_type).startswith("constexpr_")
+
+
+def _rounded(tensor: torch.Tensor, variable: Any) -> torch.Tensor:
+    """Return a value as the program declares it; float16 rounded, but held in float32."""
+    import torch
+    from coremltools.converters.mil.mil import types
+
+    kind = types.builtin_to_string(variable.dtype)
+    if kind == "fp16":
+        return tensor.to(torch.float16).to(torch.float32)
+    if kind == "fp32":
+        return tensor.to(torch.float32)
+    return tensor.to(torch.bool if kind == "bool" else torch.int32)
+
+
+# Operators ---------------------------------------------------------------------------------------
+
+Operator = Callable[[Arguments], Any]
+
+
+def _unary(function: Callable[[torch.Tensor], torch.Tensor]) -> Operator:
+    return lambda a: function(a.tensor("x"))
+
+
+def _binary(function: Callable[[Any, Any], Any]) -> Operator:
+    return lambda a: function(a.tensor("x"), a.tensor("y"))
+
+
+def _reduction(name: str) -> Operator:
+    def reduce(a: Arguments) -> torch.Tensor:
+        import torch
+
+        x = a.tensor("x")
+        axes = a.plain("axes") or list(range(x.ndim))
+        keep = bool(a.plain("keep_dims", False))
+        found: torch.Tensor = getattr(torch, name)(x, dim=axes, keepdim=keep)
+        return found
+
+    return reduce
+
+
+def _matmul(a: Arguments) -> torch.Tensor:
+    x, y = a.tensor("x"), a.tensor("y")
+    x = x.transpose(-1, -2) if a.plain("transpose_x", False) else x
+    y = y.transpose(-1, -2) if a.plain("transpose_y", False) else y
+    return x @ y
+
+
+def _linear(a: Arguments) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.linear(a.tensor("x"), a.tensor("weight"), a.optional("bias"))
+
+
+def _padding(a: Arguments, kernel: Sequence[int], x: torch.Tensor) -> list[int]:
+    """Return what to add before and after each spatial axis, flat, the first axis first."""
+    kind = a.plain("pad_type", "valid")
+    if kind == "valid":
+        return [0] * (2 * len(kernel))
+    if kind == "custom":
+        return list(a.plain("pad"))
+    strides = a.plain("strides") or [1] * len(kernel)
+    dilations = a.plain("dilations") or [1] * len(kernel)
+    found = []
+    for size, width, stride, dilation in zip(x.shape[2:], kernel, strides, dilations, strict=True):
+        total = max(0, (math.ceil(size / stride) - 1) * stride + (width - 1) * dilation + 1 - size)
+        less, more = total // 2, total - total // 2
+        found += [more, less] if kind == "same_lower" else [less, more]
+    return found
+
+
+def _pad_spatial(x: torch.Tensor, amounts: Sequence[int], value: float = 0.0) -> torch.Tensor:
+    import torch
+
+    pairs = [list(amounts[i : i + 2]) for i in range(0, len(amounts), 2)]
+    return torch.nn.functional.pad(x, [n for pair in reversed(pairs) for n in pair], value=value)
+
+
+def _conv(a: Arguments) -> torch.Tensor:
+    import torch
+
+    x, weight = a.tensor("x"), a.tensor("weight")
+    rank = weight.ndim - 2
+    convolve = getattr(torch.nn.functional, f"conv{rank}d")
+    found: torch.Tensor = convolve(
+        _pad_spatial(x, _padding(a, weight.shape[2:], x)),
+        weight,
+        a.optional("bias"),
+        stride=a.plain("strides") or [1] * rank,
+        dilation=a.plain("dilations") or [1] * rank,
+        groups=a.plain("groups", 1),
+    )
+    return found
+
+
+def _pool(kind: str) -> Operator:
+    def pool(a: Arguments) -> torch.Tensor:
+        import torch
+
+        x, kernel = a.tensor("x"), a.plain("kernel_sizes")
+        strides, amounts = a.plain("strides") or [1] * len(kernel), _padding(a, kernel, x)
+        ceil = bool(a.plain("ceil_mode", False))
+        function = getattr(torch.nn.functional, f"{kind}_pool{len(kernel)}d")
+        if kind == "max":
+            padded = _pad_spatial(x, amounts, -math.inf)
+            return function(padded, kernel, strides, ceil_mode=ceil)  # type: ignore[no-any-return]
+        if any(amounts):
+            raise UnknownOperator("no avg_pool with padding is known here")
+        return function(x, kernel, strides, ceil_mode=ceil)  # type: ignore[no-any-return]
+
+    return pool
+
+
+def _layer_norm(a: Arguments) -> torch.Tensor:
+    import torch
+
+    x = a.tensor("x")
+    axes = [axis % x.ndim for axis in a.plain("axes")]
+    if axes != list(range(x.ndim - len(axes), x.ndim)):
+        raise UnknownOperator("no layer_norm but over the last axes is known here")
+    shape = [x.shape[axis] for axis in axes]
+    return torch.nn.functional.layer_norm(
+        x, shape, a.optional("gamma"), a.optional("beta"), a.plain("epsilon", 1e-5)
+    )
+
+
+def _batch_norm(a: Arguments) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.batch_norm(
+        a.tensor("x"),
+        a.tensor("mean"),
+        a.tensor("variance"),
+        a.optional("gamma"),
+        a.optional("beta"),
+        eps=a.plain("epsilon", 1e-5),
+    )
+
+
+def _instance_norm(a: Arguments) -> torch.Tensor:
+    import torch
+
+    return torch.nn.functional.instance_norm(
+        a.tensor("x"),
+        weight=a.optional("gamma"),
+        bias=a.optional("beta"),
+        eps=a.plain("epsilon", 1e-5),
+    )
+
+
+def _lstm(a: Arguments) -> tuple[torch.Tensor, ...]:
+    import torch
+
+    activations = (
+        a.plain("recurrent_activation", "sigmoid"),
+        a.plain("cell_activation", "tanh"),
+        a.plain("activation", "tanh"),
+    )
+    if activations != ("sigmoid", "tanh", "tanh") or "peephole" in a or "clip" in a:
+        raise UnknownOperator("no such variety of lstm is known here")
+    direction = a.plain("direction", "forward")
+    both = direction == "bidirectional"
+    x = a.tensor("x").flip(0) if direction == "reverse" else a.tensor("x")
+    width = a.tensor("weight_hh").shape[1]
+
+    def gates(name: str) -> torch.Tensor:
+        # Input, forget, output, cell here; input, forget, cell, output in PyTorch.
+        given, forget, output, cell = torch.split(a.tensor(name), width)
+        return torch.cat((given, forget, cell, output))
+
+    parameters = []
+    for end in ("", "_back") if both else ("",):
+        weights = [gates(f"weight_ih{end}"), gates(f"weight_hh{end}")]
+        bias = gates(f"bias{end}") if f"bias{end}" in a else weights[0].new_zeros(4 * width)
+        parameters += [*weights, bias, torch.zeros_like(bias)]
+
+    def initial(name: str) -> torch.Tensor:
+        return torch.stack(torch.split(a.tensor(name), width, dim=1))
+
+    states = (initial("initial_h"), initial("initial_c"))
+    every, hidden, cell = torch.lstm(x, states, parameters, True, 1, 0.0, False, both, False)
+    every = every.flip(0) if direction == "reverse" else every
+    last = torch.cat(tuple(hidden), dim=1)
+    sequence = every if a.plain("output_sequence", False) else last.unsqueeze(0)
+    return sequence, last, torch.cat(tuple(cell), dim=1)
+
+
+def _slice_by_index(a: Arguments) -> torch.Tensor:
+    x = a.tensor("x")
+    no = [False] * x.ndim
+    begin, end = a.plain("begin"), a.plain("end")
+    strides = a.plain("stride") or [1] * x.ndim
+    open_begin, open_end, squeeze = (
+        a.plain(name) or no for name in ("begin_mask", "end_mask", "squeeze_mask")
+    )
+    where: list[Any] = []
+    backwards = []
+    for axis in range(x.ndim):
+        if squeeze[axis]:
+            where.append(begin[axis])
+            continue
+        stride = strides[axis]
+        first = None if open_begin[axis] else begin[axis]
+        last = None if open_end[axis] else end[axis]
+        if stride < 0:
+            if (first, last, stride) != (None, None, -1):
+                raise UnknownOperator("no slice_by_index backwards but of a whole axis is known")
+            backwards.append(axis)
+            first, last, stride = None, None, 1
+        where.append(slice(first, last, stride))
+    return x.flip(backwards)[tuple(where)] if backwards else x[tuple(where)]
+
+
+def _slice_by_size(a: Arguments) -> torch.Tensor:
+    x = a.tensor("x")
+    pairs = zip(a.plain("begin"), a.plain("size"), x.shape, strict=True)
+    return x[tuple(slice(b, length if s == -1 else b + s) for b, s, length in pairs)]
+
+
+def _gather(a: Arguments) -> torch.Tensor:
+    x, indices = a.tensor("x"), a.tensor("indices")
+    if a.plain("batch_dims", 0):
+        raise UnknownOperator("no gather with batch_dims is known here")
+    axis = a.plain("axis", 0) % x.ndim
+    flat = indices.reshape(-1).long() % x.shape[axis]
+    return x.index_select(axis, flat).reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+
+
+def _split(a: Arguments) -> list[torch.Tensor]:
+    import torch
+
+    x, axis = a.tensor("x"), a.plain("axis")
+    sizes = a.plain("split_sizes") or x.shape[axis] // a.plain("num_splits")
+    return list(torch.split(x, sizes, dim=axis))
+
+
+def _pad(a: Arguments) -> torch.Tensor:
+    import torch
+
+    x, amounts = a.tensor("x"), a.plain("pad")
+    pairs = [amounts[i : i + 2] for i in range(0, len(amounts), 2)]
+    flat = [n for pair in reversed(pairs) for n in pair]
+    mode = a.plain("mode", "constant")
+    if mode == "constant":
+        return torch.nn.functional.pad(x, flat, value=a.plain("constant_val", 0.0))
+    while flat[-2:] == [0, 0]:
+        flat = flat[:-2]  # PyTorch takes only axes that are padded.
+    return torch.nn.functional.pad(x, flat, mode={"reflect": "reflect"}.get(mode, "replicate"))
+
+
+def _reduce_argmax(a: Arguments) -> torch.Tensor:
+    return a.tensor("x").argmax(dim=a.plain("axis", -1), keepdim=bool(a.plain("keep_dims", True)))
+
+
+def _expand_dims(a: Arguments) -> torch.Tensor:
+    x = a.tensor("x")
+    rank = x.ndim + len(a.plain("axes"))
+    for axis in sorted(one % rank for one in a.plain("axes")):
+        x = x.unsqueeze(axis)
+    return x
+
+
+def _squeeze(a: Arguments) -> torch.Tensor:
+    x = a.tensor("x")
+    return x.squeeze(tuple(a.plain("axes"))) if "axes" in a else x.squeeze()
+
+
+def _attention(a: Arguments) -> torch.Tensor:
+    import torch
+
+    mask = a.optional("attn_mask")
+    return torch.nn.functional.scaled_dot_product_attention(
+        a.tensor("query"), a.tensor("key"), a.tensor("value"), mask
+    )
+
+
+def _gelu(a: Arguments) -> torch.Tensor:
+    import torch
+
+    mode = a.plain("mode", "EXACT")
+    if mode == "SIGMOID_APPROXIMATION":
+        raise UnknownOperator("no gelu by a sigmoid is known here")
+    approximate = "tanh" if mode == "TANH_APPROXIMATION" else "none"
+    return torch.nn.functional.gelu(a.tensor("x"), approximate=approximate)
+
+
+def _operators() -> dict[str, Operator]:
+    """Return every operator that is known; PyTorch is imported when one is first executed."""
+
+    def torch_(name: str) -> Operator:
+        def call(a: Arguments) -> torch.Tensor:
+            import torch
+
+            found: torch.Tensor = getattr(torch, name)(a.tensor("x"))
+            return found
+
+        return call
+
+    same = {
+        name: torch_(name)
+        for name in (
+            *("exp", "tanh", "sigmoid", "relu", "abs", "sqrt", "square", "erf", "sin", "cos"),
+            *("floor", "ceil", "round", "sign", "logical_not"),
+        )
+    }
+    return {
+        **same,
+        "identity": _unary(lambda x: x),
+        "cast": _unary(lambda x: x),  # The output's declared type does it.
+        "log": lambda a: (a.tensor("x") + a.plain("epsilon", 1e-45)).log(),
+        "rsqrt": lambda a: (a.tensor("x") + a.plain("epsilon", 1e-12)).rsqrt(),
+        "inverse": lambda a: 1 / (a.tensor("x") + a.plain("epsilon", 1e-4)),
+        "silu": _unary(lambda x: x * x.sigmoid()),
+        "softplus": _unary(lambda x: x.exp().log1p()),
+        "gelu": _gelu,
+        "leaky_relu": lambda a: (
+            a.tensor("x").clamp(min=0) + a.plain("alpha", 0.01) * a.tensor("x").clamp(max=0)
+        ),
+        "clip": lambda a: a.tensor("x").clamp(a.plain("alpha"), a.plain("beta")),
+        "threshold": lambda a: a.tensor("x").clamp(min=a.plain("alpha")),
+        "add": _binary(lambda x, y: x + y),
+        "sub": _binary(lambda x, y: x - y),
+        "mul": _binary(lambda x, y: x * y),
+        "real_div": _binary(lambda x, y: x / y),
+        "floor_div": _binary(lambda x, y: x // y),
+        "mod": _binary(lambda x, y: x % y),
+        "pow": _binary(lambda x, y: x**y),
+        "maximum": _binary(lambda x, y: x.maximum(y)),
+        "minimum": _binary(lambda x, y: x.minimum(y)),
+        "equal": _binary(lambda x, y: x == y),
+        "not_equal": _binary(lambda x, y: x != y),
+        "less": _binary(lambda x, y: x < y),
+        "less_equal": _binary(lambda x, y: x <= y),
+        "greater": _binary(lambda x, y: x > y),
+        "greater_equal": _binary(lambda x, y: x >= y),
+        "logical_and": _binary(lambda x, y: x & y),
+        "logical_or": _binary(lambda x, y: x | y),
+        "select": _select,
+        "matmul": _matmul,
+        "linear": _linear,
+        "conv": _conv,
+        "max_pool": _pool("max"),
+        "avg_pool": _pool("avg"),
+        "softmax": lambda a: a.tensor("x").softmax(dim=a.plain("axis", -1)),
+        "layer_norm": _layer_norm,
+        "batch_norm": _batch_norm,
+        "instance_norm": _instance_norm,
+        "scaled_dot_product_attention": _attention,
+        "lstm": _lstm,
+        "reduce_mean": _reduction("mean"),
+        "reduce_sum": _reduction("sum"),
+        "reduce_max": _reduction("amax"),
+        "reduce_min": _reduction("amin"),
+        "reduce_log_sum_exp": _reduction("logsumexp"),
+        "reduce_l2_norm": _reduction("norm"),
+        "reduce_argmax": _reduce_argmax,
+        "reshape": lambda a: a.tensor("x").reshape(a.plain("shape")),
+        "transpose": lambda a: a.tensor("x").permute(a.plain("perm")),
+        "reverse": lambda a: a.tensor("x").flip(a.plain("axes") or list(range(a.tensor("x").ndim))),
+        "expand_dims": _expand_dims,
+        "squeeze": _squeeze,
+        "concat": _concat,
+        "stack": _stack,
+        "split": _split,
+        "slice_by_index": _slice_by_index,
+        "slice_by_size": _slice_by_size,
+        "gather": _gather,
+        "tile": lambda a: a.tensor("x").tile(a.plain("reps")),
+        "pad": _pad,
+        "fill": _fill,
+    }
+
+
+def _select(a: Arguments) -> torch.Tensor:
+    import torch
+
+    return torch.where(a.tensor("cond").bool(), a.tensor("a"), a.tensor("b"))
+
+
+def _concat(a: Arguments) -> torch.Tensor:
+    import torch
+
+    if a.plain("interleave", False):
+        raise UnknownOperator("no concat that interleaves is known here")
+    return torch.cat(a.tensors("values"), dim=a.plain("axis"))
+
+
+def _stack(a: Arguments) -> torch.Tensor:
+    import torch
+
+    return torch.stack(a.tensors("values"), dim=a.plain("axis"))
+
+
+def _fill(a: Arguments) -> torch.Tensor:
+    import torch
+
+    return torch.full(a.plain("shape"), a.plain("value", 0.0))
+
+
+OPERATORS: Mapping[str, Operator] = _operators()

@@ -1,0 +1,381 @@
+"""Core ML: prediction by compute unit on a Mac, conversion evidence everywhere else.
+
+On a Mac a graph is predicted by Core ML on the unit that the target names. Elsewhere the same
+package is made, and the program in it, with its weights as they are stored, is executed operator by
+operator in PyTorch (:mod:`compat.mil`): what converted, how large it is, and how exact. Caches stay
+on the host and go in and out as arrays: Core ML's own states crashed decoders with palettized
+weights after a hundred predictions (coremltools #2716).
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compat.case import Recipe, Target
+from compat.graph import State
+from compat.runtimes.base import (
+    Options,
+    Placement,
+    Probe,
+    Runtime,
+    Session,
+    Unsupported,
+    folder_bytes,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from compat.mil import Program
+    from compat.sources import Source
+
+INSTALL = "pip install coremltools==9.0"
+PALETTES = {"int8-palettized": 8, "int8-palettized-6bit": 6, "int4-palettized": 4}
+"""Bits of an index into a table of weights, one table for each tensor."""
+RECIPES = ("fp16", "int8-linear", *PALETTES)
+UNITS = {"cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE"}
+INPUT = "in_"
+"""Before the name of every input of a package: some names, such as ``state``, are reserved."""
+SMALLEST = 2048
+"""Elements that a tensor of weights has at least, to be compressed."""
+
+
+class CoreMl(Runtime):
+    name = "coreml"
+    packages = ("coremltools", "torch")
+    modules = ("coremltools",)
+    targets = (
+        *(
+            Target(f"coreml-{unit}", "coreml", "coreml", unit, RECIPES, on_host_cpu=unit == "cpu")
+            for unit in UNITS
+        ),
+        Target("coreml-conversion", "coreml", "coreml", "none", RECIPES, evidence="conversion"),
+    )
+
+    def probe(self, target: Target) -> Probe:
+        mac = sys.platform == "darwin"
+        if target.evidence == "device" and not mac:
+            remedy = "run on a Mac; anywhere else use coreml-conversion"
+            return Probe("absent", "Core ML exists on Apple's systems only", remedy)
+        if target.evidence == "conversion" and mac:
+            remedy = "use coreml-cpu, coreml-gpu and coreml-ane"
+            return Probe("absent", "Core ML itself is here, and executes what is converted", remedy)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                import coremltools
+        except ImportError as error:
+            try:
+                metadata.version("coremltools")
+            except metadata.PackageNotFoundError:
+                return Probe("absent", "coremltools is not installed", INSTALL)
+            return Probe("broken", f"coremltools does not import: {error}", f"{INSTALL} --force")
+        facts = {"coremltools": coremltools.__version__}
+        try:
+            # Weights are written and read by a library of its own, which only some wheels have.
+            import coremltools.libmilstoragepython
+        except ImportError as error:
+            reason = f"this build of coremltools cannot write weights: {error}"
+            return Probe("broken", reason, f"{INSTALL} --only-binary :all: --force", facts)
+        return Probe("here", facts=facts)
+
+    def compile(
+        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+    ) -> Session:
+        return CoreMlSession(sources, target, recipe, options)
+
+
+# Conversion --------------------------------------------------------------------------------------
+
+
+def convert(
+    folder: Path, reference: Mapping[str, str], graph: str, point: str, scheme: str
+) -> None:
+    """Job: write a graph as a package with an ML program, float16 or with compressed weights."""
+    import coremltools
+
+    from compat.sources import open_source
+
+    source = open_source(reference, graph)
+    if scheme == "fp16":
+        model = _converted(source, point)
+    else:
+        exact = _package(source, point, "fp16")
+        model = _compressed(coremltools.models.MLModel(str(exact), skip_model_load=True), scheme)
+    model.save(str(folder / "model.mlpackage"))
+
+
+def _package(source: Source, point: str, scheme: str) -> Path:
+    folder = source.derive(
+        f"{__name__}:convert",
+        {"point": point, "scheme": scheme},
+        (__name__, "compat.sources"),
+        ("coremltools", "torch", "transformers"),
+    )
+    return folder / "model.mlpackage"
+
+
+def _converted(source: Source, point: str) -> Any:
+    import coremltools
+    import torch
+
+    from compat.sources import example_tensors
+
+    spec = source.graph
+    outputs = [*spec.outputs, *(f"new_{name}" for name in spec.state)]
+    with warnings.catch_warnings(), torch.no_grad():
+        # Both warn of versions they were not tested with, and the tracer of its own end.
+        warnings.simplefilter("ignore")
+        examples = example_tensors(spec, point)
+        # Exported first: sizes become literals, whose computation the converter cannot fold with
+        # NumPy 2.4. Then traced: the converter knows more operators in that form.
+        static = torch.export.export(source.module(), examples).module()
+        return coremltools.convert(
+            torch.jit.trace(static, examples, check_trace=False),  # type: ignore[no-untyped-call]
+            inputs=[
+                coremltools.TensorType(INPUT + name, shape, getattr(np, dtype))
+                for name, (shape, dtype) in spec.examples(point).items()
+            ],
+            outputs=[coremltools.TensorType(name) for name in outputs],
+            minimum_deployment_target=coremltools.target.macOS15,
+            compute_precision=coremltools.precision.FLOAT16,
+            convert_to="mlprogram",
+            skip_model_load=True,
+        )
+
+
+def _compressed(model: Any, scheme: str) -> Any:
+    from coremltools.optimize import coreml
+
+    if scheme in PALETTES:
+        palette = coreml.OpPalettizerConfig(
+            mode="kmeans", nbits=PALETTES[scheme], weight_threshold=SMALLEST
+        )
+        return coreml.palettize_weights(model, coreml.OptimizationConfig(global_config=palette))
+    grid = coreml.OpLinearQuantizerConfig(
+        mode="linear_symmetric",
+        dtype="int8",
+        granularity="per_channel",
+        weight_threshold=SMALLEST,
+    )
+    return coreml.linear_quantize_weights(model, coreml.OptimizationConfig(global_config=grid))
+
+
+def stored_scheme(program: Program) -> str:
+    """Return the scheme in which most of a program's weights are stored."""
+    counts: Counter[str] = Counter()
+    schemes = {(16, False): "fp16", (8, False): "int8-linear"}
+    schemes |= {(bits, True): name for name, bits in PALETTES.items()}
+    for weight in program.weights():
+        if weight.elements > SMALLEST:
+            counts[schemes.get((weight.bits, weight.lookup), f"fp{weight.bits}")] += weight.elements
+    return counts.most_common(1)[0][0] if counts else "fp16"
+
+
+# Oracles -----------------------------------------------------------------------------------------
+
+
+def _each_weight(module: torch.nn.Module, change: Any) -> torch.nn.Module:
+    """Change every matrix or kernel of a module that is large enough to be compressed."""
+    import torch
+
+    for child in module.modules():
+        for name, weight in list(child.named_parameters(recurse=False)):
+            if weight.ndim > 1 and weight.numel() > SMALLEST:
+                setattr(child, name, torch.nn.Parameter(change(weight), requires_grad=False))
+    return module
+
+
+def _palettized(module: torch.nn.Module, bits: int) -> torch.nn.Module:
+    import torch
+
+    def change(weight: torch.Tensor) -> torch.Tensor:
+        values = weight.flatten().sort().values.double()
+        count = min(2**bits, len(torch.unique(values)))
+        # Lloyd's algorithm in one dimension. From entries as dense as the cube root of the values'
+        # own density, which is best for many entries (Panter and Dite, 1951).
+        counts, edges = torch.histogram(values, bins=1024)
+        dense = torch.nn.functional.pad(counts.pow(1 / 3).cumsum(0), (1, 0))
+        places = (torch.arange(count, dtype=dense.dtype) + 0.5) / count * dense[-1]
+        bins = torch.searchsorted(dense, places).clamp(1, len(edges) - 1)
+        part = (places - dense[bins - 1]) / (dense[bins] - dense[bins - 1])
+        table = edges[bins - 1] + part * (edges[bins] - edges[bins - 1])
+        total = torch.nn.functional.pad(values.cumsum(0), (1, 0))
+        for _ in range(60):
+            bounds = torch.searchsorted(values, (table[1:] + table[:-1]) / 2)
+            bounds = torch.nn.functional.pad(bounds, (1, 1))
+            bounds[-1] = len(values)
+            members = bounds.diff()
+            means = total[bounds].diff() / members.clamp(min=1)
+            table = torch.where(members > 0, means, table)
+        table = table.to(weight.dtype).sort().values
+        found: torch.Tensor = table[torch.bucketize(weight, (table[1:] + table[:-1]) / 2)]
+        return found
+
+    return _each_weight(module, change)
+
+
+def palettize_8(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a module whose weights have 256 values each, chosen by k-means."""
+    return _palettized(module, 8)
+
+
+def palettize_6(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a module whose weights have 64 values each, chosen by k-means."""
+    return _palettized(module, 6)
+
+
+def palettize_4(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a module whose weights have 16 values each, chosen by k-means."""
+    return _palettized(module, 4)
+
+
+def round_rows(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a module whose weights are rounded to int8, symmetric, one scale for each row."""
+    from compat.runtimes.pytorch import quantise_rows
+
+    def change(weight: torch.Tensor) -> torch.Tensor:
+        rounded, scale = quantise_rows(weight.flatten(1))
+        found: torch.Tensor = (rounded * scale).reshape(weight.shape)
+        return found
+
+    return _each_weight(module, change)
+
+
+CoreMl.oracles = {
+    "int8-linear": round_rows,
+    "int8-palettized": palettize_8,
+    "int8-palettized-6bit": palettize_6,
+    "int4-palettized": palettize_4,
+}
+
+
+# Sessions ----------------------------------------------------------------------------------------
+
+
+class CoreMlSession(Session):
+    """One program per graph and point: predicted by Core ML, or executed as converted."""
+
+    def __init__(
+        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+    ) -> None:
+        super().__init__({name: source.graph for name, source in sources.items()})
+        self.sources = sources
+        self.target = target
+        self.recipe = recipe
+        self._packages: dict[tuple[str, str], Path] = {}
+        self._programs: dict[tuple[str, str], Program] = {}
+        self._models: dict[tuple[str, str], Any] = {}
+        if target.evidence == "conversion":
+            import torch
+
+            torch.set_num_threads(options.threads)
+        for graph in self.graphs.values():
+            self._open(graph.name, next(iter(graph.points)))
+
+    def _open(self, graph: str, point: str) -> None:
+        from compat.mil import Program
+
+        key = graph, point
+        if key in self._packages:
+            return
+        source, scheme = self.sources[graph], self.recipe.for_graph(graph)
+        source.shipped(scheme, "coreml")  # Nobody ships any: what is shipped is never converted.
+        self._packages[key] = _package(source, point, scheme)
+        program = self._programs[key] = Program(self._packages[key])
+        if self.target.evidence == "conversion":
+            if program.unknown:
+                unknown = ", ".join(program.unknown)
+                raise Unsupported(f"{graph} converts, but is not checked: no operator {unknown}")
+        else:
+            self._models[key] = _loaded(self._packages[key], self.target)
+
+    def upload(self, array: np.ndarray, graph: str) -> np.ndarray:
+        return array
+
+    def download(self, native: np.ndarray) -> np.ndarray:
+        return native
+
+    def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[np.ndarray]:
+        self._open(graph, point)
+        feeds = {INPUT + name: value for name, value in inputs.items()}
+        if self.target.evidence == "conversion":
+            return self._programs[graph, point].run(feeds)
+        predicted = self._models[graph, point].predict(feeds)
+        spec = self.graphs[graph]
+        names = (*spec.outputs, *(f"new_{name}" for name in spec.state))
+        return [np.asarray(predicted[name]) for name in names]
+
+    def write(self, state: State, buffer: Any, value: Any, position: int) -> Any:
+        buffer[(slice(None),) * state.axis + (slice(position, position + 1),)] = value
+        return buffer
+
+    def placement(self) -> Placement:
+        if self.target.evidence == "conversion":
+            raise Unsupported("a conversion is placed nowhere: no Core ML runs it")
+        costs: Counter[str] = Counter()
+        for model in self._models.values():
+            costs += _anticipated(model, self.target)
+        total = sum(costs.values())
+        shares = {unit: cost / total for unit, cost in costs.items()}
+        return Placement(shares, self.target.device, "estimated cost by unit in the compute plan")
+
+    def executed(self) -> Mapping[str, str]:
+        return {graph: stored_scheme(program) for (graph, _), program in self._programs.items()}
+
+    def notes(self) -> Mapping[str, str]:
+        return {"compiler": f"coremltools {metadata.version('coremltools')}, macOS 15 program"}
+
+    def model_bytes(self) -> int:
+        """Size of the packages of the first point of each graph."""
+        return sum(
+            folder_bytes(self._packages[graph.name, next(iter(graph.points))])
+            for graph in self.graphs.values()
+        )
+
+    def close(self) -> None:
+        self._programs.clear()
+        self._models.clear()
+
+
+# On a Mac. None of this could be run where it was written: see docs/hardware.md.
+
+
+def _loaded(package: Path, target: Target) -> Any:
+    import coremltools
+
+    units = coremltools.ComputeUnit[UNITS[target.device]]
+    return coremltools.models.MLModel(str(package), compute_units=units)
+
+
+def _anticipated(model: Any, target: Target) -> Counter[str]:
+    """Return the estimated cost of a model by the unit that Core ML anticipates for it."""
+    import coremltools
+    from coremltools.models.compute_plan import MLComputePlan
+
+    names = {
+        "MLCPUComputeDevice": "cpu",
+        "MLGPUComputeDevice": "gpu",
+        "MLNeuralEngineComputeDevice": "ane",
+    }
+    units = coremltools.ComputeUnit[UNITS[target.device]]
+    plan = MLComputePlan.load_from_path(model.get_compiled_model_path(), units)
+    costs: Counter[str] = Counter()
+    for operation in plan.model_structure.program.functions["main"].block.operations:
+        usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
+        cost = plan.get_estimated_cost_for_mlprogram_operation(operation)
+        if usage is not None and cost is not None:
+            device = type(usage.preferred_compute_device).__name__
+            costs[names.get(device, device)] += cost.weight
+    return costs
+
+
+RUNTIME = CoreMl()

@@ -1,0 +1,75 @@
+"""Calibration: what quantisers are shown is typical, and none of what is judged afterwards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compat import calibration, corpus
+from compat.sources import ModelReference
+
+NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
+
+
+def judged(reference: ModelReference) -> set[str]:
+    items = reference.load().items(corpus.load(), "full")
+    groups = (*items.task.values(), items.numerics, items.timed)
+    return {item.id.rsplit("-", 1)[0] for group in groups for item in group} | {
+        item.id for group in groups for item in group
+    }
+
+
+@pytest.mark.parametrize(
+    ("reference", "left_out"),
+    [
+        (NANO, {"clean", "hard"}),
+        (ModelReference("whisper", "whisper-tiny", "seeded"), {"clean"}),
+        (
+            ModelReference(
+                "segmentation",
+                "segmentation-3.0",
+                "trained",
+                "checkpoints/segmentation-3.0-synthetic",
+            ),
+            {"conversations"},
+        ),
+        (ModelReference("wespeaker", "wespeaker-resnet34", "seeded"), {"speakers"}),
+    ],
+)
+def test_none_of_what_is_judged(reference: ModelReference, left_out: set[str]) -> None:
+    items, said = calibration.choose(reference.load(), corpus.load())
+    assert len(items) >= calibration.ITEMS
+    sets = {item.id.split("-")[0] for item in items}
+    assert not sets & left_out and all(name in said for name in sets)
+    assert not {item.id for item in items} & judged(reference)
+    assert "judged" not in said
+
+
+def test_a_corpus_of_one_set_says_so(tmp_path: Path) -> None:
+    (tmp_path / "clean").symlink_to(corpus.DEFAULT / "clean")
+    items, said = calibration.choose(NANO.load(), corpus.load(tmp_path))
+    assert items and "the same that are judged" in said
+
+
+def test_records_the_inputs_of_a_graph_with_its_states() -> None:
+    recorded = calibration.record(NANO, "decoder", "b1", "")
+    graph = {graph.name: graph for graph in NANO.load().graphs()}["decoder"]
+    assert len(recorded.feeds) == calibration.CALLS
+    for feed in recorded.feeds:
+        assert {name: (value.shape, str(value.dtype)) for name, value in feed.items()} == {
+            name: (tuple(shape), dtype) for name, (shape, dtype) in graph.examples("b1").items()
+        }
+    positions = {int(feed["position"][0]) for feed in recorded.feeds}
+    assert min(positions) < 4 < max(positions), "steps from all over the utterances"
+    # Each is a copy: a cache that is written in place later must not show in earlier calls.
+    for feed in recorded.feeds:
+        filled = np.abs(feed["key_0"]).sum(axis=(0, 1, 2)) > 0
+        assert filled.sum() == feed["position"][0]
+
+
+def test_batches_are_recorded_in_batches() -> None:
+    recorded = calibration.record(NANO, "encoder", "b4", "")
+    assert {feed["mel"].shape[0] for feed in recorded.feeds} == {4}
+    assert not np.array_equal(recorded.feeds[0]["mel"][0], recorded.feeds[0]["mel"][1])

@@ -1,0 +1,129 @@
+"""The executor of Core ML programs, held to PyTorch on what coremltools converts."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from compat.mil import OPERATORS, Program
+
+coremltools: Any = pytest.importorskip("coremltools", exc_type=ImportError)
+
+
+def convert(module: nn.Module, examples: tuple[torch.Tensor, ...], folder: Path) -> Program:
+    """Convert a module as :mod:`compat.runtimes.coreml` does, with inputs x0, x1, …"""
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        model = coremltools.convert(
+            torch.jit.trace(module.eval(), examples, check_trace=False),
+            inputs=[
+                coremltools.TensorType(
+                    f"x{index}",
+                    tensor.shape,
+                    np.int32 if tensor.dtype == torch.int32 else np.float32,
+                )
+                for index, tensor in enumerate(examples)
+            ],
+            minimum_deployment_target=coremltools.target.macOS15,
+            skip_model_load=True,
+        )
+    model.save(str(folder / "model.mlpackage"))
+    return Program(folder / "model.mlpackage")
+
+
+class Function(nn.Module):
+    def __init__(self, function: Any, *modules: nn.Module) -> None:
+        super().__init__()
+        self.function = function
+        self.inner = nn.ModuleList(modules)
+
+    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+        return self.function(*self.inner, *tensors)
+
+
+def lstm(layer: nn.LSTM, x: torch.Tensor) -> torch.Tensor:
+    return layer(x)[0]
+
+
+CASES: dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]] = {
+    "conv1d": (nn.Conv1d(3, 8, 5, stride=2, padding=2), ((1, 3, 20),)),
+    "conv1d grouped": (nn.Conv1d(4, 8, 3, dilation=2, groups=2), ((2, 4, 20),)),
+    "conv2d": (nn.Conv2d(2, 4, 3, stride=(1, 2), padding=1), ((1, 2, 8, 9),)),
+    "layer norm": (nn.LayerNorm(16), ((2, 3, 16),)),
+    "group norm": (nn.GroupNorm(2, 8), ((2, 8, 10),)),
+    "batch norm": (nn.BatchNorm2d(4), ((1, 4, 5, 5),)),
+    "instance norm": (nn.InstanceNorm1d(4, affine=True), ((2, 4, 12),)),
+    "lstm": (Function(lstm, nn.LSTM(6, 5, 2, batch_first=True)), ((2, 7, 6),)),
+    "lstm both ways": (
+        Function(lstm, nn.LSTM(6, 5, 1, batch_first=True, bidirectional=True)),
+        ((2, 7, 6),),
+    ),
+    "max pool": (nn.MaxPool1d(3), ((1, 2, 11),)),
+    "gelu": (nn.GELU(), ((3, 7),)),
+    "leaky relu": (nn.LeakyReLU(0.1), ((3, 7),)),
+    "attention": (Function(functional.scaled_dot_product_attention), ((1, 2, 5, 4),) * 3),
+    "softmax": (Function(lambda x: x.softmax(dim=1)), ((2, 5, 3),)),
+    "matmul": (Function(lambda x, y: x @ y.transpose(1, 2)), ((2, 3, 4), (2, 5, 4))),
+    "slices": (Function(lambda x: torch.cat((x[:, 1:3], x[:, -1:], x[:, ::2]), 1)), ((2, 6, 3),)),
+    "flip": (Function(lambda x: x.flip(1)), ((2, 6),)),
+    "pad": (Function(lambda x: functional.pad(x, (1, 2), mode="reflect")), ((1, 2, 6),)),
+    "statistics": (Function(lambda x: torch.cat((x.mean(1), x.std(1)), -1)), ((2, 9, 3),)),
+    "norm": (Function(lambda x: x / x.norm(dim=-1, keepdim=True)), ((2, 9),)),
+    "where": (Function(lambda x, y: torch.where(x > y, x, -y)), ((2, 9), (2, 9))),
+    "elementwise": (
+        Function(lambda x, y: x.exp() * y.tanh() - x.sigmoid() / (1 + y.abs()) + (x**2 + 1).sqrt()),
+        ((2, 9), (2, 9)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_executes_as_pytorch_does(name: str, tmp_path: Path) -> None:
+    module, shapes = CASES[name]
+    torch.manual_seed(0)
+    examples = tuple(torch.randn(shape) for shape in shapes)
+    program = convert(module, examples, tmp_path)
+    assert not program.unknown
+    with torch.no_grad():
+        expected = module(*examples).numpy()
+    (found,) = program.run({f"x{i}": tensor.numpy() for i, tensor in enumerate(examples)})
+    assert found.shape == expected.shape
+    np.testing.assert_allclose(found, expected, atol=4e-3 * max(1.0, np.abs(expected).max()))
+
+
+def test_a_mistake_of_the_converter_shows(tmp_path: Path) -> None:
+    """coremltools 9.0 takes the root of a square for the number itself, whatever its sign."""
+    program = convert(Function(lambda x: (x**2).sqrt()), (torch.ones(1, 3),), tmp_path)
+    (found,) = program.run({"x0": np.array([[-2.0, 0.0, 3.0]], np.float32)})
+    assert found.tolist() == [[-2.0, 0.0, 3.0]], "mended: let the matrix be measured again"
+
+
+def test_rounds_to_float16_as_declared(tmp_path: Path) -> None:
+    program = convert(Function(lambda x: x * 1000), (torch.ones(1, 3),), tmp_path)
+    (found,) = program.run({"x0": np.array([[1 / 3, 1.0, 100.0]], np.float32)})
+    assert found[0, 0] == np.float32(np.float16(np.float16(1 / 3) * 1000.0))
+    assert np.isinf(found[0, 2]), "100,000 is beyond float16"
+
+
+def test_embeddings_take_integers(tmp_path: Path) -> None:
+    table = nn.Embedding(20, 4)
+    program = convert(
+        Function(lambda t, x: t(x), table), (torch.ones(3, dtype=torch.int32),), tmp_path
+    )
+    (found,) = program.run({"x0": np.array([3, 0, 19], np.int32)})
+    np.testing.assert_allclose(found, table.weight.detach()[[3, 0, 19]], atol=2e-3)
+
+
+def test_an_operator_that_is_not_known_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = convert(nn.GELU(), (torch.ones(1, 3),), tmp_path)
+    monkeypatch.delitem(OPERATORS, "gelu")  # type: ignore[arg-type]
+    assert program.unknown == ["gelu"]

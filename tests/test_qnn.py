@@ -1,0 +1,253 @@
+"""Qualcomm's NPU, on the emulator that its plug-in for ONNX Runtime brings along."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from compat import catalog
+from compat.case import Recipe
+from compat.graph import Graph, Tensor
+from compat.metrics.numerics import compare
+from compat.reference import oracle_session
+from compat.runtimes import qnn
+from compat.runtimes.base import Options, Probe, Unsupported
+from compat.runtimes.ort import nodes_by_provider
+from compat.sources import ModelReference, Source, sources
+
+NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
+RUNTIME = qnn.RUNTIME
+NPU, EMULATOR = RUNTIME.targets
+
+
+def emulated() -> bool:
+    try:
+        metadata.version("onnxruntime-qnn")
+    except metadata.PackageNotFoundError:
+        return False
+    return sys.platform == "linux" and platform.machine() == "x86_64"
+
+
+needs_emulator = pytest.mark.skipif(not emulated(), reason=f"no emulator here: {qnn.INSTALL}")
+
+
+# What is here ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("missing", ["onnxruntime", "onnxruntime_qnn"])
+def test_absent_names_the_remedy(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+
+    def version(name: str) -> str:
+        if name.replace("-", "_") == missing:
+            raise metadata.PackageNotFoundError(name)
+        return "2.7.0"
+
+    monkeypatch.setattr(qnn.metadata, "version", version)
+    for target in RUNTIME.targets:
+        found = RUNTIME.probe(target)
+        assert found.state == "absent" and "pip install" in found.remedy
+        assert missing.replace("_", "-") in found.reason
+
+
+def test_a_build_from_before_the_plug_in_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lies in the folder of onnxruntime, whichever of the two was installed last."""
+    monkeypatch.setitem(sys.modules, "onnxruntime_qnn", None)
+    monkeypatch.setattr(qnn.metadata, "version", lambda name: "1.24.4")
+    found = RUNTIME.probe(EMULATOR)
+    assert found.state == "broken" and "overwrites onnxruntime" in found.reason
+    assert "pip uninstall" in found.remedy
+
+
+@needs_emulator
+def test_the_emulator_is_here_and_the_npu_is_not() -> None:
+    here, absent = RUNTIME.probe(EMULATOR), RUNTIME.probe(NPU)
+    assert here.state == "here" and here.facts["onnxruntime-qnn"]
+    assert absent.state == "absent" and "no Hexagon NPU" in absent.reason and absent.remedy
+
+
+@needs_emulator
+def test_a_back_end_that_does_not_load_is_broken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import onnxruntime_qnn
+
+    nothing = tmp_path / "libQnnHtp.so"
+    nothing.write_bytes(b"not a library")
+    monkeypatch.setattr(onnxruntime_qnn, "get_qnn_htp_path", lambda: str(nothing))
+    found: Probe = RUNTIME.probe(EMULATOR)
+    assert found.state == "broken" and found.reason and found.remedy
+
+
+# Where it runs ---------------------------------------------------------------------------------
+
+
+def source_of(module: torch.nn.Module, shape: tuple[int, ...], folder: Path) -> Source:
+    """Return a source of one graph, x to y, exported into a folder."""
+    graph = Graph("g", {"x": Tensor(shape)}, ("y",), {"p": {"batch": 1}}, lambda: module)
+
+    class Exported(Source):
+        def onnx(self, point: str, scheme: str = "fp32", forms: Any = ()) -> Path:
+            program = torch.onnx.export(
+                module.eval(),
+                (torch.randn(shape),),
+                input_names=["x"],
+                output_names=["y"],
+                opset_version=18,
+                dynamo=True,
+                verbose=False,
+            )
+            program.save(str(folder / "model.onnx"))
+            return folder / "model.onnx"
+
+    return Exported(NANO, graph, "")
+
+
+def product() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.Tanh(), torch.nn.Linear(32, 32))
+
+
+@needs_emulator
+@pytest.mark.filterwarnings("ignore")
+def test_runs_whole_from_a_context_that_was_loaded_again(tmp_path: Path) -> None:
+    module = product()
+    found = source_of(module, (4, 32), tmp_path)
+    session = RUNTIME.compile({"g": found}, EMULATOR, Recipe("fp16"), Options(1))
+    x = np.random.default_rng(0).standard_normal((4, 32)).astype(np.float32)
+    y = session.run("g", {"x": x}, "p")["y"].numpy()
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x)).numpy()
+    np.testing.assert_allclose(y, expected, atol=1e-2)
+    assert np.abs(y - expected).max() > 1e-6, (
+        "float32 would be exact: this is not the NPU's float16"
+    )
+    assert session.placement().share == 1.0
+    assert dict(session.executed()) == {"g": "fp16"}
+    assert session.notes()["compiler"].startswith("QAIRT v2.")
+    assert session.model_bytes() > 2 * 32 * 32 * 2
+    session.close()
+
+
+@needs_emulator
+@pytest.mark.filterwarnings("ignore")
+def test_a_provider_that_fell_back_is_caught_by_placement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The real thing: the back end does not start, and ONNX Runtime quietly takes the processor."""
+    import onnxruntime
+    import onnxruntime_qnn
+
+    file = source_of(product(), (4, 32), tmp_path).onnx("p")
+    nothing = tmp_path / "libQnnHtp.so"
+    nothing.write_bytes(b"not a library")
+    monkeypatch.setattr(onnxruntime_qnn, "get_qnn_htp_path", lambda: str(nothing))
+    with pytest.raises(Exception, match=r".+"):
+        qnn.open_session(file, EMULATOR)
+
+    real = onnxruntime.InferenceSession
+
+    def forgiving(path: Any, options: Any, **arguments: Any) -> Any:
+        return real(path, options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", forgiving)
+    session = qnn.open_session(file, EMULATOR, fallback=True)
+    (y,) = session.run(None, {"x": np.ones((4, 32), np.float32)})
+    assert np.isfinite(y).all(), "results are perfect, and that is the trap"
+    nodes = nodes_by_provider(session)
+    assert qnn.PROVIDER not in nodes and nodes["CPUExecutionProvider"] > 0
+
+
+@needs_emulator
+@pytest.mark.filterwarnings("ignore")
+def test_what_it_cannot_execute_is_named(tmp_path: Path) -> None:
+    class Sorted(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+            return (torch.nn.functional.hardtanh(x).det().exp(),)
+
+    found = source_of(Sorted(), (2, 3, 3), tmp_path)
+    with pytest.raises(Unsupported, match="Det"):
+        RUNTIME.compile({"g": found}, EMULATOR, Recipe("fp16"), Options(1))
+
+
+# Quantisation ----------------------------------------------------------------------------------
+
+
+def test_masks_are_softened_and_nothing_else(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    values = {"mask": np.array([0, -1e4], np.float32), "w": np.array([-999, 3], np.float32)}
+    tensors = [onnx.numpy_helper.from_array(value, name) for name, value in values.items()]
+    model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors))
+    qnn.soften_masks(model, 24.0)
+    found = {t.name: onnx.numpy_helper.to_array(t).tolist() for t in model.graph.initializer}
+    assert found == {"mask": [0.0, -24.0], "w": [-999.0, 3.0]}
+
+
+def test_oracles_err_as_their_bits_do() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(64, 32)
+    exact = product()(x).detach().numpy()
+    snr = {}
+    for name, simulate in RUNTIME.oracles.items():
+        y = simulate(product())(x).detach().numpy()
+        snr[name] = compare([exact], None, [y])["snr_db"]
+    # Weights of 8 bits limit both; activations of 8 bits cost about as much again each time.
+    assert snr["int8-a16w8"] > snr["int8-a8w8"] + 2
+    assert 25 < snr["int8-a8w8"] < snr["int8-a16w8"] < 55
+
+
+def test_the_oracle_leaves_masked_scores_masked() -> None:
+    class Attention(torch.nn.Module):
+        def forward(self, scores: torch.Tensor) -> torch.Tensor:
+            mask = torch.tensor([0.0, 0.0, 0.0, -1e4])
+            return (scores + mask).softmax(dim=-1)
+
+    scores = torch.tensor([[1.0, 2.0, 3.0, 9.0]])
+    for simulate in RUNTIME.oracles.values():
+        found = simulate(Attention())(scores)
+        np.testing.assert_allclose(found, Attention()(scores), atol=0.05)
+        assert found[0, 3] < 1e-3
+
+
+@needs_emulator
+@pytest.mark.parametrize("recipe", ["int8-a16w8", "int8-a8w8"])
+def test_the_decoder_is_quantised_whole(recipe: str, cache: None) -> None:
+    """Whisper's step, with its caches: the executed scheme is read from the file."""
+    model = NANO.load()
+    decoder = {"decoder": sources(NANO, model, 1)["decoder"]}
+    session = RUNTIME.compile(decoder, EMULATOR, Recipe(recipe), Options(2))
+    graph = session.graphs["decoder"]
+    feeds = {name: np.zeros(shape, dtype) for name, (shape, dtype) in graph.examples("b1").items()}
+    feeds["token"][:] = 300
+    logits = session.run("decoder", feeds, "b1")["logits"].numpy()
+    reference = oracle_session(NANO, model, "fp32")
+    expected = reference.run("decoder", feeds, "b1")["logits"].numpy()
+    assert np.corrcoef(logits.ravel(), expected.ravel())[0, 1] > 0.98
+    assert dict(session.executed()) == {"decoder": recipe}
+    assert session.placement().share == 1.0
+    assert "recordings of" in session.notes()["calibration"]
+    session.close()
+
+
+@pytest.fixture
+def cache(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPAT_CACHE", str(cache_folder))
+
+
+def test_large_models_wait_until_they_are_named() -> None:
+    from compat.selection import Selection
+
+    cases = Selection().cases(catalog.load())
+    emulated = {case.variant.name for case in cases if case.target == EMULATOR}
+    on_npu = {case.variant.name for case in cases if case.target == NPU}
+    assert "whisper-nano" in emulated and "whisper-tiny" not in emulated
+    assert {"whisper-nano", "whisper-tiny"} <= on_npu
+    named = Selection(models=("whisper-tiny",)).cases(catalog.load())
+    assert any(case.target == EMULATOR for case in named)
