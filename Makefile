@@ -8,13 +8,14 @@ MATRIX_OPTIONS ?=
 # Small and with weights that know their task: every family's, pinned.
 QUICK_MODELS := whisper-nano,wav2vec2-nano,silero-vad,resemblyzer,segmentation-3.0,diarization-synthetic
 
-.PHONY: help matrix quick test lint bench clean
+.PHONY: help matrix quick test lint bench browsers clean
 
 help:
 	@echo "make matrix   measure what is on this machine; prints the matrix, says where the site is"
 	@echo "make quick    a first look in a few minutes: one small variant of each family, in fp32"
 	@echo "make test     linters, type check, tests of compat, a quick core of the suites"
 	@echo "make bench    benchmarks of the project itself"
+	@echo "make browsers what the web columns need: npm packages, with a Chromium among them"
 	@echo "make clean    remove the virtual environment and local reports"
 
 $(STAMP): pyproject.toml ci/constraints.txt ci/weights.txt ci/bootstrap.sh
@@ -38,6 +39,9 @@ test: lint
 
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/bench.py
+
+browsers:
+	@sh ci/browsers.sh
 
 clean:
 	rm -rf $(VENV) reports/local

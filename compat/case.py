@@ -87,6 +87,8 @@ class Target:
     """Whether it runs when named or under ``--full`` only: it takes too long for a first look."""
     families: tuple[str, ...] = ()
     """Families that it can run, where the runtime owns the whole task; empty: all of them."""
+    marks: tuple[str, ...] = ()
+    """More words by which ``pytest -m`` selects it, such as the browser."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,7 @@ class Case:
                 (
                     mark_name(self.target.hardware),
                     mark_name(self.target.runtime),
+                    *self.target.marks,
                     mark_name(self.recipe.precision),
                     mark_name(self.family.name),
                     mark_name(self.family.task),

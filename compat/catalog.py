@@ -38,6 +38,7 @@ RUNTIMES = (
     "compat.runtimes.ort",
     "compat.runtimes.ctranslate2",
     "compat.runtimes.openvino",
+    "compat.runtimes.ort_web",
 )
 ENVIRONMENT = "COMPAT_CATALOG"
 ENTRY_POINTS = "compat"

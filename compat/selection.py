@@ -81,7 +81,8 @@ class Selection:
             return False
         if self.weights and case.weights not in self.weights:
             return False
-        asked = _any((target.name,), self.targets) or mark_name(target.runtime) in self.marked
+        own = {mark_name(target.runtime), *target.marks}
+        asked = _any((target.name,), self.targets) or bool(own & self.marked)
         if target.on_request and not asked and self.profile != "full":
             return False
         if named or self.profile == "full" or variant.name in self.checkpoints:
@@ -128,6 +129,9 @@ def marks(catalog: Catalog) -> dict[str, str]:
     found |= {name: f"cases whose evidence is {name}" for name in EVIDENCE}
     for runtime in catalog.runtimes:
         found.setdefault(mark_name(runtime.name), f"cases executed by {runtime.name}")
+        for target in runtime.targets:
+            for mark in target.marks:
+                found.setdefault(mark, f"cases on targets such as {target.name}")
     for family in catalog.families:
         found[mark_name(family.name)] = f"cases of the {family.name} family"
         found[mark_name(family.task)] = f"cases of the task {family.task}"

@@ -32,6 +32,10 @@ class Unsupported(Exception):
     """The runtime cannot execute this recipe here; the message is the runtime's own reason."""
 
 
+class Crash(Exception):
+    """What executes died beside this process: a browser, its tab, a device. Nothing is left."""
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """What a runtime found of one target on this machine."""
@@ -134,6 +138,15 @@ class Session(ABC):
     def device_peak_bytes(self) -> int | None:
         """Peak memory of the device, where it is apart from the process's own."""
         return None
+
+    @property
+    def crossing_s(self) -> float:
+        """Seconds spent so far on carrying values to another process and back.
+
+        They belong to the suite, which stands outside of where an application would be (a page),
+        and are reported apart.
+        """
+        return 0.0
 
     def write(self, state: State, buffer: Any, value: Any, position: int) -> Any:
         """Write a slice into a state buffer; return the buffer to be used from now on."""
