@@ -162,6 +162,7 @@ class Protocol:
             "artifacts_s": timings["artifacts_s"],
             "model_bytes": session.model_bytes(),
             "executed": executed,
+            **({"facts": facts} if (facts := dict(session.facts())) else {}),
             "weights": self.inputs.model.fingerprint(),
             "faults": prediction_faults(predictions, None),
         }

@@ -139,6 +139,10 @@ class Session(ABC):
         """Peak memory of the device, where it is apart from the process's own."""
         return None
 
+    def facts(self) -> Mapping[str, Any]:
+        """Return what identifies the device beyond the versions of packages, such as a browser."""
+        return {}
+
     @property
     def crossing_s(self) -> float:
         """Seconds spent so far on carrying values to another process and back.
@@ -306,6 +310,10 @@ class Runtime(ABC):
     modules: ClassVar[tuple[str, ...]] = ()
     """Modules whose import is the runtime's own start-up, timed apart."""
     targets: ClassVar[tuple[Target, ...]]
+
+    def versions(self) -> Mapping[str, str]:
+        """Return versions that identify its results, of what Python does not install."""
+        return {}
 
     @abstractmethod
     def probe(self, target: Target) -> Probe:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -59,7 +59,6 @@ class Place:
     software: bool = False
     """Whether its WebGPU adapter is a software renderer."""
     platforms: tuple[str, ...] = ("linux", "darwin", "win32")
-    core: tuple[str, ...] = ()
 
 
 WEBGPU = ("fp32", "fp16", "int8-weights")
@@ -105,7 +104,6 @@ def _target(name: str, place: Place) -> Target:
         place.recipes,
         "emulator" if place.software else "device",
         on_host_cpu=wasm,
-        core=place.core,
         # The processor's column has native runtimes; its pages are looked at by name.
         on_request=wasm,
         marks=(BROWSERS[place.kind][0], *(["wasm"] if wasm else [])),
@@ -117,15 +115,18 @@ class OrtWeb(Runtime):
     packages = ("torch", "onnxscript")
     targets = tuple(_target(name, place) for name, place in PLACES.items())
 
+    def versions(self) -> Mapping[str, str]:
+        installed = not web.lacking()[0]
+        return {name: web.package_version(name) for name in web.PACKAGES if installed}
+
     def probe(self, target: Target) -> Probe:
         reason, remedy = web.lacking()
         if reason:
             return Probe("absent", reason, remedy)
         place = PLACES[target.name]
-        facts: dict[str, Any] = {"onnxruntime-web": web.package_version("onnxruntime-web")}
         reason, remedy = missing(place)
         if reason:
-            return Probe("absent", reason, remedy, facts)
+            return Probe("absent", reason, remedy, self.versions())
         refused = []
         for one in web.browsers(place.kind):
             try:
@@ -135,12 +136,12 @@ class OrtWeb(Runtime):
                 continue
             reason = unfit(place, seen)
             if not reason:
-                return Probe("here", facts={**facts, **_said(place, seen)})
+                return Probe("here", facts={**self.versions(), **_said(place, seen)})
             refused.append(f"{seen['version']}: {reason}")
         # A browser that is there and does not start is broken; one that lacks a device is not.
         broken = all("does not start" in said for said in refused)
-        remedy = _remedy(place)
-        return Probe("broken" if broken else "absent", "; ".join(refused), remedy, facts)
+        state: Literal["broken", "absent"] = "broken" if broken else "absent"
+        return Probe(state, "; ".join(refused), _remedy(place), self.versions())
 
     def unsupported(self, target: Target, recipe: Recipe) -> str:
         if "bf16" in recipe.schemes:
@@ -300,7 +301,7 @@ class WebSession(Session):
             seen, _ = page.call("look")
             reason = unfit(self.place, seen)
             if not reason:
-                self.seen = seen
+                self.seen = {**seen, "version": page.version}
                 page.call(
                     "open",
                     bundle=self.place.bundle,
@@ -316,6 +317,9 @@ class WebSession(Session):
     @property
     def crossing_s(self) -> float:
         return self.page.crossing_s
+
+    def facts(self) -> Mapping[str, Any]:
+        return _said(self.place, self.seen)
 
     def _compiled(self, graph: str, point: str) -> str:
         """Return the key of a graph at a point, compiled when it is first asked for."""

@@ -32,6 +32,7 @@ HEADED = "COMPAT_BROWSER_HEADED"
 ARGUMENTS = "COMPAT_BROWSER_ARGS"
 """These carry ``--browser-path``, ``--headed`` and ``--browser-arg`` to every process of a run."""
 
+PACKAGES = ("onnxruntime-web", "puppeteer-core")
 OLDEST_NODE = 18
 START_LIMIT = 60.0
 """Seconds that a browser may take to show the page."""
@@ -145,7 +146,7 @@ def lacking() -> tuple[str, str]:
     """Return why no browser can be driven here and the remedy, or two empty strings."""
     if not node():
         return f"there is no Node.js {OLDEST_NODE} or newer", f"install Node.js, then {INSTALL}"
-    for package in ("puppeteer-core", "onnxruntime-web"):
+    for package in PACKAGES:
         if not (modules() / package / "package.json").is_file():
             return f"the npm package {package} is not installed", INSTALL
     return "", ""

@@ -11,9 +11,12 @@ import path from 'node:path';
 
 const say = (event) => process.stdout.write(`${JSON.stringify(event)}\n`);
 let browser;
+let launching;
 let profile;
 
-function end(status) {
+async function end(status) {
+  // A browser that is starting cannot be ended yet.
+  await launching?.catch(() => {});
   try {
     browser?.process()?.kill('SIGKILL');
     // Its children are in its process group, which it leads.
@@ -36,7 +39,7 @@ async function start(job) {
   profile = job.profile;
   const require = createRequire(path.join(job.modules, 'resolve.js'));
   const puppeteer = require('puppeteer-core');
-  browser = await puppeteer.launch({
+  launching = puppeteer.launch({
     browser: job.browser,
     executablePath: job.executable,
     headless: job.headed ? false : job.shell ? 'shell' : true,
@@ -53,6 +56,7 @@ async function start(job) {
     handleSIGTERM: false,
     handleSIGHUP: false,
   });
+  browser = await launching;
   browser.on('disconnected', () => say({ event: 'gone', message: 'the browser has ended' }));
   const page = (await browser.pages())[0] ?? await browser.newPage();
   page.on('error', (error) => say({ event: 'gone', message: `the tab crashed: ${error.message}` }));

@@ -18,13 +18,17 @@ const graphs = new Map(); // Compiled graphs by key, each with its states and la
 // finds when it is loaded: this one. What it warns of goes on, what else it traces does not.
 const PLACEMENT = /placed on|partitions supported/;
 const TRACED = /\[(?:V|I):onnxruntime/;
+const SHADER = /=== WebGPU Shader code .* (Start|End) ===/;
 const placements = [];
+let inShader = false;
 for (const name of ['log', 'info', 'debug', 'warn', 'error']) {
   const before = console[name].bind(console);
   console[name] = (...words) => {
     const text = words.join(' ');
-    if (PLACEMENT.test(text)) placements.push(text);
-    else if (!TRACED.test(text)) before(...words);
+    const shader = SHADER.exec(text);
+    if (shader) inShader = shader[1] === 'Start';
+    else if (PLACEMENT.test(text)) placements.push(text);
+    else if (text && !inShader && !TRACED.test(text)) before(...words);
   };
 }
 

@@ -28,8 +28,10 @@ HEADERS: Mapping[str, str] = {
     "Cross-Origin-Embedder-Policy": "require-corp",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": (
-        "default-src 'none'; connect-src 'self'; style-src 'self'; worker-src 'self' blob:; "
-        "script-src 'self' blob: 'wasm-unsafe-eval'; base-uri 'none'; form-action 'none'"
+        "default-src 'none'; connect-src 'self'; img-src data:; style-src 'self'; "
+        # ONNX Runtime calls WebNN through functions that it composes as text.
+        "worker-src 'self' blob:; script-src 'self' blob: 'unsafe-eval'; "
+        "base-uri 'none'; form-action 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
