@@ -58,7 +58,7 @@ def encode(header: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> byte
     Arrays begin at multiples of eight bytes, where the header's ``tensors`` says, so that the
     other side can view them in place.
     """
-    described = [
+    described: list[dict[str, Any]] = [
         {"dtype": array.dtype.name, "dims": list(array.shape), "bytes": array.nbytes, "offset": 0}
         for array in arrays
     ]
@@ -67,13 +67,13 @@ def encode(header: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> byte
     offset = _aligned(4 + room)
     for entry in described:
         entry["offset"] = offset
-        offset = _aligned(offset + int(entry["bytes"]))
+        offset = _aligned(offset + entry["bytes"])
     text = json.dumps({**header, "tensors": described}).encode().ljust(room)
     message = bytearray(offset)
     message[:4] = len(text).to_bytes(4, "little")
     message[4 : 4 + len(text)] = text
     for entry, array in zip(described, arrays, strict=True):
-        start = int(entry["offset"])
+        start = entry["offset"]
         message[start : start + array.nbytes] = np.ascontiguousarray(array).tobytes()
     return bytes(message)
 
