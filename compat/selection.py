@@ -16,6 +16,9 @@ EVIDENCE = ("device", "emulator", "conversion")
 CORE_ON_PROCESSORS = ("fp32", "int8-dynamic")
 """Recipes of the core profile on a host's processor: half precisions are slow on most of them, and
 8-bit weights that are unpacked at each use are on all."""
+CORE_ON_EMULATORS = 10.0
+"""Millions of parameters up to which the core profile has an emulator run a model: they compute a
+hundred times slower than what they stand for, and say nothing of speed."""
 HERE = "here"
 """In place of target names: those whose hardware and runtime are on this machine."""
 
@@ -88,6 +91,8 @@ class Selection:
         if named or self.profile == "full" or variant.name in self.checkpoints:
             return True
         if not variant.core:
+            return False
+        if target.evidence == "emulator" and variant.parameters > CORE_ON_EMULATORS:
             return False
         precise = bool(self.recipes or self.marked & set(PRECISIONS))
         if self.profile == "quick":
