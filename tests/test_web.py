@@ -309,6 +309,16 @@ def test_a_named_browser_replaces_those_that_are_found(
 # In a browser ---------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module", autouse=True)
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A folder for temporary files of these tests alone, so that what is left there is theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = str(tmp_path_factory.mktemp("temporary"))
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
+
+
 def target_of(name: str) -> Any:
     found = next(one for one in ort_web.RUNTIME.targets if one.name == name)
     if reason := web.lacking()[0]:
@@ -348,16 +358,14 @@ def agrees(model: Model, session: Session, items: list[Item]) -> None:
         (found,) = model.run(session, [item], Stopwatch())
         assert found["tokens"] == guide["tokens"]
         assert found["level"] == pytest.approx(guide["level"], rel=1e-4)
+        expected = model.trace(reference, item, guide)
+        for name, array in model.trace(session, item, guide).items():
+            scale = np.abs(expected[name]).max()
+            np.testing.assert_allclose(array, expected[name], atol=2e-4 * scale, err_msg=name)
 
 
 def test_agrees_with_the_reference(model: Model, items: list[Item], session: Session) -> None:
-    agrees(model, session, items[:2])
-    reference = oracle_session(NANO, model, "fp32")
-    (guide,) = model.run(reference, items[:1], Stopwatch())
-    expected = model.trace(reference, items[0], guide)
-    for name, found in model.trace(session, items[0], guide).items():
-        scale = np.abs(expected[name]).max()
-        np.testing.assert_allclose(found, expected[name], atol=2e-4 * scale, err_msg=name)
+    agrees(model, session, items[:1])
 
 
 def test_state_can_be_kept_and_brought_back(
@@ -413,7 +421,7 @@ def test_outputs_are_stale_when_their_graph_ran_again(
             "(outer * shape.z + position.x + 1u)",
         ),
         ("wasm-chromium", "(row * past + position) * inner", "(row * past + position + 1) * inner"),
-        ("webnn-chromium-cpu", "(_, i) => i,", "(_, i) => i - 1,"),
+        ("webnn-chromium-cpu", "(_, i) => i)", "(_, i) => i - 1)"),
     ],
 )
 def test_a_wrong_kernel_shows(
@@ -438,7 +446,7 @@ def test_a_wrong_kernel_shows(
     session = open_session(name)
     try:
         with pytest.raises(AssertionError):
-            agrees(model, session, items[:2])
+            agrees(model, session, items[:1])
     finally:
         session.close()
 
@@ -519,7 +527,7 @@ def test_a_lost_device_is_a_crash() -> None:
 
 
 def test_an_error_in_the_page_is_an_error(alone: Any) -> None:
-    with pytest.raises(web.PageError, match=r"dim|shape|size"):
+    with pytest.raises(web.PageError, match="Invalid rank"):
         alone.page.call(
             "run",
             [np.zeros((1, 2), np.float32)],
