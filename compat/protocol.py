@@ -129,7 +129,7 @@ class Protocol:
             predictions = self.inputs.model.run(session, items, stopwatch)
         crossing = session.crossing_s - crossed
         if crossing:
-            stopwatch.stages["crossing"] = crossing
+            stopwatch.marks["crossing"] = crossing
         return predictions, stopwatch, perf_counter() - started - crossing
 
     def trace(self, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
