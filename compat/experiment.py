@@ -28,7 +28,9 @@ from compat.runtimes.web import browser as web
 from compat.sources import ModelReference, sources
 
 SHAPES = ((256, 1), (128, 2))
-DISPATCHES = 20
+FRAMES = {False: 1000, True: 100}
+DISPATCHES = {False: 20, True: 1}
+"""Of the spectral transform, on a GPU and on a software adapter."""
 RESAMPLES = 5_000
 MODEL = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
 BOTH = ("chromium", "firefox")
@@ -133,7 +135,7 @@ def browsers(rounds: int, threads: int, said: Callable[[str], None]) -> Outcome:
             # Whoever is first in one round is second in the next.
             for name in BOTH if number % 2 else BOTH[::-1]:
                 with _awake(opened, name):
-                    for measure, ms, found in _round(opened[name], model, item):
+                    for measure, ms, found in _round(opened[name], model, item, software):
                         if number:  # The first round compiles shaders.
                             times.setdefault(measure, {}).setdefault(name, []).append(ms)
                         if measure == "whole task":
@@ -193,7 +195,9 @@ def _awake(opened: dict[str, ort_web.WebSession], name: str) -> Iterator[None]:
             page.signal(signal.SIGCONT)
 
 
-def _round(session: ort_web.WebSession, model: Any, item: Any) -> Iterator[tuple[str, float, Any]]:
+def _round(
+    session: ort_web.WebSession, model: Any, item: Any, software: bool
+) -> Iterator[tuple[str, float, Any]]:
     """Yield measure, milliseconds in the page, and what was computed."""
     before = session.page.inside_s
     (prediction,) = model.run(session, [item], Stopwatch())
@@ -205,7 +209,7 @@ def _round(session: ort_web.WebSession, model: Any, item: Any) -> Iterator[tuple
         session.run("encoder", {"mel": mel}, "b1")
         times.append((session.page.inside_s - before) * 1000)
     yield "encoder", median(times), None
-    audio = np.zeros(512 + 160 * 999, np.float32)
+    audio = np.zeros(512 + 160 * (FRAMES[software] - 1), np.float32)
     audio[: min(len(item.samples), audio.size)] = item.samples[: audio.size]
     hann = np.zeros(512, np.float32)
     hann[:400] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
@@ -213,6 +217,6 @@ def _round(session: ort_web.WebSession, model: Any, item: Any) -> Iterator[tuple
     filters[:, :201] = mel_filterbank(80).T
     for shape in SHAPES:
         answer, (mel,) = session.page.call(
-            "spectrum", [audio, hann, filters], shape=list(shape), dispatches=DISPATCHES
+            "spectrum", [audio, hann, filters], shape=list(shape), dispatches=DISPATCHES[software]
         )
         yield f"spectrum {shape[0]}×{shape[1]}×1", answer["each"], mel

@@ -41,6 +41,9 @@ PLACED = re.compile(r"placed on \[(\w+)\]\. Number of nodes: (\d+)")
 PARTITIONED = re.compile(
     r"number of nodes in the graph: (\d+).*number of nodes supported by WebNN: (\d+)"
 )
+FATAL = ("lstm",)
+"""Operators by which a graph takes Chromium's WebNN down: it unrolls recurrences, and long ones lose
+the context. A session whose graphs were lost so leaves them to WebAssembly, and says so."""
 HOST = "CPUExecutionProvider"
 """How ONNX Runtime calls its own kernels in WebAssembly."""
 
@@ -284,12 +287,23 @@ class WebSession(Session):
         self._points: dict[tuple[str, str], str] = {}
         self._paths: dict[str, Path] = {}
         self._nodes: dict[str, dict[str, int]] = {}
+        self.withheld: tuple[str, ...] = ()
+        try:
+            self._begin(target, options)
+        except Crash as error:
+            if "Context is lost" not in str(error):
+                raise
+            self.withheld = FATAL
+            self._begin(target, options)
+
+    def _begin(self, target: Target, options: Options) -> None:
         self.page = self._open(target, options)
         try:
             for graph in self.graphs.values():
                 self._compiled(graph.name, next(iter(graph.points)))
         except BaseException:
             self.close()
+            self._points.clear()
             raise
 
     def _open(self, target: Target, options: Options) -> web.Page:
@@ -307,6 +321,7 @@ class WebSession(Session):
                     bundle=self.place.bundle,
                     options=dict(self.place.provider),
                     threads=options.threads,
+                    withheld=list(self.withheld),
                     title=f"{target.name} {self.recipe.name}",
                 )
                 return page
@@ -319,7 +334,8 @@ class WebSession(Session):
         return self.page.crossing_s
 
     def facts(self) -> Mapping[str, Any]:
-        return _said(self.place, self.seen)
+        withheld = {"left to WebAssembly": ", ".join(self.withheld)} if self.withheld else {}
+        return {**_said(self.place, self.seen), **withheld}
 
     def _compiled(self, graph: str, point: str) -> str:
         """Return the key of a graph at a point, compiled when it is first asked for."""

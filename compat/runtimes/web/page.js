@@ -487,7 +487,7 @@ const CALLS = {
     }];
   },
 
-  async open({ bundle, options, threads, title }) {
+  async open({ bundle, options, threads, withheld, title }) {
     document.getElementById('title').textContent = title;
     ort = await import(`../ort/${bundle}`);
     ort.env.wasm.wasmPaths = new URL('../ort/', location.href).href;
@@ -496,6 +496,10 @@ const CALLS = {
     provider = options;
     if (provider.name === 'webnn') {
       device = new Nn(await navigator.ml.createContext({ deviceType: provider.deviceType }));
+      // ONNX Runtime asks the context what it supports, and leaves the rest to its own kernels.
+      const limits = { ...device.context.opSupportLimits() };
+      withheld.forEach((name) => { delete limits[name]; });
+      if (withheld.length) device.context.opSupportLimits = () => limits;
       provider = { ...provider, context: device.context };
     } else device = provider.name === 'webgpu' ? new Gpu() : new Host();
     return [{ isolated: crossOriginIsolated, version: ort.env.versions.web }];
