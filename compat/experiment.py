@@ -124,7 +124,7 @@ def browsers(rounds: int, threads: int, said: Callable[[str], None]) -> Outcome:
         opened = {name: stack.enter_context(_page(name, threads)) for name in BOTH}
         adapters = {name: ort_web.adapter_name(one.seen["webgpu"]) for name, one in opened.items()}
         software = any(ort_web.is_software(one.seen["webgpu"]) for one in opened.values())
-        said("; ".join(f"{name}: {adapter}" for name, adapter in adapters.items()))
+        said("; ".join(f"{name}: {it or 'unnamed adapter'}" for name, it in adapters.items()))
         model: Any = MODEL.load()
         items = corpus.load().sets["clean"].items(model.sample_rate, 8)
         times: dict[str, dict[str, list[float]]] = {}

@@ -42,8 +42,8 @@ PARTITIONED = re.compile(
     r"number of nodes in the graph: (\d+).*number of nodes supported by WebNN: (\d+)"
 )
 FATAL = ("lstm",)
-"""Operators by which a graph takes Chromium's WebNN down: it unrolls recurrences, and long ones lose
-the context. A session whose graphs were lost so leaves them to WebAssembly, and says so."""
+"""Operators by which a graph takes Chromium's WebNN down: it unrolls recurrences, and long ones
+lose the context. A session whose graphs were lost so leaves them to WebAssembly, and says so."""
 HOST = "CPUExecutionProvider"
 """How ONNX Runtime calls its own kernels in WebAssembly."""
 
