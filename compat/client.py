@@ -73,6 +73,7 @@ KINDS: dict[str, type[StageFailure]] = {
     "unsupported": StageUnsupported,
     "out-of-memory": OutOfMemory,
     "input": StageInput,
+    "crashed": Crashed,
     "error": StageError,
 }
 
@@ -151,6 +152,8 @@ class Worker:
             return reply["value"]
         failure = KINDS[reply["kind"]](reply["message"])
         failure.trace = reply.get("trace", "")
+        if isinstance(failure, Crashed):
+            self.close()  # What it drove is gone: the next stage gets a fresh one.
         raise failure
 
     def pause(self, still: bool) -> None:

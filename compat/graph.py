@@ -104,7 +104,8 @@ class Stopwatch:
     def __init__(self) -> None:
         self.stages: dict[str, float] = {}
         self.marks: dict[str, float] = {}
-        """Moments within the task, seconds from its start: ``first_token``."""
+        """Moments within the task, seconds from its start (``first_token``), and what its stages
+        hold although it is no part of it (``crossing``)."""
         self._started = 0.0
         self._stage = ""
 

@@ -35,10 +35,13 @@ class Check:
     costly: bool = False
     """Whether it is left out in a first look (``quick``), and on a host's processor unless the
     profile is full."""
+    lengthy: bool = False
+    """Whether a first look leaves it out on an emulator, which is slow."""
 
     def asked(self, case: Case, profile: str) -> bool:
         """Return whether the check is made of a case under a profile."""
         dear = self.costly and (profile == "quick" or case.target.on_host_cpu)
+        dear |= self.lengthy and profile == "quick" and case.target.evidence == "emulator"
         left_out = profile != "full" and (dear or (self.headline and not in_full(case, profile)))
         return not left_out and self.applies(case)
 
@@ -50,11 +53,14 @@ def check(
     timed: bool = False,
     headline: bool = False,
     costly: bool = False,
+    lengthy: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Declare a test function of a suite to be a check."""
 
     def declare(function: Callable[..., None]) -> Callable[..., None]:
-        function.check = Check(name, version, applies, timed, headline, costly)  # type: ignore[attr-defined]
+        function.check = Check(  # type: ignore[attr-defined]
+            name, version, applies, timed, headline, costly, lengthy
+        )
         return function
 
     return declare

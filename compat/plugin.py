@@ -24,6 +24,7 @@ from compat.measurement import Check, Finding, Measurement
 from compat.progress import Progress
 from compat.results import Observation, ResultsError
 from compat.run import Run, Settings, relative
+from compat.runtimes.web import browser
 from compat.thresholds import ThresholdsError
 
 SUITES = ("support", "accuracy", "latency", "memory", "robustness")
@@ -93,6 +94,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--thresholds", action="append", type=Path, default=[], metavar="FILE", help="more limits")
     add("--catalog", action="append", default=[], metavar="FILE", help="more models and runtimes")
     add(
+        "--browser-path",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="a Chrome, Edge, Chromium or Firefox to use, in place of those that are found",
+    )
+    add("--headed", action="store_true", help="show the pages of browsers while they work")
+    add(
+        "--browser-arg",
+        action="append",
+        default=[],
+        metavar="ARG",
+        help="one more argument for every browser: --browser-arg=--use-angle=vulkan",
+    )
+    add(
         "--strict-expectations",
         action="store_true",
         help="unexpected passes and stale entries fail",
@@ -106,6 +122,7 @@ def pytest_configure(config: pytest.Config) -> None:
     options = config.option
     try:
         catalog.use(options.catalog)
+        browser.use(options.browser_path, options.headed, options.browser_arg)
         known = selection.marks(catalog.load())
         for name, meaning in known.items():
             config.addinivalue_line("markers", f"{name}: {meaning}")

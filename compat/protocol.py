@@ -125,11 +125,15 @@ class Protocol:
         stopwatch = Stopwatch()
         started = perf_counter()
         session = self.session
+        crossed = session.crossing_s
         if isinstance(session, Pipeline):
             predictions = session.perform(items, stopwatch)
         else:
             predictions = self.inputs.model.run(session, items, stopwatch)
-        return predictions, stopwatch, perf_counter() - started
+        crossing = session.crossing_s - crossed
+        if crossing:
+            stopwatch.marks["crossing"] = crossing
+        return predictions, stopwatch, perf_counter() - started - crossing
 
     def trace(self, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
         """Return the outputs of one input whose numerics are judged."""

@@ -92,8 +92,11 @@ class Run:
 
     @cached_property
     def versions(self) -> dict[str, str]:
-        names = [name for runtime in catalog.load().runtimes for name in runtime.packages]
+        runtimes = catalog.load().runtimes
+        names = [name for runtime in runtimes for name in runtime.packages]
         found = hardware.package_versions((*COMMON_PACKAGES, *names))
+        for runtime in runtimes:
+            found |= runtime.versions()
         own = {"compat": __version__, "scorer": str(SCORER_VERSION), "opset": str(OPSET)}
         return {**own, **found}
 

@@ -16,6 +16,9 @@ EVIDENCE = ("device", "emulator", "conversion")
 CORE_ON_PROCESSORS = ("fp32", "int8-dynamic")
 """Recipes of the core profile on a host's processor: half precisions are slow on most of them, and
 8-bit weights that are unpacked at each use are on all."""
+CORE_ON_EMULATORS = 10.0
+"""Millions of parameters up to which the core profile has an emulator run a model: they compute a
+hundred times slower than what they stand for, and say nothing of speed."""
 HERE = "here"
 """In place of target names: those whose hardware and runtime are on this machine."""
 
@@ -81,12 +84,15 @@ class Selection:
             return False
         if self.weights and case.weights not in self.weights:
             return False
-        asked = _any((target.name,), self.targets) or mark_name(target.runtime) in self.marked
+        own = {mark_name(target.runtime), *target.marks}
+        asked = _any((target.name,), self.targets) or bool(own & self.marked)
         if target.on_request and not asked and self.profile != "full":
             return False
         if named or self.profile == "full" or variant.name in self.checkpoints:
             return True
-        if not variant.core or 0 < target.largest < variant.parameters:
+        if not variant.core:
+            return False
+        if target.evidence == "emulator" and variant.parameters > CORE_ON_EMULATORS:
             return False
         precise = bool(self.recipes or self.marked & set(PRECISIONS))
         if self.profile == "quick":
@@ -129,6 +135,9 @@ def marks(catalog: Catalog) -> dict[str, str]:
     found |= {name: f"cases whose evidence is {name}" for name in EVIDENCE}
     for runtime in catalog.runtimes:
         found.setdefault(mark_name(runtime.name), f"cases executed by {runtime.name}")
+        for target in runtime.targets:
+            for mark in target.marks:
+                found.setdefault(mark, f"cases on targets such as {target.name}")
     for family in catalog.families:
         found[mark_name(family.name)] = f"cases of the {family.name} family"
         found[mark_name(family.task)] = f"cases of the task {family.task}"

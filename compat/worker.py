@@ -27,6 +27,8 @@ OUT_OF_MEMORY = (
     "bad_alloc",
     "failed to allocate memory",
     "bad allocation",
+    "array buffer allocation failed",
+    "could not allocate memory",
 )
 
 
@@ -85,11 +87,13 @@ def encoded(stage: str, value: Any) -> bytes:
 def kind_of(error: BaseException) -> str:
     """Classify an exception as one of the statuses that a stage can end with."""
     from compat.corpus import CorpusError
-    from compat.runtimes.base import Unsupported
+    from compat.runtimes.base import Crash, Unsupported
     from compat.weights import CheckpointError
 
     if isinstance(error, Unsupported):
         return "unsupported"
+    if isinstance(error, Crash):
+        return "crashed"
     if isinstance(error, CorpusError | CheckpointError | artifacts.ArtifactError | NotJson):
         return "input"
     if isinstance(error, MemoryError) or any(m in str(error).lower() for m in OUT_OF_MEMORY):

@@ -11,7 +11,7 @@ from compat.measurement import Finding, Measurement, check
 from compat.stress import KINDS
 
 
-@check("robustness.stress", headline=True)
+@check("robustness.stress", headline=True, lengthy=True)
 def test_stress(measurement: Measurement) -> None:
     """The fixed list of hard inputs: no crash, no NaN, and no worse than the reference on each."""
     found = measurement.stage("stress")
@@ -49,6 +49,7 @@ def test_stress(measurement: Measurement) -> None:
 
 @check(
     "robustness.search",
+    lengthy=True,
     applies=lambda case: not case.variant.published and case.recipe.name == "fp32",
 )
 def test_search(measurement: Measurement) -> None:

@@ -32,6 +32,10 @@ class Unsupported(Exception):
     """The runtime cannot execute this recipe here; the message is the runtime's own reason."""
 
 
+class Crash(Exception):
+    """What executes died beside this process: a browser, its tab, a device. Nothing is left."""
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """What a runtime found of one target on this machine."""
@@ -137,9 +141,18 @@ class Session(ABC):
         """Peak memory of the device, where it is apart from the process's own."""
         return None
 
-    def notes(self) -> Mapping[str, str]:
-        """Return what else decides the results, in words: ``compiler``, ``calibration``."""
+    def notes(self) -> Mapping[str, Any]:
+        """Return what else decides the results: ``compiler``, ``calibration``, the ``browser``."""
         return {}
+
+    @property
+    def crossing_s(self) -> float:
+        """Seconds spent so far on carrying values to another process and back.
+
+        They belong to the suite, which stands outside of where an application would be (a page),
+        and are reported apart.
+        """
+        return 0.0
 
     def write(self, state: State, buffer: Any, value: Any, position: int) -> Any:
         """Write a slice into a state buffer; return the buffer to be used from now on."""
@@ -299,6 +312,10 @@ class Runtime(ABC):
     modules: ClassVar[tuple[str, ...]] = ()
     """Modules whose import is the runtime's own start-up, timed apart."""
     targets: ClassVar[tuple[Target, ...]]
+
+    def versions(self) -> Mapping[str, str]:
+        """Return versions that identify its results, of what Python does not install."""
+        return {}
 
     @abstractmethod
     def probe(self, target: Target) -> Probe:

@@ -42,8 +42,6 @@ OPTIONS: Mapping[str, str] = {
 MASKED = {"int8-a8w8": 24.0, "int8-a16w8": 100.0}
 """How far below zero a masked score stays: exp(-24) is nothing in 16 bits, and a constant of
 -10,000 would leave the numbers that matter within one step of 8."""
-LARGEST = 3.0
-"""Millions of parameters that the emulator gets through in seconds."""
 
 
 class Qnn(Runtime):
@@ -59,7 +57,6 @@ class Qnn(Runtime):
             "emulator",
             RECIPES,
             evidence="emulator",
-            largest=LARGEST,
         ),
     )
 

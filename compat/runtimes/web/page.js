@@ -1,0 +1,605 @@
+// Runs graphs in a page: compiles them, keeps their state and outputs on the device, and loops.
+//
+// The page asks its server for one call after the other (see exchange) and answers each when its
+// work has really ended. Numbers leave the device only where a call asks for them.
+
+const ARRAYS = {
+  float32: Float32Array, int32: Int32Array, int64: BigInt64Array, uint8: Uint8Array,
+  int8: Int8Array, bool: Uint8Array, float64: Float64Array, uint32: Uint32Array,
+};
+const SHOWN_EVERY = 250; // Milliseconds between two looks of a person at the table.
+
+let ort;
+let device; // Where tensors live: Host, Gpu or Nn.
+let provider;
+const graphs = new Map(); // Compiled graphs by key, each with its states and last outputs.
+
+// ONNX Runtime traces where it places nodes while it compiles a graph. It keeps the console that it
+// finds when it is loaded: this one. What it warns of goes on, what else it traces does not.
+const PLACEMENT = /placed on|partitions supported/;
+const TRACED = /\[(?:V|I):onnxruntime/;
+const SHADER = /=== WebGPU Shader code .* (Start|End) ===/;
+const placements = [];
+let inShader = false;
+for (const name of ['log', 'info', 'debug', 'warn', 'error']) {
+  const before = console[name].bind(console);
+  console[name] = (...words) => {
+    const text = words.join(' ');
+    const shader = SHADER.exec(text);
+    if (shader) inShader = shader[1] === 'Start';
+    else if (PLACEMENT.test(text)) placements.push(text);
+    else if (text && !inShader && !TRACED.test(text)) before(...words);
+  };
+}
+
+// Messages ----------------------------------------------------------------------------------------
+
+function decode(buffer) {
+  const length = new DataView(buffer).getUint32(0, true);
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+  header.tensors = header.tensors.map(({ dtype, dims, offset, bytes }) => {
+    const Type = ARRAYS[dtype];
+    return { dtype, dims, data: new Type(buffer, offset, bytes / Type.BYTES_PER_ELEMENT) };
+  });
+  return header;
+}
+
+function encode(header, tensors = []) {
+  const aligned = (offset) => Math.ceil(offset / 8) * 8;
+  const described = tensors.map(({ dtype, dims, data }) => (
+    { dtype, dims: [...dims], offset: 0, bytes: data.byteLength }
+  ));
+  const room = JSON.stringify({ ...header, tensors: described }).length * 3 + 12 * tensors.length;
+  let end = aligned(4 + room);
+  for (const entry of described) {
+    entry.offset = end;
+    end = aligned(end + entry.bytes);
+  }
+  const text = new TextEncoder().encode(JSON.stringify({ ...header, tensors: described }));
+  const message = new Uint8Array(end);
+  message.fill(32, 4, 4 + room);
+  new DataView(message.buffer).setUint32(0, room, true);
+  message.set(text, 4);
+  tensors.forEach(({ data }, index) => {
+    const bytes = new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+    message.set(bytes, described[index].offset);
+  });
+  return message;
+}
+
+// Devices -----------------------------------------------------------------------------------------
+//
+// Each uploads, downloads, allocates and frees tensors, writes slices into caches, and waits.
+
+const size = (dims) => dims.reduce((product, dim) => product * dim, 1);
+const bytesOf = (dtype, dims) => size(dims) * ARRAYS[dtype].BYTES_PER_ELEMENT;
+const cpuTensor = ({ dtype, dims, data }) => new ort.Tensor(dtype, data, dims);
+
+class Host {
+  location = 'cpu';
+
+  upload(tensor) { return cpuTensor({ ...tensor, data: tensor.data.slice() }); }
+  async download(tensor) { return tensor.data; }
+  allocate() { return null; } // ONNX Runtime copies out of its heap whatever it is given.
+  free() {}
+  async finish() {}
+
+  write(writes, position) {
+    for (const { cache, slice, axis } of writes) {
+      const { outer, inner, past } = strides(cache.current.dims, axis);
+      for (let row = 0; row < outer; row += 1) {
+        const values = slice.data.subarray(row * inner, (row + 1) * inner);
+        cache.current.data.set(values, (row * past + position) * inner);
+      }
+    }
+  }
+}
+
+function strides(dims, axis) {
+  return { outer: size(dims.slice(0, axis)), past: dims[axis], inner: size(dims.slice(axis + 1)) };
+}
+
+const WRITE = `
+@group(0) @binding(0) var<storage, read> slice: array<u32>;
+@group(0) @binding(1) var<storage, read_write> cache: array<u32>;
+@group(0) @binding(2) var<uniform> shape: vec4<u32>; // elements of the slice, inner, past
+@group(0) @binding(3) var<uniform> position: vec4<u32>;
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+  let i = id.x;
+  if (i >= shape.x) { return; }
+  let outer = i / shape.y;
+  cache[(outer * shape.z + position.x) * shape.y + i % shape.y] = slice[i];
+}`;
+
+class Gpu {
+  location = 'gpu-buffer';
+  faults = [];
+
+  // ONNX Runtime makes the device with the first graph; its tensors must live on that one.
+  async begin() {
+    this.device = await ort.env.webgpu.device;
+    this.device.addEventListener('uncapturederror', (event) => {
+      this.faults.push(event.error.message);
+    });
+    this.device.lost.then((info) => {
+      this.lost = `the GPU device was lost (${info.reason}): ${info.message}`;
+    });
+    this.pipeline = this.device.createComputePipeline({
+      layout: 'auto',
+      compute: { module: this.device.createShaderModule({ code: WRITE }), entryPoint: 'main' },
+    });
+    this.position = this.uniform([0, 0, 0, 0]);
+  }
+
+  uniform(values) {
+    const { COPY_DST, UNIFORM } = GPUBufferUsage;
+    const buffer = this.device.createBuffer({ size: 16, usage: UNIFORM | COPY_DST });
+    this.device.queue.writeBuffer(buffer, 0, new Uint32Array(values));
+    return buffer;
+  }
+
+  allocate(dtype, dims) {
+    const { COPY_DST, COPY_SRC, STORAGE } = GPUBufferUsage;
+    const buffer = this.device.createBuffer({
+      size: Math.max(16, Math.ceil(bytesOf(dtype, dims) / 16) * 16),
+      usage: STORAGE | COPY_SRC | COPY_DST,
+    });
+    return ort.Tensor.fromGpuBuffer(buffer, { dataType: dtype, dims });
+  }
+
+  fill(tensor, data) {
+    // A copy's length is a multiple of four bytes; all element types but the smallest are.
+    const padded = new Uint8Array(Math.ceil(data.byteLength / 4) * 4);
+    padded.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    this.device.queue.writeBuffer(tensor.gpuBuffer, 0, padded);
+  }
+
+  upload({ dtype, dims, data }) {
+    const tensor = this.allocate(dtype, dims);
+    this.fill(tensor, data);
+    return tensor;
+  }
+
+  async download(tensor) {
+    if (tensor.location === 'cpu') return tensor.data;
+    const bytes = bytesOf(tensor.type, tensor.dims);
+    const { COPY_DST, MAP_READ } = GPUBufferUsage;
+    const staging = this.device.createBuffer({
+      size: Math.ceil(bytes / 4) * 4, usage: MAP_READ | COPY_DST,
+    });
+    const encoder = this.device.createCommandEncoder();
+    encoder.copyBufferToBuffer(tensor.gpuBuffer, 0, staging, 0, staging.size);
+    this.device.queue.submit([encoder.finish()]);
+    await staging.mapAsync(GPUMapMode.READ);
+    const data = new ARRAYS[tensor.type](staging.getMappedRange().slice(0, bytes));
+    staging.destroy();
+    return data;
+  }
+
+  free(tensor) {
+    if (tensor.location === 'gpu-buffer') tensor.gpuBuffer.destroy();
+  }
+
+  async finish() {
+    await this.device?.queue.onSubmittedWorkDone();
+  }
+
+  write(writes, position) {
+    this.device.queue.writeBuffer(this.position, 0, new Uint32Array([position, 0, 0, 0]));
+    const encoder = this.device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    pass.setPipeline(this.pipeline);
+    for (const write of writes) {
+      pass.setBindGroup(0, this.bound(write));
+      pass.dispatchWorkgroups(Math.ceil(size(write.slice.dims) / 64));
+    }
+    pass.end();
+    this.device.queue.submit([encoder.finish()]);
+  }
+
+  // Cache and slice are the same buffers at every step: they are bound once.
+  bound({ cache, slice, axis }) {
+    const from = slice.gpuBuffer;
+    if (cache.boundTo !== from || cache.boundFor !== cache.current.gpuBuffer) {
+      const { inner, past } = strides(cache.current.dims, axis);
+      const shape = this.uniform([size(slice.dims), inner, past, 0]);
+      const buffers = [from, cache.current.gpuBuffer, shape, this.position];
+      cache.binding = this.device.createBindGroup({
+        layout: this.pipeline.getBindGroupLayout(0),
+        entries: buffers.map((buffer, binding) => ({ binding, resource: { buffer } })),
+      });
+      [cache.boundTo, cache.boundFor] = [from, cache.current.gpuBuffer];
+    }
+    return cache.binding;
+  }
+}
+
+class Nn {
+  location = 'ml-tensor';
+  lengths = new Map();
+  writers = new Map();
+
+  constructor(context) {
+    this.context = context;
+    context.lost?.then((info) => {
+      this.lost = `the WebNN context was lost: ${info?.message}`;
+    });
+  }
+
+  async make(dtype, dims) {
+    const mlTensor = await this.context.createTensor({
+      dataType: dtype === 'bool' ? 'uint8' : dtype, shape: dims, readable: true, writable: true,
+    });
+    return ort.Tensor.fromMLTensor(mlTensor, { dataType: dtype, dims });
+  }
+
+  allocate(dtype, dims) { return this.make(dtype, dims); }
+
+  fill(tensor, data) { this.context.writeTensor(tensor.mlTensor, data); }
+
+  async upload({ dtype, dims, data }) {
+    const tensor = await this.make(dtype, dims);
+    this.fill(tensor, data);
+    return tensor;
+  }
+
+  async download(tensor) {
+    if (tensor.location === 'cpu') return tensor.data;
+    return new ARRAYS[tensor.type](await this.context.readTensor(tensor.mlTensor));
+  }
+
+  free(tensor) {
+    if (tensor.location === 'ml-tensor') tensor.mlTensor.destroy();
+  }
+
+  async finish() {
+    // The context works in order: what is read last has waited for everything before.
+    if (!this.fence) this.fence = await this.make('int32', [1]);
+    this.context.writeTensor(this.fence.mlTensor, new Int32Array([1]));
+    await this.context.readTensor(this.fence.mlTensor);
+  }
+
+  // One tensor may not be input and output of one call: each cache has two, in turns.
+  async write(writes, position, graph) {
+    if (!this.writers.has(graph)) this.writers.set(graph, await this.writer(writes));
+    const { built, at } = this.writers.get(graph);
+    this.context.writeTensor(at, new Int32Array([position]));
+    const inputs = { position: at };
+    const outputs = {};
+    writes.forEach(({ cache, slice }, index) => {
+      inputs[`cache${index}`] = cache.current.mlTensor;
+      inputs[`slice${index}`] = slice.mlTensor;
+      outputs[`next${index}`] = cache.next.mlTensor;
+    });
+    this.context.dispatch(built, inputs, outputs);
+    for (const { cache } of writes) [cache.current, cache.next] = [cache.next, cache.current];
+  }
+
+  async writer(writes) {
+    const builder = new MLGraphBuilder(this.context);
+    const position = builder.input('position', { dataType: 'int32', shape: [1] });
+    const outputs = {};
+    for (const [index, { cache, slice, axis }] of writes.entries()) {
+      const { dims, type } = cache.current;
+      const past = builder.input(`cache${index}`, { dataType: type, shape: dims });
+      const value = builder.input(`slice${index}`, { dataType: type, shape: slice.dims });
+      const shape = dims.map((dim, place) => (place === axis ? dim : 1));
+      const places = builder.constant(
+        { dataType: 'int32', shape }, Int32Array.from({ length: dims[axis] }, (_, i) => i),
+      );
+      const here = builder.equal(places, builder.reshape(position, dims.map(() => 1)));
+      outputs[`next${index}`] = builder.where(here, value, past);
+    }
+    const at = await this.context.createTensor({
+      dataType: 'int32', shape: [1], writable: true,
+    });
+    return { built: await builder.build(outputs), at };
+  }
+}
+
+// Graphs ------------------------------------------------------------------------------------------
+
+async function compile(call) {
+  const { key, model, data, outputs, host, states, constants, free, options } = call;
+  const located = {};
+  for (const name of [...outputs, ...states.map((state) => `new_${state.name}`)]) {
+    located[name] = host.includes(name) ? 'cpu' : device.location;
+  }
+  const settings = {
+    executionProviders: [options],
+    graphOptimizationLevel: 'all',
+    externalData: data,
+    freeDimensionOverrides: free,
+    logSeverityLevel: 0,
+  };
+  // A shipped file has names of its own, which are known when it is compiled only.
+  if (device.location !== 'cpu') {
+    settings.preferredOutputLocation = call.shipped ? device.location : located;
+  }
+  placements.length = 0;
+  const session = await ort.InferenceSession.create(model, settings);
+  const lines = placements.slice();
+  if (device instanceof Gpu && !device.device) await device.begin();
+  const entry = {
+    session, key, outputs, made: new Map(), ready: new Map(), states: new Map(), run: 0,
+    constants: Object.fromEntries(Object.entries(constants).map(([name, value]) => (
+      [name, new ort.Tensor('int64', BigInt64Array.of(BigInt(value)), [])]
+    ))),
+    stated: states,
+  };
+  for (const [index, { shape, type }] of session.outputMetadata.entries()) {
+    const name = session.outputNames[index];
+    const still = shape.every((dim) => typeof dim === 'number') && size(shape) > 0;
+    if (still && (call.shipped || located[name] !== 'cpu') && type in ARRAYS) {
+      entry.ready.set(name, await device.allocate(type, shape));
+    }
+  }
+  graphs.set(key, entry);
+  await reset(entry);
+  return { lines };
+}
+
+async function reset(entry) {
+  const swapped = (update) => update === 'replace' || device instanceof Nn;
+  for (const { name, dims, dtype, initial, update } of entry.stated) {
+    const data = new ARRAYS[dtype](size(dims)).fill(initial);
+    let state = entry.states.get(name);
+    if (!state) {
+      state = {
+        current: await device.upload({ dtype, dims, data }),
+        next: swapped(update) ? await device.allocate(dtype, dims) : null,
+      };
+      entry.states.set(name, state);
+    } else if (device instanceof Host) state.current = device.upload({ dtype, dims, data });
+    else device.fill(state.current, data);
+  }
+}
+
+// Runs a graph once: feeds by name, the states besides; returns its outputs by name.
+async function execute(entry, feeds, position) {
+  const { session, stated, states, outputs } = entry;
+  const inputs = { ...entry.constants, ...feeds };
+  for (const [name, state] of states) inputs[name] = state.current;
+  const wanted = {};
+  session.outputNames.forEach((name, index) => {
+    const state = stated[index - outputs.length];
+    const kept = state?.update === 'replace' ? states.get(state.name).next : null;
+    wanted[name] = kept ?? entry.ready.get(name) ?? null;
+  });
+  const results = await session.run(inputs, wanted, { logSeverityLevel: 2 });
+  const writes = [];
+  session.outputNames.forEach((name, index) => {
+    const state = stated[index - outputs.length];
+    if (!state) {
+      const last = entry.made.get(outputs[index]);
+      if (last && last !== results[name] && last !== entry.ready.get(name)) last.dispose();
+      entry.made.set(outputs[index], results[name]);
+    } else if (state.update === 'replace') {
+      const kept = states.get(state.name);
+      [kept.current, kept.next] = [results[name], device.location === 'cpu' ? null : kept.current];
+    } else writes.push({ cache: states.get(state.name), slice: results[name], axis: state.axis });
+  });
+  if (writes.length) await device.write(writes, position, entry.key);
+  entry.run += 1;
+  return entry.made;
+}
+
+function handled({ key, output, run }) {
+  const entry = graphs.get(key);
+  if (entry.run !== run) throw new Error(`${output} of ${key} is stale: its graph has run since`);
+  return entry.made.get(output);
+}
+
+// Feeds are tensors of the message, or outputs that other graphs left on the device.
+function fed({ feeds, tensors }) {
+  return Object.fromEntries(feeds.map(({ name, tensor, handle }) => (
+    [name, handle ? handled(handle) : cpuTensor(tensors[tensor])]
+  )));
+}
+
+async function fetched(tensor) {
+  return { dtype: tensor.type, dims: tensor.dims, data: await device.download(tensor) };
+}
+
+async function loop(entry, { prompt, stop, steps, ...call }) {
+  const began = performance.now();
+  await reset(entry);
+  const { data, dims: [batch, length] } = call.tensors[prompt];
+  const column = (place) => Int32Array.from({ length: batch }, (_, row) => data[row * length + place]);
+  const feeds = fed(call);
+  const uploaded = [];
+  for (const { name, handle } of call.feeds) {
+    if (!handle && device.location !== 'cpu') {
+      const { type: dtype, dims, data: values } = feeds[name];
+      uploaded.push(feeds[name] = await device.upload({ dtype, dims, data: values }));
+    }
+  }
+  const finished = new Array(batch).fill(false);
+  const generated = [];
+  let first = 0;
+  let token = column(0);
+  for (let position = 0; position < length + steps - 1; position += 1) {
+    feeds.token = new ort.Tensor('int32', token, [batch]);
+    feeds.position = new ort.Tensor('int32', Int32Array.of(position), [1]);
+    const made = await execute(entry, feeds, position);
+    if (position + 1 < length) {
+      token = column(position + 1);
+      continue;
+    }
+    token = Int32Array.from(await device.download(made.get('next_token')), Number);
+    if (!generated.length) first = performance.now() - began;
+    generated.push(token);
+    token.forEach((value, row) => { finished[row] ||= value === stop; });
+    if (stop !== null && finished.every(Boolean)) break;
+  }
+  uploaded.forEach((tensor) => device.free(tensor));
+  const tokens = new Int32Array(batch * generated.length);
+  generated.forEach((row, step) => {
+    row.forEach((value, index) => { tokens[index * generated.length + step] = value; });
+  });
+  return [{ first }, [{ dtype: 'int32', dims: [batch, generated.length], data: tokens }]];
+}
+
+// Calls -------------------------------------------------------------------------------------------
+
+const LIMITS = ['maxBufferSize', 'maxStorageBufferBindingSize', 'maxComputeWorkgroupStorageSize',
+  'maxComputeInvocationsPerWorkgroup'];
+
+async function adapterFacts() {
+  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: 'high-performance' });
+  if (!adapter) return null;
+  const { vendor, architecture, device: model, description, isFallbackAdapter } = adapter.info;
+  return {
+    vendor, architecture, model, description,
+    fallback: Boolean(isFallbackAdapter ?? adapter.isFallbackAdapter),
+    features: [...adapter.features].sort(),
+    limits: Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]])),
+  };
+}
+
+async function contextFacts() {
+  const found = {};
+  for (const deviceType of ['cpu', 'gpu', 'npu']) {
+    try {
+      const context = await navigator.ml.createContext({ deviceType });
+      const limits = context.opSupportLimits();
+      found[deviceType] = {
+        operators: Object.values(limits)
+          .filter((value) => typeof value === 'object' && !('dataTypes' in value)).length,
+        inputs: limits.input.dataTypes,
+      };
+      context.destroy?.();
+    } catch (error) {
+      found[deviceType] = { absent: String(error.message ?? error) };
+    }
+  }
+  return found;
+}
+
+const CALLS = {
+  async look() {
+    return [{
+      agent: navigator.userAgent,
+      isolated: crossOriginIsolated,
+      webgpu: navigator.gpu ? await adapterFacts() : null,
+      webnn: navigator.ml ? await contextFacts() : null,
+    }];
+  },
+
+  async open({ bundle, options, threads, withheld, title }) {
+    document.getElementById('title').textContent = title;
+    ort = await import(`../ort/${bundle}`);
+    ort.env.wasm.wasmPaths = new URL('../ort/', location.href).href;
+    ort.env.wasm.numThreads = threads;
+    ort.env.logLevel = 'verbose';
+    provider = options;
+    if (provider.name === 'webnn') {
+      device = new Nn(await navigator.ml.createContext({ deviceType: provider.deviceType }));
+      // ONNX Runtime asks the context what it supports, and leaves the rest to its own kernels.
+      const limits = { ...device.context.opSupportLimits() };
+      withheld.forEach((name) => { delete limits[name]; });
+      if (withheld.length) device.context.opSupportLimits = () => limits;
+      provider = { ...provider, context: device.context };
+    } else device = provider.name === 'webgpu' ? new Gpu() : new Host();
+    return [{ isolated: crossOriginIsolated, version: ort.env.versions.web }];
+  },
+
+  async compile(call) { return [await compile({ ...call, options: provider })]; },
+
+  async run(call) {
+    const entry = graphs.get(call.key);
+    const made = await execute(entry, fed(call), call.position);
+    const described = entry.outputs.map((name) => {
+      const { type, dims } = made.get(name);
+      return { name, type, dims };
+    });
+    return [{ run: entry.run, outputs: described },
+      await Promise.all(call.fetch.map((name) => fetched(made.get(name))))];
+  },
+
+  async loop(call) { return loop(graphs.get(call.key), call); },
+
+  async fetch({ handle }) { return [{}, [await fetched(handled(handle))]]; },
+
+  async reset({ key }) {
+    await reset(graphs.get(key));
+    return [{}];
+  },
+
+  async snapshot({ key }) {
+    const states = [...graphs.get(key).states];
+    return [{ names: states.map(([name]) => name) },
+      await Promise.all(states.map(([, { current }]) => fetched(current)))];
+  },
+
+  async restore({ key, names, tensors }) {
+    const { states } = graphs.get(key);
+    for (const [index, name] of names.entries()) {
+      const state = states.get(name);
+      if (device instanceof Host) state.current = device.upload(tensors[index]);
+      else device.fill(state.current, tensors[index].data);
+    }
+    return [{}];
+  },
+
+  async spectrum(call) {
+    const { spectrum } = await import('./spectrum.js');
+    return spectrum(call);
+  },
+
+  async crash() {
+    // For the tests: what a faulty driver does to a GPU's device.
+    device.device.destroy();
+    return [{}];
+  },
+};
+
+// A person who watches sees what runs; the numbers are those of the results.
+const rows = new Map();
+function show(what, ms, failed) {
+  const row = rows.get(what) ?? { ms: [], failed };
+  row.ms.push(ms);
+  row.failed = failed;
+  rows.set(what, row);
+}
+
+setInterval(() => {
+  document.getElementById('ran').replaceChildren(...[...rows].map(([what, { ms, failed }]) => {
+    const line = document.createElement('tr');
+    const middle = ms.toSorted((a, b) => a - b)[ms.length >> 1];
+    for (const text of [what, ms.length, ms.at(-1).toFixed(1), middle.toFixed(1)]) {
+      line.appendChild(document.createElement('td')).textContent = text;
+    }
+    line.classList.toggle('failed', failed);
+    return line;
+  }));
+}, SHOWN_EVERY);
+
+async function answer(call) {
+  const began = performance.now();
+  let found;
+  try {
+    const [value, tensors] = await CALLS[call.call](call);
+    await device?.finish();
+    if (device?.faults?.length) throw new Error(device.faults.splice(0).join('; '));
+    found = [{ ok: true, ...value }, tensors];
+  } catch (error) {
+    found = [{ ok: false, message: String(error?.message ?? error), stack: error?.stack ?? '' }];
+  }
+  const ms = performance.now() - began;
+  show([call.call, call.key].filter(Boolean).join(' '), ms, !found[0].ok);
+  return encode({ id: call.id, ms, lost: device?.lost ?? '', ...found[0] }, found[1]);
+}
+
+async function serve() {
+  let last = new Uint8Array();
+  for (;;) {
+    const response = await fetch('exchange', { method: 'POST', body: last });
+    if (!response.ok) throw new Error(`the server answered ${response.status}`);
+    const call = response.status === 204 ? null : await response.arrayBuffer();
+    last = call ? await answer(decode(call)) : new Uint8Array();
+  }
+}
+
+serve();
