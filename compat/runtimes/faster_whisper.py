@@ -40,6 +40,8 @@ class FasterWhisper(CTranslate2):
             target,
             name=target.name.replace("ctranslate2", "faster-whisper"),
             runtime="faster-whisper",
+            # CTranslate2 itself is in the core profile; here it gets many windows at once.
+            on_request=True,
         )
         for target in CTranslate2.targets
     )
