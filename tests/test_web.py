@@ -451,18 +451,18 @@ def test_a_wrong_kernel_shows(
 # What dies ------------------------------------------------------------------------------------
 
 
-def left() -> list[str]:
-    return [path.name for path in Path(tempfile.gettempdir()).glob(f"{web.PREFIX}*")]
+def left(pattern: str = f"{web.PREFIX}*") -> list[str]:
+    return [path.name for path in Path(tempfile.gettempdir()).glob(pattern)]
 
 
-def cleaned(processes: list[psutil.Process], seconds: float = 15.0) -> bool:
-    """Wait until processes have ended and no profile is left."""
+def cleaned(processes: list[psutil.Process], profiles: str, seconds: float = 15.0) -> bool:
+    """Wait until processes have ended and no profile of that name is left."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         alive = [
             one for one in processes if one.is_running() and one.status() != psutil.STATUS_ZOMBIE
         ]
-        if not alive and not left():
+        if not alive and not left(profiles):
             return True
         time.sleep(0.1)
     return False
@@ -477,10 +477,10 @@ def family(page: web.Page) -> list[psutil.Process]:
 @pytest.fixture
 def alone() -> Iterator[Session]:
     """A session of its own, which the test may break."""
-    opened = open_session(CHEAPEST)
+    opened: Any = open_session(CHEAPEST)
     yield opened
     opened.close()
-    assert cleaned([])
+    assert cleaned([], opened.page.profile.name)
 
 
 def mel_of(model: Any, items: list[Item]) -> dict[str, np.ndarray]:
@@ -498,7 +498,7 @@ def test_a_killed_browser_is_a_crash(
     with pytest.raises(Crash):
         alone.run("encoder", mel_of(model, items), "b1")
     alone.close()
-    assert cleaned(processes)
+    assert cleaned(processes, alone.page.profile.name)
 
 
 def test_a_crashed_tab_is_a_crash(alone: Any, model: Model, items: list[Item]) -> None:
@@ -520,7 +520,7 @@ def test_a_lost_device_is_a_crash() -> None:
     with pytest.raises(Crash, match="device was lost"):
         lose()
     session.close()
-    assert cleaned([])
+    assert cleaned([], session.page.profile.name)
 
 
 def test_an_error_in_the_page_is_an_error(alone: Any) -> None:
@@ -550,15 +550,21 @@ def started(worker: Worker) -> list[psutil.Process]:
     return psutil.Process(worker._process.pid).children(recursive=True)
 
 
+def profiles_of(worker: Worker) -> str:
+    assert worker._process is not None
+    return f"{web.PREFIX}{worker._process.pid}-*"
+
+
 def test_a_hung_browser_costs_one_stage(worker: Worker) -> None:
     processes = started(worker)
+    profiles = profiles_of(worker)
     worker.time_limit = 3
     for one in processes:
         if "--type=renderer" in one.cmdline():
             one.suspend()
     with pytest.raises(TimedOut):
         worker.stage("standard")
-    assert cleaned(processes)
+    assert cleaned(processes, profiles)
     worker.time_limit = 60
     assert worker.stage("placed")["share"] == 1.0
 
@@ -575,8 +581,9 @@ def test_a_dead_tab_costs_one_stage(worker: Worker) -> None:
 def test_nothing_outlives_a_killed_worker(worker: Worker) -> None:
     processes = started(worker)
     assert worker._process is not None
+    assert left(profiles_of(worker))
     worker._process.kill()
-    assert cleaned(processes)
+    assert cleaned(processes, profiles_of(worker))
 
 
 def test_a_profile_whose_owner_is_gone_is_swept(tmp_path: Path, monkeypatch: Any) -> None:
