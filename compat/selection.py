@@ -84,15 +84,20 @@ class Selection:
             return False
         if self.weights and case.weights not in self.weights:
             return False
-        own = {mark_name(target.runtime), *target.marks}
-        asked = _any((target.name,), self.targets) or bool(own & self.marked)
-        if target.on_request and not asked and self.profile != "full":
+        emulated = target.evidence == "emulator"
+        names, own = [target.name], {mark_name(target.runtime), *target.marks}
+        if emulated:
+            # No machine has the hardware of an emulator: its column has to be asked for.
+            names.append(target.hardware)
+            own |= {target.evidence, mark_name(target.hardware)}
+        asked = _any(names, self.targets) or bool(own & self.marked)
+        if (target.on_request or emulated) and not asked and self.profile != "full":
             return False
         if named or self.profile == "full" or variant.name in self.checkpoints:
             return True
         if not variant.core:
             return False
-        if target.evidence == "emulator" and variant.parameters > CORE_ON_EMULATORS:
+        if emulated and variant.parameters > CORE_ON_EMULATORS:
             return False
         precise = bool(self.recipes or self.marked & set(PRECISIONS))
         if self.profile == "quick":

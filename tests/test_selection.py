@@ -71,6 +71,25 @@ def test_a_variant_called_like_its_family_is_selected_by_name() -> None:
     assert not Selection(targets=("cpu-torch",)).cases(small), "it is not of the core profile"
 
 
+@pytest.mark.parametrize(
+    "asking",
+    [
+        {"targets": ("qualcomm",)},
+        {"targets": ("qualcomm-emulator",)},
+        {"marked": frozenset({"qualcomm"})},
+        {"marked": frozenset({"emulator"})},
+        {"profile": "full"},
+    ],
+    ids=str,
+)
+def test_emulators_run_when_they_are_asked_for(asking: dict[str, Any]) -> None:
+    known = catalog.load()
+    assert "emulator" in {c.target.evidence for c in Selection(**asking).cases(known)}
+    for silent in ({}, {"models": ("whisper-nano",)}, {"targets": ("*-*",)}):
+        chosen = {c.target.evidence for c in Selection(**silent).cases(known)}
+        assert ("emulator" in chosen) == ("targets" in silent)
+
+
 def test_slow_starters_run_when_they_are_named() -> None:
     known = catalog.load()
     name = "cpu-torch-compile"
