@@ -10,6 +10,7 @@ The page asks for its next call by posting the answer to the last one: one reque
 
 from __future__ import annotations
 
+import functools
 import json
 import queue
 import secrets
@@ -107,7 +108,9 @@ class Server:
         self._count = 0
         handler = type("Handler", (_Handler,), {"owner": self})
         self._server = _Quiet(("127.0.0.1", 0), handler)
-        threading.Thread(target=self._server.serve_forever, name="page-server", daemon=True).start()
+        # Asked often whether to end: every page would wait for it.
+        serve = functools.partial(self._server.serve_forever, poll_interval=0.02)
+        threading.Thread(target=serve, name="page-server", daemon=True).start()
 
     @property
     def port(self) -> int:
