@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Generator
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +25,6 @@ from compat.measurement import Check, Finding, Measurement
 from compat.progress import Progress
 from compat.results import Observation, ResultsError
 from compat.run import Run, Settings, relative
-from compat.runtimes.web import browser
 from compat.thresholds import ThresholdsError
 
 SUITES = ("support", "accuracy", "latency", "memory", "robustness")
@@ -94,21 +94,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--thresholds", action="append", type=Path, default=[], metavar="FILE", help="more limits")
     add("--catalog", action="append", default=[], metavar="FILE", help="more models and runtimes")
     add(
-        "--browser-path",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="a Chrome, Edge, Chromium or Firefox to use, in place of those that are found",
-    )
-    add("--headed", action="store_true", help="show the pages of browsers while they work")
-    add(
-        "--browser-arg",
-        action="append",
-        default=[],
-        metavar="ARG",
-        help="one more argument for every browser: --browser-arg=--use-angle=vulkan",
-    )
-    add(
         "--strict-expectations",
         action="store_true",
         help="unexpected passes and stale entries fail",
@@ -116,13 +101,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add(
         "--case-lines", action="store_true", help="one line per case instead of one letter per test"
     )
+    # A catalog that does not load is reported as the options are read.
+    with suppress(catalog.CatalogError):
+        for runtime in catalog.load().runtimes:
+            runtime.add_options(add)
 
 
 def pytest_configure(config: pytest.Config) -> None:
     options = config.option
     try:
+        for runtime in catalog.load().runtimes:
+            runtime.use(options)
         catalog.use(options.catalog)
-        browser.use(options.browser_path, options.headed, options.browser_arg)
         known = selection.marks(catalog.load())
         for name, meaning in known.items():
             config.addinivalue_line("markers", f"{name}: {meaning}")

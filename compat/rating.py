@@ -139,15 +139,15 @@ class Rating:
             return f"{word}: unsupported"
         if self.ceiling == "None":
             return f"{word}: failed"
-        # A conversion never ran, so that most gates stay unknown: the word already says so.
-        incomplete = self.kind == "emulated" and self.floor == "None"
-        return f"{word}: incomplete" if incomplete else word
+        return f"{word}: incomplete" if self.floor == "None" else word
 
 
 def rate(gates: Gates, caps: Caps = _NO_CAPS) -> Rating:
     """Return the rating of one configuration."""
     if caps.evidence != "device":
         gates = replace(gates, real_time="not-applicable", worthwhile="not-applicable")
+    if caps.evidence == "conversion":
+        gates = replace(gates, placed="not-applicable")
     states = gates.states()
     floor = _grade(gates.with_unknown_as("failed"))
     ceiling = _grade(gates.with_unknown_as("strict"))

@@ -57,6 +57,31 @@ def test_their_marks_select_them(suites: Any, tmp_path: Path) -> None:
     assert "cpu-torch" not in run.text
 
 
+def test_a_runtime_may_have_options_of_its_own(suites: Any, tmp_path: Path) -> None:
+    catalog = tmp_path / "own_options.py"
+    catalog.write_text(
+        EXAMPLE.read_text(encoding="utf-8")
+        + """
+class Tuned(NumPy):
+    def add_options(self, add):
+        add("--tuning", default="none", help="how it is tuned")
+
+    def use(self, options):
+        raise SystemExit(f"tuned to {options.tuning}")
+
+
+RUNTIME = Tuned()
+""",
+        encoding="utf-8",
+    )
+    run = suites.run(
+        *(tmp_path, "--collect-only", "--tuning", "concert pitch"),
+        models="",
+        COMPAT_CATALOG=str(catalog),
+    )
+    assert "tuned to concert pitch" in run.text
+
+
 def test_the_example_is_short() -> None:
     """It is read from top to bottom in the documentation."""
     assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) < 240

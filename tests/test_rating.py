@@ -167,8 +167,12 @@ def test_emulators_and_conversions_are_never_rated_for_speed(evidence: Evidence,
         assert not {"real time", "worthwhile"} & {*result.missing, *result.limited_by}
         no_speed = replace(gates, real_time="failed", worthwhile="failed")
         assert rate(no_speed, caps) == result
+        if evidence == "conversion":
+            assert rate(replace(gates, placed="failed"), caps) == result
         if "failed" in (gates.loads, gates.accurate):
             assert result.label == f"{word}: failed"
+        elif "unknown" in (gates.loads, gates.accurate):
+            assert result.label == f"{word}: incomplete"
 
 
 @pytest.mark.parametrize("evidence", ["device", "emulator", "conversion"])

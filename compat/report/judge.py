@@ -220,6 +220,8 @@ class Draft:
         if facts.on_host_cpu:
             findings["placed"] = replace(absent, reason="the target is the host CPU")
             findings["worthwhile"] = findings["placed"]
+        elif facts.evidence == "conversion":
+            findings["placed"] = replace(absent, reason="no device executes a conversion")
         else:
             findings["placed"] = _judge(self.subject.get(PLACED), "placement")
         if not facts.timed:

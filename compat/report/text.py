@@ -67,7 +67,7 @@ RATINGS = {
     "unsupported": ("⊘", "None (unsupported)", "The runtime proved that it cannot run this."),
     "incomplete": ("◌", "Incomplete", "Some gate is not known; the range says what is possible."),
     "emulated": ("◇", "Emulated", "Ran on an emulator: support and accuracy, never speed."),
-    "converted": ("▷", "Converted", "Converted and checked, not run."),
+    "converted": ("▷", "Converted", "Converted, and the program executed apart from its hardware."),
     "stale": ("△", "Stale", "Only outdated measurements exist."),
     "not-measured": (DASH, "Not measured", "Nothing ran; this says nothing about the hardware."),
 }

@@ -20,6 +20,8 @@ from compat.case import Recipe, Target
 from compat.graph import POSITION, Graph, State
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     import torch
 
     from compat.corpus import Item
@@ -316,6 +318,12 @@ class Runtime(ABC):
     def versions(self) -> Mapping[str, str]:
         """Return versions that identify its results, of what Python does not install."""
         return {}
+
+    def add_options(self, add: Callable[..., None]) -> None:  # noqa: B027 (an option, not a duty)
+        """Declare command-line options of its own; ``add`` is argparse's ``add_argument``."""
+
+    def use(self, options: Namespace) -> None:  # noqa: B027 (an option, not a duty)
+        """Make its options' values known to this process and to every process it starts."""
 
     @abstractmethod
     def probe(self, target: Target) -> Probe:

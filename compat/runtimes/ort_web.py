@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,6 +33,8 @@ from compat.runtimes.base import (
 from compat.runtimes.web import browser as web
 
 if TYPE_CHECKING:
+    from argparse import Namespace
+
     from compat.runtimes.web.browser import Browser, Kind
     from compat.sources import Source
 
@@ -121,6 +123,26 @@ class OrtWeb(Runtime):
     def versions(self) -> Mapping[str, str]:
         installed = not web.lacking()[0]
         return {name: web.package_version(name) for name in web.PACKAGES if installed}
+
+    def add_options(self, add: Callable[..., None]) -> None:
+        add(
+            "--browser-path",
+            action="append",
+            default=[],
+            metavar="PATH",
+            help="a Chrome, Edge, Chromium or Firefox to use, in place of those that are found",
+        )
+        add("--headed", action="store_true", help="show the pages of browsers while they work")
+        add(
+            "--browser-arg",
+            action="append",
+            default=[],
+            metavar="ARG",
+            help="one more argument for every browser: --browser-arg=--use-angle=vulkan",
+        )
+
+    def use(self, options: Namespace) -> None:
+        web.use(options.browser_path, options.headed, options.browser_arg)
 
     def probe(self, target: Target) -> Probe:
         reason, remedy = web.lacking()

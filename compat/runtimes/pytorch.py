@@ -112,17 +112,12 @@ class PyTorch(Runtime):
             for name, source in sources.items()
         }
         graphs = {name: source.graph for name, source in sources.items()}
-        return self.open_session(graphs, modules, schemes, device)
+        return self.session(graphs, modules, schemes, device)
 
-    def open_session(
-        self,
-        graphs: Mapping[str, Any],
-        modules: dict[str, torch.nn.Module],
-        schemes: Mapping[str, str],
-        device: torch.device,
-    ) -> TorchSession:
-        """Return a session of modules that are in their schemes and on their device."""
-        return TorchSession(graphs, modules, schemes, device)
+    @property
+    def session(self) -> type[TorchSession]:
+        """What runs modules that are in their schemes and on their device."""
+        return TorchSession
 
     def open_module(self, source: Source, scheme: str, device: torch.device) -> torch.nn.Module:
         """Return a graph's module in a scheme; a library of quantisation has other schemes."""

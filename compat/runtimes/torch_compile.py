@@ -59,14 +59,9 @@ class TorchCompile(PyTorch):
                 )
         return found
 
-    def open_session(
-        self,
-        graphs: Mapping[str, Any],
-        modules: dict[str, torch.nn.Module],
-        schemes: Mapping[str, str],
-        device: torch.device,
-    ) -> TorchSession:
-        return CompiledSession(graphs, modules, schemes, device)
+    @property
+    def session(self) -> type[TorchSession]:
+        return CompiledSession
 
     def compile(
         self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options

@@ -7,7 +7,7 @@ installed is an absent target: PyTorch itself runs without it.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -131,14 +131,9 @@ class Quantiser(PyTorch):
     ) -> torch.nn.Module:
         """Quantise the linear layers of a float32 module, and put it on a device."""
 
-    def open_session(
-        self,
-        graphs: Mapping[str, Any],
-        modules: dict[str, torch.nn.Module],
-        schemes: Mapping[str, str],
-        device: torch.device,
-    ) -> TorchSession:
-        return QuantisedSession(graphs, modules, schemes, device)
+    @property
+    def session(self) -> type[TorchSession]:
+        return QuantisedSession
 
 
 class TorchAo(Quantiser):
