@@ -19,7 +19,6 @@ noticed, and one that matches no case at all, or has expired, is a problem of th
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -31,15 +30,25 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
+from compat.entries import Format
+
 Owner = Literal["ours", "vendor", "never"]
 OWNERS: tuple[str, ...] = get_args(Owner)
-
-_REQUIRED = ("case", "check", "owner", "error", "reason")
-_OPTIONAL = ("link", "version", "expires")
 
 
 class ExpectationsError(Exception):
     """An expectations file cannot be used; the message names it, the entry and the remedy."""
+
+
+FORMAT = Format(
+    name="expectation",
+    table="expect",
+    required=("case", "check", "owner", "error", "reason"),
+    optional=("link", "version", "expires"),
+    error=ExpectationsError,
+    if_absent="Check the path; one file per hardware lies below fixtures/expectations/.",
+    if_broken=". A backslash in a regular expression needs single quotes ('\\d') or doubling.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,57 +169,14 @@ def load(paths: Iterable[Path]) -> Expectations:
     entries: list[Expectation] = []
     for given in paths:
         for path in sorted(given.glob("*.toml")) if given.is_dir() else [given]:
-            entries.extend(_parse(path))
+            read = FORMAT.entries(path, FORMAT.read(path))
+            entries += [
+                _entry(f"{path.stem}#{number}", *found) for number, found in enumerate(read, 1)
+            ]
     return Expectations(tuple(entries))
 
 
-def _parse(path: Path) -> Iterator[Expectation]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ExpectationsError(
-            f"there is no expectations file {path}. Check the path; one file per hardware lies "
-            "below fixtures/expectations/."
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ExpectationsError(f"cannot read expectations from {path}: {error}.") from error
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ExpectationsError(
-            f"{path} is not valid TOML: {error}. Correct that place. A backslash in a regular "
-            "expression needs single quotes ('\\d') or doubling."
-        ) from error
-    unknown = sorted(set(document) - {"expect"})
-    rows = document.get("expect", [])
-    if unknown or not isinstance(rows, list):
-        raise ExpectationsError(
-            f"{path} has {', '.join(map(repr, unknown)) or 'expect'} at the top level; "
-            "only [[expect]] entries belong there."
-        )
-    lines = [
-        number
-        for number, line in enumerate(text.splitlines(), 1)
-        if re.match(r"\s*\[\[\s*expect\s*\]\]", line)
-    ]
-    for index, row in enumerate(rows):
-        place = f"entry {index + 1}"
-        if len(lines) == len(rows):
-            place += f" (line {lines[index]})"
-        yield _entry(f"{path.stem}#{index + 1}", f"{path}, {place}", row)
-
-
-def _entry(identity: str, origin: str, row: Any) -> Expectation:
-    if not isinstance(row, dict):
-        raise ExpectationsError(f"{origin}: an expectation is a table; write it under [[expect]].")
-    for key in row:
-        if key not in (*_REQUIRED, *_OPTIONAL):
-            raise ExpectationsError(
-                f"{origin}: unknown key {key!r}. Known are {', '.join((*_REQUIRED, *_OPTIONAL))}."
-            )
-    for key in _REQUIRED:
-        if not isinstance(row.get(key), str) or not row[key].strip():
-            raise ExpectationsError(f'{origin}: add {key} = "...", a text that is not empty.')
+def _entry(identity: str, origin: str, row: Mapping[str, Any]) -> Expectation:
     owner = row["owner"]
     if owner not in OWNERS:
         raise ExpectationsError(

@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -30,6 +28,7 @@ from typing import Any, Literal, get_args
 
 from compat import catalog
 from compat.case import PRECISIONS, WEIGHTS, Evidence
+from compat.entries import Format
 from compat.results import CaseFacts, Level, Limit
 
 TEXT_FILTERS: tuple[str, ...] = (
@@ -51,8 +50,6 @@ _VOCABULARY: dict[str, tuple[str, ...]] = {
     "weights": WEIGHTS,
     "evidence": get_args(Evidence),
 }
-_REQUIRED = ("check", "metric", "reason")
-_OPTIONAL = ("at_least", "at_most", "required", "override", *TEXT_FILTERS, *FLAG_FILTERS)
 _LEVELS: tuple[Level, ...] = ("strict", "relaxed", "failed")
 
 Direction = Literal["at_least", "at_most"]
@@ -60,6 +57,18 @@ Direction = Literal["at_least", "at_most"]
 
 class ThresholdsError(Exception):
     """A thresholds file cannot be used; the message names it, the entry and the remedy."""
+
+
+FORMAT = Format(
+    name="threshold",
+    table="threshold",
+    required=("check", "metric", "reason"),
+    optional=("at_least", "at_most", "required", "override", *TEXT_FILTERS, *FLAG_FILTERS),
+    error=ThresholdsError,
+    if_absent="Check the path, or leave the option out to use the thresholds that come with "
+    "compat.",
+    if_broken="; the format is described at the top of the shipped fixtures/thresholds.toml.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,62 +179,13 @@ def load(paths: Iterable[Path]) -> Thresholds:
     entries: list[Threshold] = []
     digest = hashlib.sha256()
     for path in paths:
-        text = _text(path)
+        text = FORMAT.read(path)
         digest.update(text.encode())
-        entries.extend(_parse(path, text))
+        entries += [_entry(origin, row) for origin, row in FORMAT.entries(path, text)]
     return Thresholds(tuple(entries), digest.hexdigest()[:16])
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ThresholdsError(
-            f"there is no thresholds file {path}. Check the path, or leave the option out to use "
-            "the thresholds that come with compat."
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ThresholdsError(f"cannot read thresholds from {path}: {error}.") from error
-
-
-def _parse(path: Path, text: str) -> Iterator[Threshold]:
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ThresholdsError(
-            f"{path} is not valid TOML: {error}. Correct that place; the format is described at "
-            "the top of the shipped fixtures/thresholds.toml."
-        ) from error
-    unknown = sorted(set(document) - {"threshold"})
-    rows = document.get("threshold", [])
-    if unknown or not isinstance(rows, list):
-        raise ThresholdsError(
-            f"{path} has {', '.join(map(repr, unknown)) or 'threshold'} at the top level; "
-            "only [[threshold]] entries belong there."
-        )
-    lines = [
-        number
-        for number, line in enumerate(text.splitlines(), 1)
-        if re.match(r"\s*\[\[\s*threshold\s*\]\]", line)
-    ]
-    for index, row in enumerate(rows):
-        place = f"entry {index + 1}"
-        if len(lines) == len(rows):
-            place += f" (line {lines[index]})"
-        yield _entry(f"{path}, {place}", row)
-
-
-def _entry(origin: str, row: Any) -> Threshold:
-    if not isinstance(row, dict):
-        raise ThresholdsError(f"{origin}: a threshold is a table; write it under [[threshold]].")
-    for key in row:
-        if key not in (*_REQUIRED, *_OPTIONAL):
-            raise ThresholdsError(
-                f"{origin}: unknown key {key!r}. Known are {', '.join((*_REQUIRED, *_OPTIONAL))}."
-            )
-    for key in _REQUIRED:
-        if not isinstance(row.get(key), str) or not row[key].strip():
-            raise ThresholdsError(f'{origin}: add {key} = "...", a text that is not empty.')
+def _entry(origin: str, row: Mapping[str, Any]) -> Threshold:
     for key in ("required", "override"):
         if not isinstance(row.get(key, True), bool):
             raise ThresholdsError(f"{origin}: {key} must be true or false.")
