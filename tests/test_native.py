@@ -56,6 +56,16 @@ def follows(session: Pipeline, reference: ModelReference, tolerance: float = 1e-
             np.testing.assert_allclose(array, expected[name], atol=tolerance * scale, err_msg=name)
 
 
+@pytest.mark.parametrize("name", ["ctranslate2", "openai-whisper", "mlx"])
+def test_components_cannot_differ(name: str) -> None:
+    """Refused by what all pipelines share, before anything is converted."""
+    runtime = catalog.load().runtime(name)
+    if not all(find_spec(one.split(".")[0]) for one in runtime.modules):
+        pytest.skip(f"{name} is not installed")
+    with pytest.raises(Unsupported, match=r"one precision .* not fp32\+fp16-decoder"):
+        runtime.compile({}, runtime.targets[0], Recipe("fp32+fp16-decoder"), Options(1))
+
+
 # openai-whisper --------------------------------------------------------------------------------
 
 

@@ -283,7 +283,16 @@ class Pipeline(Session):
     """A session of a runtime that owns the whole task of some families, features and text aside.
 
     It has no graphs to be run one by one; its outputs are judged as everybody's are.
+
+    Raises:
+        Unsupported: the recipe gives components schemes of their own.
     """
+
+    def __init__(self, sources: Mapping[str, Source], recipe: Recipe) -> None:
+        super().__init__({name: source.graph for name, source in sources.items()})
+        if "+" in recipe.name:
+            name = recipe.name
+            raise Unsupported(f"one precision for the whole model is all it has, not {name}")
 
     @abstractmethod
     def perform(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:

@@ -119,9 +119,7 @@ class CTranslate2Session(Pipeline):
     ) -> None:
         import ctranslate2
 
-        super().__init__({name: source.graph for name, source in sources.items()})
-        if "+" in recipe.name:
-            raise Unsupported("CTranslate2 has one compute type for the whole model")
+        super().__init__(sources, recipe)
         self.target = target
         compute_type = COMPUTE_TYPES[recipe.scheme]
         supported = ctranslate2.get_supported_compute_types(target.device)

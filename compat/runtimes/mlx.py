@@ -17,7 +17,7 @@ from compat.case import Recipe, Target
 from compat.corpus import Item
 from compat.graph import Stopwatch
 from compat.models.whisper import Decoded
-from compat.runtimes.base import Options, Pipeline, Placement, Probe, Runtime, Unsupported
+from compat.runtimes.base import Options, Pipeline, Placement, Probe, Runtime
 from compat.runtimes.openai_whisper import WEIGHTS, exported, installed
 
 if TYPE_CHECKING:
@@ -115,9 +115,7 @@ class MlxSession(Pipeline):
         import mlx.nn as nn
         from mlx_whisper.whisper import ModelDimensions, Whisper
 
-        super().__init__({name: source.graph for name, source in sources.items()})
-        if "+" in recipe.name:
-            raise Unsupported("MLX has one precision for the whole model here")
+        super().__init__(sources, recipe)
         self.target = target
         self.scheme = recipe.scheme
         mx.set_default_device(mx.Device(mx.cpu if target.device == "cpu" else mx.gpu))

@@ -170,9 +170,7 @@ class OpenAIWhisperSession(Pipeline):
         from whisper.model import ModelDimensions, Whisper
         from whisper.tokenizer import get_tokenizer
 
-        super().__init__({name: source.graph for name, source in sources.items()})
-        if "+" in recipe.name:
-            raise Unsupported("openai-whisper has one precision for the whole model")
+        super().__init__(sources, recipe)
         torch.set_num_threads(options.threads)
         source = next(iter(sources.values()))
         self.host: WhisperModel = source.reference.load()  # type: ignore[assignment]

@@ -51,17 +51,17 @@ class HuggingFace(Runtime):
     def compile(
         self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
     ) -> HuggingFaceSession:
-        return HuggingFaceSession(sources, options)
+        return HuggingFaceSession(sources, recipe, options)
 
 
 class HuggingFaceSession(Pipeline):
     """``generate``, greedy, with the attention that the library chooses."""
 
-    def __init__(self, sources: Mapping[str, Source], options: Options) -> None:
+    def __init__(self, sources: Mapping[str, Source], recipe: Recipe, options: Options) -> None:
         import torch
         from transformers import GenerationConfig
 
-        super().__init__({name: source.graph for name, source in sources.items()})
+        super().__init__(sources, recipe)
         torch.set_num_threads(options.threads)
         source = next(iter(sources.values()))
         self.host: WhisperModel = source.reference.load()  # type: ignore[assignment]
