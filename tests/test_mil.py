@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from compat.mil import OPERATORS, Program
+from compat.runtimes.coreml import keep_log_softmax_exact
 
 coremltools: Any = pytest.importorskip("coremltools", exc_type=ImportError)
 
@@ -34,6 +35,7 @@ def convert(module: nn.Module, examples: tuple[torch.Tensor, ...], folder: Path)
             minimum_deployment_target=coremltools.target.macOS15,
             skip_model_load=True,
         )
+    folder.mkdir(exist_ok=True)
     model.save(str(folder / "model.mlpackage"))
     return Program(folder / "model.mlpackage")
 
@@ -103,6 +105,28 @@ def test_a_mistake_of_the_converter_shows(tmp_path: Path) -> None:
     program = convert(Function(lambda x: (x**2).sqrt()), (torch.ones(1, 3),), tmp_path)
     (found,) = program.run({"x0": np.array([[-2.0, 0.0, 3.0]], np.float32)})
     assert found.tolist() == [[-2.0, 0.0, 3.0]], "mended: let the matrix be measured again"
+
+
+def test_scores_of_unlikely_classes_survive_float16(tmp_path: Path) -> None:
+    """coremltools 9.0 takes the logarithm of a softmax, which is zero below 6e-8 (its #2728)."""
+    from coremltools.converters.mil import register_torch_op
+    from coremltools.converters.mil.frontend.torch import ops
+
+    scores = torch.tensor([[0.0, -22.0, -90.0, 1.0], [300.0, 200.0, 5.0, 299.0]])
+    expected = scores.log_softmax(-1).numpy()
+    found = {}
+    for name in ("its own", "ours"):
+        if name == "ours":
+            keep_log_softmax_exact()
+        try:
+            program = convert(
+                Function(lambda x: x.log_softmax(-1)), (scores,), tmp_path / name.replace(" ", "-")
+            )
+        finally:
+            register_torch_op(ops.log_softmax, torch_alias=["_log_softmax"], override=True)
+        (found[name],) = program.run({"x0": scores.numpy()})
+    np.testing.assert_allclose(found["ours"], expected, rtol=1e-3)
+    assert np.abs(found["its own"] - expected).max() > 10, "mended: delete keep_log_softmax_exact"
 
 
 def test_rounds_to_float16_as_declared(tmp_path: Path) -> None:

@@ -105,12 +105,34 @@ def convert(
     from compat.sources import open_source
 
     source = open_source(reference, graph)
+    keep_log_softmax_exact()
     if scheme == "fp16":
         model = _converted(source, point)
     else:
         exact = _package(source, point, "fp16")
         model = _compressed(coremltools.models.MLModel(str(exact), skip_model_load=True), scheme)
     model.save(str(folder / "model.mlpackage"))
+
+
+def keep_log_softmax_exact() -> None:
+    """Teach coremltools another ``log_softmax``: its own is the logarithm of a softmax.
+
+    In float16 probabilities below 6e-8 are zero, and a score of -22 became -103 (coremltools
+    #2728). Differences from the largest score, less the logarithm of the sum of their exponentials,
+    stay within float16; ``reduce_log_sum_exp`` would not on the Neural Engine, which takes the
+    exponentials of the scores themselves (#2690).
+    """
+    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil import register_torch_op
+
+    def log_softmax(context: Any, node: Any) -> None:
+        x, axis = (context[name] for name in node.inputs[:2])
+        axes = [axis.val]
+        below = mb.sub(x=x, y=mb.reduce_max(x=x, axes=axes, keep_dims=True))
+        total = mb.reduce_sum(x=mb.exp(x=below), axes=axes, keep_dims=True)
+        context.add(mb.sub(x=below, y=mb.log(x=total), name=node.name))
+
+    register_torch_op(log_softmax, torch_alias=["_log_softmax"], override=True)
 
 
 def _package(source: Source, point: str, scheme: str) -> Path:
