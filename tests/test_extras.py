@@ -158,6 +158,16 @@ def test_extras_that_overwrite_one_another_are_declared_to() -> None:
     assert all(len(builds(extra)) <= 1 for extra in EXTRAS)
 
 
+def test_runners_install_nothing_that_excludes_one_another() -> None:
+    """What ci/run installs for each hardware is one build of ONNX Runtime at most."""
+    script = (ROOT / "ci" / "run").read_text(encoding="utf-8")
+    chosen = dict(re.findall(r"^    (\w+)\) extras=([\w,-]+) ;;$", script, re.MULTILINE))
+    assert set(chosen) == {"cpu", "cuda", "rocm", "mps", "coreml", "openvino", "qualcomm"}
+    for hardware, extras in chosen.items():
+        brought = set().union(*map(builds, extras.split(",")))
+        assert len(brought) <= 1, (hardware, brought)
+
+
 def test_every_runtime_has_an_extra() -> None:
     """Whatever the catalog's runtimes call their distribution can be installed by an extra."""
     offered = {canonicalize_name(one.name) for extra in EXTRAS for one in closure(extra)}
