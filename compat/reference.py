@@ -36,12 +36,17 @@ if TYPE_CHECKING:
     import torch
 
 REFERENCE = "fp64"
+BRIEF = "brief"
+"""Profile of an emulator's first look: a part of the quick profile's inputs."""
+BRIEF_NUMERICS = 2
+"""Inputs whose numerics are judged there."""
 SMALL = 50.0
 """Millions of parameters below which memory is no object, in float64 and twice."""
 MODULES = (
     __name__,
     "compat.runtimes.base",
     "compat.runtimes.pytorch",
+    "compat.models.base",
     "compat.stress",
     "compat.corpus",
 )
@@ -68,6 +73,10 @@ class Inputs:
     @cached_property
     def items(self) -> Items:
         """The model's items, stress inputs included."""
+        if self.profile == BRIEF:
+            return self.model.items(self.corpora, "quick").brief(
+                self.model.brief_seconds, BRIEF_NUMERICS
+            )
         chosen = self.model.items(self.corpora, self.profile)
         entries = stress.load([Path(path) for path in self.stress])
         if self.reference.weights == "seeded" and self.profile != "full":

@@ -85,7 +85,8 @@ class Selection:
         if self.weights and case.weights not in self.weights:
             return False
         emulated = target.evidence == "emulator"
-        names, own = [target.name], {mark_name(target.runtime), *target.marks}
+        names = [target.name, *target.marks]
+        own = {mark_name(target.runtime), *target.marks}
         if emulated:
             # No machine has the hardware of an emulator: its column has to be asked for.
             names.append(target.hardware)

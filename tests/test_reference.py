@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compat import artifacts, catalog, protocol
-from compat.corpus import DEFAULT
+from compat.corpus import DEFAULT, Item
+from compat.models.base import Items
 from compat.protocol_request import CaseRequest
 from compat.reference import SIMULATIONS, oracle_session
 from compat.runtimes.pytorch import apply_scheme, quantise_rows
@@ -115,3 +116,26 @@ def test_generated_weights_do_not_depend_on_who_asks(family: str, variant: str) 
     assert found[0].keys() == found[1].keys()
     different = [name for name in found[0] if not torch.equal(found[0][name], found[1][name])]
     assert not different
+
+
+def test_a_brief_look_keeps_what_can_be_judged() -> None:
+    def item(name: str, seconds: float, **known: Any) -> Item:
+        return Item(name, np.ones(int(seconds * 100), np.float32), 100, **known)
+
+    words = [item(f"words-{index}", 2.0, text="one") for index in range(24)]
+    spoken = [[0.5, 3.0, "a"], [9.0, 12.0, "b"], [11.0, 13.0, "a"]]
+    talks = [item(f"talk-{i}", 30.0, facts={"segments": spoken}) for i in range(3)]
+    pairs = [item(f"pair-{i}", 3.0, facts={"trials": [("pair-0", True)]}) for i in range(8)]
+    found = Items.of({"words": words, "talks": talks, "pairs": pairs}).brief(10.0, 2)
+    assert [one.id for one in found.task["words"]] == [f"words-{i}" for i in (0, 5, 10, 14, 19)]
+    (beginning,) = found.task["talks"]
+    assert beginning.seconds == 10.0 and beginning.id != "talk-0"
+    assert beginning.facts["segments"] == [[0.5, 3.0, "a"], [9.0, 10.0, "b"]]
+    assert talks[0].facts["segments"] == spoken
+    assert found.task["pairs"] == pairs
+    assert len(found.numerics) == 2 and not found.timed and not found.stress
+    # What is said in a part is not known: a long utterance stays whole.
+    (whole,) = Items.of({"long": [item("long", 30.0, text="all")]}).brief(10.0, 2).task["long"]
+    assert whole.seconds == 30.0
+    generated = Items({}, words[:4], words[:6]).brief(10.0, 2)
+    assert not generated.task and len(generated.timed) == 5 and len(generated.numerics) == 2

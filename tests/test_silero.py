@@ -400,9 +400,9 @@ def test_a_stream_may_be_interrupted(
 ) -> None:
     model = reference.load()
     chunks = model._chunks(items[:1], 1)
-    whole = model._listen(session, chunks)
+    (whole,) = model._listen(session, chunks)
     half = len(chunks) // 2
-    parts = [model._listen(session, chunks[:half])]
+    parts = [*model._listen(session, chunks[:half])]
     kept = session.snapshot("vad", "b1")
     model._listen(session, model._chunks(items[1:2], 1))
     session.restore("vad", "b1", kept)

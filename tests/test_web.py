@@ -233,10 +233,16 @@ def test_marks_select_a_browser() -> None:
     }
     assert marked == {"webgpu-firefox", "webgpu-firefox-software"}
     usual = {case.target.name for case in selection.Selection().cases(loaded)}
-    assert "webnn-chromium-cpu" in usual
-    assert "wasm-chromium" not in usual
+    # What computes on the processor is asked for, or a first look of the machine would wait.
+    assert not {"wasm-chromium", "webnn-chromium-cpu"} & usual
     asked = selection.Selection(marked=frozenset({"wasm"})).cases(loaded)
     assert {"wasm-chromium", "wasm-firefox"} <= {case.target.name for case in asked}
+    for chosen in (
+        selection.Selection(marked=frozenset({"webnn"})),
+        selection.Selection(targets=("webnn",)),
+        selection.Selection(targets=("webnn-chromium-cpu",)),
+    ):
+        assert "webnn-chromium-cpu" in {case.target.name for case in chosen.cases(loaded)}
 
 
 @pytest.fixture
@@ -396,6 +402,18 @@ def test_state_can_be_kept_and_brought_back(
     np.testing.assert_array_equal(first[0], step(model.vocabulary.prompt[0], 0))
     session.restore("decoder", "b1", kept)
     np.testing.assert_array_equal(expected, step(300, place))
+
+
+def test_a_scan_is_a_run_of_every_step(model: Any, items: list[Item], session: Session) -> None:
+    tokens = np.array([*model.vocabulary.prompt, 300, 301], np.int32)[:, None]
+    along = {"token": tokens, "position": np.arange(len(tokens), dtype=np.int32)[:, None]}
+    encoded = session.run("encoder", mel_of(model, items), "b1")
+    wanted = ("logits", "key_0")
+    found = session.scan("decoder", encoded, along, "b1", wanted)
+    expected = Session.scan(session, "decoder", encoded, along, "b1", wanted)
+    for name in wanted:
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-6, err_msg=name)
+        assert (found[name][0] != found[name][-1]).any()
 
 
 def test_outputs_are_stale_when_their_graph_ran_again(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -38,11 +38,56 @@ class Items:
         some = [item for found in sets.values() for item in found[:: max(1, len(found) // 6)]]
         return cls(sets if scored else {}, some, next(iter(sets.values()))[:16])
 
+    def brief(self, seconds: float, numerics: int) -> Items:
+        """Return a part of the choice, for what takes seconds where others take milliseconds.
+
+        Args:
+            seconds: about how much audio of each test set is kept, spread over it: whole
+                utterances, or the beginning of one conversation. A set of trials stays whole, as
+                its recordings are compared with one another.
+            numerics: how many of these are kept whose numerics are judged.
+        """
+
+        def fitting(items: Sequence[Item]) -> Sequence[Item]:
+            if any("trials" in item.facts for item in items):
+                return items
+            count = len(items)
+            while count > 1 and sum(item.seconds for item in _spread(items, count)) > seconds:
+                count -= 1
+            return [_beginning(item, seconds) for item in _spread(items, count)]
+
+        task = {name: fitting(found) for name, found in self.task.items()}
+        kept = [item for found in task.values() for item in found]
+        if not kept:  # Generated weights, or a corpus without the truth.
+            kept = list(fitting(self.timed))
+        return Items(task, _spread(kept, numerics), () if task else kept)
+
+
+def _spread(items: Sequence[Item], count: int) -> list[Item]:
+    """Return up to ``count`` items, spread evenly."""
+    wanted = min(count, len(items))
+    return [items[round(i * len(items) / wanted)] for i in range(wanted)]
+
+
+def _beginning(item: Item, seconds: float) -> Item:
+    """Cut a recording of which it is known who speaks when; what is said in a part is not."""
+    if item.seconds <= seconds or item.text or "segments" not in item.facts:
+        return item
+    facts = dict(item.facts)
+    for name in {"segments", "uem"} & facts.keys():
+        spans = [span for span in facts[name] if span[0] < seconds]
+        facts[name] = [[first, min(last, seconds), *of] for first, last, *of in spans]
+    samples = item.samples[: round(seconds * item.rate)]
+    return replace(item, id=f"{item.id}-beginning", samples=samples, facts=facts)
+
 
 class Model(ABC):
     """One variant with its weights: graphs, driver, scorer."""
 
     sample_rate: ClassVar[int] = 16_000
+    brief_seconds: ClassVar[float] = 10.0
+    """Seconds of audio of each test set in an emulator's first look: about five utterances, or the
+    beginning of a conversation."""
 
     @abstractmethod
     def graphs(self) -> tuple[Graph, ...]:

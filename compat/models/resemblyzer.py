@@ -179,6 +179,8 @@ def embedder_graph(network: Callable[[], torch.nn.Module], batches: Sequence[int
 class ResemblyzerModel(SpeakerModel):
     """Mean of the embeddings of a recording's windows, of length one."""
 
+    quick_limit = 24
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 

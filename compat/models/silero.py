@@ -171,6 +171,8 @@ class SileroModel(Model):
     """Probabilities of speech chunk by chunk, and segments by Silero's hysteresis."""
 
     sample_rate = SAMPLE_RATE
+    # The graph runs for every 32 ms.
+    brief_seconds = 2.0
 
     def __init__(self, form: Form, folder: Path) -> None:
         self.form = form
@@ -241,7 +243,7 @@ class SileroModel(Model):
             with stopwatch("features"):
                 chunks = self._chunks(part, batch)
             with stopwatch("vad"):
-                probabilities = self._listen(session, chunks)
+                (probabilities,) = self._listen(session, chunks)
             with stopwatch("segments"):
                 predictions += [
                     _prediction(probabilities[: _count(item), row], len(item.samples))
@@ -250,10 +252,11 @@ class SileroModel(Model):
         return predictions
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
-        hidden: list[np.ndarray] = []
         part = replace(item, samples=item.samples[: int(TRACED_SECONDS * SAMPLE_RATE)])
-        probabilities = self._listen(session, self._chunks([part], 1), hidden)
-        return {"probability": probabilities[: _count(part)], "hidden": np.stack(hidden)}
+        # The LSTM's output after each call.
+        state = next(iter(self.graphs()[0].state))
+        probabilities, states = self._listen(session, self._chunks([part], 1), state)
+        return {"probability": probabilities[: _count(part)], "hidden": states[:, 0, 0]}
 
     def score(
         self,
@@ -292,26 +295,15 @@ class SileroModel(Model):
         windows = np.lib.stride_tricks.sliding_window_view(audio, CONTEXT + CHUNK, axis=1)
         return windows[:, ::CHUNK].transpose(1, 0, 2).copy()
 
-    def _listen(
-        self, session: Session, chunks: np.ndarray, hidden: list[np.ndarray] | None = None
-    ) -> np.ndarray:
+    def _listen(self, session: Session, chunks: np.ndarray, *states: str) -> tuple[np.ndarray, ...]:
         """Return the probability of speech in each chunk, float32 (chunks, batch).
 
-        ``hidden`` receives the LSTM's output after each call, (128,) of the first row.
+        States that are named follow, each (calls, *its shape).
         """
-        count, batch, _ = chunks.shape
-        point, together = f"b{batch}", self.form.chunks
-        probabilities = np.empty((count, batch), np.float32)
-        session.reset("vad", point)
-        for first in range(0, count, together):
-            part = slice(first, first + together)
-            feeds = {"input": chunks[part].reshape(-1, CONTEXT + CHUNK)}
-            output = session.run("vad", feeds, point)["output"].numpy()
-            probabilities[part] = output.reshape(-1, batch)
-            if hidden is not None:
-                states = session.snapshot("vad", point)
-                hidden.append(next(iter(states.values()))[0, 0])
-        return probabilities
+        count, batch, length = chunks.shape
+        along = {"input": chunks.reshape(count // self.form.chunks, -1, length)}
+        found = session.scan("vad", {}, along, f"b{batch}", ("output", *states))
+        return (found["output"].reshape(count, batch), *(found[name] for name in states))
 
 
 def _count(item: Item) -> int:

@@ -25,7 +25,7 @@ from compat.features import log_mel_spectrogram
 from compat.graph import Graph, State, Stopwatch, Tensor
 from compat.models.base import Items, Prediction
 from compat.models.transcription import TranscriptionModel
-from compat.runtimes.base import Handle, Session
+from compat.runtimes.base import Session
 
 if TYPE_CHECKING:
     import torch
@@ -435,18 +435,12 @@ class WhisperModel(TranscriptionModel):
         mel, forced = self.traced_input(item, guide)
         encoded = session.run("encoder", {"mel": mel}, "b1")
         hidden = encoded["hidden"].numpy()[0].copy()
-        session.reset("decoder", "b1")
-        logits = []
-        for position, token in enumerate(forced):
-            feeds: dict[str, np.ndarray | Handle] = {
-                **encoded,
-                "token": np.array([token], np.int32),
-                "position": np.array([position], np.int32),
-            }
-            stepped = session.run("decoder", feeds, "b1", ("logits",))
-            if position + 1 >= len(self.vocabulary.prompt):
-                logits.append(stepped["logits"].numpy()[0].copy())
-        return {"encoder": hidden, "logits": np.stack(logits)}
+        along = {
+            "token": np.array(forced, np.int32)[:, None],
+            "position": np.arange(len(forced), dtype=np.int32)[:, None],
+        }
+        logits = session.scan("decoder", encoded, along, "b1", ("logits",))["logits"]
+        return {"encoder": hidden, "logits": logits[len(self.vocabulary.prompt) - 1 :, 0]}
 
     def traced_input(self, item: Item, guide: Prediction) -> tuple[np.ndarray, list[int]]:
         """Return mel (1, mels, frames) of the first window, and the tokens that are forced."""

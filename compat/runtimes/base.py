@@ -244,6 +244,40 @@ class Session(ABC):
                     break
         return Generated(np.stack(generated, axis=1), first)
 
+    def scan(
+        self,
+        graph: str,
+        feeds: Mapping[str, np.ndarray | Handle],
+        along: Mapping[str, np.ndarray],
+        point: str,
+        fetch: Sequence[str],
+    ) -> dict[str, np.ndarray]:
+        """Run a step graph along sequences that are known beforehand. State is reset first.
+
+        Args:
+            graph: name of the graph.
+            feeds: the inputs that are the same at every step.
+            along: the other inputs, each (steps, *shape of the input).
+            point: name of the static shape point.
+            fetch: outputs, and states after each step, that are wanted.
+
+        Returns:
+            Each of ``fetch``, (steps, *its shape); float16 arrives as float32.
+        """
+        self.reset(graph, point)
+        found: dict[str, list[np.ndarray]] = {name: [] for name in fetch}
+        states = [name for name in fetch if name in self.graphs[graph].state]
+        outputs = [name for name in fetch if name not in states]
+        for step in range(len(next(iter(along.values())))):
+            fed = {**feeds, **{name: values[step] for name, values in along.items()}}
+            made = self.run(graph, fed, point, outputs)
+            for name in outputs:
+                found[name].append(made[name].numpy().copy())
+            kept = self.snapshot(graph, point) if states else {}
+            for name in states:
+                found[name].append(kept[name])
+        return {name: np.stack(values) for name, values in found.items()}
+
     def reset(self, graph: str, point: str) -> None:
         """Give every state of a graph its initial value."""
         self._state.pop((graph, point), None)

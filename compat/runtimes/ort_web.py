@@ -101,6 +101,9 @@ BROWSERS: Mapping[Kind, tuple[str, str]] = {
 def _target(name: str, place: Place) -> Target:
     column = name.split("-")[0]
     wasm = column == "wasm"
+    # These compute on the processor, whose column has native runtimes: such a page is looked at
+    # where it is asked for, WebNN's by its column too.
+    asked = wasm or name == "webnn-chromium-cpu"
     return Target(
         name,
         "cpu" if wasm else column,
@@ -109,9 +112,8 @@ def _target(name: str, place: Place) -> Target:
         place.recipes,
         "emulator" if place.software else "device",
         on_host_cpu=wasm,
-        # The processor's column has native runtimes; its pages are looked at by name.
-        on_request=wasm,
-        marks=(BROWSERS[place.kind][0], *(["wasm"] if wasm else [])),
+        on_request=asked,
+        marks=(BROWSERS[place.kind][0], *([column] if asked else [])),
     )
 
 
@@ -378,8 +380,6 @@ class WebSession(Session):
                 model=f"{folder}{path.name}",
                 data=[{"path": name, "data": f"{folder}{name}"} for name in files],
                 outputs=list(spec.outputs),
-                # What is fetched at every step leaves the device as the step ends.
-                host=[spec.smallest_output],
                 states=[
                     {
                         "name": name,
@@ -392,7 +392,6 @@ class WebSession(Session):
                     for name, state in spec.state.items()
                 ],
                 constants=dict(shipped.constants) if shipped else {},
-                shipped=bool(shipped),
                 free={},
             )
         except web.PageError as error:
@@ -477,6 +476,28 @@ class WebSession(Session):
             steps=max_steps,
         )
         return Generated(tokens, answer["first"] / 1000)
+
+    def scan(
+        self,
+        graph: str,
+        feeds: Mapping[str, np.ndarray | Handle],
+        along: Mapping[str, np.ndarray],
+        point: str,
+        fetch: Sequence[str],
+    ) -> dict[str, np.ndarray]:
+        key, spec = self._compiled(graph, point), self.graphs[graph]
+        still = [name for name in spec.inputs if name not in along]
+        described, arrays = self._feeds(feeds, still, graph)
+        sequences, rows = self._feeds(along, list(along), graph)
+        _, found = self.page.call(
+            "scan",
+            [*arrays, *rows],
+            key=key,
+            feeds=described,
+            along=[{**one, "tensor": len(arrays) + one["tensor"]} for one in sequences],
+            fetch=list(fetch),
+        )
+        return dict(zip(fetch, found, strict=True))
 
     def reset(self, graph: str, point: str) -> None:
         self.page.call("reset", key=self._compiled(graph, point))

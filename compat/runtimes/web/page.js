@@ -7,6 +7,7 @@ const ARRAYS = {
   float32: Float32Array, int32: Int32Array, int64: BigInt64Array, uint8: Uint8Array,
   int8: Int8Array, bool: Uint8Array, float64: Float64Array, uint32: Uint32Array,
 };
+const AHEAD = 32; // Steps that may be on their way to the device at once.
 const SHOWN_EVERY = 250; // Milliseconds between two looks of a person at the table.
 
 let ort;
@@ -115,6 +116,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 class Gpu {
   location = 'gpu-buffer';
   faults = [];
+  staging = new Map(); // Idle buffers for what is fetched, by size.
 
   // ONNX Runtime makes the device with the first graph; its tensors must live on that one.
   async begin() {
@@ -164,16 +166,18 @@ class Gpu {
   async download(tensor) {
     if (tensor.location === 'cpu') return tensor.data;
     const bytes = bytesOf(tensor.type, tensor.dims);
+    const size = Math.ceil(bytes / 4) * 4;
     const { COPY_DST, MAP_READ } = GPUBufferUsage;
-    const staging = this.device.createBuffer({
-      size: Math.ceil(bytes / 4) * 4, usage: MAP_READ | COPY_DST,
-    });
+    const idle = this.staging.get(size) ?? [];
+    this.staging.set(size, idle);
+    const staging = idle.pop() ?? this.device.createBuffer({ size, usage: MAP_READ | COPY_DST });
     const encoder = this.device.createCommandEncoder();
-    encoder.copyBufferToBuffer(tensor.gpuBuffer, 0, staging, 0, staging.size);
+    encoder.copyBufferToBuffer(tensor.gpuBuffer, 0, staging, 0, size);
     this.device.queue.submit([encoder.finish()]);
     await staging.mapAsync(GPUMapMode.READ);
     const data = new ARRAYS[tensor.type](staging.getMappedRange().slice(0, bytes));
-    staging.destroy();
+    staging.unmap();
+    idle.push(staging); // A decoder that makes a buffer for every token slows down.
     return data;
   }
 
@@ -217,7 +221,6 @@ class Gpu {
 
 class Nn {
   location = 'ml-tensor';
-  lengths = new Map();
   writers = new Map();
 
   constructor(context) {
@@ -301,11 +304,7 @@ class Nn {
 // Graphs ------------------------------------------------------------------------------------------
 
 async function compile(call) {
-  const { key, model, data, outputs, host, states, constants, free, options } = call;
-  const located = {};
-  for (const name of [...outputs, ...states.map((state) => `new_${state.name}`)]) {
-    located[name] = host.includes(name) ? 'cpu' : device.location;
-  }
+  const { key, model, data, outputs, states, constants, free, options } = call;
   const settings = {
     executionProviders: [options],
     graphOptimizationLevel: 'all',
@@ -313,10 +312,8 @@ async function compile(call) {
     freeDimensionOverrides: free,
     logSeverityLevel: 0,
   };
-  // A shipped file has names of its own, which are known when it is compiled only.
-  if (device.location !== 'cpu') {
-    settings.preferredOutputLocation = call.shipped ? device.location : located;
-  }
+  // Everything stays on the device until it is asked for: then steps need not wait for one another.
+  if (device.location !== 'cpu') settings.preferredOutputLocation = device.location;
   placements.length = 0;
   const session = await ort.InferenceSession.create(model, settings);
   const lines = placements.slice();
@@ -331,7 +328,7 @@ async function compile(call) {
   for (const [index, { shape, type }] of session.outputMetadata.entries()) {
     const name = session.outputNames[index];
     const still = shape.every((dim) => typeof dim === 'number') && size(shape) > 0;
-    if (still && (call.shipped || located[name] !== 'cpu') && type in ARRAYS) {
+    if (still && type in ARRAYS) {
       entry.ready.set(name, await device.allocate(type, shape));
     }
   }
@@ -402,43 +399,83 @@ async function fetched(tensor) {
   return { dtype: tensor.type, dims: tensor.dims, data: await device.download(tensor) };
 }
 
-async function loop(entry, { prompt, stop, steps, ...call }) {
-  const began = performance.now();
+// Has a graph run many times: from its initial state, with what is fed at every step uploaded once.
+async function repeatedly(entry, call, steps) {
   await reset(entry);
-  const { data, dims: [batch, length] } = call.tensors[prompt];
-  const column = (place) => Int32Array.from({ length: batch }, (_, row) => data[row * length + place]);
   const feeds = fed(call);
   const uploaded = [];
   for (const { name, handle } of call.feeds) {
     if (!handle && device.location !== 'cpu') {
-      const { type: dtype, dims, data: values } = feeds[name];
-      uploaded.push(feeds[name] = await device.upload({ dtype, dims, data: values }));
+      const { type: dtype, dims, data } = feeds[name];
+      uploaded.push(feeds[name] = await device.upload({ dtype, dims, data }));
     }
   }
+  await steps(feeds);
+  uploaded.forEach((tensor) => device.free(tensor));
+}
+
+async function loop(entry, { prompt, stop, steps, ...call }) {
+  const began = performance.now();
+  const { data, dims: [batch, length] } = call.tensors[prompt];
+  const column = (place) => Int32Array.from({ length: batch }, (_, row) => data[row * length + place]);
   const finished = new Array(batch).fill(false);
   const generated = [];
   let first = 0;
-  let token = column(0);
-  for (let position = 0; position < length + steps - 1; position += 1) {
-    feeds.token = new ort.Tensor('int32', token, [batch]);
-    feeds.position = new ort.Tensor('int32', Int32Array.of(position), [1]);
-    const made = await execute(entry, feeds, position);
-    if (position + 1 < length) {
-      token = column(position + 1);
-      continue;
+  await repeatedly(entry, call, async (feeds) => {
+    let token = column(0);
+    for (let position = 0; position < length + steps - 1; position += 1) {
+      feeds.token = new ort.Tensor('int32', token, [batch]);
+      feeds.position = new ort.Tensor('int32', Int32Array.of(position), [1]);
+      const made = await execute(entry, feeds, position);
+      if (position + 1 < length) {
+        token = column(position + 1);
+        continue;
+      }
+      token = Int32Array.from(await device.download(made.get('next_token')), Number);
+      if (!generated.length) first = performance.now() - began;
+      generated.push(token);
+      token.forEach((value, row) => { finished[row] ||= value === stop; });
+      if (stop !== null && finished.every(Boolean)) break;
     }
-    token = Int32Array.from(await device.download(made.get('next_token')), Number);
-    if (!generated.length) first = performance.now() - began;
-    generated.push(token);
-    token.forEach((value, row) => { finished[row] ||= value === stop; });
-    if (stop !== null && finished.every(Boolean)) break;
-  }
-  uploaded.forEach((tensor) => device.free(tensor));
+  });
   const tokens = new Int32Array(batch * generated.length);
   generated.forEach((row, step) => {
     row.forEach((value, index) => { tokens[index * generated.length + step] = value; });
   });
   return [{ first }, [{ dtype: 'int32', dims: [batch, generated.length], data: tokens }]];
+}
+
+// Runs a graph along sequences; what is fetched at each step is one tensor in the end. Devices work
+// in order, so that a step need not wait for what is fetched after the one before it.
+async function scan(entry, { along, fetch, ...call }) {
+  const sequences = along.map(({ name, tensor }) => {
+    const { dtype, dims: [steps, ...dims], data } = call.tensors[tensor];
+    const at = (step) => data.subarray(step * size(dims), (step + 1) * size(dims));
+    return { name, steps, at, tensor: (step) => new ort.Tensor(dtype, at(step), dims) };
+  });
+  const [{ steps }] = sequences;
+  const positions = sequences.find(({ name }) => name === 'position');
+  const found = fetch.map(() => null);
+  const keep = async (index, step, tensor) => {
+    const { dtype, dims, data } = await fetched(tensor);
+    found[index] ??= { dtype, dims: [steps, ...dims], data: new data.constructor(steps * size(dims)) };
+    found[index].data.set(data, step * size(dims));
+  };
+  await repeatedly(entry, call, async (feeds) => {
+    let pending = [];
+    for (let step = 0; step < steps; step += 1) {
+      sequences.forEach(({ name, tensor }) => { feeds[name] = tensor(step); });
+      const made = await execute(entry, feeds, positions ? positions.at(step)[0] : 0);
+      fetch.forEach((name, index) => {
+        pending.push(keep(index, step, entry.states.get(name)?.current ?? made.get(name)));
+      });
+      if (step % AHEAD === AHEAD - 1 || step === steps - 1) {
+        await Promise.all(pending);
+        pending = [];
+      }
+    }
+  });
+  return [{}, found];
 }
 
 // Calls -------------------------------------------------------------------------------------------
@@ -447,7 +484,11 @@ const LIMITS = ['maxBufferSize', 'maxStorageBufferBindingSize', 'maxComputeWorkg
   'maxComputeInvocationsPerWorkgroup'];
 
 async function adapterFacts() {
-  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: 'high-performance' });
+  const wanted = { powerPreference: 'high-performance' };
+  // A browser that has the interface and is not willing (Firefox 140 on Linux) throws.
+  const adapter = await navigator.gpu?.requestAdapter(wanted).catch((error) => {
+    console.warn(String(error));
+  });
   if (!adapter) return null;
   const { vendor, architecture, device: model, description, isFallbackAdapter } = adapter.info;
   return {
@@ -519,6 +560,8 @@ const CALLS = {
   },
 
   async loop(call) { return loop(graphs.get(call.key), call); },
+
+  async scan(call) { return scan(graphs.get(call.key), call); },
 
   async fetch({ handle }) { return [{}, [await fetched(handled(handle))]]; },
 
