@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -463,6 +465,61 @@ def test_a_wrong_kernel_shows(
             agrees(model, session, items[:1])
     finally:
         session.close()
+
+
+# What lasts ------------------------------------------------------------------------------------
+
+LONG = {
+    "webnn-chromium-cpu": (50, 500),
+    "wasm-chromium": (50, 500),
+    "webgpu-chromium-software": (6, 60),
+}
+"""Utterances and decoder steps in one page; a software adapter takes seconds for each."""
+
+
+def resident(page: web.Page) -> int:
+    """Bytes that the browser's processes hold now."""
+    total = 0
+    for one in family(page)[1:]:
+        with contextlib.suppress(psutil.Error):
+            total += one.memory_info().rss
+    return total
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_a_long_run_neither_grows_nor_slows(name: str, model: Any, items: list[Item]) -> None:
+    session: Any = open_session(name)
+    utterances, steps = LONG[name]
+    page, prompt = session.page, np.array([model.vocabulary.prompt], np.int32)
+    each = model.dimensions.target_positions - prompt.shape[1]
+    seconds: list[list[float]] = [[], []]
+    held, alive = [], []
+    try:
+        for number in range(utterances):
+            before = page.inside_s
+            model.run(session, [items[number % 2]], Stopwatch())
+            seconds[number % 2].append(page.inside_s - before)
+            held.append(resident(page))
+            alive.append(page.call("census")[0]["count"])
+        encoded = session.run("encoder", mel_of(model, items), "b1")
+        per_step = []
+        for _ in range(-(-steps // each)):
+            before = page.inside_s
+            made = session.loop("decoder", encoded, "b1", prompt, None, each)
+            assert made.tokens.shape == (1, each)
+            per_step.append(page.inside_s - before)
+            alive.append(page.call("census")[0]["count"])
+            held.append(resident(page))
+    finally:
+        session.close()
+    # The first utterances allocate what all others use.
+    assert max(alive[4:]) <= alive[3], alive
+    if utterances >= 50:
+        # Medians of halves, with room for a machine that does other things too.
+        assert held[-1] < held[9] + 40_000_000, [round(one / 1e6) for one in held]
+        for times in (*seconds, per_step):
+            half = len(times) // 2
+            assert median(times[half:]) < 2 * median(times[1:half]) + 0.01, times
 
 
 # What dies ------------------------------------------------------------------------------------

@@ -301,6 +301,36 @@ class Nn {
   }
 }
 
+// Buffers and tensors that were made and not destroyed, ONNX Runtime's own among them: what is lost
+// there no garbage collector may bring back before a GPU's memory is full.
+const alive = { count: 0, bytes: 0 };
+
+function counted(maker, method, size) {
+  const make = maker?.prototype[method];
+  if (!make) return;
+  maker.prototype[method] = function made(described) {
+    const add = (one) => {
+      const destroy = one.destroy.bind(one);
+      const bytes = size(described);
+      let there = 1;
+      one.destroy = () => {
+        alive.count -= there;
+        alive.bytes -= there * bytes;
+        there = 0;
+        return destroy();
+      };
+      alive.count += 1;
+      alive.bytes += bytes;
+      return one;
+    };
+    const one = make.call(this, described);
+    return one instanceof Promise ? one.then(add) : add(one);
+  };
+}
+
+counted(globalThis.GPUDevice, 'createBuffer', (described) => described.size);
+counted(globalThis.MLContext, 'createTensor', ({ shape }) => 4 * size(shape));
+
 // Graphs ------------------------------------------------------------------------------------------
 
 async function compile(call) {
@@ -590,6 +620,8 @@ const CALLS = {
     const { spectrum } = await import('./spectrum.js');
     return spectrum(call);
   },
+
+  async census() { return [{ ...alive }]; }, // For the tests.
 
   async crash() {
     // For the tests: what a faulty driver does to a GPU's device.
