@@ -18,7 +18,9 @@ from compat.case import Target
 from compat.environment import child_environment
 from compat.runtimes.base import Probe
 
-TIME_LIMIT = 120.0
+TIME_LIMIT = 300.0
+"""Seconds until a runtime that does not answer is broken; a starved machine may take two minutes
+to import one."""
 
 
 class Prober:
