@@ -182,12 +182,15 @@ def test_what_it_cannot_execute_is_named(tmp_path: Path) -> None:
 
 def test_masks_are_softened_and_nothing_else(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    values = {"mask": np.array([0, -1e4], np.float32), "w": np.array([-999, 3], np.float32)}
+    values = {
+        "mask": np.array([0, -999, -1e4], np.float32),
+        "w": np.array([-999, 3], np.float32),
+    }
     tensors = [onnx.numpy_helper.from_array(value, name) for name, value in values.items()]
     model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors))
     qnn.soften_masks(model, 24.0)
     found = {t.name: onnx.numpy_helper.to_array(t).tolist() for t in model.graph.initializer}
-    assert found == {"mask": [0.0, -24.0], "w": [-999.0, 3.0]}
+    assert found == {"mask": [0.0, -999.0, -24.0], "w": [-999.0, 3.0]}
 
 
 def test_oracles_err_as_their_bits_do() -> None:
