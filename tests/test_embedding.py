@@ -359,8 +359,15 @@ def test_a_published_layout_is_loaded(state: dict[str, torch.Tensor], tmp_path: 
 def lightning(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What pyannote.audio stores beside the tensors, of classes that are not installed here."""
     module = ModuleType("pyannote.audio.core.task")
-    Problem = enum.Enum("Problem", ["REPRESENTATION"], module=module.__name__)
-    Resolution = enum.Enum("Resolution", ["CHUNK"], module=module.__name__)
+
+    class Published(enum.Enum):
+        """Stored as a call of the class, as published; Python 3.11.0 to 3.11.3 write a getattr."""
+
+        def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+            return type(self), (self.value,)
+
+    Problem = Published("Problem", ["REPRESENTATION"], module=module.__name__)
+    Resolution = Published("Resolution", ["CHUNK"], module=module.__name__)
 
     @dataclass
     class Specifications:
