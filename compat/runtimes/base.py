@@ -262,7 +262,8 @@ class Session(ABC):
             fetch: outputs, and states after each step, that are wanted.
 
         Returns:
-            Each of ``fetch``, (steps, *its shape); float16 arrives as float32.
+            Each of ``fetch``, (steps, *its shape): outputs as :meth:`Handle.numpy` has them, states
+            as :meth:`snapshot` does.
         """
         self.reset(graph, point)
         found: dict[str, list[np.ndarray]] = {name: [] for name in fetch}
