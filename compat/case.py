@@ -85,6 +85,9 @@ class Target:
     """True where the device is the processor that also runs the host-side driver."""
     on_request: bool = False
     """Whether it runs when named or under ``--full`` only: it takes too long for a first look."""
+    slow: bool = False
+    """Whether a first look is brief, with few inputs and small graphs: a page on the processor, an
+    emulator."""
     families: tuple[str, ...] = ()
     """Families that it can run, where the runtime owns the whole task; empty: all of them."""
     marks: tuple[str, ...] = ()

@@ -36,12 +36,12 @@ class Check:
     """Whether it is left out in a first look (``quick``), and on a host's processor unless the
     profile is full."""
     lengthy: bool = False
-    """Whether a first look leaves it out on an emulator, which is slow."""
+    """Whether a first look leaves it out on a target that is slow."""
 
     def asked(self, case: Case, profile: str) -> bool:
         """Return whether the check is made of a case under a profile."""
         dear = self.costly and (profile == "quick" or case.target.on_host_cpu)
-        dear |= self.lengthy and profile == "quick" and case.target.evidence == "emulator"
+        dear |= self.lengthy and profile == "quick" and case.target.slow
         left_out = profile != "full" and (dear or (self.headline and not in_full(case, profile)))
         return not left_out and self.applies(case)
 

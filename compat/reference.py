@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 REFERENCE = "fp64"
 BRIEF = "brief"
-"""Profile of an emulator's first look: a part of the quick profile's inputs."""
-BRIEF_NUMERICS = 2
+"""Profile of a slow target's first look: a part of the quick profile's inputs."""
+BRIEF_NUMERICS = 1
 """Inputs whose numerics are judged there."""
 SMALL = 50.0
 """Millions of parameters below which memory is no object, in float64 and twice."""

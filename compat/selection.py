@@ -19,6 +19,9 @@ CORE_ON_PROCESSORS = ("fp32", "int8-dynamic")
 CORE_ON_EMULATORS = 10.0
 """Millions of parameters up to which the core profile has an emulator run a model: they compute a
 hundred times slower than what they stand for, and say nothing of speed."""
+QUICK_WHERE_SLOW = 2.0
+"""The same in the first look of a target that is slow: every small graph by itself, and no pipeline
+of several."""
 HERE = "here"
 """In place of target names: those whose hardware and runtime are on this machine."""
 
@@ -70,7 +73,10 @@ class Selection:
     def cases(self, catalog: Catalog) -> list[Case]:
         """Return the selected cases in the catalog's order."""
         composed = [name for name in self.recipes if "+" in name]
-        return [case for case in catalog.cases(composed) if self._wants(case)]
+        found = [case for case in catalog.cases(composed) if self._wants(case)]
+        marks = {m for c in found if c.target.evidence == "emulator" for m in c.target.marks}
+        named = self.models or self.targets or self.marked & marks
+        return found if named or self.profile != "quick" else _without_echoes(found)
 
     def _wants(self, case: Case) -> bool:
         target, recipe, variant = case.target, case.recipe, case.variant
@@ -110,8 +116,27 @@ class Selection:
                 return False
             if not (recipe.name == target.plain or precise):
                 return False
+            if target.slow and variant.parameters > QUICK_WHERE_SLOW:
+                return False
         usual = (*CORE_ON_PROCESSORS, target.plain)
         return precise or not target.on_host_cpu or recipe.name in usual
+
+
+def _without_echoes(cases: Iterable[Case]) -> list[Case]:
+    """Return cases with one emulator of each hardware and runtime, and of others the first model.
+
+    What one browser's software renderer has shown of a graph, another's need not at first sight.
+    """
+    firsts: dict[tuple[str, str], Case] = {}
+    kept = []
+    for case in cases:
+        if case.target.evidence == "emulator":
+            key = (case.target.hardware, case.target.runtime)
+            first = firsts.setdefault(key, case)
+            if case.target != first.target and case.variant != first.variant:
+                continue
+        kept.append(case)
+    return kept
 
 
 def _any(names: Iterable[str], patterns: Sequence[str]) -> bool:

@@ -139,6 +139,7 @@ def test_throughput(measurement: Measurement) -> None:
     applies=lambda case: (
         case.target.evidence == "device"
         and not case.target.on_host_cpu
+        and case.target.device != "cpu"  # WebNN's is the host, reached through a page.
         and case.variant.published
         and case.family.timed
     ),

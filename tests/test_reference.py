@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,29 @@ def test_a_model_too_large_for_float64_has_a_float32_reference(
     found = protocol.Protocol(asdict(request)).stage("numerics", {})
     assert found["values"]["reference"] == "fp32" and not found["faults"]
     assert {entry.arguments.get("scheme") for entry in artifacts.entries()} == {"fp32"}
+
+
+def test_an_emulator_runs_no_input_twice(
+    faulty_catalog: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMPAT_CACHE", str(tmp_path))
+    ran: dict[str, list[str]] = {}
+    for evidence in ("device", "emulator"):
+        request = CaseRequest("toy@seeded/cpu-torch/fp32", str(DEFAULT), "quick", threads=1)
+        measured = protocol.Protocol(asdict(request))
+        target = replace(measured.case.target, evidence=evidence)
+        measured.case = replace(measured.case, target=target)
+        transcribe, here = measured.transcribe, ran.setdefault(evidence, [])
+
+        def counted(items: Any, transcribe: Any = transcribe, here: Any = here) -> Any:
+            here += [item.id for item in items]
+            return transcribe(items)
+
+        monkeypatch.setattr(measured, "transcribe", counted)
+        measured.stage("loads", {})
+        found = measured.stage("standard", {})
+        assert sorted(found["predictions"]) == sorted(found["seconds"]) == sorted(set(here))
+    assert ran["device"] == [ran["emulator"][0], *ran["emulator"]]
 
 
 def test_a_simulation_serves_its_own_runtime_alone(
@@ -125,15 +148,26 @@ def test_a_brief_look_keeps_what_can_be_judged() -> None:
     words = [item(f"words-{index}", 2.0, text="one") for index in range(24)]
     spoken = [[0.5, 3.0, "a"], [9.0, 12.0, "b"], [11.0, 13.0, "a"]]
     talks = [item(f"talk-{i}", 30.0, facts={"segments": spoken}) for i in range(3)]
-    pairs = [item(f"pair-{i}", 3.0, facts={"trials": [("pair-0", True)]}) for i in range(8)]
+    voices = "aabbccaa"
+    pairs = [
+        item(
+            f"pair-{i}",
+            3.0,
+            facts={"trials": [(f"pair-{j}", voices[i] == voices[j]) for j in range(i)]},
+        )
+        for i in range(len(voices))
+    ]
     found = Items.of({"words": words, "talks": talks, "pairs": pairs}).brief(10.0, 2)
     assert [one.id for one in found.task["words"]] == [f"words-{i}" for i in (0, 5, 10, 14, 19)]
     (beginning,) = found.task["talks"]
     assert beginning.seconds == 10.0 and beginning.id != "talk-0"
     assert beginning.facts["segments"] == [[0.5, 3.0, "a"], [9.0, 10.0, "b"]]
     assert talks[0].facts["segments"] == spoken
-    assert found.task["pairs"] == pairs
-    assert len(found.numerics) == 2 and not found.timed and not found.stress
+    assert [one.id for one in found.task["pairs"]] == [f"pair-{i}" for i in range(4)]
+    one_voice = [replace(one, facts={"trials": [("pair-0", True)]}) for one in pairs]
+    assert Items.of({"pairs": one_voice}).brief(10.0, 2).task["pairs"] == one_voice
+    assert len(found.numerics) == 2 and not found.stress
+    assert list(found.timed) == [one for kept in found.task.values() for one in kept]
     # What is said in a part is not known: a long utterance stays whole.
     (whole,) = Items.of({"long": [item("long", 30.0, text="all")]}).brief(10.0, 2).task["long"]
     assert whole.seconds == 30.0

@@ -125,6 +125,25 @@ def test_a_first_look_takes_one_variant_of_each_family_in_fp32() -> None:
     assert ("whisper-tiny", "fp32") in cases(marked=frozenset({"seeded"}))
 
 
+def test_a_first_look_of_what_is_slow_is_brief() -> None:
+    known = catalog.load()
+
+    def names(target: str, words: tuple[str, ...] = ("webgpu", "webnn"), **fields: Any) -> set[str]:
+        asked = Selection(profile="quick", marked=frozenset(words), **fields)
+        return {c.variant.name for c in asked.cases(known) if c.target.name == target}
+
+    small = {"whisper-nano", "wav2vec2-nano", "silero-vad", "resemblyzer", "segmentation-3.0"}
+    assert names("webnn-chromium-cpu") == names("webgpu-chromium-software") == small
+    assert names("webgpu-firefox") > small, "a GPU gets the pipelines too"
+    # What Chromium's software renderer has shown, Firefox's need not, unless it is named.
+    second = "webgpu-firefox-software"
+    assert names(second) == {"whisper-nano"}
+    assert names(second, ("webgpu", "firefox")) == small
+    assert names(second, targets=(second,)) == small
+    pipeline = ("diarization-synthetic",)
+    assert names(second, models=pipeline) == set(pipeline)
+
+
 def test_keywords_select(suites: Any, tmp_path: Path) -> None:
     found = collect(
         suites, tmp_path, "-k", "cpu-torch and fp32 and numerics", *SEEDED, models="toy"

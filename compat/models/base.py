@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -43,14 +44,14 @@ class Items:
 
         Args:
             seconds: about how much audio of each test set is kept, spread over it: whole
-                utterances, or the beginning of one conversation. A set of trials stays whole, as
-                its recordings are compared with one another.
+                utterances, or the beginning of one conversation. Of a set of trials, whose
+                recordings are compared with one another, two pairs are kept.
             numerics: how many of these are kept whose numerics are judged.
         """
 
         def fitting(items: Sequence[Item]) -> Sequence[Item]:
             if any("trials" in item.facts for item in items):
-                return items
+                return _two_pairs(items)
             count = len(items)
             while count > 1 and sum(item.seconds for item in _spread(items, count)) > seconds:
                 count -= 1
@@ -60,7 +61,21 @@ class Items:
         kept = [item for found in task.values() for item in found]
         if not kept:  # Generated weights, or a corpus without the truth.
             kept = list(fitting(self.timed))
-        return Items(task, _spread(kept, numerics), () if task else kept)
+        return Items(task, _spread(kept, numerics), kept)
+
+
+def _two_pairs(items: Sequence[Item]) -> Sequence[Item]:
+    """Return two recordings of one speaker and two of another; all where no four are compared."""
+    paired = [(item.id, *trial) for item in items for trial in item.facts.get("trials", ())]
+    trials = {(one, other): same for one, other, same in paired}
+    known = {item.id for item in items}
+    pairs = [pair for pair, same in trials.items() if same and known >= set(pair)]
+    for first, second in itertools.combinations(pairs, 2):
+        across = {trials.get(pair) for pair in itertools.product(first, second)}
+        across |= {trials.get(pair) for pair in itertools.product(second, first)}
+        if False in across and True not in across:
+            return [item for item in items if item.id in {*first, *second}]
+    return items
 
 
 def _spread(items: Sequence[Item], count: int) -> list[Item]:
@@ -86,8 +101,8 @@ class Model(ABC):
 
     sample_rate: ClassVar[int] = 16_000
     brief_seconds: ClassVar[float] = 10.0
-    """Seconds of audio of each test set in an emulator's first look: about five utterances, or the
-    beginning of a conversation."""
+    """Seconds of audio of each test set in a slow target's first look: of a conversation, its
+    beginning."""
 
     @abstractmethod
     def graphs(self) -> tuple[Graph, ...]:

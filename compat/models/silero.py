@@ -172,7 +172,7 @@ class SileroModel(Model):
 
     sample_rate = SAMPLE_RATE
     # The graph runs for every 32 ms.
-    brief_seconds = 2.0
+    brief_seconds = 1.5
 
     def __init__(self, form: Form, folder: Path) -> None:
         self.form = form

@@ -12,6 +12,7 @@ from compat.models.base import Items, Model, Prediction
 class TranscriptionModel(Model):
     """Transcribes utterances; a prediction has a ``text`` where the weights know words."""
 
+    brief_seconds = 1.0  # One utterance of a set.
     open_vocabulary: bool
     """Whether it writes any word: a closed vocabulary has one spelling, and the normaliser would
     join its number words."""

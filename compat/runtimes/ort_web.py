@@ -113,6 +113,7 @@ def _target(name: str, place: Place) -> Target:
         "emulator" if place.software else "device",
         on_host_cpu=wasm,
         on_request=asked,
+        slow=asked or place.software,
         marks=(BROWSERS[place.kind][0], *([column] if asked else [])),
     )
 

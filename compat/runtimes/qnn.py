@@ -57,6 +57,7 @@ class Qnn(Runtime):
             "emulator",
             RECIPES,
             evidence="emulator",
+            slow=True,
         ),
     )
 
