@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from compat.sources import OPSET, example_tensors, open_source
@@ -76,14 +77,14 @@ def int8_dynamic(source: Path, target: Path) -> None:
     )
 
 
-def int8_weights(source: Path, target: Path) -> None:
-    """Weights int8 in blocks, dequantised to float32 as they are used; arithmetic in float32."""
+def block_weights(source: Path, target: Path, bits: int) -> None:
+    """Weights of few bits in blocks, widened to float32 as they are used; arithmetic in float32."""
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     # Accuracy level 1 asks for float32 arithmetic; 4 would quantise the activations too.
     quantiser = MatMulNBitsQuantizer(
-        onnx.load(source), bits=8, block_size=BLOCK, is_symmetric=True, accuracy_level=1
+        onnx.load(source), bits=bits, block_size=BLOCK, is_symmetric=True, accuracy_level=1
     )
     quantiser.process()
     quantiser.model.save_model_to_file(str(target), use_external_data_format=True)
@@ -100,6 +101,7 @@ def fp16(source: Path, target: Path) -> None:
 
 SCHEMES: Mapping[str, Callable[[Path, Path], None]] = {
     "int8-dynamic": int8_dynamic,
-    "int8-weights": int8_weights,
+    "int8-weights": partial(block_weights, bits=8),
+    "int4-weights": partial(block_weights, bits=4),
     "fp16": fp16,
 }

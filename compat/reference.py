@@ -276,6 +276,19 @@ def _round_weights(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
+def _round_to_4_bits(module: torch.nn.Module) -> torch.nn.Module:
+    """Simulate int4 weights: symmetric, one scale per 32 values; arithmetic in float32."""
+    import torch
+
+    from compat.runtimes.pytorch import round_blocks
+
+    for child in module.modules():
+        if isinstance(child, torch.nn.Linear):
+            rounded = round_blocks(child.weight, 32)
+            child.weight = torch.nn.Parameter(rounded, requires_grad=False)
+    return module
+
+
 def _round_activations(module: torch.nn.Module) -> torch.nn.Module:
     """Simulate dynamic int8: weights as above, inputs of linear layers rounded to 8 bits."""
     import torch
@@ -316,6 +329,7 @@ def _round_mantissas(module: torch.nn.Module) -> torch.nn.Module:
 
 SIMULATIONS = {
     "int8-weights": _round_weights,
+    "int4-weights": _round_to_4_bits,
     "int8-dynamic": _round_activations,
     "tf32": _round_mantissas,
 }

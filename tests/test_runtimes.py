@@ -307,6 +307,36 @@ def test_openvino_s_int8_is_simulated_in_every_layer() -> None:
     assert layers["lstm"](torch.ones(1, 1, 600))[0].isfinite().all()
 
 
+def test_four_bits_are_simulated_as_onnx_runtime_stores_them(tmp_path: Path) -> None:
+    import onnx
+    import onnxruntime
+    from onnx import helper, numpy_helper
+
+    from compat.onnx_schemes import SCHEMES
+    from compat.reference import SIMULATIONS
+
+    # Not a whole number of blocks, and one block of zeros.
+    weight = np.random.default_rng(0).standard_normal((80, 40)).astype(np.float32)
+    weight[:32, 5] = 0.0
+    kind = onnx.TensorProto.FLOAT
+    ends = [helper.make_tensor_value_info(n, kind, [80, w]) for n, w in (("x", 80), ("y", 40))]
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    stored = numpy_helper.from_array(weight, "w")
+    graph = helper.make_graph([node], "product", ends[:1], ends[1:], [stored])
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "x.onnx")
+    SCHEMES["int4-weights"](tmp_path / "x.onnx", tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (found,) = session.run(None, {"x": np.eye(80, dtype=np.float32)})
+    layer = torch.nn.Linear(80, 40, bias=False)
+    layer.weight = torch.nn.Parameter(torch.from_numpy(weight.T.copy()), requires_grad=False)
+    simulated = SIMULATIONS["int4-weights"](torch.nn.Sequential(layer))
+    np.testing.assert_allclose(found, simulated(torch.eye(80)).numpy(), atol=1e-6)
+    assert 0.1 < np.abs(found - weight).max() < 0.5
+    size = (tmp_path / "model.onnx.data").stat().st_size
+    assert size < weight.nbytes / 4
+
+
 def test_openvino_s_activations_share_a_scale_in_groups() -> None:
     layer = torch.nn.Linear(64, 64, bias=False)
     layer.weight = torch.nn.Parameter(torch.eye(64), requires_grad=False)

@@ -100,6 +100,8 @@ def round_to_4_bits(module: torch.nn.Module) -> torch.nn.Module:
     """
     import torch
 
+    from compat.runtimes.pytorch import round_blocks
+
     weights = {
         name: layer.weight
         for name, layer in module.named_modules()
@@ -108,13 +110,7 @@ def round_to_4_bits(module: torch.nn.Module) -> torch.nn.Module:
     rounded = round_weights(module)
     for name, weight in weights.items():
         if weight.shape[1] % GROUP == 0:
-            groups = weight.reshape(weight.shape[0], -1, GROUP)
-            # NNCF takes the sign that lets the largest value have the ninth step, -8.
-            largest = groups.gather(2, groups.abs().argmax(2, keepdim=True))
-            scale = -largest / 8
-            scale = torch.where(scale.abs() < 1e-12, torch.full_like(scale, 1e-12), scale)
-            steps = (groups / scale).round().clamp(-8, 7)
-            values = torch.nn.Parameter((steps * scale).reshape(weight.shape), requires_grad=False)
+            values = torch.nn.Parameter(round_blocks(weight, GROUP), requires_grad=False)
             rounded.get_submodule(name).weight = values
     return rounded
 

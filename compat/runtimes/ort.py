@@ -33,7 +33,7 @@ from compat.runtimes.base import (
 if TYPE_CHECKING:
     from compat.sources import Source
 
-RECIPES = ("fp32", "fp16", "bf16", "int8-dynamic", "int8-weights")
+RECIPES = ("fp32", "fp16", "bf16", "int8-dynamic", "int8-weights", "int4-weights")
 
 
 @dataclass(frozen=True)

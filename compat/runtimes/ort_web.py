@@ -66,9 +66,9 @@ class Place:
     platforms: tuple[str, ...] = ("linux", "darwin", "win32")
 
 
-WEBGPU = ("fp32", "fp16", "int8-weights")
-WEBNN = ("fp32", "fp16", "int8-weights", "int8-dynamic")
-WASM = ("fp32", "int8-dynamic", "int8-weights")
+WEBGPU = ("fp32", "fp16", "int8-weights", "int4-weights")
+WEBNN = ("fp32", "fp16", "int8-dynamic", "int8-weights", "int4-weights")
+WASM = ("fp32", "int8-dynamic", "int8-weights", "int4-weights")
 
 
 def _webgpu(kind: Kind, software: bool) -> Place:

@@ -186,6 +186,24 @@ def quantise_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (weight / scale).round().clamp(-127, 127).to(torch.int8), scale
 
 
+def round_blocks(weight: torch.Tensor, block: int) -> torch.Tensor:
+    """Round a matrix (out, in) to 4 bits: symmetric, one scale for ``block`` values of a row.
+
+    The largest value of a block, with its sign, is the step -8, so that none of the 16 is unused:
+    llama.cpp's Q4_0, which ONNX Runtime and NNCF share.
+    """
+    import torch
+
+    rows, columns = weight.shape
+    padded = torch.nn.functional.pad(weight, (0, -columns % block))
+    blocks = padded.reshape(rows, -1, block)
+    largest = blocks.gather(2, blocks.abs().argmax(2, keepdim=True))
+    scale = -largest / 8
+    scale = torch.where(scale.abs() < 1e-12, torch.full_like(scale, 1e-12), scale)
+    rounded = (blocks / scale).round().clamp(-8, 7) * scale
+    return rounded.reshape(rows, -1)[:, :columns]
+
+
 def int8_weight_linear(linear: torch.nn.Linear) -> torch.nn.Module:
     """Return a linear layer whose weight is stored as int8 per row and used as float."""
     import torch
