@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 
-import cpuinfo
 import numpy as np
 import pytest
 import torch
@@ -60,11 +58,6 @@ def snr(model: Model, session: Session, exact: Session, items: list[Item]) -> di
     }
 
 
-def has_vnni() -> bool:
-    flags = cpuinfo.get_cpu_info().get("flags", [])
-    return platform.machine() in ("arm64", "aarch64") or any("vnni" in flag for flag in flags)
-
-
 RECIPES = [
     ("openvino-cpu", "int8-a8w8"),
     ("openvino-cpu", "int4-weights"),
@@ -87,8 +80,8 @@ def test_a_recipe_errs_as_its_simulation(
     simulated = snr(model, oracle_session(NANO, model, recipe, runtime), exact, items)
     executed = snr(model, session, exact, items)
     assert set(session.executed().values()) == {recipe}
-    # Sums of two 8-bit products saturate on x86 without VNNI; the recipe is exact all the same.
-    tolerance = 16 if recipe == "int8-a8w8" and not has_vnni() else 8
+    # Without VNNI a bit of each weight stays unused: 6 dB less.
+    tolerance = 10 if recipe == "int8-a8w8" and openvino.saturates() else 8
     for name, decibels in executed.items():
         assert 10 < decibels < 60, (name, executed)
         assert abs(decibels - simulated[name]) < tolerance, (executed, simulated)

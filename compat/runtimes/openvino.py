@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +14,7 @@ from compat import calibration
 from compat import corpus as corpora
 from compat.case import Recipe, Target
 from compat.graph import State
+from compat.hardware.facts import machine_facts
 from compat.runtimes.base import Options, Placement, Probe, Runtime, Session, folder_bytes
 
 if TYPE_CHECKING:
@@ -230,10 +232,12 @@ def quantise(
     point: str,
     corpus: str,
     recordings: str,
+    narrow: bool,
 ) -> None:
     """Job: write a graph as OpenVINO IR with int8 weights and activations, and whose ranges.
 
     ``corpus`` is the folder of recordings that activations are seen on, ``recordings`` its digest.
+    ``narrow`` leaves a bit of each weight unused, so that no sum of two products overflows.
     """
     import nncf
     import openvino
@@ -244,6 +248,7 @@ def quantise(
     # SmoothQuant: its scales per channel need more calls than a decoder's steps are recorded.
     ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
     advice = nncf.AdvancedQuantizationParameters(
+        overflow_fix=nncf.OverflowFix.ENABLE if narrow else None,
         activations_range_estimator_params=ranges,
         smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=-1),
     )
@@ -267,6 +272,13 @@ def quantise(
     )
     openvino.save_model(quantised, folder / "model.xml", compress_to_fp16=False)
     (folder / "calibration.txt").write_text(recorded.said, encoding="utf-8")
+
+
+def saturates() -> bool:
+    """Return whether sums of two products of bytes may overflow: on x86 that has no known VNNI."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    return "vnni" not in machine_facts().get("cpu", {}).get("capabilities", ())
 
 
 def _constant(output: Any) -> bool:
@@ -335,13 +347,21 @@ class OpenVinoSession(Session):
             return folder / "model.xml"
         named = self.options.corpus
         known = corpora.load(Path(named) if named else corpora.DEFAULT)
+        narrow = self.target.device == "CPU" and saturates()
         folder = source.derive(
             f"{__name__}:quantise",
-            {"point": point, "corpus": named, "recordings": known.fingerprint},
+            {
+                "point": point,
+                "corpus": named,
+                "recordings": known.fingerprint,
+                "narrow": narrow,
+            },
             (__name__, *calibration.MODULES),
             packages,
         )
         self._notes["calibration"] = (folder / "calibration.txt").read_text(encoding="utf-8")
+        if narrow:
+            self._notes["weights"] = "7 of 8 bits, as the processor has no VNNI"
         return folder / "model.xml"
 
     def _read(self, graph: str, point: str, path: Path) -> Any:
