@@ -83,6 +83,8 @@ class Target:
     evidence: Evidence = "device"
     on_host_cpu: bool = False
     """True where the device is the processor that also runs the host-side driver."""
+    is_host: bool = False
+    """True where a column of its own reaches that processor too, so that no device is beside it."""
     on_request: bool = False
     """Whether it runs when named or under ``--full`` only: it takes too long for a first look."""
     slow: bool = False

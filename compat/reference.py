@@ -284,7 +284,7 @@ def _round_to_4_bits(module: torch.nn.Module) -> torch.nn.Module:
 
     for child in module.modules():
         if isinstance(child, torch.nn.Linear):
-            rounded = round_blocks(child.weight, 32)
+            rounded = round_blocks(child.weight, 32)  # As compat.onnx_schemes.BLOCK.
             child.weight = torch.nn.Parameter(rounded, requires_grad=False)
     return module
 

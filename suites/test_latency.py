@@ -138,8 +138,7 @@ def test_throughput(measurement: Measurement) -> None:
     headline=True,
     applies=lambda case: (
         case.target.evidence == "device"
-        and not case.target.on_host_cpu
-        and case.target.device != "cpu"  # WebNN's is the host, reached through a page.
+        and not (case.target.on_host_cpu or case.target.is_host)
         and case.variant.published
         and case.family.timed
     ),

@@ -6,12 +6,15 @@ sound ones, on which no alarm may be raised.
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from compat import catalog
 from compat.report import build
 from compat.report.model import Configuration
 from compat.results import Collection, Observation
@@ -202,3 +205,18 @@ def test_false_timings_are_no_yardstick(found: Found) -> None:
     assert set(ratings) == {"faulty-memoises", "faulty-on-processor"}
     worthwhile = next(g for g in ratings["faulty-on-processor"].gates if g.key == "worthwhile")
     assert worthwhile.state == "unknown", worthwhile.reason
+
+
+def test_what_reaches_the_host_itself_has_no_host_beside_it() -> None:
+    path = Path(__file__).parents[1] / "suites" / "test_latency.py"
+    asked = runpy.run_path(str(path))["test_host"].check
+    cases = {
+        case.target.name: asked.asked(case, "core")
+        for case in catalog.load().cases()
+        if case.variant.name == "resemblyzer" and case.recipe.name == "fp32"
+    }
+    # Their tensors lie in the host's memory, their work is another device's all the same.
+    assert cases["rocm-onnxruntime"] and cases["coreml-onnxruntime"]
+    assert cases["webnn-chromium-npu"] and cases["cuda-torch"]
+    assert not cases["webnn-chromium-cpu"] and not cases["wasm-chromium"]
+    assert not cases["cpu-torch"] and not cases["webgpu-chromium-software"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -274,6 +275,7 @@ def quantise(
     (folder / "calibration.txt").write_text(recorded.said, encoding="utf-8")
 
 
+@cache
 def saturates() -> bool:
     """Return whether sums of two products of bytes may overflow: on x86 that has no known VNNI."""
     if platform.machine().lower() not in ("x86_64", "amd64"):

@@ -112,6 +112,7 @@ def _target(name: str, place: Place) -> Target:
         place.recipes,
         "emulator" if place.software else "device",
         on_host_cpu=wasm,
+        is_host=place.provider.get("deviceType") == "cpu",
         on_request=asked,
         slow=asked or place.software,
         marks=(BROWSERS[place.kind][0], *([column] if asked else [])),
