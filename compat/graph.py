@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import torch
 
+    from compat.sources import ModelReference
+
 Point = Mapping[str, int]
 
 
@@ -84,6 +86,9 @@ class Graph:
 
     A graph that has any is executed from these alone; reference and oracles are the module's.
     """
+    origin: ModelReference | None = field(default=None, compare=False)
+    """The model that a pipeline takes this graph from, with all its points: what is exported and
+    compressed of it there serves here."""
 
     @property
     def smallest_output(self) -> str:

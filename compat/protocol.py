@@ -43,7 +43,7 @@ HOST_ROUNDS = 3
 PAIRS = (2, 9)
 """Fewest and most pairs of a repeated and a fresh input, to show a kept result."""
 
-FETCHES = (5, 21)
+FETCHES = (3, 21)
 """Fewest and most runs with a fetch after each, to show a clock that does not wait."""
 
 ENOUGH = 0.5

@@ -131,11 +131,16 @@ class Source:
         arguments: Mapping[str, Any],
         modules: Sequence[str],
         distributions: Sequence[str],
+        fitted: bool = False,
     ) -> Path:
         """Return the folder of something made from this graph by a runtime's own job.
 
-        The job is called as ``function(folder, reference=…, graph=…, **arguments)``.
+        The job is called as ``function(folder, reference=…, graph=…, **arguments)``. What is not
+        ``fitted`` to the inputs that the graph sees in this model is made of its origin, if any.
         """
+        if self.graph.origin and not fitted:
+            origin = sources(self.graph.origin, self.graph.origin.load(), self.threads)
+            return origin[self.graph.name].derive(job, arguments, modules, distributions)
         return artifacts.fetch(
             job,
             {

@@ -55,7 +55,7 @@ class Items:
             count = len(items)
             while count > 1 and sum(item.seconds for item in _spread(items, count)) > seconds:
                 count -= 1
-            return [_beginning(item, seconds) for item in _spread(items, count)]
+            return [beginning(item, seconds) for item in _spread(items, count)]
 
         task = {name: fitting(found) for name, found in self.task.items()}
         kept = [item for found in task.values() for item in found]
@@ -84,7 +84,7 @@ def _spread(items: Sequence[Item], count: int) -> list[Item]:
     return [items[round(i * len(items) / wanted)] for i in range(wanted)]
 
 
-def _beginning(item: Item, seconds: float) -> Item:
+def beginning(item: Item, seconds: float) -> Item:
     """Cut a recording of which it is known who speaks when; what is said in a part is not."""
     if item.seconds <= seconds or item.text or "segments" not in item.facts:
         return item
@@ -93,7 +93,8 @@ def _beginning(item: Item, seconds: float) -> Item:
         spans = [span for span in facts[name] if span[0] < seconds]
         facts[name] = [[first, min(last, seconds), *of] for first, last, *of in spans]
     samples = item.samples[: round(seconds * item.rate)]
-    return replace(item, id=f"{item.id}-beginning", samples=samples, facts=facts)
+    name = item.id.removesuffix("-beginning")
+    return replace(item, id=f"{name}-beginning", samples=samples, facts=facts)
 
 
 class Model(ABC):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from compat.graph import Graph, Stopwatch
 from compat.models import resemblyzer, segmentation, wespeaker
 from compat.models.base import Items, Model, Prediction
 from compat.runtimes.base import Session
+from compat.sources import ModelReference
 from compat.weights import GENERATOR_VERSION, find_checkpoint, verified
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ PARTS = {
 }
 """Subfolders of a checkpoint folder, and the checkpoints that the published pipeline names."""
 
-AUDIO_SECONDS = {"quick": 150.0, "core": 1800.0, "full": float("inf")}
+AUDIO_SECONDS = {"quick": 90.0, "core": 240.0, "full": float("inf")}
 """About how much audio of a test set each profile takes."""
 STRESS_SHARE = 0.1
 """Share of a stress input's time in which an answer may differ from the reference's."""
@@ -150,6 +151,19 @@ def load(variant: str, weights: str, checkpoint: str) -> DiarizationModel:
     segmentation.check_checkpoint(parts["segmentation"])
     wespeaker.checkpoint_file(parts["embedding"])
     return DiarizationModel(settings, parts["segmentation"], WindowVoices(parts["embedding"]))
+
+
+def origin(family: Family, folder: Path | None) -> ModelReference | None:
+    """Return the model that a part is by itself, named as its own cases name it.
+
+    None for generated weights: those of a pipeline are nobody else's.
+    """
+    if folder is None:
+        return None
+    own = folder.is_relative_to(FIXTURES)
+    checkpoint = folder.relative_to(FIXTURES).as_posix() if own else str(folder)
+    weights = "trained" if own else "pretrained"
+    return ModelReference(family.name, family.variants[0].name, weights, checkpoint)
 
 
 # Windows -----------------------------------------------------------------------------------------
@@ -387,14 +401,15 @@ class PartialVoices(Voices):
         self.folder = folder
 
     def graph(self) -> Graph:
-        return resemblyzer.embedder_graph(lambda: self.network, BATCHES)
+        graph = resemblyzer.embedder_graph(lambda: self.network, BATCHES)
+        return replace(graph, origin=origin(resemblyzer.FAMILY, self.folder))
 
     @cached_property
     def network(self) -> torch.nn.Module:
         return resemblyzer.load_network(self.folder)
 
     def fingerprint(self) -> str:
-        code = module_digest("compat.models.resemblyzer", "compat.features")
+        code = module_digest("compat.models.resemblyzer", *resemblyzer.MODULES)
         return digest([file_digest(self.folder / resemblyzer.FILE), code])
 
     def embed(
@@ -457,7 +472,8 @@ class WindowVoices(Voices):
         self.folder = folder
 
     def graph(self) -> Graph:
-        return wespeaker.embedding_graph(lambda: self.network, BATCHES)
+        graph = wespeaker.embedding_graph(lambda: self.network, BATCHES)
+        return replace(graph, origin=origin(wespeaker.FAMILY, self.folder))
 
     @cached_property
     def network(self) -> torch.nn.Module:
@@ -532,13 +548,12 @@ class DiarizationModel(Model):
             if self.folder
             else digest([GENERATOR_VERSION, dict(segmentation.SEEDED_GAINS)])
         )
-        code = module_digest(
-            __name__, "compat.models.segmentation", "compat.weights", "compat.graph"
-        )
+        code = module_digest(__name__, "compat.models.segmentation", *segmentation.MODULES)
         return digest([content, code, self.voices.fingerprint(), asdict(self.settings)])
 
     def graphs(self) -> tuple[Graph, ...]:
-        segment = segmentation.segmentation_graph(lambda: self.network, BATCHES)
+        graph = segmentation.segmentation_graph(lambda: self.network, BATCHES)
+        segment = replace(graph, origin=origin(segmentation.FAMILY, self.folder))
         return (segment, self.voices.graph())
 
     @cached_property

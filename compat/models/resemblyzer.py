@@ -8,6 +8,7 @@ WebRTC's voice activity detector, which is left out here.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from compat import recurrence
 from compat.artifacts import digest, module_digest
 from compat.case import Family, Variant
 from compat.corpus import Corpus, Item
@@ -61,6 +63,16 @@ LEVEL_DBFS = -30.0
 """To which quieter recordings are raised; louder ones stay as they are."""
 
 BATCHES = (1, 4)
+
+
+MODULES = (
+    "compat.models.speaker",
+    "compat.features",
+    "compat.graph",
+    "compat.recurrence",
+    "compat.weights",
+)
+"""Modules whose code this one's depends on."""
 
 
 def load(variant: str, weights: str, checkpoint: str) -> ResemblyzerModel:
@@ -172,8 +184,15 @@ def embedder_graph(network: Callable[[], torch.nn.Module], batches: Sequence[int
         {"mel": Tensor(("batch", PARTIAL_FRAMES, MELS))},
         ("embedding", "raw", "hidden"),
         {f"b{batch}": {"batch": batch} for batch in batches},
-        network,
+        lambda: exportable(network()),
     )
+
+
+def exportable(network: torch.nn.Module) -> torch.nn.Module:
+    """Return a copy of :func:`voice_encoder` whose recurrence is exported as such."""
+    network = copy.deepcopy(network)
+    network.lstm = recurrence.exportable(network.lstm)  # type: ignore[arg-type]
+    return network
 
 
 class ResemblyzerModel(SpeakerModel):
@@ -185,10 +204,7 @@ class ResemblyzerModel(SpeakerModel):
         self.folder = folder
 
     def fingerprint(self) -> str:
-        code = module_digest(
-            __name__, "compat.models.speaker", "compat.features", "compat.graph", "compat.weights"
-        )
-        return digest([SHA256, code])
+        return digest([SHA256, module_digest(__name__, *MODULES)])
 
     def graphs(self) -> tuple[Graph, ...]:
         return (embedder_graph(lambda: self.network, BATCHES),)

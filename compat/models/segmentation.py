@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compat import recurrence
 from compat import weights as weights_module
 from compat.artifacts import digest, file_digest, module_digest
 from compat.case import Family, Variant
@@ -51,6 +52,8 @@ FAMILY = Family(
     ),
 )
 
+MODULES = ("compat.recurrence", "compat.weights", "compat.graph")
+"""Modules whose code this one's depends on."""
 SAMPLE_RATE = 16_000
 SAMPLES = 160_000
 """Length of a window: 10 s."""
@@ -235,41 +238,10 @@ def exportable(network: torch.nn.Module) -> torch.nn.Module:
     """
     import torch
 
-    class Recurrence(torch.nn.Module):
-        """The LSTM; in an ONNX file one node for each layer.
-
-        The exporter would make the same of it, yet follow every one of its 589 × 8 steps on the
-        way, which takes it far too long.
-        """
-
-        def __init__(self, lstm: torch.nn.LSTM) -> None:
-            super().__init__()
-            self.lstm = lstm
-            # No buffers: constants of the ONNX file, which nothing else looks at.
-            self.packed = [_onnx_weights(lstm, layer) for layer in range(lstm.num_layers)]
-
-        def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            if not torch.onnx.is_in_onnx_export():
-                return (self.lstm(hidden)[0],)
-            batch, frames, _ = hidden.shape
-            width = self.lstm.hidden_size
-            hidden = hidden.transpose(0, 1)
-            for weights in self.packed:
-                (found,) = torch.onnx.ops.symbolic_multi_out(
-                    "::LSTM",
-                    (hidden, *weights),
-                    {"hidden_size": width, "direction": "bidirectional"},
-                    dtypes=(hidden.dtype,),
-                    shapes=((frames, 2, batch, width),),
-                    version=14,
-                )
-                hidden = found.transpose(1, 2).reshape(frames, batch, 2 * width)
-            return (hidden.transpose(0, 1),)
-
     class Segmentation(torch.nn.Module):
         def __init__(self, fixed: Any) -> None:
             super().__init__()
-            fixed.lstm = Recurrence(fixed.lstm)
+            fixed.lstm = recurrence.exportable(fixed.lstm)
             self.network = fixed
 
         def forward(self, waveform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -278,21 +250,6 @@ def exportable(network: torch.nn.Module) -> torch.nn.Module:
             return scores, scores.abs().mean(dim=(1, 2))
 
     return Segmentation(with_fixed_filters(network))
-
-
-def _onnx_weights(lstm: torch.nn.LSTM, layer: int) -> tuple[torch.Tensor, ...]:
-    """Return W, R and B of ONNX's LSTM: both directions stacked, gates in the order i, o, f, c."""
-    import torch
-
-    def stacked(name: str) -> torch.Tensor:
-        found = []
-        for direction in ("", "_reverse"):
-            gates = getattr(lstm, f"{name}_l{layer}{direction}").detach().chunk(4)  # i, f, c, o
-            found.append(torch.cat([gates[index] for index in (0, 3, 1, 2)]))
-        return torch.stack(found)
-
-    biases = torch.cat((stacked("bias_ih"), stacked("bias_hh")), dim=1)
-    return stacked("weight_ih"), stacked("weight_hh"), biases
 
 
 def segmentation_graph(
@@ -484,7 +441,7 @@ class SegmentationModel(Model):
         self.folder = folder
 
     def fingerprint(self) -> str:
-        code = module_digest(__name__, "compat.weights", "compat.graph")
+        code = module_digest(__name__, *MODULES)
         return digest([file_digest(check_checkpoint(self.folder)), code])
 
     def graphs(self) -> tuple[Graph, ...]:

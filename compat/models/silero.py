@@ -29,7 +29,7 @@ from compat.artifacts import digest, module_digest
 from compat.case import Family, Variant
 from compat.corpus import FIXTURES, Corpus, Item
 from compat.graph import Graph, Shipped, State, Stopwatch, Tensor
-from compat.models.base import Items, Model, Prediction
+from compat.models.base import Items, Model, Prediction, beginning
 from compat.runtimes.base import Session
 
 if TYPE_CHECKING:
@@ -56,6 +56,9 @@ PADDING = 480
 
 TRACED_SECONDS = 8.0
 """How much of an input is compared step by step; an error of a state shows long before."""
+
+QUICK_SECONDS = 15.0
+"""How much of a recording a first look takes."""
 
 BATCHES = (1, 8)
 BLOCK = 128
@@ -224,10 +227,14 @@ class SileroModel(Model):
 
     def items(self, corpus: Corpus, profile: str) -> Items:
         # Thirty steps a second: a few recordings are thousands of decisions.
-        limit = {"quick": 2, "core": 4, "full": None}[profile]
+        limit = None if profile == "full" else 4
         names = ("conversations", "long") if profile == "full" else ("conversations",)
         sets = corpus.choose(names, "segments")
-        task = {name: found.items(self.sample_rate, limit) for name, found in sets.items()}
+        task: dict[str, Sequence[Item]] = {
+            name: found.items(self.sample_rate, limit) for name, found in sets.items()
+        }
+        if profile == "quick":
+            task = {name: [beginning(i, QUICK_SECONDS) for i in t] for name, t in task.items()}
         if not task:  # An own corpus without segments: no error rates, all else as usual.
             return Items.of({"speech": corpus.speech.items(self.sample_rate, limit)}, False)
         return Items.of(task)

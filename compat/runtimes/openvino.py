@@ -360,6 +360,7 @@ class OpenVinoSession(Session):
             },
             (__name__, *calibration.MODULES),
             packages,
+            fitted=True,
         )
         self._notes["calibration"] = (folder / "calibration.txt").read_text(encoding="utf-8")
         if narrow:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 FLOATS = ("fp32", "fp16", "bf16")
 RECIPES = (*FLOATS, "int8-dynamic", "int8-weights")
 INSTALL = "pip install torch==2.13.0"
+KERNEL = "aten::_scaled_dot_product_"
+"""What the names of attention kernels begin with."""
 
 
 class PyTorch(Runtime):
@@ -383,23 +385,25 @@ def attention_kernels(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -
     have none.
     """
     import torch
-    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.overrides import TorchFunctionMode
 
     found: set[str] = set()
 
-    class Listening(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        def __torch_dispatch__(
+    # Listening to every operator of a graph would import the compiler: seconds, for models without
+    # any attention too.
+    class Listening(TorchFunctionMode):
+        def __torch_function__(
             self, function: Any, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
-            name = str(function).removeprefix("aten.").partition(".")[0]
-            if name == "scaled_dot_product_attention":
-                with self:  # Which chooses the kernel.
-                    return function.decompose(*args, **(kwargs or {}))
-            if "attention" in name:
-                found.add(name.removeprefix("_scaled_dot_product_"))
+            if "attention" in getattr(function, "__name__", ""):
+                with torch.autograd.profiler.profile() as profile:
+                    result = function(*args, **(kwargs or {}))
+                names = {event.name for event in profile.function_events}
+                found.update(n.removeprefix(KERNEL) for n in names if n.startswith(KERNEL))
+                return result
             return function(*args, **(kwargs or {}))
 
-    with torch.inference_mode(), Listening():  # type: ignore[no-untyped-call]
+    with torch.inference_mode(), Listening():
         module(*inputs)
     return found
 

@@ -394,6 +394,7 @@ class QnnSession(OrtSession):
             },
             (__name__, *calibration.MODULES),
             ("torch", "transformers", "onnx", "onnxruntime"),
+            fitted=True,
         )
         self._notes["calibration"] = (folder / "calibration.txt").read_text(encoding="utf-8")
         return folder / "model.onnx"

@@ -1,0 +1,63 @@
+"""LSTMs as graphs want them: PyTorch's own, and one node for each layer in an ONNX file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def exportable(lstm: torch.nn.LSTM) -> torch.nn.Module:
+    """Return a module that gives an LSTM's output, (batch, time, directions × width), in a tuple.
+
+    The exporter would make the same nodes, yet follow every step of every layer on the way, which
+    takes it far too long. The LSTM has its batch first and starts from zeros.
+    """
+    import torch
+
+    class Recurrence(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = lstm
+            # No buffers: constants of the ONNX file, which nothing else looks at.
+            self.packed = [_onnx_weights(lstm, layer) for layer in range(lstm.num_layers)]
+
+        def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            if not torch.onnx.is_in_onnx_export():
+                return (self.lstm(hidden)[0],)
+            batch, steps, _ = hidden.shape
+            width, directions = self.lstm.hidden_size, 2 if self.lstm.bidirectional else 1
+            attributes: dict[str, Any] = {
+                "hidden_size": width,
+                "direction": "bidirectional" if self.lstm.bidirectional else "forward",
+            }
+            hidden = hidden.transpose(0, 1)
+            for weights in self.packed:
+                (found,) = torch.onnx.ops.symbolic_multi_out(
+                    "::LSTM",
+                    (hidden, *weights),
+                    attributes,
+                    dtypes=(hidden.dtype,),
+                    shapes=((steps, directions, batch, width),),
+                    version=14,
+                )
+                hidden = found.transpose(1, 2).reshape(steps, batch, directions * width)
+            return (hidden.transpose(0, 1),)
+
+    return Recurrence()
+
+
+def _onnx_weights(lstm: torch.nn.LSTM, layer: int) -> tuple[torch.Tensor, ...]:
+    """Return W, R and B of ONNX's LSTM: directions stacked, gates in the order i, o, f, c."""
+    import torch
+
+    def stacked(name: str) -> torch.Tensor:
+        found = []
+        for direction in ("", "_reverse") if lstm.bidirectional else ("",):
+            gates = getattr(lstm, f"{name}_l{layer}{direction}").detach().chunk(4)  # i, f, c, o
+            found.append(torch.cat([gates[index] for index in (0, 3, 1, 2)]))
+        return torch.stack(found)
+
+    biases = torch.cat((stacked("bias_ih"), stacked("bias_hh")), dim=1)
+    return stacked("weight_ih"), stacked("weight_hh"), biases
