@@ -85,6 +85,9 @@ class Target:
     """True where the device is the processor that also runs the host-side driver."""
     is_host: bool = False
     """True where a column of its own reaches that processor too, so that no device is beside it."""
+    core: tuple[str, ...] = ("fp32", "int8-dynamic")
+    """Recipes of the core profile, if it is on a host's processor: half precisions are slow on most
+    of them, and 8-bit weights that are unpacked at each use are on all."""
     on_request: bool = False
     """Whether it runs when named or under ``--full`` only: it takes too long for a first look."""
     slow: bool = False

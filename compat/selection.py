@@ -13,9 +13,6 @@ from compat.catalog import Catalog
 
 PROFILES = ("quick", "core", "full")
 EVIDENCE = ("device", "emulator", "conversion")
-CORE_ON_PROCESSORS = ("fp32", "int8-dynamic")
-"""Recipes of the core profile on a host's processor: half precisions are slow on most of them, and
-8-bit weights that are unpacked at each use are on all."""
 CORE_ON_EMULATORS = 10.0
 """Millions of parameters up to which the core profile has an emulator run a model: they compute a
 hundred times slower than what they stand for, and say nothing of speed."""
@@ -118,7 +115,7 @@ class Selection:
                 return False
             if target.slow and variant.parameters > QUICK_WHERE_SLOW:
                 return False
-        usual = (*CORE_ON_PROCESSORS, target.plain)
+        usual = (*target.core, target.plain)
         return precise or not target.on_host_cpu or recipe.name in usual
 
 

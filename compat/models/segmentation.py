@@ -69,7 +69,7 @@ SPEAKERS = 3
 
 BATCHES = (1, 4)
 MODEL_TYPE = "pyannote-segmentation"
-AUDIO_SECONDS = {"quick": 120.0, "core": 300.0, "full": math.inf}
+AUDIO_SECONDS = {"quick": 80.0, "core": 300.0, "full": math.inf}
 """About how much audio of a test set each profile takes: own corpora may hold meetings."""
 SHORTEST_RUN = 3
 """Frames (50 ms) below which a change of speakers is taken for noise."""

@@ -227,7 +227,7 @@ class SileroModel(Model):
 
     def items(self, corpus: Corpus, profile: str) -> Items:
         # Thirty steps a second: a few recordings are thousands of decisions.
-        limit = None if profile == "full" else 4
+        limit = {"quick": 2, "core": 4, "full": None}[profile]
         names = ("conversations", "long") if profile == "full" else ("conversations",)
         sets = corpus.choose(names, "segments")
         task: dict[str, Sequence[Item]] = {

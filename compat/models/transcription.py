@@ -19,7 +19,7 @@ class TranscriptionModel(Model):
 
     def scored_items(self, corpus: Corpus, profile: str) -> Items:
         """Return the inputs of weights that know words."""
-        limit = {"quick": 24, "core": 60, "full": None}[profile]
+        limit = {"quick": 16, "core": 60, "full": None}[profile]
         sets = corpus.choose(("clean", "hard"), "text")
         task = {name: found.items(self.sample_rate, limit) for name, found in sets.items()}
         if task:

@@ -38,6 +38,8 @@ class PyTorch(Runtime):
             "cpu",
             RECIPES,
             on_host_cpu=True,
+            # Its int8 is deprecated: other runtimes show what 8 bits do on a processor.
+            core=("fp32",),
         ),
         Target("cuda-torch", "cuda", "torch", "cuda", ("tf32", *RECIPES)),
         Target("rocm-torch", "rocm", "torch", "cuda", RECIPES),
