@@ -8,6 +8,9 @@ MATRIX_OPTIONS ?=
 # Small and with weights that know their task: every family's, pinned.
 QUICK_MODELS := whisper-nano,wav2vec2-nano,silero-vad,resemblyzer,segmentation-3.0,diarization-synthetic
 
+# Short processes by the hundred: each would compile the sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help matrix quick test lint bench speed browsers clean
 
 help:

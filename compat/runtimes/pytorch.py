@@ -48,11 +48,15 @@ class PyTorch(Runtime):
 
     def probe(self, target: Target) -> Probe:
         try:
+            version = metadata.version("torch")
+        except metadata.PackageNotFoundError:
+            version = ""
+        if target.device == "cuda" and version.endswith("+cpu"):
+            return _other_build(version, target)  # Known without the seconds of an import.
+        try:
             import torch
         except ImportError as error:
-            try:
-                metadata.version("torch")
-            except metadata.PackageNotFoundError:
+            if not version:
                 return Probe("absent", "PyTorch is not installed", INSTALL)
             return Probe("broken", f"PyTorch does not import: {error}", f"{INSTALL} --force")
         facts: dict[str, Any] = {"torch": torch.__version__}
@@ -67,16 +71,10 @@ class PyTorch(Runtime):
             return Probe("here", facts=facts)
         hip = torch.version.hip is not None
         wanted = target.hardware == "rocm"
-        build = "HIP" if wanted else "CUDA"
         if wanted != hip or (not wanted and torch.version.cuda is None):
-            index = "rocm7.0" if wanted else "cu130"
-            return Probe(
-                "absent",
-                f"PyTorch {torch.__version__} is not a {build} build",
-                f"install PyTorch's {index} build, see https://pytorch.org/get-started/locally/",
-            )
+            return _other_build(torch.__version__, target)
         if not torch.cuda.is_available():
-            tool = "rocm-smi" if wanted else "nvidia-smi"
+            build, tool = ("HIP", "rocm-smi") if wanted else ("CUDA", "nvidia-smi")
             return Probe(
                 "absent", f"PyTorch finds no {build} device", f"check the driver with `{tool}`"
             )
@@ -378,6 +376,17 @@ class TorchSession(Session):
                         if isinstance(part, torch.Tensor):
                             tensors[_address(part)] = part.numel() * part.element_size()
         return sum(tensors.values())
+
+
+def _other_build(version: str, target: Target) -> Probe:
+    """Say that this build of PyTorch cannot reach a GPU of a target's kind."""
+    rocm = target.hardware == "rocm"
+    index, build = ("rocm7.0", "HIP") if rocm else ("cu130", "CUDA")
+    return Probe(
+        "absent",
+        f"PyTorch {version} is not a {build} build",
+        f"install PyTorch's {index} build, see https://pytorch.org/get-started/locally/",
+    )
 
 
 def attention_kernels(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> set[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -99,12 +100,16 @@ class Quantiser(PyTorch):
     """PyTorch with the linear layers of a library."""
 
     def probe(self, target: Target) -> Probe:
+        install = f"pip install {self.name}"
+        missing = Probe("absent", f"{self.name} is not installed", install)
+        installed = find_spec(self.name) is not None
+        if not installed and target.device == "cpu":
+            return missing  # A processor lacks nothing else, and PyTorch takes seconds to import.
         found = super().probe(target)
         if found.state != "here":
             return found
-        install = f"pip install {self.name}"
-        if find_spec(self.name) is None:
-            return Probe("absent", f"{self.name} is not installed", install, found.facts)
+        if not installed:
+            return replace(missing, facts=found.facts)
         try:
             import_module(self.name)
         except Exception as error:
