@@ -427,7 +427,7 @@ def test_items_by_profile() -> None:
     quick, core, full = (trained.items(corpus, profile) for profile in ("quick", "core", "full"))
     assert list(core.task) == ["conversations"]
     counts = [len(chosen.task["conversations"]) for chosen in (quick, core, full)]
-    assert 2 <= counts[0] < counts[1] < counts[2] == len(corpus.sets["conversations"].lines)
+    assert 2 <= counts[0] < counts[1] == counts[2] == len(corpus.sets["conversations"].lines)
     assert sum(item.seconds for item in quick.task["conversations"]) <= 60
     assert len(quick.numerics) >= 2
     seeded = d.DiarizationModel(PUBLISHED, None, d.WindowVoices(None)).items(corpus, "core")

@@ -83,7 +83,7 @@ PARTS = {
 }
 """Subfolders of a checkpoint folder, and the checkpoints that the published pipeline names."""
 
-AUDIO_SECONDS = {"quick": 90.0, "core": 240.0, "full": float("inf")}
+AUDIO_SECONDS = {"quick": 90.0, "core": 1800.0, "full": float("inf")}
 """About how much audio of a test set each profile takes."""
 QUICK_SECONDS = 30.0
 """How much of a recording a first look takes: several windows, that there is something to group."""

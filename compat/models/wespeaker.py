@@ -37,7 +37,6 @@ FAMILY = Family(
         Variant(
             "wespeaker-resnet34",
             ("pretrained", "seeded"),
-            core=True,
             parameters=6.6,
             checkpoint="pyannote/wespeaker-voxceleb-resnet34-LM",
         ),
