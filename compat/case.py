@@ -113,8 +113,9 @@ class Variant:
     """Kinds of weights that it can run with, preferred first."""
     published: bool = True
     """Whether this is a size that somebody published, rather than a small stand-in."""
-    core: bool = False
-    """Whether the core profile runs it; the others run when named or under ``--full``."""
+    core: bool | str = False
+    """Whether the core profile runs it, or the one kind of weights with which it does; the others
+    run when named or under ``--full``."""
     parameters: float = 0.0
     """Number of parameters in millions."""
     checkpoint: str = ""

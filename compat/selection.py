@@ -99,7 +99,7 @@ class Selection:
             return False
         if named or self.profile == "full" or variant.name in self.checkpoints:
             return True
-        if not variant.core:
+        if variant.core not in (True, case.weights):
             return False
         if emulated and variant.parameters > CORE_ON_EMULATORS:
             return False

@@ -37,6 +37,8 @@ FAMILY = Family(
         Variant(
             "wespeaker-resnet34",
             ("pretrained", "seeded"),
+            # Resemblyzer's published weights decide the row where there are no others.
+            core="pretrained",
             parameters=6.6,
             checkpoint="pyannote/wespeaker-voxceleb-resnet34-LM",
         ),
