@@ -78,3 +78,24 @@ def test_every_absent_target_names_a_remedy() -> None:
     for name, one in found.items():
         assert one.state in ("here", "absent"), (name, one.reason)
         assert one.state == "here" or (one.reason and one.remedy), name
+
+
+def test_what_is_known_without_pytorch_does_not_import_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its import takes seconds, once in each process that probes."""
+    known = catalog.load()
+    versions = {"torch": "2.13.0+cpu"}
+    monkeypatch.setattr("compat.runtimes.pytorch.metadata.version", versions.__getitem__)
+    monkeypatch.setattr("compat.runtimes.torch_quantised.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "torch", None)  # An import fails.
+    targets = {target.name: target for target in known.targets}
+    found = {
+        name: known.runtime(targets[name].runtime).probe(targets[name])
+        for name in ("cuda-torch", "rocm-torch", "cuda-torchao", "cpu-torchao", "cpu-torch")
+    }
+    assert {name: probe.state for name, probe in found.items()} == {
+        **dict.fromkeys(("cuda-torch", "rocm-torch", "cuda-torchao", "cpu-torchao"), "absent"),
+        "cpu-torch": "broken",
+    }
+    assert found["cuda-torch"].reason == "PyTorch 2.13.0+cpu is not a CUDA build"
+    assert found["rocm-torch"].reason == "PyTorch 2.13.0+cpu is not a HIP build"
+    assert found["cpu-torchao"].reason == "torchao is not installed"

@@ -104,6 +104,28 @@ def test_slow_starters_run_when_they_are_named() -> None:
     assert name in targets(profile="full")
 
 
+def test_the_core_profile_leaves_out_what_decides_nothing() -> None:
+    known = catalog.load()
+
+    def cases(**fields: Any) -> set[tuple[str, str, str]]:
+        found = Selection(targets=("cpu-torch", "cpu-onnxruntime"), **fields).cases(known)
+        return {(c.target.name, c.recipe.name, f"{c.variant.name} {c.weights}") for c in found}
+
+    recipes = {(target, recipe) for target, recipe, _ in cases()}
+    assert recipes == {
+        ("cpu-torch", "fp32"),
+        ("cpu-onnxruntime", "fp32"),
+        ("cpu-onnxruntime", "int8-dynamic"),
+    }
+    assert {target for target, *_ in cases(recipes=("int8-dynamic",))} == {
+        "cpu-torch",
+        "cpu-onnxruntime",
+    }
+    speakers = {model for *_, model in cases() if model.startswith("wespeaker")}
+    assert speakers == {"wespeaker-resnet34 pretrained"}
+    assert "wespeaker-resnet34 seeded" in {m for *_, m in cases(models=("wespeaker",))}
+
+
 def test_a_first_look_takes_one_variant_of_each_family_in_fp32() -> None:
     known = catalog.load()
 
