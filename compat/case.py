@@ -114,8 +114,8 @@ class Variant:
     published: bool = True
     """Whether this is a size that somebody published, rather than a small stand-in."""
     core: bool | str = False
-    """Whether the core profile runs it, or the one kind of weights with which it does; the others
-    run when named or under ``--full``."""
+    """Whether the core profile runs it, or the one kind of weights with which it does unless its
+    family or other weights are asked for; the others run when named or under ``--full``."""
     parameters: float = 0.0
     """Number of parameters in millions."""
     checkpoint: str = ""

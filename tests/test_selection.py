@@ -123,7 +123,12 @@ def test_the_core_profile_leaves_out_what_decides_nothing() -> None:
     }
     speakers = {model for *_, model in cases() if model.startswith("wespeaker")}
     assert speakers == {"wespeaker-resnet34 pretrained"}
-    assert "wespeaker-resnet34 seeded" in {m for *_, m in cases(models=("wespeaker",))}
+    for asked in (
+        {"models": ("wespeaker",)},
+        {"weights": ("seeded",)},
+        {"marked": frozenset({"wespeaker"})},
+    ):
+        assert "wespeaker-resnet34 seeded" in {model for *_, model in cases(**asked)}, asked
 
 
 def test_a_first_look_takes_one_variant_of_each_family_in_fp32() -> None:
