@@ -99,11 +99,11 @@ class Selection:
             return False
         if named or self.profile == "full" or variant.name in self.checkpoints:
             return True
-        own = {mark_name(case.family.name), case.weights}
+        marks_of_model = {mark_name(case.family.name), case.weights}
         if not variant.core:
             return False
         if variant.core not in (True, case.weights) and not (
-            self.models or self.weights or own & self.marked
+            self.models or self.weights or marks_of_model & self.marked
         ):
             return False
         if emulated and variant.parameters > CORE_ON_EMULATORS:
