@@ -17,8 +17,10 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,21 +36,58 @@ class ArtifactError(Exception):
     """A derived file could not be built; the message ends with what the builder said."""
 
 
-def _nobody(building: str, builder: int | None) -> None:
+def _nobody(building: str, builders: Sequence[int]) -> None:
     pass
 
 
-told: Callable[[str, int | None], None] = _nobody
-"""Told what this process waits to have built, and the builder's process once there is one; at the
+told: Callable[[str, Sequence[int]], None] = _nobody
+"""Told what this process waits to have built, and by which processes once there are any; at the
 end that it is nothing any more (``""``). A worker passes it on: the time and the memory of a
 builder are the suite's own, and not those of the case."""
 
-_building_seconds = 0.0
+
+class _Waits:
+    """What this process waits to have built, in any of its threads, and how long it has waited."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._since = 0.0
+        self._lock = threading.Lock()
+        self._awaited: dict[object, tuple[str, int | None]] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, building: str) -> Iterator[Callable[[int], None]]:
+        """Wait for something; gives a function that is told which process builds it."""
+        this = object()
+
+        def know(builder: int | None) -> None:
+            with self._lock:
+                if not self._awaited:
+                    self._since = time.perf_counter()
+                self._awaited[this] = building, builder
+                self._tell()
+
+        know(None)
+        try:
+            yield know
+        finally:
+            with self._lock:
+                del self._awaited[this]
+                if not self._awaited:
+                    self.seconds += time.perf_counter() - self._since
+                self._tell()
+
+    def _tell(self) -> None:
+        names = ", ".join(name for name, _ in self._awaited.values())
+        told(names, [builder for _, builder in self._awaited.values() if builder is not None])
+
+
+_waits = _Waits()
 
 
 def seconds_building() -> float:
     """Return how long this process has waited for artifacts to be built, in seconds."""
-    return _building_seconds
+    return _waits.seconds
 
 
 def cache_folder() -> Path:
@@ -104,23 +143,29 @@ def fetch(
     folder = cache_folder() / name
     if _complete(folder):
         return folder
-    global _building_seconds
-    started = time.perf_counter()
-    told(described(job, arguments), None)
-    try:
+    with _waits(described(job, arguments)) as built_by:
         lock = filelock.FileLock(str(folder) + ".lock")
         with _writing_cache():
             cache_folder().mkdir(parents=True, exist_ok=True)
             lock.acquire()
         try:
             if not _complete(folder):
-                _build(job, arguments, identity, folder, threads)
+                _build(job, arguments, identity, folder, threads, built_by)
         finally:
             lock.release()
-    finally:
-        told("", None)
-        _building_seconds += time.perf_counter() - started
     return folder
+
+
+def side_by_side(fetches: Sequence[Callable[[], object]], at_once: int) -> None:
+    """Call functions that fetch artifacts, so many at once: most jobs use one processor.
+
+    A job that fetches does so one after the other, as it builds them itself.
+    """
+    if os.environ.get(_BUILDING):
+        at_once = 1
+    with ThreadPoolExecutor(max(1, at_once)) as pool:
+        for _ in pool.map(lambda fetched: fetched(), fetches):
+            pass
 
 
 def described(job: str, arguments: Mapping[str, Any]) -> str:
@@ -152,6 +197,7 @@ def _build(
     identity: Mapping[str, Any],
     folder: Path,
     threads: int,
+    built_by: Callable[[int], None],
 ) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with _writing_cache():
@@ -162,7 +208,7 @@ def _build(
         if os.environ.get(_BUILDING):
             run_job(job, building, arguments)
         else:
-            _build_in_process(job, arguments, building, threads)
+            _build_in_process(job, arguments, building, threads, built_by)
         facts = {**identity, "seconds": round(time.time() - started, 3), "built": started}
         with _writing_cache():
             (building / "artifact.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
@@ -176,12 +222,13 @@ def _build_in_process(
     arguments: Mapping[str, Any],
     building: Path,
     threads: int,
+    built_by: Callable[[int], None],
 ) -> None:
     request = {"job": job, "folder": str(building), "arguments": dict(arguments)}
     line = json.dumps(request).encode() + b"\n"
     environment = {**child_environment(threads), _BUILDING: "1"}
     with nursery.builder([sys.executable, "-m", "compat.artifacts"], environment) as process:
-        told(described(job, arguments), process.pid)
+        built_by(process.pid)
         with contextlib.suppress(OSError):  # One that is dead already has said why.
             process.input.write(line)
         said = process.output.read().decode(errors="replace")

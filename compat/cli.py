@@ -225,7 +225,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     from compat.probing import Prober
 
     loaded = catalog.load()
-    found = Prober().all(runtime.name for runtime in loaded.runtimes)
+    found = Prober().all(loaded.targets)
     machine = facts.machine_facts()
     rows: list[dict[str, Any]] = [
         {

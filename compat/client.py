@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -163,15 +163,15 @@ class Worker:
 
     def _await(self, name: str) -> dict[str, Any]:
         deadline = time.monotonic() + self.time_limit
-        # What the suite has built meanwhile, since when, and by which process: the clock of the
+        # What the suite has built meanwhile, since when, and by which processes: the clock of the
         # stage stands still for it, and its memory is not the case's.
         building, since = "", 0.0
-        builder: int | None = None
+        builders: list[int] = []
         while True:
             try:
                 line = self._replies.get(timeout=POLL)
             except queue.Empty:
-                self._check_memory(name, builder)
+                self._check_memory(name, builders)
                 now = time.monotonic()
                 if building and now > since + self.building_limit:
                     tail = self._tail()
@@ -198,13 +198,13 @@ class Worker:
                     since = now
                 elif not reply["building"]:
                     deadline += now - since
-                building, builder = reply["building"], reply["builder"]
+                building, builders = reply["building"], reply["builders"]
                 self._said(f"building {building}" if building else name)
             elif reply.get("id") == self._count:
                 return reply
 
-    def _check_memory(self, name: str, builder: int | None) -> None:
-        used = self._memory(builder)
+    def _check_memory(self, name: str, builders: Sequence[int]) -> None:
+        used = self._memory(builders)
         if used > self.memory_limit:
             self.close()
             raise OutOfMemory(
@@ -233,8 +233,8 @@ class Worker:
         ).start()
         return self._process
 
-    def _memory(self, builder: int | None) -> int:
-        """Return the resident bytes of the worker and its children, without those of a builder."""
+    def _memory(self, builders: Sequence[int]) -> int:
+        """Return the resident bytes of the worker and its children, without those of builders."""
         import psutil
 
         def family(process: int) -> set[Any]:
@@ -245,7 +245,7 @@ class Worker:
 
         assert self._process is not None
         total = 0
-        for one in family(self._process.pid) - (family(builder) if builder else set()):
+        for one in family(self._process.pid).difference(*map(family, builders)):
             with contextlib.suppress(psutil.Error):
                 total += one.memory_info().rss
         return total

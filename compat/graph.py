@@ -95,6 +95,15 @@ class Graph:
         """Name of the output that is cheapest to fetch; the first unless the graph says so."""
         return self.scalar or self.outputs[0]
 
+    def other_batches(self, point: str) -> list[str]:
+        """Return the points that differ from one in their ``batch`` alone."""
+
+        def apart_from_batch(name: str) -> dict[str, int]:
+            return {symbol: n for symbol, n in self.points[name].items() if symbol != "batch"}
+
+        same = apart_from_batch(point)
+        return [name for name in self.points if name != point and apart_from_batch(name) == same]
+
     def examples(self, point: str) -> dict[str, tuple[tuple[int, ...], str]]:
         """Return shape and dtype of every input and state at a point, in ``forward``'s order."""
         return {

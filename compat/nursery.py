@@ -2,8 +2,9 @@
 
 Importing PyTorch and transformers takes longer than most jobs of :mod:`compat.artifacts` do. Where
 a process can be forked safely (Linux), a run therefore has a *nursery*: a process that imports
-them when the first job comes, computes nothing itself, and forks for each job. A builder is still
-a process of its own, of the same environment and working folder as one that was started afresh.
+them when the first job comes (or at once, where one is sure to come), computes nothing itself, and
+forks for each job. A builder is still a process of its own, of the same environment and working
+folder as one that was started afresh.
 
 Over a Unix socket a client sends one line of JSON (``environment``, ``folder``) with the pipe that
 is to be the builder's output; it is answered with the builder's process number and, in the end,
@@ -49,7 +50,7 @@ PRELOADED = (
 class Nursery:
     """The nursery of a run; used by every process that the run starts, until it is closed."""
 
-    def __init__(self, threads: int = 0) -> None:
+    def __init__(self, threads: int = 0, at_once: bool = False) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         if not hasattr(os, "pidfd_open"):
             return  # macOS and Windows: their frameworks do not survive a fork, or there is none.
@@ -59,7 +60,7 @@ class Nursery:
             listener.bind(str(path))
             listener.listen()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(listener.fileno())],
+                [sys.executable, "-m", __name__, str(listener.fileno()), *["now"] * at_once],
                 stdin=subprocess.PIPE,
                 pass_fds=[listener.fileno()],
                 env=child_environment(threads),
@@ -149,12 +150,14 @@ def _line(connection: socket.socket) -> str:
     return line.decode()
 
 
-def serve(listener: socket.socket, work: Callable[[], None]) -> None:
-    """Fork for each connection a process that calls ``work``, until standard input ends."""
+def serve(listener: socket.socket, work: Callable[[], None], ready: bool = False) -> None:
+    """Fork for each connection a process that calls ``work``, until standard input ends.
+
+    Unless it is ``ready``, it imports first what jobs need, when the first comes.
+    """
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
     selector.register(0, selectors.EVENT_READ)
-    ready = False
     while True:
         for key, _ in selector.select():
             if key.fileobj == 0:
@@ -226,5 +229,8 @@ def _fork(connection: socket.socket, work: Callable[[], None]) -> int:
 if __name__ == "__main__":
     from compat.artifacts import build_as_told
 
+    now = "now" in sys.argv
+    if now:
+        _preload()
     with socket.socket(fileno=int(sys.argv[1])) as listening:
-        serve(listening, build_as_told)
+        serve(listening, build_as_told, now)

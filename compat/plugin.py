@@ -205,7 +205,7 @@ def _parameters(config: pytest.Config) -> list[Any]:
 
 def _here(run: Run, cases: list[Case]) -> list[Case]:
     """Leave out what is absent, but neither what is required nor what is broken."""
-    run.prober.all(case.target.runtime for case in cases)
+    run.prober.all(case.target for case in cases)
     found = []
     for case in cases:
         try:

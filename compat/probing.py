@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
@@ -24,32 +24,35 @@ to import one."""
 
 
 class Prober:
-    """Probes each runtime once and remembers the answer."""
+    """Probes each target once and remembers the answer."""
 
     def __init__(self) -> None:
-        self._found: dict[str, dict[str, Probe]] = {}
+        self._found: dict[str, Probe] = {}
 
     def __call__(self, target: Target) -> Probe:
-        """Return what was found of a target."""
-        if target.runtime not in self._found:
-            self._found[target.runtime] = probe_runtime(target.runtime)
-        return self._found[target.runtime][target.name]
+        """Return what was found of a target; what else its runtime has is probed with it."""
+        if target.name not in self._found:
+            self._found |= probe_runtime(target.runtime)
+        return self._found[target.name]
 
-    def all(self, runtimes: Iterable[str]) -> dict[str, Probe]:
-        """Probe several runtimes side by side; return the findings by target name."""
-        missing = [name for name in dict.fromkeys(runtimes) if name not in self._found]
+    def all(self, targets: Iterable[Target]) -> dict[str, Probe]:
+        """Probe these targets, runtimes side by side; return what is known by target name."""
+        missing: dict[str, list[str]] = {}
+        for target in {one.name: one for one in targets}.values():
+            if target.name not in self._found:
+                missing.setdefault(target.runtime, []).append(target.name)
         with ThreadPoolExecutor() as pool:
-            for name, found in zip(missing, pool.map(probe_runtime, missing), strict=True):
-                self._found[name] = found
-        return {name: probe for found in self._found.values() for name, probe in found.items()}
+            for found in pool.map(probe_runtime, missing, missing.values()):
+                self._found |= found
+        return dict(self._found)
 
 
-def probe_runtime(name: str) -> dict[str, Probe]:
-    """Probe every target of a runtime in a fresh process."""
-    targets = catalog.load().runtime(name).targets
+def probe_runtime(name: str, only: Collection[str] = ()) -> dict[str, Probe]:
+    """Probe targets of a runtime in a fresh process: all of them, unless some are named."""
+    targets = [one for one in catalog.load().runtime(name).targets if not only or one.name in only]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "compat.probing", name],
+            [sys.executable, "-m", "compat.probing", name, *only],
             capture_output=True,
             timeout=TIME_LIMIT,
             env=child_environment(),
@@ -70,10 +73,12 @@ def probe_runtime(name: str) -> dict[str, Probe]:
         return {target.name: broken for target in targets}
 
 
-def _main(name: str) -> None:
+def _main(name: str, *only: str) -> None:
     runtime = catalog.load().runtime(name)
     answers = {}
     for target in runtime.targets:
+        if only and target.name not in only:
+            continue
         try:
             probe = runtime.probe(target)
         except Exception as error:
@@ -84,4 +89,4 @@ def _main(name: str) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    _main(*sys.argv[1:])

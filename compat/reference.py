@@ -30,7 +30,7 @@ from compat.corpus import Item
 from compat.graph import Stopwatch
 from compat.models.base import Items, Model, Prediction
 from compat.runtimes.base import Session
-from compat.sources import ModelReference, distribution_versions, sources
+from compat.sources import SMALL, ModelReference, distribution_versions, sources
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +40,6 @@ BRIEF = "brief"
 """Profile of a slow target's first look: a part of the quick profile's inputs."""
 BRIEF_NUMERICS = 1
 """Inputs whose numerics are judged there."""
-SMALL = 50.0
-"""Millions of parameters below which memory is no object, in float64 and twice."""
 MODULES = (
     __name__,
     "compat.runtimes.base",
@@ -207,10 +205,8 @@ def _sessions(
     """
     import torch
 
-    families = catalog.load().families
-    parameters = {v.name: v.parameters for family in families for v in family.variants}
     threads = torch.get_num_threads()
-    count = 2 if threads > 1 and parameters[reference.variant] < SMALL else 1
+    count = 2 if threads > 1 and reference.parameters < SMALL else 1
     torch.set_num_threads(threads // count)
     sessions: SimpleQueue[Session] = SimpleQueue()
     for _ in range(count):

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from compat import __version__, catalog, corpus, expectations, nursery, stress, thresholds
-from compat.artifacts import file_digest
+from compat.artifacts import entries, file_digest
 from compat.case import Case, Target
 from compat.client import StageFailure, Worker
 from compat.hardware import facts as hardware
@@ -133,9 +133,14 @@ class Run:
             own=self._own(),
         )
         self._writer = Writer(self.settings.results, header)
-        self._nursery = nursery.Nursery(self.threads)
+        cases = list(planned)
+        # Where nothing was ever built, builders will be wanted as soon as the first case has
+        # imported PyTorch: by then they can have done so too, on another processor.
+        modules = catalog.load().runtime(cases[0][0].target.runtime).modules if cases else ()
+        at_once = "torch" in modules and not any(entries())
+        self._nursery = nursery.Nursery(self.threads, at_once)
         if self.settings.worker in ("main", "gw0"):
-            for case, checks in planned:
+            for case, checks in cases:
                 self._writer.write(Planned(case=facts_of(case), checks=checks))
 
     def _own(self) -> tuple[str, ...]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from compat.models.base import Model
 
 OPSET = 18
+SMALL = 50.0
+"""Millions of parameters below which memory is no object, in float64 and twice."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,15 @@ class ModelReference:
             "weights": self.weights,
             "checkpoint": self.checkpoint,
         }
+
+    @property
+    def parameters(self) -> float:
+        """Millions of parameters of the variant."""
+        from compat import catalog
+
+        families = {family.name: family for family in catalog.load().families}
+        variants = families[self.family].variants
+        return next(found.parameters for found in variants if found.name == self.variant)
 
     def load(self) -> Model:
         """Load the model's host side: no graph is built and no runtime imported yet."""
@@ -161,6 +174,37 @@ def sources(reference: ModelReference, model: Model, threads: int = 0) -> dict[s
     """Return the sources of every graph of a model."""
     fingerprint = model.fingerprint()
     return {graph.name: Source(reference, graph, fingerprint, threads) for graph in model.graphs()}
+
+
+def build_ahead(sources: Mapping[str, Source], file: Callable[[str, str], object]) -> None:
+    """Have the files that a session is about to ask for built at once, a processor each.
+
+    Those of every graph at its first point; of small models also those for its other batches,
+    which are asked for later unless the weights are generated. What fails of these fails then.
+
+    Args:
+        sources: those of one model.
+        file: fetches the file of a graph at a point.
+    """
+    first = {name: next(iter(source.graph.points)) for name, source in sources.items()}
+    wanted: list[Callable[[], object]] = [
+        partial(file, name, point) for name, point in first.items()
+    ]
+
+    def later(name: str, point: str) -> None:
+        with contextlib.suppress(Exception):
+            file(name, point)
+
+    references = [source.reference for source in sources.values()]
+    small = all(reference.parameters < SMALL for reference in references)
+    if small and all(reference.weights != "seeded" for reference in references):
+        wanted += [
+            partial(later, name, point)
+            for name, source in sources.items()
+            for point in source.graph.other_batches(first[name])
+        ]
+    threads = max(source.threads for source in sources.values())
+    artifacts.side_by_side(wanted, threads if small else 1)
 
 
 def open_source(reference: Mapping[str, str], graph: str) -> Source:

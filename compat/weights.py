@@ -10,11 +10,12 @@ same bytes on every platform and with every version of NumPy.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -55,6 +56,26 @@ def seeded_tensor(name: str, shape: tuple[int, ...], gain: float = 1.0) -> np.nd
     fan_in = int(np.prod(shape[1:], dtype=np.int64))
     scale = np.float32(gain * (3.0 / fan_in) ** 0.5)
     return (uniform(name, count) * scale).reshape(shape)
+
+
+@contextlib.contextmanager
+def unfilled() -> Iterator[None]:
+    """Leave out the random initialisation of modules that are made meanwhile.
+
+    It takes longer than :func:`seed`, which overwrites it.
+    """
+    from torch.overrides import TorchFunctionMode
+
+    class Unfilled(TorchFunctionMode):
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if getattr(function, "__name__", "").endswith(("normal_", "uniform_")):
+                return args[0] if args else kwargs["tensor"]
+            return function(*args, **(kwargs or {}))
+
+    with Unfilled():
+        yield
 
 
 def seed(module: torch.nn.Module, gain: Callable[[str], float | None]) -> None:

@@ -2,7 +2,7 @@
 
 It reads one JSON request a line from its standard input and answers each with one line on what
 was its standard output; both are moved to private descriptors first, because vendor libraries
-print. Lines that say what is being built, and by which process, may come before an answer. The
+print. Lines that say what is being built, and by which processes, may come before an answer. The
 worker ends when its input is closed, whatever it is doing: its parent is gone then.
 """
 
@@ -16,6 +16,7 @@ import queue
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 from compat import artifacts
@@ -116,8 +117,8 @@ def main() -> int:
                 lines.put(line)
         os._exit(0)
 
-    def tell(building: str, builder: int | None) -> None:
-        event = {"building": building, "builder": builder}
+    def tell(building: str, builders: Sequence[int]) -> None:
+        event = {"building": building, "builders": builders}
         replies.write(json.dumps(event).encode() + b"\n")
 
     threading.Thread(target=read, daemon=True).start()

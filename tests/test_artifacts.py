@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -101,12 +103,38 @@ def test_a_builder_that_is_dead_at_once_is_no_fault_of_the_cache(
 
 
 def test_whoever_waits_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    heard: list[tuple[str, bool]] = []
-    monkeypatch.setattr(artifacts, "told", lambda what, pid: heard.append((what, pid is not None)))
+    heard: list[tuple[str, int]] = []
+    monkeypatch.setattr(artifacts, "told", lambda what, pids: heard.append((what, len(pids))))
     for _ in range(2):
         fetch("slow", log=os.devnull, seconds=0, scheme="int8")
     building = "jobs_of_the_test:slow int8"
-    assert heard == [(building, False), (building, True), ("", False)]  # The second found it.
+    assert heard == [(building, 0), (building, 1), ("", 0)]  # The second found it.
+
+
+def test_side_by_side_they_are_told_of_and_timed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[tuple[str, int]] = []
+    monkeypatch.setattr(artifacts, "told", lambda what, pids: heard.append((what, len(pids))))
+    before, started = artifacts.seconds_building(), time.perf_counter()
+    jobs = [partial(fetch, "slow", log=os.devnull, seconds=2, scheme=s) for s in ("one", "two")]
+    artifacts.side_by_side(jobs, 2)
+    took = time.perf_counter() - started
+    assert artifacts.seconds_building() - before == pytest.approx(took, abs=0.5)
+    assert heard[-1] == ("", 0)
+    both = ("jobs_of_the_test:slow one, jobs_of_the_test:slow two", 2)
+    assert both in heard and heard.count(("", 0)) == 1  # Until the last has ended.
+
+
+def test_side_by_side_a_failure_is_raised() -> None:
+    jobs = [partial(fetch, "slow", log=os.devnull, seconds=0), partial(fetch, "broken")]
+    with pytest.raises(artifacts.ArtifactError, match="no such kernel"):
+        artifacts.side_by_side(jobs, 2)
+
+
+def test_a_job_builds_what_it_needs_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMPAT_BUILDING", "1")
+    found: list[int] = []
+    artifacts.side_by_side([lambda: found.append(threading.get_ident())] * 3, 2)
+    assert len(found) == 3 and len(set(found)) == 1
 
 
 def test_an_unfinished_folder_is_built_again(tmp_path: Path, cache: Path) -> None:

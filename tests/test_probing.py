@@ -72,12 +72,21 @@ def test_a_hang_is_broken(tmp_path, monkeypatch) -> None:
 
 
 def test_every_absent_target_names_a_remedy() -> None:
-    runtimes = [runtime.name for runtime in catalog.load().runtimes]
-    found = probing.Prober().all(runtimes)
+    found = probing.Prober().all(catalog.load().targets)
     assert set(found) == {target.name for target in catalog.load().targets}
     for name, one in found.items():
         assert one.state in ("here", "absent"), (name, one.reason)
         assert one.state == "here" or (one.reason and one.remedy), name
+
+
+def test_only_what_is_asked_for_is_probed() -> None:
+    """Probing another target of the same runtime may start a browser, or import for seconds."""
+    targets = {target.name: target for target in catalog.load().targets}
+    prober = probing.Prober()
+    assert set(prober.all([targets["webgpu-chromium"]])) == {"webgpu-chromium"}
+    mine = {name for name, target in targets.items() if target.runtime == "onnxruntime"}
+    prober(targets["cpu-onnxruntime"])
+    assert set(prober.all([])) == {"webgpu-chromium"} | mine
 
 
 def test_what_is_known_without_pytorch_does_not_import_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -296,7 +296,8 @@ class Wav2Vec2Model(TranscriptionModel):
                 self.folder, local_files_only=True, use_safetensors=True
             )
         else:
-            network = Wav2Vec2ForCTC(Wav2Vec2Config(**self.config))
+            with weights_module.unfilled():
+                network = Wav2Vec2ForCTC(Wav2Vec2Config(**self.config))
         # Training stores this kernel as length and direction. Runtimes get the kernel itself, and
         # the generator fills it as any other.
         remove_parametrizations(network.wav2vec2.encoder.pos_conv_embed.conv, "weight")

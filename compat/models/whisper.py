@@ -335,7 +335,8 @@ class WhisperModel(TranscriptionModel):
             max_source_positions=size.source_positions,
             max_target_positions=size.target_positions,
         )
-        network = WhisperForConditionalGeneration(config)
+        with weights_module.unfilled():
+            network = WhisperForConditionalGeneration(config)
         weights_module.seed(network, weights_module.gains(SEEDED_GAINS))
         network.tie_weights()
         return network

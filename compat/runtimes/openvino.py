@@ -17,11 +17,10 @@ from compat.case import Recipe, Target
 from compat.graph import State
 from compat.hardware.facts import machine_facts
 from compat.runtimes.base import Options, Placement, Probe, Runtime, Session, folder_bytes
+from compat.sources import ModelReference, Source, build_ahead, open_source
 
 if TYPE_CHECKING:
     import torch
-
-    from compat.sources import Source
 
 RECIPES = ("fp32", "fp16", "bf16", "int8-dynamic", "int8-weights", "int8-a8w8", "int4-weights")
 INSTALL = "pip install openvino==2026.4.1 nncf==3.4.0"
@@ -206,8 +205,6 @@ def compress(folder: Path, reference: Mapping[str, str], graph: str, point: str,
     import nncf
     import openvino
 
-    from compat.sources import open_source
-
     source = open_source(reference, graph)
     model = openvino.Core().read_model(source.onnx(point))
     if bits == 8:
@@ -242,8 +239,6 @@ def quantise(
     """
     import nncf
     import openvino
-
-    from compat.sources import ModelReference, open_source
 
     # Extremes of all calls, where the default is their mean, which cuts off half of them. And no
     # SmoothQuant: its scales per channel need more calls than a decoder's steps are recorded.
@@ -310,6 +305,8 @@ class OpenVinoSession(Session):
         self._paths: dict[str, Path] = {}
         self._constants: dict[str, dict[str, Any]] = {}
         self._notes: dict[str, str] = {}
+        if "int8-a8w8" not in recipe.schemes:  # Calibrated by itself at every point: none in vain.
+            build_ahead(sources, self._path)
         for graph in self.graphs.values():
             self._request(graph.name, next(iter(graph.points)))
 
@@ -317,7 +314,7 @@ class OpenVinoSession(Session):
         key = graph, point
         if key not in self._requests:
             scheme = self.recipe.for_graph(graph)
-            path = self._path(graph, point, scheme)
+            path = self._path(graph, point)
             self._paths.setdefault(graph, path)
             shipped = self.sources[graph].shipped("fp32", *FORMS)
             self._compiled[key] = self.core.compile_model(
@@ -336,8 +333,8 @@ class OpenVinoSession(Session):
     def _device(self) -> str:
         return self.target.device + (f".{self.options.device}" if self.options.device else "")
 
-    def _path(self, graph: str, point: str, scheme: str) -> Path:
-        source = self.sources[graph]
+    def _path(self, graph: str, point: str) -> Path:
+        source, scheme = self.sources[graph], self.recipe.for_graph(graph)
         if not scheme.startswith("int"):
             return source.onnx(point, forms=FORMS)
         source.shipped(scheme, *FORMS)  # What is shipped is executed as it is, never compressed.

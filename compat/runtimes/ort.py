@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -29,9 +29,7 @@ from compat.runtimes.base import (
     Unsupported,
     folder_bytes,
 )
-
-if TYPE_CHECKING:
-    from compat.sources import Source
+from compat.sources import Source, build_ahead
 
 RECIPES = ("fp32", "fp16", "bf16", "int8-dynamic", "int8-weights", "int4-weights")
 
@@ -245,8 +243,12 @@ class OrtSession(Session):
         self._paths: dict[str, Path] = {}
         self._executes: dict[str, str] = {}
         self._constants: dict[str, dict[str, Any]] = {}
+        self._build_ahead()
         for graph in self.graphs.values():
             self._session(graph.name, next(iter(graph.points)))
+
+    def _build_ahead(self) -> None:
+        build_ahead(self.sources, self._file)
 
     def _session(self, graph: str, point: str) -> Any:
         if (graph, point) not in self._compiled:

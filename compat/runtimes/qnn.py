@@ -377,6 +377,9 @@ class QnnSession(OrtSession):
         self._notes: dict[str, str] = {}
         super().__init__(sources, Provider(PROVIDER, "cpu", RECIPES, INSTALL), recipe, options)
 
+    def _build_ahead(self) -> None:
+        pass  # Every point is calibrated by itself, which takes long: none in vain.
+
     def _file(self, graph: str, point: str) -> Path:
         source, scheme = self.sources[graph], self.recipe.for_graph(graph)
         if scheme == "fp16":
