@@ -81,6 +81,8 @@ class Graph:
     state: Mapping[str, State] = field(default_factory=dict)
     scalar: str = ""
     """Name of an output of a few numbers, whose fetch shows whether the graph had really ended."""
+    windowed: bool = False
+    """Whether one input alone goes through in batches: of its windows, or pieces of it."""
     shipped: Mapping[str, Shipped] = field(default_factory=dict, compare=False)
     """Float32 files by form (``torchscript``, ``onnx``, ``openvino``: an ONNX file made for it).
 

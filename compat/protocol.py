@@ -63,13 +63,13 @@ class Protocol:
     def __post_init__(self) -> None:
         known = CaseRequest(**self.request)
         self.case = catalog.load().case(known.id)
-        self.options = Options(known.threads, known.device, known.corpus)
         weights, variant = self.case.weights, self.case.variant
         checkpoint = known.checkpoint or (variant.trained if weights == "trained" else "")
         reference = ModelReference(self.case.family.name, variant.name, weights, checkpoint)
         brief = known.profile == "quick" and self.case.target.slow
         profile, hard = (BRIEF, ()) if brief else (known.profile, known.stress)
         self.inputs = Inputs(reference, known.corpus, profile, tuple(hard))
+        self.options = Options(known.threads, known.device, known.corpus, self._batched)
         self.reference_scheme = REFERENCE if variant.parameters < LARGE else "fp32"
         self.epsilon = EPSILON if self.reference_scheme == REFERENCE else EPSILON_FLOAT32
         self._timings: dict[str, float] = {}
@@ -385,10 +385,17 @@ class Protocol:
         """Run the stress inputs, the batch and the order check, against the reference."""
         found = {item.id: self._stressed(item) for item in self.inputs.items.stress}
         result = {"inputs": found, "order": self._in_other_order()}
-        # Of generated weights another last bit changes the answer.
-        if self.case.weights != "seeded" and self.inputs.profile != "quick":
+        if self._batched:
             result["batch"] = self._in_batch()
         return result
+
+    @property
+    def _batched(self) -> bool:
+        """Whether inputs in a batch are compared with the same alone.
+
+        Of generated weights another last bit changes the answer.
+        """
+        return self.case.weights != "seeded" and self.inputs.profile not in ("quick", BRIEF)
 
     def _stressed(self, item: Item) -> dict[str, Any]:
         model = self.inputs.model

@@ -183,7 +183,8 @@ def make(
         predictions |= {item.id: first for item in items.stress if item.id not in predictions}
         text = json.dumps(predictions)
         (folder / "predictions.json").write_text(text, encoding="utf-8")
-        traced = {item.id: item for item in (*items.numerics, *items.stress)}
+        # Hard inputs are judged by their answers, where weights know any.
+        traced = {item.id: item for item in (*items.numerics, *(() if known else items.stress))}
     else:
         predictions = inputs.fetch_reference(guide).predictions
         traced = {item.id: item for item in items.numerics}

@@ -176,31 +176,32 @@ def sources(reference: ModelReference, model: Model, threads: int = 0) -> dict[s
     return {graph.name: Source(reference, graph, fingerprint, threads) for graph in model.graphs()}
 
 
-def build_ahead(sources: Mapping[str, Source], file: Callable[[str, str], object]) -> None:
+def build_ahead(
+    sources: Mapping[str, Source], file: Callable[[str, str], object], batches: bool
+) -> None:
     """Have the files that a session is about to ask for built at once, a processor each.
 
-    Those of every graph at its first point; of small models also those for its other batches,
-    which are asked for later unless the weights are generated. What fails of these fails then.
+    They are those of every graph at its first point. Of small models those for other batches too,
+    where they are asked for later; what fails of these fails then.
 
     Args:
         sources: those of one model.
         file: fetches the file of a graph at a point.
+        batches: whether inputs will be run several at once.
     """
     first = {name: next(iter(source.graph.points)) for name, source in sources.items()}
-    wanted: list[Callable[[], object]] = [
-        partial(file, name, point) for name, point in first.items()
-    ]
+    wanted: list[Callable[[], object]] = [partial(file, *one) for one in first.items()]
 
     def later(name: str, point: str) -> None:
         with contextlib.suppress(Exception):
             file(name, point)
 
-    references = [source.reference for source in sources.values()]
-    small = all(reference.parameters < SMALL for reference in references)
-    if small and all(reference.weights != "seeded" for reference in references):
+    small = all(source.reference.parameters < SMALL for source in sources.values())
+    if small:
         wanted += [
             partial(later, name, point)
             for name, source in sources.items()
+            if batches or source.graph.windowed
             for point in source.graph.other_batches(first[name])
         ]
     threads = max(source.threads for source in sources.values())

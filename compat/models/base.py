@@ -97,6 +97,11 @@ def beginning(item: Item, seconds: float) -> Item:
     return replace(item, id=f"{name}-beginning", samples=samples, facts=facts)
 
 
+def beginnings(sets: Mapping[str, Sequence[Item]], seconds: float) -> dict[str, Sequence[Item]]:
+    """Cut every recording of conversations, for a first look."""
+    return {name: [beginning(item, seconds) for item in found] for name, found in sets.items()}
+
+
 class Model(ABC):
     """One variant with its weights: graphs, driver, scorer."""
 

@@ -185,6 +185,7 @@ def embedder_graph(network: Callable[[], torch.nn.Module], batches: Sequence[int
         ("embedding", "raw", "hidden"),
         {f"b{batch}": {"batch": batch} for batch in batches},
         lambda: exportable(network()),
+        windowed=True,
     )
 
 

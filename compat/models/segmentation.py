@@ -26,7 +26,7 @@ from compat.artifacts import digest, file_digest, module_digest
 from compat.case import Family, Variant
 from compat.corpus import FIXTURES, Corpus, Item
 from compat.graph import Graph, Stopwatch, Tensor
-from compat.models.base import Items, Model, Prediction
+from compat.models.base import Items, Model, Prediction, beginnings
 from compat.runtimes.base import Session
 from compat.weights import CheckpointError
 
@@ -71,6 +71,8 @@ BATCHES = (1, 4)
 MODEL_TYPE = "pyannote-segmentation"
 AUDIO_SECONDS = {"quick": 80.0, "core": 300.0, "full": math.inf}
 """About how much audio of a test set each profile takes: own corpora may hold meetings."""
+QUICK_SECONDS = 20.0
+"""How much of a recording a first look takes."""
 SHORTEST_RUN = 3
 """Frames (50 ms) below which a change of speakers is taken for noise."""
 CHANGED_SHARE = 0.05
@@ -267,6 +269,7 @@ def segmentation_graph(
         {f"b{batch}": {"batch": batch} for batch in batches},
         lambda: exportable(network()),
         scalar="level",
+        windowed=True,
     )
 
 
@@ -454,11 +457,13 @@ class SegmentationModel(Model):
 
     def items(self, corpus: Corpus, profile: str) -> Items:
         sets = corpus.choose(("conversations",), "segments")
-        task = {}
+        task: dict[str, Sequence[Item]] = {}
         for name, found in sets.items():
             mean = sum(float(line["duration"]) for line in found.lines) / len(found.lines)
             limit = max(1, int(min(AUDIO_SECONDS[profile] / mean, len(found.lines))))
             task[name] = found.items(self.sample_rate, limit)
+        if profile == "quick":
+            task = beginnings(task, QUICK_SECONDS)
         if not task:  # An own corpus without speakers: nothing to score, all else as usual.
             return Items.of({"speech": corpus.speech.items(self.sample_rate, 12)}, False)
         return Items.of(task)

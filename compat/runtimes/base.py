@@ -74,6 +74,8 @@ class Options:
     """Which of several devices, for instance ``1`` for the second GPU; empty: the first."""
     corpus: str = ""
     """Folder of the corpus, for recipes that are calibrated on recordings; empty: the shipped."""
+    batches: bool = False
+    """Whether inputs will be run several at once, too."""
 
 
 class Handle:

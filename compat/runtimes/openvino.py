@@ -306,7 +306,7 @@ class OpenVinoSession(Session):
         self._constants: dict[str, dict[str, Any]] = {}
         self._notes: dict[str, str] = {}
         if "int8-a8w8" not in recipe.schemes:  # Calibrated by itself at every point: none in vain.
-            build_ahead(sources, self._path)
+            build_ahead(sources, self._path, options.batches)
         for graph in self.graphs.values():
             self._request(graph.name, next(iter(graph.points)))
 

@@ -248,7 +248,7 @@ class OrtSession(Session):
             self._session(graph.name, next(iter(graph.points)))
 
     def _build_ahead(self) -> None:
-        build_ahead(self.sources, self._file)
+        build_ahead(self.sources, self._file, self.options.batches)
 
     def _session(self, graph: str, point: str) -> Any:
         if (graph, point) not in self._compiled:
