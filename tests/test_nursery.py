@@ -178,3 +178,22 @@ def test_a_closed_nursery_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     another.close()
     assert process.returncode == 0 and not path.parent.exists()
     assert nursery.ENVIRONMENT not in os.environ
+
+
+def test_at_once_it_imports_before_any_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(nursery.ENVIRONMENT, "")
+    usual, early = nursery.Nursery(threads=1), nursery.Nursery(threads=1, at_once=True)
+
+    def imported(one: nursery.Nursery) -> bool:
+        assert one._process is not None
+        return "libtorch" in Path(f"/proc/{one._process.pid}/maps").read_text()
+
+    try:
+        deadline = time.monotonic() + 120
+        while not imported(early):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        assert not imported(usual)
+    finally:
+        early.close()
+        usual.close()
