@@ -134,10 +134,10 @@ class Run:
         )
         self._writer = Writer(self.settings.results, header)
         cases = list(planned)
-        # Where nothing was ever built, builders will be wanted as soon as the first case has
-        # imported PyTorch: by then they can have done so too, on another processor.
+        # Where nothing was ever built, builders are wanted as soon as the first case has imported
+        # its runtime: by then they can have done so too, on another processor.
         modules = catalog.load().runtime(cases[0][0].target.runtime).modules if cases else ()
-        at_once = "torch" in modules and not any(entries())
+        at_once = bool({*modules} & {*nursery.PRELOADED}) and not any(entries())
         self._nursery = nursery.Nursery(self.threads, at_once)
         if self.settings.worker in ("main", "gw0"):
             for case, checks in cases:

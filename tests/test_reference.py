@@ -13,11 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compat import artifacts, catalog, protocol
+from compat import artifacts, catalog, protocol, stress
 from compat.corpus import DEFAULT, Item
 from compat.models.base import Items
 from compat.protocol_request import CaseRequest
-from compat.reference import SIMULATIONS, oracle_session
+from compat.reference import SIMULATIONS, Inputs, oracle_session
 from compat.runtimes.pytorch import apply_scheme, quantise_rows
 from compat.sources import ModelReference, sources
 
@@ -63,6 +63,27 @@ def test_a_model_too_large_for_float64_has_a_float32_reference(
     found = protocol.Protocol(asdict(request)).stage("numerics", {})
     assert found["values"]["reference"] == "fp32" and not found["faults"]
     assert {entry.arguments.get("scheme") for entry in artifacts.entries()} == {"fp32"}
+
+
+@pytest.mark.parametrize(
+    ("variant", "weights", "traced"), [("toy", "seeded", True), ("toy-stand-in", "trained", False)]
+)
+def test_hard_inputs_are_traced_only_where_traces_judge_them(
+    faulty_catalog: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variant: str,
+    weights: str,
+    traced: bool,
+) -> None:
+    monkeypatch.setenv("COMPAT_CACHE", str(tmp_path))
+    reference = ModelReference("toy", variant, weights)
+    inputs = Inputs(reference, str(DEFAULT), "quick", (str(stress.DEFAULT),))
+    found = inputs.fetch_reference(threads=1)
+    assert {item.id for item in inputs.items.stress} <= found.predictions.keys()
+    names = {path.stem for path in found.folder.glob("*.npz")}
+    assert {item.id for item in inputs.items.numerics} <= names
+    assert traced == any(name.startswith("stress-") for name in names)
 
 
 def test_an_emulator_runs_no_input_twice(
