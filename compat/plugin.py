@@ -99,7 +99,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="unexpected passes and stale entries fail",
     )
     add(
-        "--case-lines", action="store_true", help="one line per case instead of one letter per test"
+        "--case-lines",
+        action="store_true",
+        help="one line per case under -q and -v too, which print letters or a line per test",
     )
     # A catalog that does not load is reported as the options are read.
     with suppress(catalog.CatalogError):
@@ -124,7 +126,8 @@ def pytest_configure(config: pytest.Config) -> None:
         chosen.check_required(options.require, catalog.load())
     except PROBLEMS as error:
         raise pytest.UsageError(str(error)) from error
-    if options.case_lines and not hasattr(config, "workerinput"):
+    lines = options.case_lines or config.get_verbosity() == 0
+    if lines and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(config), "compat-progress")
 
 
@@ -372,7 +375,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if strict and config.stash.get(STALE, ()):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     progress = config.pluginmanager.get_plugin("compat-progress")
-    if progress and progress.missing and exitstatus == pytest.ExitCode.TESTS_FAILED:
+    missing = config.option.case_lines and progress and progress.missing
+    if missing and exitstatus == pytest.ExitCode.TESTS_FAILED:
         # More than a failed check, which `compat matrix` takes for a finding.
         session.exitstatus = REQUIRED_MISSING
 

@@ -49,6 +49,10 @@ class Progress:
     def plan(self, plans: Mapping[str, Sequence[str]]) -> None:
         """Take the cases of this run and the checks of each."""
         self.plans = plans
+        if plans:
+            # Checks are ordered by case: the name of each one's file would stand between any two.
+            reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
+            reporter.showfspath = False
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from compat import catalog
+from compat.case import HARDWARE
 from compat.runtimes.ort import BUILDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -162,7 +163,7 @@ def test_runners_install_nothing_that_excludes_one_another() -> None:
     """What ci/run installs for each hardware is one build of ONNX Runtime at most."""
     script = (ROOT / "ci" / "run").read_text(encoding="utf-8")
     chosen = dict(re.findall(r"^    (\w+)\) extras=([\w,-]+) ;;$", script, re.MULTILINE))
-    assert set(chosen) == {"cpu", "cuda", "rocm", "mps", "coreml", "openvino", "qualcomm"}
+    assert set(chosen) == set(HARDWARE)
     for hardware, extras in chosen.items():
         brought = set().union(*map(builds, extras.split(",")))
         assert len(brought) <= 1, (hardware, brought)
