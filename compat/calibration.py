@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,8 +96,10 @@ def record(reference: ModelReference, graph: str, point: str, corpus: str) -> Re
     )
     # A driver may give a graph other batches than it was given itself.
     for batch in dict.fromkeys((graphs[graph].points[point]["batch"], *model.batches())):
-        for first in range(0, len(items) - batch + 1, batch):
-            model.run(session, items[first : first + batch], Stopwatch())
+        # A large batch may be of more recordings than there are.
+        filled = [*items, *islice(cycle(items), max(0, batch - len(items)))]
+        for first in range(0, len(filled) - batch + 1, batch):
+            model.run(session, filled[first : first + batch], Stopwatch())
         if session.kept:
             break
     else:

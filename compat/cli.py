@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compat import __version__, artifacts, catalog, results, selection
+from compat import __version__, artifacts, catalog, recommendations, results, selection
 from compat.case import Case
 from compat.results import Collection, ResultsError
 from compat.weights import INSTALL_WEIGHTS, PACKAGE, CheckpointError, find_checkpoint
@@ -336,7 +336,7 @@ def listing(arguments: argparse.Namespace) -> int:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    """Show what the catalog, the thresholds and the results say of a case."""
+    """Show what the catalog, recommendations, thresholds and results say of a case."""
     from rich.console import Console
 
     from compat.measurement import facts_of
@@ -361,6 +361,15 @@ def show(arguments: argparse.Namespace) -> int:
     reason = loaded.runtime(case.target.runtime).unsupported(case.target, case.recipe)
     if reason:
         console.print(f"  unsupported: {reason}")
+    recommended = recommendations.load(recommendations.default_path()).of(case)
+    if recommended:
+        words = f"{recommended.precision}, batch {recommended.batches}"
+        if recommended.memory_gb:
+            words += f", {recommended.memory_gb:g} GB"
+        if recommended.precision != facts.precision:
+            words += f"; this case is {facts.precision}"
+        said = f"  recommended on {facts.hardware}: {words} ({recommended.source})"
+        console.print(said, markup=False)
     console.print("\nlimits")
     for entry in load([default_path()]).entries:
         if entry.applies(facts):

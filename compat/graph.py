@@ -81,6 +81,9 @@ class Graph:
     state: Mapping[str, State] = field(default_factory=dict)
     scalar: str = ""
     """Name of an output of a few numbers, whose fetch shows whether the graph had really ended."""
+    large_batches: tuple[int, ...] = ()
+    """Batches among those of the points that a throughput sweep alone asks for, where they are
+    recommended: nothing else runs them, and nothing is built for them ahead."""
     windowed: bool = False
     """Whether one input alone goes through in batches: of its windows, or pieces of it."""
     shipped: Mapping[str, Shipped] = field(default_factory=dict, compare=False)
@@ -98,13 +101,19 @@ class Graph:
         return self.scalar or self.outputs[0]
 
     def other_batches(self, point: str) -> list[str]:
-        """Return the points that differ from one in their ``batch`` alone."""
+        """Return the points that differ from one in their ``batch`` alone, large ones left out."""
 
         def apart_from_batch(name: str) -> dict[str, int]:
             return {symbol: n for symbol, n in self.points[name].items() if symbol != "batch"}
 
         same = apart_from_batch(point)
-        return [name for name in self.points if name != point and apart_from_batch(name) == same]
+        return [
+            name
+            for name, symbols in self.points.items()
+            if name != point
+            and symbols.get("batch") not in self.large_batches
+            and apart_from_batch(name) == same
+        ]
 
     def examples(self, point: str) -> dict[str, tuple[tuple[int, ...], str]]:
         """Return shape and dtype of every input and state at a point, in ``forward``'s order."""

@@ -17,6 +17,7 @@ from compat.case import Case
 from compat.client import StageError, StageFailure, Worker
 from compat.expectations import Expectation
 from compat.privacy import without_paths
+from compat.recommendations import Recommendation
 from compat.results import CaseFacts, Level, Limit, Observation, Status
 from compat.thresholds import Thresholds
 
@@ -121,6 +122,8 @@ class Measurement:
     """Whether a person said how many rounds, or the profile did."""
     found_file: Path
     """Where inputs that break a case are written down."""
+    recommendation: Recommendation | None
+    """Precision and batch that a guide recommends for this variant on this hardware."""
     found: dict[str, Any] = field(default_factory=dict)
     level: Level | None = None
     limits: tuple[Limit, ...] = ()

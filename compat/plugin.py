@@ -23,6 +23,7 @@ from compat.corpus import FIXTURES
 from compat.expectations import ExpectationsError
 from compat.measurement import Check, Finding, Measurement
 from compat.progress import Progress
+from compat.recommendations import RecommendationsError
 from compat.results import Observation, ResultsError
 from compat.run import Run, Settings, relative
 from compat.thresholds import ThresholdsError
@@ -45,6 +46,7 @@ PROBLEMS = (
     catalog.CatalogError,
     ThresholdsError,
     ExpectationsError,
+    RecommendationsError,
     ResultsError,
 )
 

@@ -377,9 +377,9 @@ class Protocol:
         seconds = [self.transcribe(items)[2] for _ in range(rounds)]
         return {"seconds": seconds, "audio_s": sum(item.seconds for item in items)}
 
-    def batches(self) -> list[int]:
-        """Return the batch sizes that the model has."""
-        return list(self.inputs.model.batches())
+    def batches(self, recommended: int) -> list[int]:
+        """Return the model's usual batch sizes, and large ones up to a recommended one."""
+        return list(self.inputs.model.batches(recommended))
 
     def stress(self) -> dict[str, Any]:
         """Run the stress inputs, the batch and the order check, against the reference."""

@@ -14,7 +14,16 @@ from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 
-from compat import __version__, catalog, corpus, expectations, nursery, stress, thresholds
+from compat import (
+    __version__,
+    catalog,
+    corpus,
+    expectations,
+    nursery,
+    recommendations,
+    stress,
+    thresholds,
+)
 from compat.artifacts import entries, file_digest
 from compat.case import Case, Target
 from compat.client import StageFailure, Worker
@@ -75,6 +84,7 @@ class Run:
             [thresholds.default_path(), *self.settings.threshold_files]
         )
         self.expectations = expectations.load([corpus.FIXTURES / "expectations"])
+        self.recommendations = recommendations.load(recommendations.default_path())
         self.prober = Prober()
 
     @property
@@ -186,6 +196,7 @@ class Run:
             self.settings.profile,
             bool(self.settings.iterations) or self.settings.profile == "full",
             self.settings.results / FOUND,
+            self.recommendations.of(case),
         )
 
     def begin(self, measurement: Measurement) -> None:

@@ -107,11 +107,21 @@ def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
     applies=lambda case: case.target.evidence == "device",
 )
 def test_throughput(measurement: Measurement) -> None:
-    """Items per second by batch size: of every size up to the largest that fits, or of that one."""
+    """Items per second by batch size: a sweep up to the recommended one, or the largest usual one.
+
+    Memory that runs out ends the sweep; what it found before stands.
+    """
     full = measurement.profile == "full"
+    recommendation = measurement.recommendation
     batches: dict[str, Any] = {}
     samples: dict[str, list[float]] = {}
-    sizes = measurement.stage("batches")
+    values: dict[str, Any] = {"batches": batches}
+    if recommendation:
+        values["recommended"] = recommendation.values(measurement.case)
+    # Whatever ends it, what was measured by then is kept.
+    measurement.note(values=values, samples=samples)
+    wanted = recommendation.batch if recommendation and full else 0
+    sizes = measurement.stage("batches", recommended=wanted)
     for batch in sizes if full else reversed(sizes):
         try:
             found = measurement.stage("throughput", batch=batch, rounds=10 if full else 1)
@@ -122,14 +132,16 @@ def test_throughput(measurement: Measurement) -> None:
             continue
         typical = median(found["seconds"])
         samples[f"batch_{batch}_seconds"] = found["seconds"]
+        measurement.note(batch=batch)
         batches[str(batch)] = {
             "items_per_s": batch / typical,
             "audio_s_per_s": found["audio_s"] / typical,
         }
         if not full:
             break
-    measurement.note(samples=samples, batch=max(map(int, batches)))
-    measurement.judge({"batches": batches})
+    if not samples:
+        raise Finding("out-of-memory", f"memory ran out in every batch: {', '.join(batches)}")
+    measurement.judge(values)
 
 
 @check(

@@ -48,6 +48,8 @@ HOP = 320
 WINDOW = FRAMES * HOP
 TOKENS = 6
 BATCHES = (1, 2)
+LARGE_BATCHES = (4, 8, 16)
+SIZES = (*BATCHES, *LARGE_BATCHES)
 START = 1
 
 FAMILY = Family(
@@ -117,7 +119,7 @@ class ToyModel(Model):
         return digest([content, self.weights, module_digest(__name__, "compat.weights")])
 
     def graphs(self) -> tuple[Graph, ...]:
-        points = {f"b{batch}": {"batch": batch} for batch in BATCHES}
+        points = {f"b{batch}": {"batch": batch} for batch in SIZES}
         past = State(("batch", POSITIONS, WIDTH), update="write", axis=1)
         return (
             Graph(
@@ -127,6 +129,7 @@ class ToyModel(Model):
                 points,
                 lambda: encoder_module(self.network),
                 scalar="level",
+                large_batches=LARGE_BATCHES,
             ),
             Graph(
                 "decoder",
@@ -139,6 +142,7 @@ class ToyModel(Model):
                 points,
                 lambda: decoder_module(self.network),
                 {"keys": past, "values": past, "carry": State(("batch", 1, WIDTH))},
+                large_batches=LARGE_BATCHES,
             ),
         )
 
@@ -172,7 +176,7 @@ class ToyModel(Model):
     def run(
         self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
     ) -> list[Prediction]:
-        batch = next((size for size in BATCHES if size >= len(items)), BATCHES[-1])
+        batch = next((size for size in SIZES if size >= len(items)), SIZES[-1])
         windows = [
             (index, item.samples[start : start + WINDOW])
             for index, item in enumerate(items)
@@ -377,6 +381,15 @@ class KeepsState(TorchSession):
         pass
 
 
+class OutOfMemoryInLargeBatches(TorchSession):
+    """Has memory for the usual batches alone."""
+
+    def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[Any]:
+        if self.graphs[graph].points[point]["batch"] in LARGE_BATCHES:
+            raise MemoryError(f"failed to allocate memory for {graph} at {point}")
+        return super().execute(graph, point, inputs)
+
+
 class Slow(TorchSession):
     """Computes rightly but takes 4 ms for each graph, as a device that is worth measuring does."""
 
@@ -544,6 +557,7 @@ class Faulty(Runtime):
         "faulty-keeps-state": KeepsState,
         "faulty-memoises": Memoises,
         "faulty-does-not-wait": DoesNotWait,
+        "breaking-large-batches": OutOfMemoryInLargeBatches,
         "sound-slow": Slow,
         "sound-queue": Waits,
         **{f"sound-torch-{number}": TorchSession for number in range(1, 6)},

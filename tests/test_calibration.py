@@ -73,3 +73,9 @@ def test_batches_are_recorded_in_batches() -> None:
     recorded = calibration.record(NANO, "encoder", "b4", "")
     assert {feed["mel"].shape[0] for feed in recorded.feeds} == {4}
     assert not np.array_equal(recorded.feeds[0]["mel"][0], recorded.feeds[0]["mel"][1])
+
+
+def test_a_batch_may_be_of_more_recordings_than_there_are() -> None:
+    assert calibration.ITEMS < 32
+    recorded = calibration.record(NANO, "encoder", "b32", "")
+    assert {feed["mel"].shape[0] for feed in recorded.feeds} == {32}

@@ -21,7 +21,11 @@ from compat.sources import ModelReference, sources
 
 NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
 TINY = ModelReference("whisper", "whisper-tiny", "seeded")
-MODULES = {"cpu-openai-whisper": "whisper", "cpu-mlx": "mlx_whisper"}
+MODULES = {
+    "cpu-openai-whisper": "whisper",
+    "cpu-mlx": "mlx_whisper",
+    "cpu-faster-whisper": "faster_whisper",
+}
 
 
 def open_pipeline(reference: ModelReference, target_name: str, recipe: str = "fp32") -> Pipeline:
@@ -126,6 +130,28 @@ def test_absent_and_broken_packages_have_a_remedy(monkeypatch: pytest.MonkeyPatc
     broken = openai_whisper.installed("it", "no_such_module", "pip install it")
     assert broken is not None and broken.state == "broken" and "no_such_module" in broken.reason
     assert openai_whisper.installed("it", "json", "pip install it") is None
+
+
+# faster-whisper --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("recordings", "together"), [(1, 8), (4, 8), (16, 16)])
+def test_faster_whisper_decodes_a_batch_in_one(
+    recordings: int, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own default in ordinary runs; a sweep that gives it more gets a batch of as many."""
+    session = open_pipeline(NANO, "cpu-faster-whisper")
+    pipeline = session.pipeline  # type: ignore[attr-defined]
+    transcribe, asked = pipeline.transcribe, []
+
+    def recorded(*arguments: object, **options: object) -> object:
+        asked.append(options["batch_size"])
+        return transcribe(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "transcribe", recorded)
+    items = load().sets["clean"].items(session.host.sample_rate, recordings)  # type: ignore[attr-defined]
+    assert len(session.perform(items, Stopwatch())) == recordings
+    assert asked == [together]
 
 
 # MLX -------------------------------------------------------------------------------------------

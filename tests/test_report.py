@@ -663,6 +663,26 @@ def test_outputs_become_columns_and_the_rest_rows() -> None:
     ]
 
 
+def test_batches_are_columns_and_the_recommended_ones_are_marked() -> None:
+    batches = {
+        "4": {"items_per_s": 20.0},
+        "16": {"items_per_s": 50.0},
+        "24": {"status": "out-of-memory"},
+    }
+    recommended = {"precision": "fp16", "lowest_batch": 16, "batch": 24, "in_this_precision": True}
+    (columns, rows), (_, rest) = text.tables({"batches": batches, "recommended": recommended})
+    assert columns == ["batch 4", "batch 16, recommended", "batch 24, recommended"]
+    assert rows == [
+        ("items_per_s", ["20 /s", "50 /s", "–"]),
+        ("status", ["–", "–", "out-of-memory"]),
+    ]
+    assert ("precision", ["fp16"]) in rest
+    # Without a recommendation, and with one that is none: nothing is marked.
+    for words in ({}, {"recommended": "9" * 5000}, {"recommended": {"batch": "x"}}):
+        (columns, _), *_ = text.tables({"batches": batches, **words})
+        assert columns == ["batch 4", "batch 16", "batch 24"]
+
+
 def scores_of_every_task() -> dict[str, tuple[str, dict[str, Any]]]:
     """Return per row the headline metric's name, and what the project's scorers really return."""
     from compat.metrics.activity import task_activity

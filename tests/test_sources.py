@@ -10,7 +10,7 @@ import torch
 
 from compat import weights
 from compat.graph import Graph, Tensor
-from compat.sources import ModelReference, Source, build_ahead
+from compat.sources import ModelReference, Source, build_ahead, sources
 
 
 def graph(name: str, windowed: bool = False) -> Graph:
@@ -45,6 +45,28 @@ def test_what_is_built_ahead(
     asked: list[tuple[str, str]] = []
     build_ahead(sources, lambda name, point: asked.append((name, point)), batches)
     assert sorted(asked) == sorted((name, point) for name in sources for point in expected)
+
+
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        (
+            ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano"),
+            {("encoder", "b1"), ("encoder", "b4"), ("decoder", "b1"), ("decoder", "b4")},
+        ),
+        (
+            ModelReference("wav2vec2", "wav2vec2-nano", "trained", "checkpoints/wav2vec2-nano"),
+            {("recogniser", "b1-4s"), ("recogniser", "b4-4s")},
+        ),
+    ],
+)
+def test_large_batches_are_not_built_ahead(
+    reference: ModelReference, expected: set[tuple[str, str]]
+) -> None:
+    asked: list[tuple[str, str]] = []
+    found = sources(reference, reference.load(), 2)
+    build_ahead(found, lambda name, point: asked.append((name, point)), True)
+    assert sorted(asked) == sorted(expected)
 
 
 def test_only_what_is_needed_at_once_may_fail_at_once() -> None:

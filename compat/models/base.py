@@ -153,8 +153,15 @@ class Model(ABC):
         the reference makes of it.
         """
 
-    def batches(self) -> tuple[int, ...]:
-        """Return the batch sizes that the graphs have points for."""
+    def batches(self, recommended: int = 0) -> tuple[int, ...]:
+        """Return the usual batch sizes, and large ones up to a recommended one, ascending."""
         return tuple(
-            sorted({point["batch"] for graph in self.graphs() for point in graph.points.values()})
+            sorted(
+                {
+                    point["batch"]
+                    for graph in self.graphs()
+                    for point in graph.points.values()
+                    if point["batch"] not in graph.large_batches or point["batch"] <= recommended
+                }
+            )
         )

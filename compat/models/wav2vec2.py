@@ -86,6 +86,9 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
 }
 
 BATCHES = (1, 4)
+LARGE_BATCHES = (8, 16, 24, 32)
+"""Up to what guides recommend for GPUs; a driver takes them for as many inputs only."""
+SIZES = (*BATCHES, *LARGE_BATCHES)
 
 WINDOWS = (4, 10)
 """Seconds of audio that published sizes have programs for; shorter audio is padded."""
@@ -269,7 +272,7 @@ class Wav2Vec2Model(TranscriptionModel):
                 "frames": self.frames(seconds * self.sample_rate),
             }
             for seconds in self.windows
-            for batch in BATCHES
+            for batch in SIZES
         }
         inputs = {"samples": Tensor(("batch", "samples"))}
         if self.masked:
@@ -282,6 +285,7 @@ class Wav2Vec2Model(TranscriptionModel):
                 points,
                 lambda: recogniser_module(self.network),
                 scalar="level",
+                large_batches=LARGE_BATCHES,
             ),
         )
 
@@ -396,7 +400,7 @@ class Wav2Vec2Model(TranscriptionModel):
 
     def _batches(self, chunks: Sequence[Chunk], items: int) -> list[tuple[str, list[int]]]:
         """Group chunks of one window: pairs of a point and indices of chunks."""
-        size = next((batch for batch in BATCHES if batch >= items), BATCHES[-1])
+        size = next((batch for batch in SIZES if batch >= items), SIZES[-1])
         by_point: dict[str, list[int]] = {}
         for index, chunk in enumerate(chunks):
             by_point.setdefault(self._point(chunk, size), []).append(index)

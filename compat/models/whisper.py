@@ -128,6 +128,9 @@ TRACED_TOKENS = 16
 """Steps whose logits are compared with the reference's."""
 
 BATCHES = (1, 4)
+LARGE_BATCHES = (8, 16, 24, 32)
+"""Up to what guides recommend for GPUs; a driver takes them for as many inputs only."""
+SIZES = (*BATCHES, *LARGE_BATCHES)
 
 OVERLAP = 4000
 """Samples (0.25 s) that a window shares with the next on either side of a cut."""
@@ -278,7 +281,7 @@ class WhisperModel(TranscriptionModel):
         size = self.dimensions
         head = size.width // size.heads
         layers = range(size.decoder_layers)
-        points = {f"b{batch}": {"batch": batch} for batch in BATCHES}
+        points = {f"b{batch}": {"batch": batch} for batch in SIZES}
         # Keys are kept transposed (…, head width, positions), as the product with a query wants.
         key, value = (head, size.source_positions), (size.source_positions, head)
         cross = {f"cross_key_{i}": Tensor(("batch", size.heads, *key)) for i in layers} | {
@@ -301,6 +304,7 @@ class WhisperModel(TranscriptionModel):
                 points,
                 lambda: encoder_module(self.network),
                 scalar="level",
+                large_batches=LARGE_BATCHES,
             ),
             Graph(
                 "decoder",
@@ -309,6 +313,7 @@ class WhisperModel(TranscriptionModel):
                 points,
                 lambda: decoder_module(self.network, self.vocabulary),
                 state,
+                large_batches=LARGE_BATCHES,
             ),
         )
 
@@ -407,7 +412,7 @@ class WhisperModel(TranscriptionModel):
 
         ``decode`` makes of mel (batch, mels, frames) one answer per row.
         """
-        batch = next((b for b in BATCHES if b >= len(items)), BATCHES[-1])
+        batch = next((b for b in SIZES if b >= len(items)), SIZES[-1])
 
         def hear(windows: Sequence[np.ndarray]) -> list[Decoded]:
             found: list[Decoded] = []

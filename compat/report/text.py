@@ -391,10 +391,14 @@ def primary_metric(scores: Mapping[str, Any]) -> str:
 def tables(values: Mapping[str, Any]) -> list[tuple[list[str], list[tuple[str, list[str]]]]]:
     """Return ``(column names, [(row name, cells)])`` of every table that shows some values.
 
-    Groups that share their keys (test sets, outputs, batches) become columns of a first table,
-    the task metric its first row; everything else becomes rows of another. A value and its
-    ``…_interval`` share a cell.
+    Groups that share their keys (test sets, outputs) become columns of a first table, the task
+    metric its first row; everything else becomes rows of another. A value and its ``…_interval``
+    share a cell. Batches of a sweep are a table of their own, the recommended ones marked.
     """
+    batches = values.get("batches")
+    if isinstance(batches, Mapping) and all(isinstance(one, Mapping) for one in batches.values()):
+        rest = {key: value for key, value in values.items() if key != "batches"}
+        return [*_sweep(batches, values.get("recommended")), *tables(rest)]
     flat = {
         str(name): group
         for name, group in values.items()
@@ -424,6 +428,26 @@ def tables(values: Mapping[str, Any]) -> list[tuple[list[str], list[tuple[str, l
         else:
             rows.append((str(key), [_with_interval(str(key), values)]))
     return [*found, (["value"], rows)] if rows else found
+
+
+def _sweep(
+    batches: Mapping[str, Any], recommended: Any
+) -> list[tuple[list[str], list[tuple[str, list[str]]]]]:
+    """Return the table of a throughput sweep: a column for each batch, memory that ran out too."""
+    ends = recommended if isinstance(recommended, Mapping) else {}
+    lowest, highest = number(ends.get("lowest_batch")), number(ends.get("batch"))
+
+    def column(size: str) -> str:
+        if lowest is None or highest is None or not re.fullmatch("[0-9]{1,6}", size):
+            return f"batch {size}"
+        return f"batch {size}{', recommended' if lowest <= int(size) <= highest else ''}"
+
+    keys = dict.fromkeys(str(key) for group in batches.values() for key in group)
+    rows = [
+        (key, [quantity(key, group[key]) if key in group else DASH for group in batches.values()])
+        for key in keys
+    ]
+    return [([column(str(size)) for size in batches], rows)] if rows else []
 
 
 def _belongs_to_another(key: str, keys: Sequence[Any]) -> bool:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install faster-whisper==1.2.1"
 BATCH = 8
-"""Windows that are decoded together, of one recording too: its own default."""
+"""Windows that are decoded together, of one recording too: its own default. More where more
+recordings are given at once."""
 
 
 class FasterWhisper(CTranslate2):
@@ -88,11 +89,11 @@ class FasterWhisperSession(CTranslate2Session):
     def perform(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
         def hear(windows: Sequence[np.ndarray]) -> list[Decoded]:
             with stopwatch("pipeline"):
-                return self._hear(windows)
+                return self._hear(windows, len(items))
 
         return self.host.join(items, stopwatch, hear)
 
-    def _hear(self, windows: Sequence[np.ndarray]) -> list[Decoded]:
+    def _hear(self, windows: Sequence[np.ndarray], together: int) -> list[Decoded]:
         vocabulary = self.host.vocabulary
         rate = self.host.sample_rate
         ends = np.cumsum([len(window) for window in windows])
@@ -112,7 +113,7 @@ class FasterWhisperSession(CTranslate2Session):
             without_timestamps=True,
             vad_filter=False,
             clip_timestamps=clips,
-            batch_size=BATCH,
+            batch_size=max(BATCH, together),
             # CTranslate2 generates half of it at most, leaving the rest for prompts.
             max_new_tokens=min(2 * most + prompt, self.pipeline.model.max_length - prompt),
         )
