@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,12 +15,16 @@ import pytest
 from compat import catalog, corpus
 from compat.case import Case
 from compat.cli import main
+from compat.client import OutOfMemory, StageFailure, TimedOut
+from compat.measurement import Measurement
 from compat.protocol import Protocol
 from compat.recommendations import Recommendations, RecommendationsError, default_path, load
-from compat.results import read_all
+from compat.results import Observation, read_all
 from compat.runtimes.pytorch import TorchSession
 from compat.sources import ModelReference
+from compat.thresholds import Thresholds
 
+ROOT = Path(__file__).resolve().parents[1]
 PLANTED = ("-p", "tests.toy_recommendations")
 VALID = {
     "family": '"whisper"',
@@ -257,6 +263,47 @@ def test_memory_that_runs_out_ends_a_sweep(suites: Any, tmp_path: Path) -> None:
     assert batches["2"]["items_per_s"] > 0
 
 
+def ended(failures: dict[int, StageFailure], tmp_path: Path) -> Observation:
+    """Return the observation of a full sweep whose batches fail so."""
+
+    def stage(name: str, **arguments: int) -> Any:
+        if name == "throughput" and arguments["batch"] in failures:
+            raise failures[arguments["batch"]]
+        return {
+            "loads": {},
+            "batches": [1, 4, 8],
+            "throughput": {"seconds": [2.0], "audio_s": 8.0},
+        }[name]
+
+    worker: Any = SimpleNamespace(stage=stage, request=SimpleNamespace(threads=1))
+    test = runpy.run_path(str(ROOT / "suites" / "test_latency.py"))["test_throughput"]
+    chosen = case("whisper-small@seeded/rocm-torch/fp16")
+    measurement = Measurement(
+        *(chosen, test.check, worker, Thresholds((), ""), 44, 1, "full", True, tmp_path),
+        load(default_path()).of(chosen),
+    )
+    error = None
+    try:
+        test(measurement)
+    except Exception as raised:
+        error = raised
+    return measurement.observation(error, None, "fp16")
+
+
+def test_where_no_batch_fits_memory_ran_out(tmp_path: Path) -> None:
+    one = ended({1: OutOfMemory("no room")}, tmp_path)
+    assert (one.status, one.level) == ("out-of-memory", None)
+    assert one.values["batches"] == {"1": {"status": "out-of-memory"}}
+
+
+def test_whatever_ends_a_sweep_what_it_found_is_kept(tmp_path: Path) -> None:
+    one = ended({8: TimedOut("too slow")}, tmp_path)
+    assert (one.status, one.batch) == ("timeout", 4)
+    assert one.values["batches"]["4"] == {"items_per_s": 2.0, "audio_s_per_s": 4.0}
+    assert one.values["recommended"]["batch"] == 8
+    assert list(one.samples) == ["batch_1_seconds", "batch_4_seconds"]
+
+
 def test_all_else_runs_in_usual_batches(suites: Any, tmp_path: Path) -> None:
     """Even where a large batch is recommended, and would not fit."""
     run = suites.run(
@@ -277,9 +324,8 @@ def test_the_core_profile_takes_the_largest_usual_batch(suites: Any, tmp_path: P
         *("--weights=pretrained", "--targets=sound-accelerator", "--recipes=fp32"),
     )
     command.remove("--quick")
-    root = Path(__file__).resolve().parents[1]
     done = subprocess.run(
-        command, cwd=root, env=suites.environment(), capture_output=True, text=True, timeout=600
+        command, cwd=ROOT, env=suites.environment(), capture_output=True, text=True, timeout=600
     )
     (run,) = read_all([tmp_path]).runs
     (one,) = run.observations
