@@ -40,15 +40,18 @@ EXECUTED = {
     "u4": "int4",
 }
 ARITHMETIC = ("FullyConnected", "MatMul", "Convolution", "GroupConvolution", "MHA")
+RECURRENT = ("LSTMSequence", "LSTMCell", "GRUSequence", "GRUCell", "RNNSequence", "RNNCell")
+COARSE = 30.0
+"""Decibels that values must keep when they are rounded to 8 bits of their range: an error of 3 %,
+seven convolutions in a row, leaves nothing of the features of wav2vec2."""
 
 
 def products() -> tuple[type[torch.nn.Module], ...]:
-    """Return the layers that multiply by weights."""
+    """Return the layers that multiply by weights, recurrent ones left out."""
     import torch
 
     return (
         torch.nn.Linear,
-        torch.nn.RNNBase,
         torch.nn.Conv1d,
         torch.nn.Conv2d,
         torch.nn.ConvTranspose1d,
@@ -64,8 +67,16 @@ def round_weights(module: torch.nn.Module) -> torch.nn.Module:
     """
     import torch
 
+    return _round_weights_of(module, (torch.nn.Embedding, torch.nn.RNNBase, *products()))
+
+
+def _round_weights_of(
+    module: torch.nn.Module, kinds: tuple[type[torch.nn.Module], ...]
+) -> torch.nn.Module:
+    import torch
+
     for layer in module.modules():
-        if isinstance(layer, (torch.nn.Embedding, *products())):
+        if isinstance(layer, kinds):
             for name, weight in list(layer.named_parameters(recurse=False)):
                 if name.startswith("weight"):
                     channel = 1 if isinstance(layer, torch.nn.ConvTranspose1d) else 0
@@ -120,15 +131,17 @@ def round_to_4_bits(module: torch.nn.Module) -> torch.nn.Module:
 def round_tensors(module: torch.nn.Module) -> torch.nn.Module:
     """Simulate full int8: weights per channel, inputs of every product by weights per tensor.
 
-    Ranges are those of each input, where the artifact has one range for all, set by calibration.
+    Ranges are those of each input, where the artifact has one range for all, set by calibration,
+    and leaves products that this does not suit in float32. Recurrent layers are in float32, too.
     """
+    import torch
 
     def round_input(_: torch.nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         values, *rest = arguments
         # All axes are one channel: one scale for the tensor.
         return (_rounded(values.reshape(1, -1), 0).reshape(values.shape), *rest)
 
-    rounded = round_weights(module)
+    rounded = _round_weights_of(module, (torch.nn.Embedding, *products()))
     for layer in rounded.modules():
         if isinstance(layer, products()):
             layer.register_forward_pre_hook(round_input)
@@ -257,6 +270,7 @@ def quantise(
         if node.get_type_name() == "MatMul"
         and not any(_constant(node.input_value(side)) for side in (0, 1))
     ]
+    coarse = too_coarse(model, recorded.feeds)
     quantised = nncf.quantize(
         model,
         nncf.Dataset(recorded.feeds),
@@ -264,10 +278,63 @@ def quantise(
         model_type=nncf.ModelType.TRANSFORMER,
         target_device=nncf.TargetDevice.CPU,
         advanced_parameters=advice,
-        ignored_scope=nncf.IgnoredScope(names=attention),
+        # Recurrent layers: the plug-in executes them in float32 whatever their weights are, and
+        # NNCF gives all gates of a layer one scale, which left Resemblyzer noise.
+        ignored_scope=nncf.IgnoredScope([*attention, *coarse], types=[*RECURRENT], validate=False),
     )
     openvino.save_model(quantised, folder / "model.xml", compress_to_fp16=False)
     (folder / "calibration.txt").write_text(recorded.said, encoding="utf-8")
+    left = [f"{len(coarse)} products"] if coarse else []
+    if any(node.get_type_name() in RECURRENT for node in model.get_ops()):
+        left.append("recurrent layers")
+    (folder / "float32.txt").write_text(" and ".join(left), encoding="utf-8")
+
+
+def too_coarse(model: Any, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[str]:
+    """Return the products by weights of a model whose other input does not survive 8 bits.
+
+    With one range for a whole tensor, values of very different size share a step that is the
+    largest one's: raw samples of quiet speech, or what few outliers stand out of. Counted is the
+    power of the values over that of rounding, the median over all recordings.
+
+    Args:
+        model: the float model.
+        feeds: recorded inputs, one mapping per call.
+    """
+    import openvino
+
+    products = [
+        node
+        for node in model.get_ordered_ops()
+        if node.get_type_name() in ("MatMul", "Convolution", "GroupConvolution")
+        and _constant(node.input_value(1))
+    ]
+    # Several products may share an input, which is looked at once.
+    inputs = {_place(node.input_value(0)): node.input_value(0) for node in products}
+    results = [openvino.opset13.result(output) for output in inputs.values()]
+    watched = openvino.Model(results, model.get_parameters(), "inputs of products")
+    properties = {"INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.compile_model(watched, "CPU", properties).create_infer_request()
+    power: list[list[float]] = [[] for _ in results]
+    # Zero is always representable.
+    low, high = np.zeros(len(results)), np.zeros(len(results))
+    for feed in feeds:
+        request.infer(dict(feed))
+        for index in range(len(results)):
+            values = request.get_output_tensor(index).data.astype(np.float64)
+            # Apart for each row of a batch, whose last ones may be padding.
+            rows = np.square(values).reshape(len(values), -1).mean(axis=1)
+            power[index] += rows[rows > 0].tolist()
+            low[index] = min(low[index], values.min())
+            high[index] = max(high[index], values.max())
+    rounding = np.square((high - low) / 255) / 12
+    usual = np.array([np.median(rows) if rows else np.inf for rows in power])
+    kept = dict(zip(inputs, usual > rounding * 10 ** (COARSE / 10), strict=True))
+    return [node.get_friendly_name() for node in products if not kept[_place(node.input_value(0))]]
+
+
+def _place(output: Any) -> tuple[str, int]:
+    return output.get_node().get_friendly_name(), output.get_index()
 
 
 @cache
@@ -360,6 +427,8 @@ class OpenVinoSession(Session):
             fitted=True,
         )
         self._notes["calibration"] = (folder / "calibration.txt").read_text(encoding="utf-8")
+        if left := (folder / "float32.txt").read_text(encoding="utf-8"):
+            self._notes[f"{graph} in float32"] = left
         if narrow:
             self._notes["weights"] = "7 of 8 bits, as the processor has no VNNI"
         return folder / "model.xml"
