@@ -193,6 +193,53 @@ def test_masks_are_softened_and_nothing_else(tmp_path: Path) -> None:
     assert found == {"mask": [0.0, -999.0, -24.0], "w": [-999.0, 3.0]}
 
 
+def on_the_processor(
+    module: torch.nn.Module, feed: np.ndarray, x: np.ndarray, recipe: str, folder: Path
+) -> np.ndarray:
+    """Quantise a module by one recorded input, and execute the file on another."""
+    import onnxruntime
+
+    exported = source_of(module, feed.shape, folder).onnx("p")
+    made = folder / "quantised"
+    made.mkdir()
+    qnn.quantise_file(exported, made, recipe, [{"x": feed}])
+    assert [file.name for file in made.iterdir()] == ["model.onnx"]
+    options = onnxruntime.SessionOptions()
+    # As the file says: ONNX Runtime's own integer kernels round otherwise.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(made / "model.onnx", options)
+    y: np.ndarray = session.run(None, {"x": x})[0]
+    return y
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("recipe", "beyond", "snr"), [("int8-a16w8", 1.9, 38), ("int8-a8w8", 1.2, 30)]
+)
+def test_inputs_beyond_what_was_recorded_are_not_cut_off(
+    recipe: str, beyond: float, snr: float, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Linear(32, 32)
+    feed = np.random.default_rng(0).uniform(-1, 1, (64, 32)).astype(np.float32)
+    x = feed * np.float32(beyond)
+    y = on_the_processor(module, feed, x, recipe, tmp_path)
+    exact = module(torch.from_numpy(x)).detach().numpy()
+    assert compare([exact], None, [y])["snr_db"] > snr
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_small_filters_keep_their_bits_beside_large_ones(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Conv1d(4, 8, 5, bias=False)
+    with torch.no_grad():
+        module.weight[1:] /= 100
+    x = np.random.default_rng(0).standard_normal((1, 4, 64)).astype(np.float32)
+    y = on_the_processor(module, x, x, "int8-a16w8", tmp_path)
+    exact = module(torch.from_numpy(x)).detach().numpy()
+    assert compare([exact[:, 1:]], None, [y[:, 1:]])["snr_db"] > 30
+
+
 def test_oracles_err_as_their_bits_do() -> None:
     torch.manual_seed(0)
     x = torch.randn(64, 32)
