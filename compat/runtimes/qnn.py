@@ -238,8 +238,8 @@ def written(source: Source, point: str) -> Path:
 def unstride(model: Any) -> None:
     """Make convolutions of samples by odd strides ones of frames as long as the stride, by 1.
 
-    QAIRT 2.51 cuts a long input into parts, and by a stride of 5 finds the wrong place in some: of
-    64,000 samples half of the outputs are others (0.5 dB). The same numbers are multiplied here.
+    By a stride of 5 over 64,000 samples the emulator of QAIRT 2.51 is wrong in whole stretches of
+    the output (0.5 dB in float16); over 32,000 it is right. The same numbers are multiplied here.
     """
     import onnx
     from onnx import helper
@@ -337,8 +337,8 @@ def quantise_file(
         Feeds(()),
         activation_type=QuantType.QUInt16 if scheme == "int8-a16w8" else QuantType.QUInt8,
         weight_type=QuantType.QUInt8,
-        # Filters differ in size by orders of magnitude. Products of matrices stay per tensor: QNN
-        # takes no other.
+        # Filters differ in size by orders of magnitude. It reaches convolutions and Gemm; a MatMul
+        # stays per tensor, as QNN takes no other.
         per_channel=True,
     )
     write_ranges(ranges, prepared, config.op_types_to_quantize, feeds, ROOM[scheme])
