@@ -27,36 +27,55 @@ class UnknownOperator(Exception):
     """A program uses an operator that is not known here."""
 
 
-@dataclass
+@dataclass(frozen=True)
+class Step:
+    """One operation of a program, with all that is the same in every run looked up."""
+
+    operator: Operator
+    inputs: Mapping[str, Any]
+    """Its variables by argument; a list of them where it takes several tensors."""
+    outputs: Sequence[tuple[str, str]]
+    """Name and declared type of each result."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Arguments that are constants, as Python values, once they were asked for."""
+
+
+@dataclass(frozen=True)
 class Arguments:
     """The arguments of one operation, by name."""
 
-    operation: Any
+    step: Step
     values: Mapping[str, Any]
     """Tensors computed so far, by the name of their variable."""
-    constants: dict[str, torch.Tensor]
+    constants: Mapping[str, torch.Tensor]
 
     def __contains__(self, name: str) -> bool:
-        return self.operation.inputs.get(name) is not None
+        return name in self.step.inputs
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return an argument as a tensor."""
-        return self._tensor(self.operation.inputs[name])
+        return self._tensor(self.step.inputs[name])
 
     def tensors(self, name: str) -> list[torch.Tensor]:
         """Return an argument that is a list of tensors."""
-        return [self._tensor(one) for one in self.operation.inputs[name]]
+        return [self._tensor(one) for one in self.step.inputs[name]]
 
     def optional(self, name: str) -> torch.Tensor | None:
         return self.tensor(name) if name in self else None
 
     def plain(self, name: str, default: Any = None) -> Any:
         """Return an argument as Python values: a shape, an axis, a mode."""
-        variable = self.operation.inputs.get(name)
-        if variable is None:
+        if name in self.step.settings:
+            return self.step.settings[name]
+        if name not in self:
             return default
-        value = variable.val if variable.val is not None else self.values[variable.name]
-        return value.tolist() if hasattr(value, "tolist") else value
+        variable = self.step.inputs[name]
+        value = variable.val
+        if value is None:
+            return self.values[variable.name].tolist()
+        found = value.tolist() if hasattr(value, "tolist") else value
+        self.step.settings[name] = found
+        return found
 
     def _tensor(self, variable: Any) -> torch.Tensor:
         if variable.name in self.values:
@@ -111,6 +130,22 @@ class Program:
             wide = np.float32 if array.dtype.kind == "f" else array.dtype
             self._constants[variable.name] = torch.from_numpy(np.array(array, wide))
 
+    @cached_property
+    def _steps(self) -> list[Step]:
+        """What is executed, in order: everything that is not a constant."""
+        steps = []
+        for operation in _operations(self._function):
+            if _is_constant(operation.op_type):
+                continue
+            if all(variable.name in self._constants for variable in operation.outputs):
+                continue
+            if operation.op_type not in OPERATORS:
+                raise UnknownOperator(f"no operator {operation.op_type} is known here")
+            inputs = {name: given for name, given in operation.inputs.items() if given is not None}
+            outputs = [(variable.name, _kind(variable)) for variable in operation.outputs]
+            steps.append(Step(OPERATORS[operation.op_type], inputs, outputs))
+        return steps
+
     @property
     def unknown(self) -> list[str]:
         """Operators that are not known here, each once."""
@@ -146,22 +181,15 @@ class Program:
 
         function = self._function
         values: dict[str, Any] = {
-            name: _rounded(torch.from_numpy(np.array(feeds[name])), variable)
+            name: _rounded(torch.from_numpy(np.array(feeds[name])), _kind(variable))
             for name, variable in function.inputs.items()
         }
         with torch.inference_mode():
-            for operation in _operations(function):
-                if all(v.name in self._constants for v in operation.outputs):
-                    continue
-                if _is_constant(operation.op_type):
-                    continue
-                if operation.op_type not in OPERATORS:
-                    raise UnknownOperator(f"no operator {operation.op_type} is known here")
-                arguments = Arguments(operation, values, self._constants)
-                found = OPERATORS[operation.op_type](arguments)
+            for step in self._steps:
+                found = step.operator(Arguments(step, values, self._constants))
                 results = found if isinstance(found, list | tuple) else [found]
-                for variable, result in zip(operation.outputs, results, strict=True):
-                    values[variable.name] = _rounded(result, variable)
+                for (name, kind), result in zip(step.outputs, results, strict=True):
+                    values[name] = _rounded(result, kind)
         known = {**self._constants, **values}
         return [known[variable.name].numpy() for variable in function.outputs]
 
@@ -188,12 +216,18 @@ def _is_compressed(operation: Any) -> bool:
     return str(operation.op_type).startswith("constexpr_")
 
 
-def _rounded(tensor: torch.Tensor, variable: Any) -> torch.Tensor:
-    """Return a value as the program declares it; float16 rounded, but held in float32."""
-    import torch
+def _kind(variable: Any) -> str:
+    """Return the declared type of a variable's elements, such as ``fp16``."""
     from coremltools.converters.mil.mil import types
 
-    kind = types.builtin_to_string(variable.dtype)
+    kind: str = types.builtin_to_string(variable.dtype)
+    return kind
+
+
+def _rounded(tensor: torch.Tensor, kind: str) -> torch.Tensor:
+    """Return a value as the program declares it; float16 rounded, but held in float32."""
+    import torch
+
     if kind == "fp16":
         return tensor.to(torch.float16).to(torch.float32)
     if kind == "fp32":

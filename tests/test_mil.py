@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from compat.mil import OPERATORS, Program
+from compat.mil import OPERATORS, Program, UnknownOperator
 from compat.runtimes.coreml import keep_log_softmax_exact
 
 coremltools: Any = pytest.importorskip("coremltools", exc_type=ImportError)
@@ -145,9 +146,36 @@ def test_embeddings_take_integers(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, table.weight.detach()[[3, 0, 19]], atol=2e-3)
 
 
+def test_what_is_computed_is_not_remembered_as_a_setting(tmp_path: Path) -> None:
+    """Constants are looked up once; where a slice begins may be another in every run."""
+    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil.mil import types
+
+    target = coremltools.target.macOS15
+    specs = [mb.TensorSpec((6,)), mb.TensorSpec((1,), dtype=types.int32)]
+
+    @mb.program(input_specs=specs, opset_version=target)  # type: ignore[untyped-decorator]
+    def cut(x: Any, begin: Any) -> Any:
+        return mb.slice_by_size(x=x, begin=begin, size=[2])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # A folder of its own goes when the model does.
+        model = coremltools.convert(cut, minimum_deployment_target=target, skip_model_load=True)
+        model.save(str(tmp_path / "model.mlpackage"))
+        del model
+        gc.collect()
+    program = Program(tmp_path / "model.mlpackage")
+    samples = np.arange(6, dtype=np.float32)
+    for begin in (1, 3):
+        (found,) = program.run({"x": samples, "begin": np.array([begin], np.int32)})
+        assert found.tolist() == [begin, begin + 1]
+
+
 def test_an_operator_that_is_not_known_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = convert(nn.GELU(), (torch.ones(1, 3),), tmp_path)
     monkeypatch.delitem(OPERATORS, "gelu")  # type: ignore[arg-type]
     assert program.unknown == ["gelu"]
+    with pytest.raises(UnknownOperator, match="no operator gelu"):
+        program.run({"x0": np.ones((1, 3), np.float32)})
