@@ -159,10 +159,24 @@ def test_extras_that_overwrite_one_another_are_declared_to() -> None:
     assert all(len(builds(extra)) <= 1 for extra in EXTRAS)
 
 
+def extras_of_runners() -> dict[str, str]:
+    """Return what ci/run installs for each hardware."""
+    script = (ROOT / "ci" / "run").read_text(encoding="utf-8")
+    return dict(re.findall(r"^    (\w+)\) extras=([\w,-]+) ;;$", script, re.MULTILINE))
+
+
+@pytest.mark.parametrize("hardware", ["cuda", "rocm", "openvino"])
+def test_an_image_has_what_its_runner_would_install(hardware: str) -> None:
+    """Else ci/run would find an environment without it, and take that as it is."""
+    image = (ROOT / "ci" / f"Dockerfile.{hardware}").read_text(encoding="utf-8")
+    assert f"sh ci/bootstrap.sh .venv {extras_of_runners()[hardware]}\n" in image
+    assert f'ENTRYPOINT ["sh", "ci/run", "{hardware}"]' in image
+    assert f"-f ci/Dockerfile.{hardware} " in image
+
+
 def test_runners_install_nothing_that_excludes_one_another() -> None:
     """What ci/run installs for each hardware is one build of ONNX Runtime at most."""
-    script = (ROOT / "ci" / "run").read_text(encoding="utf-8")
-    chosen = dict(re.findall(r"^    (\w+)\) extras=([\w,-]+) ;;$", script, re.MULTILINE))
+    chosen = extras_of_runners()
     assert set(chosen) == set(HARDWARE)
     for hardware, extras in chosen.items():
         brought = set().union(*map(builds, extras.split(",")))

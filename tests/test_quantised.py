@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,9 @@ from compat.reference import oracle_session
 from compat.runtimes import openvino
 from compat.runtimes.base import Options, Session
 from compat.sources import ModelReference, sources
+from compat.weights import CheckpointError, find_checkpoint
 
+EMBEDDER = ModelReference("resemblyzer", "resemblyzer", "pretrained")
 NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
 
 
@@ -32,14 +36,15 @@ def items(model: Model) -> list[Item]:
     return corpus.load().sets["clean"].items(model.sample_rate, 3)
 
 
-def open_session(target_name: str, recipe: str) -> Session:
+def open_session(target_name: str, recipe: str, reference: ModelReference = NANO) -> Session:
     loaded = catalog.load()
     target = next(t for t in loaded.targets if t.name == target_name)
     runtime = loaded.runtime(target.runtime)
     found = runtime.probe(target)
     if found.state != "here":
         pytest.skip(f"{found.reason} ({found.remedy})")
-    return runtime.compile(sources(NANO, NANO.load(), 1), target, Recipe(recipe), Options(1))
+    opened = sources(reference, reference.load(), 1)
+    return runtime.compile(opened, target, Recipe(recipe), Options(1))
 
 
 def snr(model: Model, session: Session, exact: Session, items: list[Item]) -> dict[str, float]:
@@ -117,3 +122,56 @@ def test_openvino_s_full_int8_rounds_inputs_too() -> None:
     found = network(torch.tensor([[0.0, 255.0], [0.4, 0.6]]))
     # One step for the tensor, 1: what is small beside it is rounded away.
     torch.testing.assert_close(found, torch.tensor([[0.0, 255.0], [0.0, 1.0]]))
+
+
+def products_of(x: np.ndarray) -> Any:
+    """Return an OpenVINO model with two convolutions over one input and a product behind them."""
+    ov = pytest.importorskip("openvino")
+    ops = ov.opset13
+    rng = np.random.default_rng(0)
+
+    def weight(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    given = ops.parameter(list(x.shape), np.float32, "x")
+    convolved = [
+        ops.convolution(given, weight(4, 1, 3), [1], [0], [0], [1], name=name)
+        for name in ("first", "second")
+    ]
+    # What comes out of the arc tangent is of one size, whatever went in.
+    bounded = ops.atan(ops.add(*convolved))
+    product = ops.matmul(bounded, weight(x.shape[2] - 2, 5), False, False, name="third")
+    return ov.Model([product], [given], "toy")
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_what_8_bits_destroy_is_found(batch: int) -> None:
+    """A few large values among small ones: both products that take them, and no other."""
+    x = np.random.default_rng(1).uniform(-1, 1, (batch, 1, 4000)).astype(np.float32)
+    assert openvino.too_coarse(products_of(x), [{"x": x}]) == []
+    x[..., :2] = 100.0
+    found = openvino.too_coarse(products_of(x), [{"x": x}])
+    assert sorted(found) == ["first", "second"]
+
+
+def test_padding_of_a_batch_says_nothing_of_its_recordings() -> None:
+    x = np.random.default_rng(1).uniform(-1, 1, (4, 1, 4000)).astype(np.float32)
+    x[1:] = 0
+    assert openvino.too_coarse(products_of(x), [{"x": x}]) == []
+
+
+def test_recurrent_layers_stay_in_float32_under_full_int8() -> None:
+    """Quantised with one scale for all gates, Resemblyzer's embeddings were noise."""
+    try:
+        checkpoint = str(find_checkpoint("package:Resemblyzer/resemblyzer", False))
+    except CheckpointError as error:
+        pytest.skip(str(error))
+    reference = replace(EMBEDDER, checkpoint=checkpoint)
+    model = reference.load()
+    items = corpus.load().sets["speakers"].items(model.sample_rate, 3)
+    session = open_session("openvino-cpu", "int8-a8w8", reference)
+    found = model.run(session, items, Stopwatch())
+    expected = model.run(oracle_session(reference, model, "fp32"), items, Stopwatch())
+    for one, other in zip(found, expected, strict=True):
+        assert np.dot(one["embedding"], other["embedding"]) > 0.99
+    assert session.notes()["embedder in float32"] == "recurrent layers"

@@ -185,6 +185,12 @@ def check_sh(words: list[str]) -> None:
         check_pytest(["-m", *rest])
 
 
+def check_docker(words: list[str]) -> None:
+    assert words[0] in ("build", "run")
+    if words[0] == "build":
+        check_files([Path(words[words.index("-f") + 1])])
+
+
 def check_known(words: list[str]) -> None:
     assert words in (
         [".", ".venv/bin/activate"],
@@ -204,6 +210,7 @@ CHECKERS = {
     "python3": check_python,
     "py": check_python,
     "sh": check_sh,
+    "docker": check_docker,
 }
 
 
