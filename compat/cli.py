@@ -279,7 +279,9 @@ def doctor(arguments: argparse.Namespace) -> int:
     }
     for row in rows:
         known = ", ".join(f"{name} {value}" for name, value in row["facts"].items())
-        said = ". ".join(part for part in (str(row["reason"]), known) if part)
+        # What a device measures needs no word; an emulator or a conversion times nothing.
+        proves = f"{row['evidence']} evidence" if row["evidence"] not in ("", "device") else ""
+        said = ". ".join(part for part in (str(row["reason"]), known, proves) if part)
         table.add_row(
             escape(str(row["target"])),
             symbols[str(row["state"])],
