@@ -201,7 +201,9 @@ def statistics(frames: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     import torch
 
     nearest = torch.arange(frames.shape[2]) * masks.shape[2] // frames.shape[2]
-    weights = masks[:, :, nearest.to(masks.device)].unsqueeze(2)
+    # Indexing by brackets is exported as GatherND between two transpositions, which Qualcomm's
+    # emulator gets wrong in float16; this is one Gather.
+    weights = masks.index_select(2, nearest.to(masks.device)).unsqueeze(2)
     values = frames.unsqueeze(1)
     # pyannote.audio adds 1e-8 to both divisors, which comes to the same for masks of zeros and
     # ones. Half precision cannot hold it, and onnxscript's optimiser takes it for zero and removes
