@@ -182,11 +182,12 @@ def rate(gates: Gates, caps: Caps = _NO_CAPS) -> Rating:
     )
 
 
-def preference(rating: Rating) -> tuple[int, int, int]:
+def preference(rating: Rating) -> tuple[int, int, bool, int]:
     """Return a sort key, smallest first: which of several configurations a cell shows.
 
     What works on real silicon comes first, then what may, then what works on an emulator or
-    converts; failures come before what is outdated or was never measured.
+    converts; failures come before what is outdated or was never measured. Of two with the same
+    floor one that is decided comes before one that may still be better.
     """
     works = rating.floor != "None"
     fails = rating.ceiling == "None"
@@ -201,7 +202,8 @@ def preference(rating: Rating) -> tuple[int, int, int]:
             place = 7
         case "not-measured":
             place = 8
-    return place, -GRADES.index(rating.floor), -GRADES.index(rating.ceiling)
+    open_ended = rating.floor != rating.ceiling
+    return place, -GRADES.index(rating.floor), open_ended, -GRADES.index(rating.ceiling)
 
 
 def _grade(gates: Gates) -> Grade:

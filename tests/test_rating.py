@@ -200,6 +200,11 @@ def test_preference_puts_what_works_first() -> None:
     absent = rate(STRICT, Caps(measured=False))
     assert first(rate(STRICT), limited) == "High"
     assert first(limited, maybe) == "Limited"
+    # What is decided before what may be better, and what is at least better before both.
+    at_least_limited = rate(replace(STRICT, robust="unknown"))
+    assert (at_least_limited.floor, at_least_limited.ceiling) == ("Limited", "High")
+    assert first(at_least_limited, limited) == "Limited"
+    assert first(rate(replace(STRICT, placed="relaxed")), at_least_limited) == "Medium"
     assert first(maybe, emulated) == maybe.label
     assert first(emulated, failing) == "Emulated"
     assert first(failing, absent) == "None"
