@@ -480,8 +480,7 @@ def experiment(arguments: argparse.Namespace) -> int:
     for one in found.comparisons:
         print(
             f"{one.measure}: Chromium {one.chromium_ms:.1f} ms, Firefox {one.firefox_ms:.1f} ms; "
-            f"Firefox faster by {one.firefox_faster:+.0%} "
-            f"(95 %: {one.low:+.0%} to {one.high:+.0%}, {one.rounds} rounds)"
+            f"{one.words}"
         )
     print(found.verdict)
     return 0

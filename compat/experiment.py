@@ -53,6 +53,16 @@ class Comparison:
     high: float
     rounds: int
 
+    @property
+    def words(self) -> str:
+        """What the comparison found, with its interval."""
+        less = self.firefox_faster >= 0
+        ends = sorted(end if less else -end for end in (self.low, self.high))
+        return (
+            f"Firefox takes {abs(self.firefox_faster):.0%} {'less' if less else 'more'} time "
+            f"(95 %: {ends[0]:.0%} to {ends[1]:.0%}, {self.rounds} rounds)"
+        )
+
 
 @dataclass(frozen=True)
 class Outcome:
