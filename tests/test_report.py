@@ -279,6 +279,18 @@ def test_loading_that_fails_in_any_way_is_none_and_keeps_its_status(
     assert "boom" in one.why[0]
 
 
+@pytest.mark.parametrize("level", [None, "failed"])
+def test_an_emulator_that_is_too_slow_says_nothing_of_its_hardware(level: Level | None) -> None:
+    about = case("qualcomm-emulator", "fp16", evidence="emulator")
+    planned = Planned(case=about, checks=(LOADS,))
+    one = rated(planned, seen(about, LOADS, "timeout", level, reason="450 s are over"))
+    assert gate(one, "loads") == "unknown"
+    assert one.rating.label == "Emulated: incomplete"
+    assert any("450 s are over (of an emulator" in reason for reason in one.why)
+    crashed = rated(planned, seen(about, LOADS, "crashed", level, reason="signal 11"))
+    assert crashed.rating.label == "Emulated: failed"
+
+
 def test_what_a_person_got_wrong_rates_no_hardware() -> None:
     """Corrupt audio, an unwritable cache, a broken probe: every check ends as loading did."""
     about = case()

@@ -42,6 +42,9 @@ def _judge(record: Record | None, what: str) -> _Finding:
     if one is None or not record.measured or record.status in ("inconclusive", "unsupported"):
         return _Finding("unknown", _said(record.status, record.reason), seen)
     reason = _said(record.status, record.reason) if record.reason else _limits(one)
+    if record.status == "timeout" and record.case.evidence == "emulator":
+        # Evidence of support and accuracy, never of speed: it was too slow to give any.
+        return _Finding("unknown", f"{reason} (of an emulator, not of the hardware)", seen)
     if one.level is not None:
         return _Finding(one.level, reason or record.status, seen)
     if record.status == "error":
