@@ -377,7 +377,7 @@ class Protocol:
         seconds = [self.transcribe(items)[2] for _ in range(rounds)]
         return {"seconds": seconds, "audio_s": sum(item.seconds for item in items)}
 
-    def batches(self, recommended: int) -> list[int]:
+    def batches(self, recommended: int = 0) -> list[int]:
         """Return the model's usual batch sizes, and large ones up to a recommended one."""
         return list(self.inputs.model.batches(recommended))
 

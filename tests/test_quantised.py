@@ -133,7 +133,8 @@ def products_of(x: np.ndarray) -> Any:
     def weight(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(np.float32)
 
-    given = ops.parameter(list(x.shape), np.float32, "x")
+    given = ops.parameter(list(x.shape), np.float32)
+    given.output(0).set_names({"x"})
     convolved = [
         ops.convolution(given, weight(4, 1, 3), [1], [0], [0], [1], name=name)
         for name in ("first", "second")
