@@ -120,6 +120,29 @@ def test_parallel_processes_give_one_line_a_case(suites: Any, tmp_path: Path) ->
         assert checks.startswith("✓ loads ! placed" if "exception" in case else "✓ loads ✓ placed")
 
 
+@pytest.mark.parametrize(("verbosity", "lines"), [("-v", True), ("-vv", False)])
+def test_one_line_a_case_unless_pytest_is_told_how_much_to_say(
+    suites: Any, tmp_path: Path, verbosity: str, lines: bool
+) -> None:
+    """The fixture's -q and a -v are no word at all."""
+    run = suites.run(
+        *(tmp_path / "results", verbosity, "--targets=sound-nothing", *SEEDED),
+        *("-k", "loads or placed"),
+    )
+    assert run.status == 0, run.text
+    found = re.findall(r"^\[1/1\] toy@seeded/sound-nothing/fp32  ✓ loads ✓ placed", run.text, re.M)
+    assert bool(found) == lines, run.text
+    # Nor are there names of files between the lines.
+    assert ("suites/test_support.py" in run.text) != lines
+
+
+def test_missing_hardware_is_a_plain_failure_under_pytest(suites: Any, tmp_path: Path) -> None:
+    """`compat matrix` tells it from a finding by another status, which pytest does not have."""
+    required = (*("--targets=cuda-torch", "--require=cuda"), *SEEDED, "-k", "loads")
+    run = suites.run(tmp_path / "results", "-v", *required)
+    assert run.status == (0 if "✓ loads" in run.text else 1), run.text
+
+
 def test_the_doctor_knows_new_hardware_and_weights_in_packages(suites: Any, tpu: str) -> None:
     done = compat(suites, "doctor", "--json", tpu)
     assert done.returncode == 0, done.stderr
