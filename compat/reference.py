@@ -40,6 +40,8 @@ BRIEF = "brief"
 """Profile of a slow target's first look: a part of the quick profile's inputs."""
 BRIEF_NUMERICS = 1
 """Inputs whose numerics are judged there."""
+BRIEF_CONTRAST = 2
+"""The same of generated weights, whose outputs have to differ from input to input."""
 MODULES = (
     __name__,
     "compat.runtimes.base",
@@ -72,9 +74,10 @@ class Inputs:
     def items(self) -> Items:
         """The model's items, stress inputs included."""
         if self.profile == BRIEF:
-            return self.model.items(self.corpora, "quick").brief(
-                self.model.brief_seconds, BRIEF_NUMERICS
-            )
+            seeded = self.reference.weights == "seeded"
+            numerics = BRIEF_CONTRAST if seeded else BRIEF_NUMERICS
+            chosen = self.model.items(self.corpora, "quick")
+            return chosen.brief(self.model.brief_seconds, numerics)
         chosen = self.model.items(self.corpora, self.profile)
         entries = stress.load([Path(path) for path in self.stress])
         if self.reference.weights == "seeded" and self.profile != "full":

@@ -17,7 +17,7 @@ from compat import artifacts, catalog, protocol, stress
 from compat.corpus import DEFAULT, Item
 from compat.models.base import Items
 from compat.protocol_request import CaseRequest
-from compat.reference import SIMULATIONS, Inputs, oracle_session
+from compat.reference import BRIEF, SIMULATIONS, Inputs, oracle_session
 from compat.runtimes.pytorch import apply_scheme, quantise_rows
 from compat.sources import ModelReference, sources
 
@@ -194,3 +194,23 @@ def test_a_brief_look_keeps_what_can_be_judged() -> None:
     assert whole.seconds == 30.0
     generated = Items({}, words[:4], words[:6]).brief(10.0, 2)
     assert not generated.task and len(generated.timed) == 5 and len(generated.numerics) == 2
+    # Windows are longer than all that is kept of a set, and yet there have to be two.
+    windows = [item(f"window-{index}", 28.0) for index in range(4)]
+    assert len(Items({}, windows, windows).brief(10.0, 2).numerics) == 2
+
+
+@pytest.mark.parametrize(
+    ("family", "variant", "weights", "count"),
+    [
+        ("wespeaker", "wespeaker-resnet34", "seeded", 2),
+        ("whisper", "whisper-tiny", "seeded", 2),
+        ("whisper", "whisper-nano", "trained", 1),
+    ],
+)
+def test_generated_weights_have_to_tell_two_inputs_apart(
+    family: str, variant: str, weights: str, count: int
+) -> None:
+    checkpoint = "checkpoints/whisper-nano" if weights == "trained" else ""
+    reference = ModelReference(family, variant, weights, checkpoint)
+    items = Inputs(reference, str(DEFAULT), BRIEF, ()).items
+    assert len(items.numerics) == len({one.id for one in items.numerics}) == count

@@ -60,7 +60,8 @@ class Items:
         task = {name: fitting(found) for name, found in self.task.items()}
         kept = [item for found in task.values() for item in found]
         if not kept:  # Generated weights, or a corpus without the truth.
-            kept = list(fitting(self.timed))
+            found = fitting(self.timed)
+            kept = list(found) if len(found) >= numerics else _spread(self.timed, numerics)
         return Items(task, _spread(kept, numerics), kept)
 
 
