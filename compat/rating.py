@@ -187,7 +187,8 @@ def preference(rating: Rating) -> tuple[int, int, bool, int]:
 
     What works on real silicon comes first, then what may, then what works on an emulator or
     converts; failures come before what is outdated or was never measured. Of two with the same
-    floor one that is decided comes before one that may still be better.
+    floor one that is decided comes before one that may still be better, but for emulators and
+    conversions, which have no grade to be decided.
     """
     works = rating.floor != "None"
     fails = rating.ceiling == "None"
@@ -202,7 +203,7 @@ def preference(rating: Rating) -> tuple[int, int, bool, int]:
             place = 7
         case "not-measured":
             place = 8
-    open_ended = rating.floor != rating.ceiling
+    open_ended = rating.kind == "incomplete" and rating.floor != rating.ceiling
     return place, -GRADES.index(rating.floor), open_ended, -GRADES.index(rating.ceiling)
 
 

@@ -205,6 +205,10 @@ def test_preference_puts_what_works_first() -> None:
     assert (at_least_limited.floor, at_least_limited.ceiling) == ("Limited", "High")
     assert first(at_least_limited, limited) == "Limited"
     assert first(rate(replace(STRICT, placed="relaxed")), at_least_limited) == "Medium"
+    # An emulator's grade is never shown: what may be better there is.
+    coarse = rate(replace(STRICT, accurate="relaxed"), Caps(evidence="emulator"))
+    exact = rate(replace(STRICT, robust="unknown"), Caps(evidence="emulator"))
+    assert min((coarse, exact), key=preference) is exact
     assert first(maybe, emulated) == maybe.label
     assert first(emulated, failing) == "Emulated"
     assert first(failing, absent) == "None"
