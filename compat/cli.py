@@ -479,8 +479,8 @@ def experiment(arguments: argparse.Namespace) -> int:
         return 0
     for one in found.comparisons:
         print(
-            f"{one.measure}: Chromium {one.chromium_ms:.1f} ms, Firefox {one.firefox_ms:.1f} ms; "
-            f"{one.words}"
+            f"{one.measure}: Chromium {one.chromium_ms:.1f} ms, "
+            f"Firefox {one.firefox_ms:.1f} ms; {one.words}"
         )
     print(found.verdict)
     return 0

@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 
+from compat import cli
+from compat.probing import Prober
+from compat.runtimes.base import Probe
+
 ROOT = Path(__file__).resolve().parents[1]
 FAULTY = ROOT / "tests" / "faulty_catalog.py"
 SEEDED = ("--weights", "seeded")
@@ -141,6 +145,20 @@ def test_missing_hardware_is_a_plain_failure_under_pytest(suites: Any, tmp_path:
     required = (*("--targets=cuda-torch", "--require=cuda"), *SEEDED, "-k", "loads")
     run = suites.run(tmp_path / "results", "-v", *required)
     assert run.status == (0 if "✓ loads" in run.text else 1), run.text
+
+
+def test_the_doctor_says_what_an_emulator_can_prove(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = Probe("absent", "it was not asked for")
+    monkeypatch.setattr(Prober, "all", lambda self, targets: {t.name: nothing for t in targets})
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["doctor"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    said = {row.split()[0]: row for row in rows if "it was not asked for" in row}
+    assert "emulator evidence" in said["qualcomm-emulator"]
+    assert "conversion evidence" in said["coreml-conversion"]
+    assert "evidence" not in said["qualcomm-htp"] + said["cpu-torch"]
 
 
 def test_the_doctor_knows_new_hardware_and_weights_in_packages(suites: Any, tpu: str) -> None:
