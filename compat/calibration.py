@@ -18,7 +18,7 @@ import numpy as np
 
 from compat import corpus as corpora
 from compat.corpus import Corpus, Item
-from compat.graph import Stopwatch
+from compat.graph import Graph, Stopwatch
 from compat.models.base import Model
 from compat.runtimes.pytorch import TorchSession
 from compat.sources import ModelReference, sources
@@ -76,19 +76,35 @@ def _all(test_set: corpora.TestSet) -> range:
 def record(reference: ModelReference, graph: str, point: str, corpus: str) -> Recorded:
     """Return inputs of a graph at a static point, recorded in float32 on the CPU.
 
+    A batch is made of one input, recorded at the point of the smallest batch, again and again: so
+    the ranges are the same for every batch, and an answer does not change by its neighbours.
+
     Args:
         reference: the model.
         graph: name of the graph.
-        point: name of the point; recordings are given to the model in batches of its size.
+        point: name of the point.
         corpus: folder of the corpus; empty for the one that is shipped.
 
     Raises:
         ValueError: no recording leads the model to this point.
     """
+    model = reference.load()
+    spec = {found.name: found for found in model.graphs()}[graph]
+    items, said = choose(model, corpora.load(Path(corpus) if corpus else corpora.DEFAULT))
+    smallest_first = sorted(
+        (point, *spec.other_batches(point)), key=lambda name: spec.points[name]["batch"]
+    )
+    for recorded in smallest_first:
+        if kept := _kept(reference, model, graph, recorded, items):
+            return Recorded([_batched(feed, spec, point) for feed in kept], said)
+    raise ValueError(f"no recording of {said} leads to {graph} at {point}")
+
+
+def _kept(
+    reference: ModelReference, model: Model, graph: str, point: str, items: Sequence[Item]
+) -> list[dict[str, np.ndarray]]:
     import torch
 
-    model = reference.load()
-    items, said = choose(model, corpora.load(Path(corpus) if corpus else corpora.DEFAULT))
     modules = {name: source.module() for name, source in sources(reference, model).items()}
     graphs = {found.name: found for found in model.graphs()}
     session = Recorder(
@@ -102,9 +118,18 @@ def record(reference: ModelReference, graph: str, point: str, corpus: str) -> Re
             model.run(session, filled[first : first + batch], Stopwatch())
         if session.kept:
             break
-    else:
-        raise ValueError(f"no recording of {said} leads to {graph} at {point}")
-    return Recorded(session.kept, said)
+    return session.kept
+
+
+def _batched(feed: Mapping[str, np.ndarray], graph: Graph, point: str) -> dict[str, np.ndarray]:
+    """Return inputs recorded at another batch, repeated to the size of a point."""
+    return {
+        name: np.tile(
+            feed[name],
+            [-(-size // have) for size, have in zip(shape, feed[name].shape, strict=True)],
+        )
+        for name, (shape, _) in graph.examples(point).items()
+    }
 
 
 class Recorder(TorchSession):

@@ -69,13 +69,26 @@ def test_records_the_inputs_of_a_graph_with_its_states() -> None:
         assert filled.sum() == feed["position"][0]
 
 
-def test_batches_are_recorded_in_batches() -> None:
-    recorded = calibration.record(NANO, "encoder", "b4", "")
-    assert {feed["mel"].shape[0] for feed in recorded.feeds} == {4}
-    assert not np.array_equal(recorded.feeds[0]["mel"][0], recorded.feeds[0]["mel"][1])
+def test_a_batch_has_the_ranges_of_one_input() -> None:
+    """Else a graph for batches would round by other steps, and answers change by their number."""
+    for graph in ("encoder", "decoder"):
+        alone, four = (calibration.record(NANO, graph, point, "").feeds for point in ("b1", "b4"))
+        spec = {found.name: found for found in NANO.load().graphs()}[graph]
+        assert len(alone) == len(four)
+        for one, feed in zip(alone, four, strict=True):
+            for name, (shape, dtype) in spec.examples("b4").items():
+                assert (feed[name].shape, str(feed[name].dtype)) == (shape, dtype)
+                rows = feed[name] if shape != one[name].shape else feed[name][None]
+                assert all(np.array_equal(row, np.squeeze(one[name])) for row in np.squeeze(rows))
 
 
-def test_a_batch_may_be_of_more_recordings_than_there_are() -> None:
-    assert calibration.ITEMS < 32
+def test_a_point_without_one_of_a_single_input_is_recorded_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec = {found.name: found for found in NANO.load().graphs()}["encoder"]
+    monkeypatch.setattr(type(spec), "other_batches", lambda self, point: [])
     recorded = calibration.record(NANO, "encoder", "b32", "")
+    # More than there are recordings.
+    assert calibration.ITEMS < 32
     assert {feed["mel"].shape[0] for feed in recorded.feeds} == {32}
+    assert not np.array_equal(recorded.feeds[0]["mel"][0], recorded.feeds[0]["mel"][1])

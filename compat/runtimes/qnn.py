@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compat import calibration
+from compat import calibration, qnn_graph
 from compat import corpus as corpora
 from compat.case import Recipe, Target
 from compat.runtimes.base import Options, Placement, Probe, Runtime, Session, Unsupported
@@ -220,7 +220,7 @@ def rewrite(folder: Path, reference: Mapping[str, str], graph: str, point: str) 
     from compat.sources import open_source
 
     model = onnx.load(open_source(reference, graph).onnx(point))
-    unstride(model)
+    qnn_graph.rewrite(model)
     onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data")
 
 
@@ -229,66 +229,10 @@ def written(source: Source, point: str) -> Path:
     folder = source.derive(
         f"{__name__}:rewrite",
         {"point": point},
-        (__name__, "compat.sources", "compat.onnx_schemes"),
+        (__name__, "compat.qnn_graph", "compat.sources", "compat.onnx_schemes"),
         ("torch", "transformers", "onnx", "onnxscript"),
     )
     return folder / "model.onnx"
-
-
-def unstride(model: Any) -> None:
-    """Make convolutions of samples by odd strides ones of frames as long as the stride, by 1.
-
-    By a stride of 5 over 64,000 samples the emulator of QAIRT 2.51 is wrong in whole stretches of
-    the output (0.5 dB in float16); over 32,000 it is right. The same numbers are multiplied here.
-    """
-    import onnx
-    from onnx import helper
-
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    shapes = {
-        value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
-        for value in (*model.graph.input, *model.graph.value_info)
-    }
-    nodes = list(model.graph.node)
-    for place, node in reversed(list(enumerate(nodes))):
-        if node.op_type != "Conv" or node.input[1] not in weights:
-            continue
-        given = {one.name: helper.get_attribute_value(one) for one in node.attribute}
-        weight = onnx.numpy_helper.to_array(weights[node.input[1]])
-        batch, channels, length = [*shapes.get(node.input[0], ()), 0, 0, 0][:3]
-        stride = given.get("strides", [1])[0]
-        plain = not any(given.get("pads", ())) and given.get("auto_pad", b"NOTSET") == b"NOTSET"
-        plain = plain and given.get("dilations", [1])[0] == 1
-        if weight.ndim != 3 or channels != 1 or stride % 2 == 0 or stride == 1 or not plain:
-            continue
-        if length % stride or weight.shape[2] % stride:
-            continue
-        name = f"{node.output[0]}_frames"
-        folded = weight.reshape(len(weight), -1, stride).transpose(0, 2, 1)
-        size = np.array([batch, length // stride, stride], np.int64)
-        model.graph.initializer.extend(
-            onnx.numpy_helper.from_array(value, f"{name}_{what}")
-            for what, value in (("weight", folded), ("size", size))
-        )
-        cut = [
-            helper.make_node(
-                "Reshape", [node.input[0], f"{name}_size"], [f"{name}_rows"], f"{name}_cut"
-            ),
-            helper.make_node("Transpose", [f"{name}_rows"], [name], f"{name}_turn", perm=[0, 2, 1]),
-        ]
-        bias = list(node.input)[2:]
-        made = helper.make_node(
-            "Conv",
-            [name, f"{name}_weight", *bias],
-            list(node.output),
-            node.name,
-            kernel_shape=[folded.shape[2]],
-        )
-        nodes[place : place + 1] = [*cut, made]
-        if not any(node.input[1] in other.input for other in nodes):
-            model.graph.initializer.remove(weights[node.input[1]])
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
 
 
 # Quantisation ------------------------------------------------------------------------------------
@@ -531,7 +475,7 @@ class QnnSession(OrtSession):
                 "corpus": named,
                 "recordings": known.fingerprint,
             },
-            (__name__, *calibration.MODULES),
+            (__name__, "compat.qnn_graph", *calibration.MODULES),
             ("torch", "transformers", "onnx", "onnxruntime"),
             fitted=True,
         )
