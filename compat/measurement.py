@@ -16,6 +16,7 @@ from typing import Any
 from compat.case import Case
 from compat.client import StageError, StageFailure, Worker
 from compat.expectations import Expectation
+from compat.metrics.timing import crowding
 from compat.privacy import without_paths
 from compat.recommendations import Recommendation
 from compat.results import CaseFacts, Level, Limit, Observation, Status
@@ -70,6 +71,10 @@ def check(
 def in_full(case: Case, profile: str) -> bool:
     """Return whether a case gets every check: what decides a cell does, and all do if asked."""
     return profile == "full" or case.variant.name in (case.family.headline, case.family.stand_in)
+
+
+QUIETER = "close other programs and run again"
+"""The remedy for a time that a busy machine spoilt."""
 
 
 class Finding(Exception):
@@ -149,18 +154,20 @@ class Measurement:
         """Hold values against the thresholds.
 
         Raises:
-            Finding: with status ``failed``, if there are faults or a relaxed limit is missed.
+            Finding: with status ``failed``, if there are faults or a relaxed limit is missed;
+                ``inconclusive``, if it was missed while other processes had the processors.
         """
         self.note(values=dict(values))
         self.level, self.limits, reason = self.thresholds.judge(self.check.name, self.facts, values)
         if faults:
             self.level = "failed"
             raise Finding("failed", "; ".join((*faults, *([reason] if reason else []))))
-        if self.level == "failed":
-            raise Finding("failed", reason)
         if self.level is None:
             # Nothing has a limit here: that it came this far is the answer.
             self.level = "strict"
+        status, reason, remedy = verdict(self.level, reason, values, self.worker.request.threads)
+        if status != "passed":
+            raise Finding(status, reason, remedy)
         self.note(reason=reason)
 
     def observation(
@@ -199,6 +206,24 @@ class Measurement:
             seconds=round(time.perf_counter() - self.started, 4),
             expected=expectation.id if expectation is not None else "",
         )
+
+
+def verdict(
+    level: Level, reason: str, values: Mapping[str, Any], threads: int
+) -> tuple[Status, str, str]:
+    """Return status, reason and remedy for the level that values reached.
+
+    Where other processes had the processors a time is an upper bound: that it meets a limit is
+    known, that it misses one is not.
+    """
+    crowded = crowding(values, threads) if level != "strict" else ""
+    if level == "failed":
+        if crowded:
+            return "inconclusive", f"the machine was busy: {crowded}; {reason}", QUIETER
+        return "failed", reason, ""
+    if crowded:
+        reason = f"{reason} ({crowded}: a quiet machine may do better)"
+    return "passed", reason, ""
 
 
 def outcome(error: BaseException | None) -> tuple[Status, str, str]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from compat import artifacts, catalog, stress
+from compat import artifacts, catalog, occupancy, stress
 from compat.case import precision_of
 from compat.corpus import Item
 from compat.graph import Stopwatch
@@ -75,6 +75,7 @@ class Protocol:
         self._timings: dict[str, float] = {}
         self._ran: dict[str, tuple[Prediction, float]] = {}
         self._device_peak_bytes: int | None = None
+        self._allowed = occupancy.allowed()
 
     def stage(self, name: str, arguments: Mapping[str, Any]) -> Any:
         """Perform a stage, or return what it gave before."""
@@ -350,6 +351,10 @@ class Protocol:
             "same": same_prediction(prediction, judged),
         }
 
+    def processors(self) -> dict[str, Any]:
+        """Read how long all processes, and the worker's own, have used the processors so far."""
+        return occupancy.reading(self._allowed)
+
     def host(self) -> dict[str, Any]:
         """Do one task on the target and on the host's own processor, by turns."""
         import torch
@@ -362,13 +367,15 @@ class Protocol:
         torch.set_num_threads(self.options.threads)
         model.run(host, [item], Stopwatch())
         target_s, host_s = [], []
+        before = self.processors()
         for _ in range(HOST_ROUNDS):
             target_s.append(self.transcribe([item])[2])
             started = perf_counter()
             model.run(host, [item], Stopwatch())
             host_s.append(perf_counter() - started)
+        others = timing.others_busy(before, self.processors())
         torch.set_num_threads(kept)
-        return {"host_s": host_s, "target_s": target_s}
+        return {"samples": {"host_s": host_s, "target_s": target_s}, "others": others}
 
     def throughput(self, batch: int, rounds: int) -> dict[str, Any]:
         """Run batches of standard inputs; report seconds per round."""
@@ -492,6 +499,7 @@ STAGES: Mapping[str, Callable[..., Any]] = {
 }
 REPEATABLE: Mapping[str, Callable[..., Any]] = {
     "timed": Protocol.timed,
+    "processors": Protocol.processors,
     "found": Protocol.found,
 }
 

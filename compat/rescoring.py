@@ -17,6 +17,7 @@ import msgspec
 
 from compat import catalog
 from compat.corpus import Item
+from compat.measurement import verdict
 from compat.metrics import SCORER_VERSION
 from compat.models.base import Model
 from compat.results import (
@@ -27,7 +28,6 @@ from compat.results import (
     Observation,
     ResultsError,
     Run,
-    Status,
     Writer,
     file_name,
     scorer_of,
@@ -97,7 +97,9 @@ def _rescore(
                 # What cannot be scored again keeps the version of the scorer that it has.
                 one = msgspec.structs.replace(one, scorer=scorer_of(run.header, one))
             judged = one
-            if one.values and one.status in ("passed", "failed"):
+            # A time that missed its limits on a busy machine may meet others.
+            missed = one.status == "inconclusive" and bool(one.limits)
+            if one.values and (missed or one.status in ("passed", "failed")):
                 case = facts.get((run.header.machine, one.case))
                 unplanned += case is None
                 judged = _anew(one, case, thresholds) if case else one
@@ -160,5 +162,12 @@ def _scorer(case: CaseFacts) -> Callable[..., dict[str, Any]] | None:
 
 
 def _judged(one: Observation, level: Level, limits: tuple[Limit, ...], reason: str) -> Observation:
-    status: Status = "failed" if level == "failed" else "passed"
-    return msgspec.structs.replace(one, status=status, level=level, limits=limits, reason=reason)
+    status, reason, remedy = verdict(level, reason, one.values, one.threads)
+    return msgspec.structs.replace(
+        one,
+        status=status,
+        level=None if status == "inconclusive" else level,
+        limits=limits,
+        reason=reason,
+        remedy=remedy,
+    )

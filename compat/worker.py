@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any, BinaryIO
 
-from compat import artifacts
+from compat import artifacts, occupancy
 
 OUT_OF_MEMORY = (
     "out of memory",
@@ -105,6 +105,7 @@ def kind_of(error: BaseException) -> str:
 def main() -> int:
     """Serve requests until the pipe is closed."""
     end_with_parent()
+    occupancy.keep_orphans()
     requests, replies = take_pipes()
     lines: queue.Queue[bytes] = queue.Queue()
 

@@ -14,6 +14,7 @@ import ctypes
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -706,6 +707,15 @@ def fail(when: str) -> None:
         raise ValueError("no kernel for operator Frobnicate")
 
 
+def detach(when: str) -> None:
+    """Have a helper work for 0.8 s whose own parent is gone."""
+    if when == "placement":
+        work = "import time\nwhile time.process_time() < 0.8: sum(range(1000))"
+        start = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]])"
+        # The pipe is closed when the helper has ended.
+        subprocess.run([sys.executable, "-c", start, work], check=True, capture_output=True)
+
+
 def nothing(when: str) -> None:
     pass
 
@@ -717,6 +727,7 @@ class Breaking(Runtime):
     packages = ()
     faults: Mapping[str, Callable[[str], None]] = {
         "sound-nothing": nothing,
+        "detaching-nothing": detach,
         "breaking-segfault": segmentation_fault,
         "breaking-abort": abort,
         "breaking-hang": hang,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from compat.metrics.timing import (
     cached_result,
+    crowding,
     median_interval,
+    others_busy,
     summarise,
     undisturbed,
     unsynchronised,
@@ -168,6 +171,41 @@ def test_undisturbed_rounds() -> None:
         undisturbed([1.0], 0.0)
     with pytest.raises(ValueError, match="no rounds"):
         undisturbed([], 0.25)
+
+
+def reading(wall: float, used: float, own: float, *processes: int) -> dict[str, Any]:
+    return {
+        "wall_s": wall,
+        "used_s": used,
+        "own_s": own,
+        "processors": 4,
+        "processes": list(processes),
+    }
+
+
+def test_what_other_processes_kept_busy() -> None:
+    before = reading(100.0, 50.0, 30.0, 1, 2)
+    after = reading(110.0, 85.0, 50.0, 1, 2, 3)
+    assert others_busy(before, after) == {"others_busy": 1.5, "processors": 4}
+    # Two clocks that are rounded apart may say less than nothing.
+    assert others_busy(before, reading(110.0, 50.0, 30.1, 1, 2))["others_busy"] == 0.0
+    # A process that ended took its account along, to nobody knows whom.
+    assert others_busy(before, reading(110.0, 85.0, 50.0, 1, 3)) == {}
+    # Clocks that go by 10 ms say little of a tenth of a second.
+    assert others_busy(before, reading(100.1, 50.1, 30.0, 1, 2)) == {}
+    assert others_busy({}, after) == others_busy(before, {}) == {}
+
+
+def test_processors_that_nobody_needs_may_be_busy() -> None:
+    values = {"others_busy": 2.2, "processors": 4}
+    assert crowding(values, 1) == crowding(values, 2) == ""
+    assert crowding(values, 3) == "other processes kept 2.2 of 4 processors busy"
+    # What a system does of itself crowds nobody out; another process that computes does.
+    assert crowding({**values, "others_busy": 0.2}, 4) == ""
+    assert crowding({**values, "others_busy": 0.5}, 4)
+    # Results of before, and what a file claims that nobody measured.
+    for found in ({}, {"others_busy": 3.0}, {"others_busy": "many", "processors": None}):
+        assert crowding(found, 4) == ""
 
 
 def test_unsynchronised() -> None:

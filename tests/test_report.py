@@ -434,6 +434,30 @@ def test_worthwhile_is_a_lower_bound_over_the_fastest_accurate_cpu() -> None:
     assert gate(one, "worthwhile") == "unknown"
 
 
+def test_a_processor_that_others_used_is_no_yardstick() -> None:
+    """It would have been faster alone; an accelerator beside others would not have been slower."""
+
+    def crowded(about: CaseFacts, low: float, high: float) -> list[Line]:
+        (*rest, timing) = good(about, low, high)
+        assert isinstance(timing, Observation)
+        values = {**timing.values, "others_busy": 1.0, "processors": 2}
+        return [*rest, msgspec.structs.replace(timing, values=values)]
+
+    gpu, cpu, other = case("cuda-torch", "fp16"), case(), case(recipe="bf16")
+
+    def state(*lines: Line) -> str:
+        (one,) = report_of(run(*lines)).cell("whisper", "cuda").configurations
+        return gate(one, "worthwhile")
+
+    assert state(*crowded(cpu, 0.3, 0.4), *good(gpu, 0.1, 0.2)) == "unknown"
+    # A calm one that is slower than it serves, if nothing better is known.
+    calm = good(other, 0.6, 0.7)
+    assert state(*crowded(cpu, 0.3, 0.4), *calm, *good(gpu, 0.1, 0.39)) == "strict"
+    assert state(*calm, *crowded(gpu, 0.1, 0.39)) == "strict"
+    assert state(*calm, *good(gpu, 0.8, 0.9)) == "failed"
+    assert state(*calm, *crowded(gpu, 0.8, 0.9)) == "unknown"
+
+
 def test_emulators_never_show_speed() -> None:
     about = case("qualcomm-emulator", "fp16", evidence="emulator")
     one = rated(*good(about))

@@ -117,6 +117,27 @@ def test_faults_are_forgiven_by_no_threshold(tmp_path: Path) -> None:
     assert (found.status, found.level, found.reason) == ("failed", "failed", "NaN")
 
 
+def test_a_time_on_a_busy_machine_is_an_upper_bound_for_other_limits_too(tmp_path: Path) -> None:
+    values = {"rtf_upper": 2.0, "others_busy": 1.9, "processors": 2}
+    timing = {"check": "latency.task", "predictions": [], "threads": 2, "values": values}
+    limit = {"metric": "rtf_upper", "value": 0.4, "strict": 0.1, "relaxed": 0.2}
+    missed = Limit(**limit, direction="at_most", level="failed", reason="an older limit")
+    found = rescored(tmp_path, **timing)
+    assert (found.status, found.level) == ("inconclusive", None)
+    assert "other processes kept 1.9 of 2 processors busy" in found.reason and found.remedy
+    # What was left undecided is decided by a limit that it meets, and keeps no remedy.
+    undecided = {"status": "inconclusive", "level": None, "limits": (missed,), "remedy": "again"}
+    timing["values"] = {**values, "rtf_upper": 0.4}
+    found = rescored(tmp_path, **timing, **undecided)
+    assert (found.status, found.level, found.remedy) == ("passed", "strict", "")
+    # What was undecided for another reason was held against no limit, and is not now.
+    found = rescored(tmp_path, **timing, **{**undecided, "limits": ()})
+    assert (found.status, found.level) == ("inconclusive", None)
+    # Results of before say nothing of others.
+    found = rescored(tmp_path, **{**timing, "values": {"rtf_upper": 2.0}})
+    assert (found.status, found.level) == ("failed", "failed")
+
+
 def test_what_was_never_scored_is_left_alone(tmp_path: Path) -> None:
     found = rescored(tmp_path, status="crashed", level=None, reason="signal 11")
     assert (found.status, found.values["hard"]["wer"]) == ("crashed", 0.0)

@@ -7,7 +7,7 @@ processing time divided by audio duration, lower is better; RTFx is its inverse.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
@@ -22,6 +22,11 @@ CACHED_P_VALUE = 0.01
 UNSYNCHRONISED_SECONDS = 1e-3
 """Fetching less than this is a copy and a call, whatever its share of the total."""
 UNSYNCHRONISED_SHARE = 0.5
+CROWDED = 0.25
+"""Processors that other processes may keep of those that the threads of a case need. Another
+process that computes without pause gets at least half of one."""
+LONG_ENOUGH = 1.0
+"""Seconds of rounds below which the clocks of processors, which go by 10 ms, say too little."""
 
 
 class Median(NamedTuple):
@@ -189,6 +194,41 @@ def undisturbed(baseline_s: Sequence[float], tolerance: float) -> list[bool]:
         raise ValueError(f"the tolerance must be positive, got {tolerance}")
     limit = (1 + tolerance) * _ordered(baseline_s)[0]
     return [seconds <= limit for seconds in baseline_s]
+
+
+def others_busy(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float]:
+    """Tell how many processors other processes kept busy between two readings.
+
+    Args:
+        before: a reading of :func:`compat.occupancy.reading`.
+        after: another one, of the same processors.
+
+    Returns:
+        ``others_busy`` (processors, on average) and ``processors`` (how many there were), or
+        nothing where nothing is known: no clocks, a span shorter than a second, or a process of
+        the worker that ended meanwhile and took the account of its time with it.
+    """
+    if not before or not after or not set(before["processes"]) <= set(after["processes"]):
+        return {}
+    wall, used, own = (after[name] - before[name] for name in ("wall_s", "used_s", "own_s"))
+    if wall < LONG_ENOUGH:
+        return {}
+    return {"others_busy": max(0.0, (used - own) / wall), "processors": after["processors"]}
+
+
+def crowding(values: Mapping[str, Any], threads: int) -> str:
+    """Say that other processes took the processors that a case needed; empty if they did not.
+
+    Args:
+        values: of an observation, which holds what :func:`others_busy` gave; older ones do not.
+        threads: how many threads the case was given, and so processors that it needs.
+    """
+    others, processors = values.get("others_busy"), values.get("processors")
+    if not isinstance(others, int | float) or not isinstance(processors, int | float):
+        return ""
+    if others <= processors - threads + CROWDED:
+        return ""
+    return f"other processes kept {others:.1f} of {processors:g} processors busy"
 
 
 def unsynchronised(run_s: Sequence[float], fetch_s: Sequence[float]) -> Suspicion:

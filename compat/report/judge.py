@@ -8,6 +8,7 @@ from typing import cast
 
 from compat import rating
 from compat.case import Evidence
+from compat.metrics.timing import crowding
 from compat.rating import Caps, Gates, State
 from compat.report import text
 from compat.report.model import Configuration, Figures, Gate, Record
@@ -193,7 +194,10 @@ class Draft:
         if mine is None:
             return _Finding("unknown", "its own latency is not known", seen), None
         if processor is None:
-            reason = "no accurate CPU configuration was timed on this machine with these weights"
+            reason = (
+                "no accurate CPU configuration was timed on this machine, left alone by other "
+                "processes, with these weights"
+            )
             return _Finding("unknown", reason, seen), None
         speed_up = processor.lower_s / mine[1]
         if speed_up >= STRICT_SPEED_UP:
@@ -204,6 +208,9 @@ class Draft:
             f"at least {text.ratio(speed_up)} the speed of {processor.name} "
             f"({text.duration(processor.lower_s)} ÷ {text.duration(mine[1])})"
         )
+        crowded = _crowding(record)
+        if state == "failed" and crowded:
+            state, reason = "unknown", f"{crowded}; {reason}"
         return _Finding(state, reason, (*seen, processor.anchor)), speed_up
 
     def finish(self, processor: Processor | None, machine_short: str) -> Configuration:
@@ -377,7 +384,7 @@ def processor_seconds(draft: Draft, drafts: Sequence[Draft]) -> Processor | None
     """Return the fastest CPU configuration of the same variant, weights and machine.
 
     Fastest is the one with the smallest lower bound, so that the speed-up is a lower bound over
-    every CPU configuration whose accuracy did not fail.
+    every CPU configuration whose accuracy did not fail and that other processes left alone.
     """
     best: Processor | None = None
     mine = draft.facts
@@ -391,6 +398,8 @@ def processor_seconds(draft: Draft, drafts: Sequence[Draft]) -> Processor | None
         span = _seconds(case.get(LATENCY))
         if span is None or other.accurate.state == "failed":
             continue
+        if _crowding(case[LATENCY]):
+            continue  # Alone it would have been faster, by nobody knows how much.
         if case is not other.subject and _judge(case.get(NUMERICS), "").state == "failed":
             continue
         if best is None or span[0] < best.lower_s:
@@ -413,6 +422,12 @@ def _seconds(record: Record | None) -> tuple[float, float] | None:
     if pair is None and middle is not None:
         pair = (middle, middle)
     return pair if pair is not None and pair[0] > 0 else None
+
+
+def _crowding(record: Record | None) -> str:
+    """Say that other processes took the processors from a timing; empty if they did not."""
+    one = record.observation if record is not None else None
+    return crowding(one.values, one.threads) if one is not None else ""
 
 
 _EVIDENCE = ("device", "emulator", "conversion")
