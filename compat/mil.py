@@ -91,6 +91,8 @@ class Weight:
     bits: int
     lookup: bool
     """Whether values are indices into a table, rather than numbers on an even grid."""
+    channels: int = 0
+    """How many channels share a table; 0 where one table serves all of them."""
 
 
 @dataclass
@@ -124,7 +126,7 @@ class Program:
 
         value = variable.val
         if value is None and variable.op is not None and _is_compressed(variable.op):
-            value = variable.op.materialized_val_inference()
+            value = _decompressed(variable.op)
         if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "fiub":
             array = np.asarray(value)
             wide = np.float32 if array.dtype.kind == "f" else array.dtype
@@ -164,7 +166,13 @@ class Program:
                 if kind == "constexpr_lut_to_dense":
                     table = variable.op.inputs["lut"].shape
                     entries = table[-2] if len(table) > 1 else table[0]
-                    yield Weight(math.prod(variable.shape), int(math.log2(entries)), True)
+                    shared = [
+                        length // tables
+                        for length, tables in zip(variable.shape, table[:-2], strict=False)
+                        if tables > 1
+                    ]
+                    elements, bits = math.prod(variable.shape), int(math.log2(entries))
+                    yield Weight(elements, bits, True, math.prod(shared) if shared else 0)
                 elif kind.startswith("constexpr"):
                     yield Weight(math.prod(variable.shape), 8, False)
                 elif variable.val is not None and hasattr(variable.val, "dtype"):
@@ -214,6 +222,25 @@ def _is_constant(name: str) -> bool:
 
 def _is_compressed(operation: Any) -> bool:
     return str(operation.op_type).startswith("constexpr_")
+
+
+def _decompressed(operation: Any) -> Any:
+    """Return the values that a constant is compressed from.
+
+    Indices into tables of numbers are looked up here: coremltools repeats the table for each of
+    them first, 10 GB for Whisper's embedding and tables of 256 values.
+    """
+    table = operation.inputs["lut"].val if operation.op_type == "constexpr_lut_to_dense" else None
+    if table is None or table.ndim < 3 or table.shape[-1] != 1:
+        return operation.materialized_val_inference()
+    indices = operation.inputs["indices"].val
+    which = np.zeros((1,) * indices.ndim, np.int64)
+    for axis, (length, tables) in enumerate(zip(indices.shape, table.shape[:-2], strict=True)):
+        along = (np.arange(length) // (length // tables)).reshape(
+            [-1 if other == axis else 1 for other in range(indices.ndim)]
+        )
+        which = which * tables + (along if tables > 1 else 0)
+    return table.reshape(-1, table.shape[-2])[which, indices.astype(np.uint8)]
 
 
 def _kind(variable: Any) -> str:
