@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from compat.mil import OPERATORS, Program, UnknownOperator
+from compat.runtimes import coreml
 from compat.runtimes.coreml import keep_log_softmax_exact
 
 coremltools: Any = pytest.importorskip("coremltools", exc_type=ImportError)
@@ -169,6 +170,102 @@ def test_what_is_computed_is_not_remembered_as_a_setting(tmp_path: Path) -> None
     for begin in (1, 3):
         (found,) = program.run({"x": samples, "begin": np.array([begin], np.int32)})
         assert found.tolist() == [begin, begin + 1]
+
+
+@pytest.mark.parametrize("tables", [(1, 1), (3, 1), (1, 2), (3, 2)])
+def test_indices_are_looked_up_in_the_table_of_their_block(
+    tables: tuple[int, int], tmp_path: Path
+) -> None:
+    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil.mil import types
+
+    generator = np.random.default_rng(0)
+    indices = generator.integers(0, 16, (6, 8)).astype(types.np_uint4_dtype)
+    table = generator.standard_normal((*tables, 16, 1)).astype(np.float16)
+    target = coremltools.target.macOS15
+
+    @mb.program(input_specs=[mb.TensorSpec((6, 8))], opset_version=target)  # type: ignore[untyped-decorator]
+    def look_up(x: Any) -> Any:
+        return mb.add(
+            x=x, y=mb.cast(x=mb.constexpr_lut_to_dense(indices=indices, lut=table), dtype="fp32")
+        )
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # A folder of its own goes when the model does.
+        model = coremltools.convert(look_up, minimum_deployment_target=target, skip_model_load=True)
+        model.save(str(tmp_path / "model.mlpackage"))
+        del model
+        gc.collect()
+    (found,) = Program(tmp_path / "model.mlpackage").run({"x": np.zeros((6, 8), np.float32)})
+    for row in range(6):
+        for column in range(8):
+            block = row // (6 // tables[0]), column // (8 // tables[1])
+            assert found[row, column] == table[block][int(indices[row, column]), 0]
+
+
+def test_groups_of_channels_have_tables_of_their_own(tmp_path: Path) -> None:
+    """What coremltools stores is what is executed, and as good as the simulation says."""
+    torch.manual_seed(0)
+    layers = {
+        "linear": nn.Linear(64, 48),
+        "conv": nn.Conv1d(64, 45, 3),
+        "up": nn.ConvTranspose1d(45, 32, 2),
+    }
+    groups = {"linear": (0, 16), "conv": (0, 15), "up": (1, 16)}
+    exact = {}
+    with torch.no_grad():
+        for name, layer in layers.items():
+            # A group's values are ten times those of the one before: no table could serve two.
+            axis, size = groups[name]
+            powers = 10.0 ** (torch.arange(layer.weight.shape[axis]) // size)
+            shape = [-1 if other == axis else 1 for other in range(layer.weight.ndim)]
+            layer.weight *= powers.reshape(shape)
+            exact[name] = layer.weight.detach().clone()
+    module = Function(
+        lambda linear, conv, up, x: linear(x).sum() + up(conv(x)).sum(), *layers.values()
+    )
+    plain = convert(module, (torch.randn(1, 64, 64),), tmp_path / "plain")
+    for name in ("int4-palettized-group16", "int8-palettized-6bit-group16"):
+        package = tmp_path / f"{name}.mlpackage"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Folders of models in between go when these do.
+            model = coremltools.models.MLModel(str(plain.package), skip_model_load=True)
+            coreml._compressed(model, name).save(str(package))
+            del model
+            gc.collect()
+        program = Program(package)
+        assert coreml.stored_scheme(program) == name
+        assert sorted(weight.channels for weight in program.weights()) == [15, 16, 16]
+        own = {
+            str(variable.name): variable.op.materialized_val_inference()
+            for operation in program._function.operations
+            for variable in operation.inputs.values()
+            if getattr(getattr(variable, "op", None), "op_type", "") == "constexpr_lut_to_dense"
+        }
+        stored = {values.shape: values for values in own.values()}
+        for variable, values in own.items():
+            np.testing.assert_array_equal(program._constants[variable].numpy(), values)
+        simulated = {kind: type(layer)(*_sizes(layer)) for kind, layer in layers.items()}
+        for kind, layer in simulated.items():
+            layer.weight = nn.Parameter(exact[kind], requires_grad=False)
+            coreml.RUNTIME.oracles[name](layer)
+            axis, size = groups[kind]
+            trio = (
+                torch.from_numpy(stored[tuple(layer.weight.shape)].astype(np.float32)),
+                layer.weight.detach(),
+                exact[kind],
+            )
+            for found, honest, true in zip(*(one.split(size, axis) for one in trio), strict=True):
+                entries = 2 ** coreml.PALETTES[name].bits
+                assert len(found.unique()) == len(honest.unique()) == entries
+                own_error = (honest - true).norm()
+                assert 0.8 * own_error < (found - true).norm() < 1.3 * own_error
+
+
+def _sizes(layer: Any) -> tuple[int, ...]:
+    if isinstance(layer, nn.Linear):
+        return layer.in_features, layer.out_features
+    return layer.in_channels, layer.out_channels, *layer.kernel_size
 
 
 def test_an_operator_that_is_not_known_is_named(
