@@ -299,33 +299,34 @@ def _simulated(module: torch.nn.Module, palette: Palette) -> torch.nn.Module:
 def _looked_up(rows: torch.Tensor, bits: int) -> torch.Tensor:
     """Return rows of values, each replaced by the nearest of its row's table.
 
-    Lloyd's algorithm in one dimension, for all rows at once. From entries as dense as the cube root
-    of the values' own density, which is best for many entries (Panter and Dite, 1951).
+    Lloyd's algorithm in one dimension, for all rows at once, from where the part that errs most was
+    split at its mean until there were enough: what lies far out has entries of its own.
     """
     import torch
     from torch.nn.functional import pad
 
     count = 2**bits
     values = rows.double().sort(dim=1).values
+    last = values.shape[1]
     few = (values.diff(dim=1) != 0).sum(1, keepdim=True) < count
-    low, high = values[:, :1], values[:, -1:]
-    bins = 1024
-    width = (high - low).clamp(min=1e-30) / bins
-    places = ((values - low) / width).long().clamp(max=bins - 1)
-    density = torch.zeros(len(rows), bins, dtype=values.dtype)
-    density.scatter_add_(1, places, torch.ones_like(values))
-    dense = pad(density.pow(1 / 3).cumsum(1), (1, 0))
-    wanted = (torch.arange(count, dtype=values.dtype) + 0.5) / count * dense[:, -1:]
-    found = torch.searchsorted(dense, wanted).clamp(1, bins)
-    below, above = dense.gather(1, found - 1), dense.gather(1, found)
-    table = low + width * (found - 1 + (wanted - below) / (above - below))
     total = pad(values.cumsum(1), (1, 0))
+    squares = pad(values.square().cumsum(1), (1, 0))
+
+    def means(bounds: torch.Tensor) -> torch.Tensor:
+        return total.gather(1, bounds).diff(dim=1) / bounds.diff(dim=1).clamp(min=1)
+
+    bounds = torch.tensor([[0, last]]).repeat(len(rows), 1)
+    for _ in range(count - 1):
+        centres = means(bounds)
+        errors = squares.gather(1, bounds).diff(dim=1) - bounds.diff(dim=1) * centres.square()
+        worst = errors.argmax(dim=1, keepdim=True)
+        split = torch.searchsorted(values, centres.gather(1, worst))
+        bounds = torch.cat((bounds, split), 1).sort(dim=1).values
+    table = means(bounds)
     for _ in range(60):
         bounds = torch.searchsorted(values, (table[:, 1:] + table[:, :-1]) / 2)
-        bounds = pad(pad(bounds, (1, 0)), (0, 1), value=values.shape[1])
-        members = bounds.diff(dim=1)
-        means = total.gather(1, bounds).diff(dim=1) / members.clamp(min=1)
-        table = torch.where(members > 0, means, table)
+        bounds = pad(pad(bounds, (1, 0)), (0, 1), value=last)
+        table = torch.where(bounds.diff(dim=1) > 0, means(bounds), table)
     table = table.to(rows.dtype).sort(dim=1).values
     nearest = torch.searchsorted((table[:, 1:] + table[:, :-1]) / 2, rows.contiguous())
     return torch.where(few, rows, table.gather(1, nearest))
