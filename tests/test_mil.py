@@ -210,8 +210,9 @@ def test_groups_of_channels_have_tables_of_their_own(tmp_path: Path) -> None:
         "linear": nn.Linear(64, 48),
         "conv": nn.Conv1d(64, 45, 3),
         "up": nn.ConvTranspose1d(45, 32, 2),
+        "prime": nn.Linear(64, 61),
     }
-    groups = {"linear": (0, 16), "conv": (0, 15), "up": (1, 16)}
+    groups = {"linear": (0, 16), "conv": (0, 15), "up": (1, 16), "prime": (0, 61)}
     exact = {}
     with torch.no_grad():
         for name, layer in layers.items():
@@ -222,7 +223,8 @@ def test_groups_of_channels_have_tables_of_their_own(tmp_path: Path) -> None:
             layer.weight *= powers.reshape(shape)
             exact[name] = layer.weight.detach().clone()
     module = Function(
-        lambda linear, conv, up, x: linear(x).sum() + up(conv(x)).sum(), *layers.values()
+        lambda linear, conv, up, prime, x: linear(x).sum() + up(conv(x)).sum() + prime(x).sum(),
+        *layers.values(),
     )
     plain = convert(module, (torch.randn(1, 64, 64),), tmp_path / "plain")
     for name in ("int4-palettized-group16", "int8-palettized-6bit-group16"):
@@ -235,7 +237,7 @@ def test_groups_of_channels_have_tables_of_their_own(tmp_path: Path) -> None:
             gc.collect()
         program = Program(package)
         assert coreml.stored_scheme(program) == name
-        assert sorted(weight.channels for weight in program.weights()) == [15, 16, 16]
+        assert sorted(weight.channels for weight in program.weights()) == [0, 15, 16, 16]
         own = {
             str(variable.name): variable.op.materialized_val_inference()
             for operation in program._function.operations

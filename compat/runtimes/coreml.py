@@ -64,6 +64,8 @@ INPUT = "in_"
 """Before the name of every input of a package: some names, such as ``state``, are reserved."""
 SMALLEST = 2048
 """Elements that a tensor of weights has at least, to be compressed."""
+FEWEST = 4
+"""Channels that a group has at least: tables for fewer can be larger than what they index."""
 
 
 class CoreMl(Runtime):
@@ -221,10 +223,10 @@ def _palettized(model: Any, palette: Palette) -> Any:
     # A tensor whose channels the size of a group does not divide is passed over and stays float16:
     # Whisper's embedding of 51,865 words. It is left to a smaller size, in another pass.
     size = palette.channels + 1
-    while sizes := {n for n in _group_sizes(model, palette.channels) if n < size}:
+    while sizes := {n for n in _group_sizes(model, palette.channels) if 0 < n < size}:
         size = max(sizes)
         model = once(granularity="per_grouped_channel", group_size=size)
-    return model
+    return once()
 
 
 def _group_sizes(model: Any, most: int) -> set[int]:
@@ -241,8 +243,11 @@ def _group_sizes(model: Any, most: int) -> set[int]:
 
 
 def channels_together(channels: int, most: int) -> int:
-    """Return how many of a tensor's channels share a table: the most that divide them evenly."""
-    return max(size for size in range(1, most + 1) if channels % size == 0)
+    """Return how many of a tensor's channels share a table: the most that divide them evenly.
+
+    It is 0 where fewer than ``FEWEST`` would: then all of them share one.
+    """
+    return max((size for size in range(FEWEST, most + 1) if channels % size == 0), default=0)
 
 
 def stored_scheme(program: Program) -> str:
