@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 
 from compat import (
@@ -238,16 +239,20 @@ class Run:
         """Tell whether the absence of a target is a failure.
 
         A runtime's other device of the same hardware will do, where only the hardware is named: an
-        emulator in place of the NPU, a processor without the GPU beside it.
+        emulator in place of the NPU, a processor without the GPU beside it. So will another
+        runtime's device, for a runtime that nobody installed; of one that is installed and finds no
+        device it is a finding.
         """
         if target.name in self.settings.required:
             return True
         if target.hardware not in self.settings.required:
             return False
-        others = catalog.load().runtime(target.runtime).targets
+        known = catalog.load()
+        runtime = known.runtime(target.runtime)
+        installed = all(find_spec(name.partition(".")[0]) for name in runtime.modules)
         return not any(
             self.prober(other).state == "here"
-            for other in others
+            for other in (runtime.targets if installed else known.targets)
             if other.hardware == target.hardware
         )
 

@@ -47,6 +47,29 @@ RUNTIME = Tpu()
 """
 """Hardware that this project does not know, one target of it absent and one broken."""
 
+NPU = """
+from compat.case import Target
+from compat.runtimes.base import Probe, Runtime
+
+
+class Npu(Runtime):
+    packages = ()
+
+    def __init__(self, name, state, modules=()):
+        self.name, self.state, self.modules = f"npu-{name}", state, modules
+        self.targets = (Target(self.name, "npu", self.name, "npu", ("fp32",)),)
+
+    def probe(self, target):
+        return Probe(self.state, "there is none", "plug one in")
+
+    def compile(self, sources, target, recipe, options):
+        raise AssertionError
+
+
+RUNTIMES = (Npu("first", "here"), Npu("other", "absent", ("MODULE",)))
+"""
+"""Hardware of two runtimes, of which one finds its device and the other does not."""
+
 
 @pytest.fixture
 def tpu(tmp_path: Path) -> str:
@@ -87,6 +110,23 @@ def test_here_keeps_what_is_required(suites: Any, tmp_path: Path, tpu: str) -> N
     assert run.status == 1, run.text
     (one,) = run.observations
     assert one.reason == "tpu-absent is absent: there is no board"
+
+
+@pytest.mark.parametrize(("module", "status"), [("no_such_module", 0), ("json.decoder", 1)])
+def test_a_runtime_that_nobody_installed_is_no_missing_hardware(
+    suites: Any, tmp_path: Path, module: str, status: int
+) -> None:
+    """One that is installed and finds no device is, although another runtime finds one."""
+    file = tmp_path / "npu_catalog.py"
+    file.write_text(NPU.replace("MODULE", module), encoding="utf-8")
+    options = (f"--catalog={file}", "--targets=npu-other", "--require=npu", *SEEDED, "-k", "loads")
+    run = suites.run(tmp_path / "results", *options)
+    assert run.status == status, run.text
+    (one,) = run.observations
+    assert (one.status, one.reason) == ("skipped", "npu-other is absent: there is none")
+    # Where no runtime has any, it fails in any case.
+    file.write_text(file.read_text(encoding="utf-8").replace('"here"', '"absent"'), "utf-8")
+    assert suites.run(tmp_path / "none", *options).status == 1
 
 
 def test_here_tells_once_of_what_is_broken(suites: Any, tmp_path: Path, tpu: str) -> None:
