@@ -213,7 +213,10 @@ def others_busy(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     wall, used, own = (after[name] - before[name] for name in ("wall_s", "used_s", "own_s"))
     if wall < LONG_ENOUGH:
         return {}
-    return {"others_busy": max(0.0, (used - own) / wall), "processors": after["processors"]}
+    return {
+        "others_busy": round(max(0.0, (used - own) / wall), 3),
+        "processors": after["processors"],
+    }
 
 
 def crowding(values: Mapping[str, Any], threads: int) -> str:
