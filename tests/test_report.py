@@ -458,6 +458,26 @@ def test_a_processor_that_others_used_is_no_yardstick() -> None:
     assert state(*calm, *crowded(gpu, 0.8, 0.9)) == "unknown"
 
 
+def test_of_two_that_are_limited_a_cell_shows_what_fails_less() -> None:
+    """A quicker one that is wrong on hard inputs is not the better one."""
+
+    def limited(recipe: str, check: str, status: Status, level: Level, low: float) -> list[Line]:
+        about = case(recipe=recipe)
+        (plan, *rest) = good(about, low, low + 0.01)
+        kept = [one for one in rest if isinstance(one, Observation) and one.check != check]
+        return [plan, *kept, seen(about, check, status, level)]
+
+    report = report_of(
+        run(
+            *limited("int8-dynamic", STRESS, "failed", "failed", 0.1),
+            *limited("fp32", NUMERICS, "passed", "relaxed", 0.3),
+        )
+    )
+    cell = report.cell("whisper", "cpu")
+    assert {one.rating.label for one in cell.configurations} == {"Limited"}
+    assert cell.best is not None and cell.best.recipe == "fp32"
+
+
 def test_emulators_never_show_speed() -> None:
     about = case("qualcomm-emulator", "fp16", evidence="emulator")
     one = rated(*good(about))
