@@ -252,13 +252,17 @@ def _report(
 
 
 def _best_first(one: Configuration) -> tuple[object, ...]:
-    """Order configurations: the better rating, fewer failed gates, the faster, the more accurate."""
+    """Order configurations: the better rating, fewer failures, the faster, the more accurate."""
     infinity = float("inf")
+    works = one.rating.ceiling != "None"
+    failed = sum(gate.state == "failed" for gate in one.gates) if works else 0
+    unknown = sum(gate.state == "unknown" for gate in one.gates) if works else 0
     speed = one.figures.rtf_upper
     loss = one.figures.degradation
     return (
         rating.preference(one.rating),
-        sum(gate.state == "failed" for gate in one.gates),
+        failed + unknown,
+        failed,
         infinity if speed is None else speed,
         infinity if loss is None else loss,
         one.id,
