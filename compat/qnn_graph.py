@@ -97,7 +97,7 @@ def repeat_constants(model: Any) -> None:
         return np.asarray(computed)
 
     for node in model.graph.node:
-        if node.op_type not in ("Add", "Sub", "Mul", "Div"):
+        if node.op_type != "Add":
             continue
         batch, *rest = shapes.get(node.output[0]) or [1]
         for place, name in enumerate(node.input):
@@ -118,7 +118,7 @@ def unroll(model: Any) -> None:
 
     QNN unrolls an LSTM itself, and leaves 25 to 40 dB of its first step: where a hyperbolic tangent
     takes a sum that nothing else takes, the emulator of QAIRT 2.51 computes both at once, coarsely.
-    Apart they have 60 dB.
+    Apart they have 60 dB. An LSTM with more to it than exported ones have stays one.
     """
     import onnx
     from onnx import helper
@@ -129,6 +129,17 @@ def unroll(model: Any) -> None:
     def constant(name: str, value: np.ndarray) -> str:
         model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
         return name
+
+    def plain(node: Any) -> bool:
+        if node.op_type != "LSTM" or {one.name for one in node.attribute} - {
+            "direction",
+            "hidden_size",
+        }:
+            return False
+        # After the weights come lengths, both initial states or neither, and peepholes.
+        lengths, h, c, peepholes = [*node.input[4:], "", "", "", ""][:4]
+        known = bool(shapes.get(node.input[0], [0])[0]) and set(node.input[1:4]) <= set(weights)
+        return known and not lengths and bool(h) == bool(c) and not peepholes
 
     def unrolled(node: Any) -> list[Any]:
         made: list[Any] = []
@@ -197,9 +208,7 @@ def unroll(model: Any) -> None:
         return made
 
     nodes = [
-        one
-        for node in model.graph.node
-        for one in (unrolled(node) if node.op_type == "LSTM" else [node])
+        one for node in model.graph.node for one in (unrolled(node) if plain(node) else [node])
     ]
     del model.graph.node[:]
     model.graph.node.extend(nodes)

@@ -42,6 +42,21 @@ def convert(module: nn.Module, examples: tuple[torch.Tensor, ...], folder: Path)
     return Program(folder / "model.mlpackage")
 
 
+def saved(function: Any, folder: Path) -> Program:
+    """Write a program that was built operator by operator, and read it back."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # A folder of its own goes when the model does.
+        model = coremltools.convert(
+            function,
+            minimum_deployment_target=coremltools.target.macOS15,
+            skip_model_load=True,
+        )
+        model.save(str(folder / "model.mlpackage"))
+        del model
+        gc.collect()
+    return Program(folder / "model.mlpackage")
+
+
 class Function(nn.Module):
     def __init__(self, function: Any, *modules: nn.Module) -> None:
         super().__init__()
@@ -159,13 +174,7 @@ def test_what_is_computed_is_not_remembered_as_a_setting(tmp_path: Path) -> None
     def cut(x: Any, begin: Any) -> Any:
         return mb.slice_by_size(x=x, begin=begin, size=[2])
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # A folder of its own goes when the model does.
-        model = coremltools.convert(cut, minimum_deployment_target=target, skip_model_load=True)
-        model.save(str(tmp_path / "model.mlpackage"))
-        del model
-        gc.collect()
-    program = Program(tmp_path / "model.mlpackage")
+    program = saved(cut, tmp_path)
     samples = np.arange(6, dtype=np.float32)
     for begin in (1, 3):
         (found,) = program.run({"x": samples, "begin": np.array([begin], np.int32)})
@@ -190,13 +199,7 @@ def test_indices_are_looked_up_in_the_table_of_their_block(
             x=x, y=mb.cast(x=mb.constexpr_lut_to_dense(indices=indices, lut=table), dtype="fp32")
         )
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # A folder of its own goes when the model does.
-        model = coremltools.convert(look_up, minimum_deployment_target=target, skip_model_load=True)
-        model.save(str(tmp_path / "model.mlpackage"))
-        del model
-        gc.collect()
-    (found,) = Program(tmp_path / "model.mlpackage").run({"x": np.zeros((6, 8), np.float32)})
+    (found,) = saved(look_up, tmp_path).run({"x": np.zeros((6, 8), np.float32)})
     for row in range(6):
         for column in range(8):
             block = row // (6 // tables[0]), column // (8 // tables[1])
