@@ -15,7 +15,7 @@ from compat import catalog
 from compat.case import Recipe, Target
 from compat.corpus import load
 from compat.graph import Stopwatch
-from compat.runtimes import ort
+from compat.runtimes import ort, qnn
 from compat.runtimes.base import Options, Probe
 from compat.sources import ModelReference, sources
 
@@ -162,9 +162,9 @@ def test_placement_catches_a_provider_that_fell_back() -> None:
 
 def test_placement_catches_an_npu_that_did_not_start(capfd: pytest.CaptureFixture[str]) -> None:
     """The trap of QNN: a back end that does not initialise leaves a session on the CPU."""
-    qnn = pytest.importorskip("onnxruntime_qnn", reason="pip install onnxruntime-qnn")
-    name = "QNNExecutionProvider"
-    onnxruntime.register_execution_provider_library(name, qnn.get_library_path())
+    pytest.importorskip("onnxruntime_qnn", reason="pip install onnxruntime-qnn")
+    name = qnn.PROVIDER
+    qnn.register()  # Unless another test did: it is known once a process.
     device = next(one for one in onnxruntime.get_ep_devices() if one.ep_name == name)
 
     class Plugged(ort.OrtSession):

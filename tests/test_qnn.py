@@ -76,6 +76,19 @@ def test_the_emulator_is_here_and_the_npu_is_not() -> None:
 
 
 @needs_emulator
+def test_a_plug_in_that_finds_no_device_is_absent_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is registered for good, though no device says so."""
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [])
+    for target in (NPU, EMULATOR, NPU):
+        found = RUNTIME.probe(target)
+        assert (found.state, found.reason) == ("absent", "the QNN provider finds no Hexagon NPU")
+
+
+@needs_emulator
 def test_a_back_end_that_does_not_load_is_broken(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

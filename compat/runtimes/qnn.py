@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,17 +124,26 @@ def _libc() -> str:
     return " (needs glibc 2.35)" if sys.platform == "linux" else ""
 
 
-def devices(target: Target) -> list[Any]:
-    """Register the plug-in and return its devices for a target: the NPU's, or the emulator's."""
+@cache
+def register() -> None:
+    """Make the plug-in known to this process, once: ONNX Runtime refuses a second time.
+
+    That it is known its devices do not say, where it finds none.
+    """
     import onnxruntime
     import onnxruntime_qnn
 
     # Loaded after the emulator, libsndfile opens files to a handle of -1, and crashes.
     import soundfile  # noqa: F401
 
-    if PROVIDER not in {device.ep_name for device in onnxruntime.get_ep_devices()}:
-        library = onnxruntime_qnn.get_library_path()
-        onnxruntime.register_execution_provider_library(PROVIDER, library)
+    onnxruntime.register_execution_provider_library(PROVIDER, onnxruntime_qnn.get_library_path())
+
+
+def devices(target: Target) -> list[Any]:
+    """Register the plug-in and return its devices for a target: the NPU's, or the emulator's."""
+    import onnxruntime
+
+    register()
     npu = onnxruntime.OrtHardwareDeviceType.NPU
     found = [device for device in onnxruntime.get_ep_devices() if device.ep_name == PROVIDER]
     if target.device == "emulator":
