@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import pytest
 
-from compat import catalog, selection
+from compat import catalog, invocation, selection
 from compat.case import Case
 from compat.client import StageError, StageFailure
 from compat.corpus import FIXTURES
@@ -34,6 +34,9 @@ SUITES = ("support", "accuracy", "latency", "memory", "robustness")
 REQUIRED_MISSING = 3
 """Exit status under ``--case-lines`` where hardware named with ``--require`` is absent."""
 
+GROUP = "compat"
+MEANT = pytest.StashKey[invocation.Invocation]()
+"""What pytest is started anew with; only in a configuration that misread its command line."""
 RUN = pytest.StashKey[Run]()
 CASES: pytest.StashKey[Any] = pytest.StashKey()
 CHECKS = pytest.StashKey[dict[Path, set[str]]]()
@@ -57,7 +60,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("compat", "hardware compatibility of audio models")
+    group = parser.getgroup(GROUP, "hardware compatibility of audio models")
     add = group.addoption
     for profile, meaning in (
         (
@@ -109,6 +112,44 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     with suppress(catalog.CatalogError):
         for runtime in catalog.load().runtimes:
             runtime.add_options(add)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser, args: list[str]
+) -> Generator[None]:
+    """Notice that pytest took the value of an option for a folder of tests, before that matters."""
+    options = parser.getgroup(GROUP).options
+    given = invocation.Invocation(
+        tuple(map(str, early_config.invocation_params.args)),
+        os.environ.get(invocation.ADDED, ""),
+    )
+    meant = invocation.meant(
+        given,
+        {name for one in options if one.attrs()["nargs"] is None for name in one.names()},
+        early_config.known_args_namespace,
+        {one.dest: one.default for one in options},
+        early_config.invocation_params.dir,
+        early_config.inipath,
+    )
+    if meant != given:
+        early_config.stash[MEANT] = meant
+        # Nothing of this configuration is used: settings and conftests may be another project's.
+        args.clear()
+        early_config.known_args_namespace.noconftest = True
+        early_config.known_args_namespace.capture = "no"
+        invocation.forget(early_config.getini("pythonpath"))
+    return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
+    """Start pytest anew where it misread the command line."""
+    if MEANT not in config.stash:
+        return None
+    meant = config.stash[MEANT]
+    with meant.environment():
+        return pytest.main(list(meant.arguments), config.invocation_params.plugins)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -392,9 +433,14 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
-    if STALE not in config.stash or hasattr(config, "workerinput"):
+    if hasattr(config, "workerinput"):
         return
     write = terminalreporter.write_line
+    if STALE not in config.stash:
+        nothing = exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED
+        if nothing and (config.option.markexpr or not terminalreporter.stats.get("deselected")):
+            write(invocation.hint())
+        return
     if not any(
         terminalreporter.stats.get(kind) for kind in ("passed", "failed", "skipped", "xfailed")
     ):

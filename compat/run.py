@@ -344,11 +344,14 @@ def relative(arguments: Iterable[str]) -> tuple[str, ...]:
     here = os.getcwd()
 
     def shortened(word: str) -> str:
-        option, separator, value = word.rpartition("=")
-        if not os.path.isabs(value):
-            return word
+        option, value = "", word
+        while not os.path.isabs(value):
+            name, separator, value = value.partition("=")
+            if not separator:
+                return word
+            option += name + separator
         path = Path(value)
         inside = path.is_relative_to(here)
-        return option + separator + str(path.relative_to(here) if inside else Path("…") / path.name)
+        return option + str(path.relative_to(here) if inside else Path("…") / path.name)
 
     return tuple(shortened(word) for word in arguments)

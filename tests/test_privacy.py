@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from compat.privacy import without_paths
+from compat.run import relative
 
 
 @pytest.fixture
@@ -62,3 +64,19 @@ def test_what_is_no_path_stays(places: Path, said: str) -> None:
 def test_a_root_as_working_folder_is_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path.cwd().anchor)
     assert without_paths("no kernel for /encoder/MatMul/x") == "no kernel for /encoder/MatMul/x"
+
+
+@pytest.mark.parametrize(
+    ("given", "published"),
+    [
+        ("{}/home/jane/corpus", "…/corpus"),
+        ("--corpus={}/home/jane/corpus", "--corpus=…/corpus"),
+        ("--corpus={}/home/jane/lang=en/corpus", "--corpus=…/corpus"),
+        ("--checkpoint=toy={}/home/jane/project/toy", "--checkpoint=toy=toy"),
+        ("--models=toy", "--models=toy"),
+    ],
+)
+def test_arguments_name_no_folder_of_a_person(places: Path, given: str, published: str) -> None:
+    """Not even of one whose name has an equals sign."""
+    expected = published.replace("/", os.sep) if published.endswith("corpus") else published
+    assert relative([given.format(places)]) == (expected,)

@@ -1,0 +1,115 @@
+"""What a command line of pytest means, where pytest by itself takes it for something else.
+
+pytest looks for the root of the project before it knows any option of a plugin. Of
+``--corpus FOLDER`` it then takes FOLDER for a folder of tests, and with it the root, the settings
+and the tests of whatever project FOLDER is in. An equals sign in place of the blank says the same
+and is never misread.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SUITES = ROOT / "suites"
+SETTINGS = ROOT / "pyproject.toml"
+ADDED = "PYTEST_ADDOPTS"
+"""The environment variable that pytest reads more arguments from."""
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """The arguments of one call of pytest: those given to it and those of its environment."""
+
+    arguments: tuple[str, ...]
+    added: str = ""
+    """The value of ``$PYTEST_ADDOPTS``."""
+
+    @contextmanager
+    def environment(self) -> Iterator[None]:
+        """Let whatever starts meanwhile, parallel processes too, read these added arguments."""
+        before = os.environ.get(ADDED)
+        if before is not None:
+            os.environ[ADDED] = self.added
+        try:
+            yield
+        finally:
+            if before is not None:
+                os.environ[ADDED] = before
+
+
+def meant(
+    given: Invocation,
+    options: Collection[str],
+    parsed: Namespace,
+    defaults: Mapping[str, object],
+    folder: Path,
+    settings: Path | None,
+) -> Invocation:
+    """Return the invocation that pytest cannot misread; the given one, where it did not.
+
+    One that has options of the suites, but names no tests, means the suites of this checkout. At
+    its root pytest does that; elsewhere it would take whatever tests lie in the working folder. A
+    project with settings of its own keeps its tests.
+
+    Args:
+        given: what pytest was called with.
+        options: names of the options that pytest does not know at first and that take one value.
+        parsed: the arguments as they are read once pytest knows every option.
+        defaults: the values that the suites' options have where nobody gives them.
+        folder: the working folder.
+        settings: the file whose settings pytest follows, if there is any.
+    """
+    added = shlex.split(given.added)
+    joined = tuple(_joined(given.arguments, options)), _joined(added, options)
+    if joined != (given.arguments, added):
+        return Invocation(joined[0], shlex.join(joined[1]))
+    asked = any(getattr(parsed, name, value) != value for name, value in defaults.items())
+    elsewhere = folder != ROOT and settings in (None, SETTINGS)
+    if asked and elsewhere and not parsed.file_or_dir and SUITES.is_dir():
+        return Invocation((str(SUITES), *given.arguments), given.added)
+    return given
+
+
+def _joined(arguments: Sequence[str], options: Collection[str]) -> list[str]:
+    """Return arguments with an equals sign between an option and a value that exists as a path.
+
+    Arguments that ``@FILE`` stands for take its place, as pytest reads them: one a line.
+    """
+    words = list(arguments)
+    joined: list[str] = []
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            return [*joined, word, *words]
+        if word.startswith("@") and os.path.isfile(word[1:]):
+            words[:0] = Path(word[1:]).read_text().splitlines()
+            continue
+        if word in options and words and os.path.exists(words[0].partition("::")[0]):
+            word = f"{word}={words.pop(0)}"
+        joined.append(word)
+    return joined
+
+
+def forget(search_paths: Sequence[Path]) -> None:
+    """Take folders that another project's settings put there out of the search for modules."""
+    for path in search_paths:
+        with suppress(ValueError):
+            sys.path.remove(str(path))
+
+
+def hint() -> str:
+    """Return where the suites are, for one who started pytest where there are none."""
+    if SUITES.is_dir():
+        return (
+            f"No suite is here: they are in {SUITES}. Start pytest in {ROOT}, or name the "
+            "folder of the suites; `compat matrix` runs them from any folder."
+        )
+    return "No suite is here: they are in audio-compat's checkout, which is not installed with it."
