@@ -277,7 +277,12 @@ class Protocol:
         return [f"truncated: {short[0][0]} of {short[0][1]} tokens"] if short else []
 
     def suspicions(self) -> dict[str, Any]:
-        """Look for what falsifies timings: kept results, and clocks that do not wait."""
+        """Look for what falsifies timings: kept results, and clocks that do not wait.
+
+        ``faults`` are certain; ``doubts`` rest on single rounds, while other processes had the
+        processors.
+        """
+        before = self.processors()
         for attempt in range(2):
             repeats, fresh = self._repeats_and_fresh(attempt)
             run_s, fetch_s = self._waits()
@@ -287,11 +292,16 @@ class Protocol:
                 suspicions["fetch_share"] = timing.unsynchronised(run_s, fetch_s)
             if not any(found.flagged for found in suspicions.values()):
                 break  # Only what shows twice is a fault: a busy machine can feign one.
-        faults = [found.detail for found in suspicions.values() if found.flagged]
+        others = timing.others_busy(before, self.processors())
+        crowded = timing.crowding(others, self.options.threads)
+        flagged = [found for found in suspicions.values() if found.flagged]
+        doubts = [found.detail for found in flagged if crowded and found.feignable]
+        faults = [found.detail for found in flagged if found.detail not in doubts]
         return {
             "values": {name: found.value for name, found in suspicions.items()},
             "samples": {"repeat_s": repeats, "fresh_s": fresh, "run_s": run_s, "fetch_s": fetch_s},
             "faults": faults,
+            "doubts": [f"{crowded}; {doubt}" for doubt in doubts],
         }
 
     def _repeats_and_fresh(self, attempt: int) -> tuple[list[float], list[float]]:

@@ -87,15 +87,15 @@ def test_task(measurement: Measurement, benchmark: Any) -> None:
     different = sum(not one["same"] for one in rounds)
     if different:
         faults.append(f"{different} of {len(rounds)} timed outputs are not those that were judged")
-    if len(kept) < iterations and not faults:
-        measurement.note(values=values)
-        raise Finding(
-            "inconclusive",
-            f"the machine was busy: beside {len(rounds) - warmup - len(kept)} of "
-            f"{len(rounds) - warmup} rounds fixed arithmetic took over {1 + NOISE:g} times as long "
-            "as at best",
-            QUIETER,
+    busy = list(suspected["doubts"])
+    if len(kept) < iterations:
+        busy.append(
+            f"beside {len(rounds) - warmup - len(kept)} of {len(rounds) - warmup} rounds fixed "
+            f"arithmetic took over {1 + NOISE:g} times as long as at best"
         )
+    if busy and not faults:
+        measurement.note(values=values)
+        raise Finding("inconclusive", f"the machine was busy: {'; '.join(busy)}", QUIETER)
     measurement.judge(values, faults)
 
 

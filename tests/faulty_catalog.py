@@ -424,6 +424,17 @@ class Memoises(Slow):
         return tuple(output.clone() for output in self.memory[key])
 
 
+class MemoisesSlowly(Memoises):
+    """Takes longer for an input that it has not seen than a few rounds may take together."""
+
+    def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[Any]:
+        known = len(self.memory)
+        outputs = super().execute(graph, point, inputs)
+        if len(self.memory) > known:
+            time.sleep(0.2)
+        return outputs
+
+
 class DoesNotWait(Slow):
     """Queues its work on a thread; its ``synchronize`` returns at once."""
 
@@ -557,6 +568,7 @@ class Faulty(Runtime):
         "faulty-stops-early": StopsEarly,
         "faulty-keeps-state": KeepsState,
         "faulty-memoises": Memoises,
+        "memoises-slowly": MemoisesSlowly,
         "faulty-does-not-wait": DoesNotWait,
         "breaking-large-batches": OutOfMemoryInLargeBatches,
         "sound-slow": Slow,

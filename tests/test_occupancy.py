@@ -163,6 +163,32 @@ def test_a_comparison_with_the_host_counts_others(
     assert found["others"]["processors"] == len(occupancy.allowed())
 
 
+def test_a_kept_result_of_one_round_is_no_fault_beside_others(
+    start: Callable[[str], Worker],
+) -> None:
+    """The same is one where the clocks show nobody else, or cannot show anybody."""
+    with burners(3600):
+        found = start("memoises-slowly").stage("suspicions")
+    assert len(found["samples"]["fresh_s"]) == 1, "this is about single rounds"
+    assert found["faults"] == []
+    (doubt,) = found["doubts"]
+    assert "a cached result" in doubt and "other processes kept" in doubt
+
+
+@pytest.mark.parametrize("others", [0.0, None])
+def test_a_kept_result_of_one_round_is_a_fault(
+    faulty_catalog: Any, monkeypatch: pytest.MonkeyPatch, others: float | None
+) -> None:
+    said = {} if others is None else {"others_busy": others, "processors": 2}
+    monkeypatch.setattr(timing, "others_busy", lambda before, after: said)
+    case = "toy@seeded/memoises-slowly/fp32"
+    protocol = Protocol({"id": case, "corpus": str(DEFAULT), "profile": "quick", "threads": 1})
+    found = protocol.stage("suspicions", {})
+    assert len(found["samples"]["fresh_s"]) == 1, "this is about single rounds"
+    (fault,) = found["faults"]
+    assert "a cached result" in fault and not found["doubts"]
+
+
 def test_a_busy_machine_fails_nobody(suites: Any, tmp_path: Path) -> None:
     """A limit that nothing meets, while others burn every processor from the first round on."""
     limit = tmp_path / "limit.toml"
@@ -194,6 +220,7 @@ class FakeWorker:
         self.seconds, self.others, self.same, self.host = seconds, others, same, host
         self.request = SimpleNamespace(threads=threads)
         self.asked: list[str] = []
+        self.doubts: list[str] = []
 
     def stage(self, name: str, **arguments: Any) -> Any:
         if name == "loads":
@@ -202,7 +229,12 @@ class FakeWorker:
             samples = {"host_s": [self.host] * 3, "target_s": [self.seconds] * 3}
             others = {"others_busy": self.others, "processors": 2}
             return {"samples": samples, "others": others}
-        return {"samples": {"repeat_s": [self.seconds]}, "values": {}, "faults": []}
+        return {
+            "samples": {"repeat_s": [self.seconds]},
+            "values": {},
+            "faults": [],
+            "doubts": self.doubts,
+        }
 
     def ask(self, name: str, **arguments: Any) -> Any:
         self.asked.append(name)
@@ -289,6 +321,20 @@ def test_a_busy_machine_excuses_no_fault() -> None:
     status, reason, level, _ = measured("test_task", FakeWorker(20.0, 1.9, 2, same=False))
     assert (status, level) == ("failed", "failed")
     assert "timed outputs are not those that were judged" in reason
+
+
+def test_what_single_rounds_show_on_a_busy_machine_is_no_verdict() -> None:
+    doubt = f"{BUSY}; repeats of one input run 3.3 times as fast as fresh inputs"
+    worker = FakeWorker(1.0, 0.1, 2)
+    worker.doubts.append(doubt)
+    status, reason, level, values = measured("test_task", worker)
+    assert (status, level) == ("inconclusive", None)
+    assert reason == f"the machine was busy: {doubt}"
+    assert values["rtf"] == 0.1, "what was measured is kept"
+    # Nor does it excuse a fault.
+    faulty = FakeWorker(1.0, 0.1, 2, same=False)
+    faulty.doubts.append(doubt)
+    assert measured("test_task", faulty)[0] == "failed"
 
 
 @pytest.mark.parametrize("seconds", [0.1, 2.0])

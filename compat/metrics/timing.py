@@ -46,6 +46,8 @@ class Suspicion:
     value: float
     """The measured quantity: a speed-up for caching, a share of the time for fetching."""
     detail: str
+    feignable: bool = False
+    """Whether a single disturbed round can have brought it about."""
 
 
 def summarise(
@@ -180,6 +182,7 @@ def cached_result(repeats: Sequence[float], fresh: Sequence[float]) -> Suspicion
         speedup,
         f"repeats of one input run {speedup:.1f} times as fast as fresh inputs ({evidence}): "
         f"{conclusion}",
+        feignable=min(len(ours), len(theirs)) == 1,
     )
 
 
