@@ -15,17 +15,21 @@ docs/corpora.md shows each form.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+
+from compat import mpeg
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 DEFAULT = FIXTURES / "corpus"
@@ -44,9 +48,20 @@ DEPTH = 6
 """Levels of folders that are searched for RTTM files and audio."""
 EXCERPT = 30.0
 """Seconds above which a recording is no utterance, and gives excerpts instead."""
+TOLERANCE = 0.25
+"""Seconds by which a recording may be longer or shorter than is said of it: decoders of MP3 differ
+in how much of the silence that encoders add they leave out."""
+SLACK = 0.01
+"""Seconds that may lack of what a WAV file's header promises: some programs count the header in."""
+LOUDEST = 100.0
+"""Largest sample that is believed, where 1 is full scale."""
+LEAST_SCORED = 0.05
+"""Seconds below which a scored part is none: no frame of a model need lie within it."""
 
-_ID = re.compile(r"[\w@%+=,~-][\w.@%+=,~-]{0,149}")
-"""Ids become names of files."""
+_NO_NAME = r'<>:"/\\|?*\x00-\x1f\x7f'
+"""Characters that names of files cannot have, on Windows at least."""
+_ID = re.compile(rf"[^\s.{_NO_NAME}](?:[^{_NO_NAME}]{{0,148}}[^\s.{_NO_NAME}])?")
+"""Ids become names of files, which begin and end with neither a blank nor a dot."""
 _OTHER_RTTM = (
     *("SEGMENT", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT", "IP", "SU", "CB", "A/P"),
     *("SPKR-INFO", "NO_RT_METADATA"),
@@ -79,6 +94,21 @@ class Item:
         known = {key: self.facts[key] for key in TRUTHS if key in self.facts}
         return {"text": self.text, **known} if self.text else known
 
+    @property
+    def scored(self) -> list[Span]:
+        """The parts that count: the recording's UEM, or all of it.
+
+        Empty where the UEM leaves nothing of it.
+        """
+        parts = self.facts.get("uem")
+        return [(0.0, self.seconds)] if parts is None else [(start, end) for start, end in parts]
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether a part that counts is heard: one of at least :data:`LEAST_SCORED` seconds."""
+        heard = (min(end, self.seconds) - start for start, end in self.scored)
+        return self.facts.get("uem") is None or any(part >= LEAST_SCORED for part in heard)
+
     @classmethod
     def without_audio(cls, identifier: str, truth: Mapping[str, Any], seconds: float) -> Item:
         """Return an item that can be scored but not heard."""
@@ -87,10 +117,15 @@ class Item:
         return cls(identifier, silence, rate, truth.get("text", ""), truth)
 
 
+# Audio -------------------------------------------------------------------------------------------
+
+
 def read_audio(
     path: Path, rate: int, offset: float = 0.0, seconds: float | None = None
 ) -> np.ndarray:
     """Read an audio file as mono float32 (samples,) at a sampling rate in hertz.
+
+    The result holds what was decoded, however long the header says that the file is.
 
     Args:
         path: a file in any format that libsndfile reads; channels are averaged.
@@ -99,37 +134,168 @@ def read_audio(
         seconds: how much to read; None for all the rest.
 
     Raises:
-        CorpusError: the file is missing, is no audio, is longer than :data:`LONGEST`, or holds no
-            samples or no finite ones.
+        CorpusError: the file is missing, is no audio, breaks off before the end that its header
+            promises, is longer than :data:`LONGEST`, or holds no samples, none that are finite, or
+            some that are larger than :data:`LOUDEST`.
     """
-    import soundfile
-
     if not path.is_file():
         raise CorpusError(f"audio file {path} is missing: restore it, or correct the manifest.")
-    try:
-        with soundfile.SoundFile(path) as file:
-            found = int(file.samplerate)
-            _not_too_long(path, file.frames / found)
-            first = min(round(offset * found), file.frames)
-            file.seek(first)
-            wanted = file.frames - first
-            if seconds is not None:
-                wanted = min(wanted, round(seconds * found))
+    means: list[np.ndarray] = []
+    with _decoding(path, means) as file:
+        found = int(file.samplerate)
+        length = _frames(path, file)
+        first = round(offset * found)
+        wanted = _LIMITLESS if seconds is None else round(seconds * found)
+        decoded = 0
+        if file.skip(first, length):
             # By blocks: a meeting has many channels, and their mean is all that is kept.
-            blocks = file.blocks(1 << 20, frames=wanted, dtype="float32", always_2d=True)
-            means = [block.mean(axis=1, dtype=np.float32) for block in blocks] if wanted else []
-    except (soundfile.LibsndfileError, RuntimeError, MemoryError) as error:
-        raise CorpusError(
-            f"cannot read audio file {path}: {error} Convert it to WAV or FLAC, or restore it."
-        ) from error
+            for block in file.blocks_of(wanted):
+                means.append(block.mean(axis=1, dtype=np.float32))
+                decoded += len(block)
+                _not_too_long(path, decoded / found)
+        known = length if length is not None and file.format not in _INEXACT else 0
+        if first + decoded < min(first + wanted, known):
+            _whole(path, known, first + decoded, found)
     mono = np.concatenate(means) if means else np.zeros(0, np.float32)
     if not len(mono) or not np.isfinite(mono).all():
         raise CorpusError(f"audio file {path} holds no usable samples: restore it.")
+    peak = float(np.abs(mono).max())
+    if peak > LOUDEST:
+        raise CorpusError(
+            f"audio file {path} has samples of {peak:g}, and full scale is 1: restore it, or "
+            "divide them by the full scale that they were written for (32768 of 16 bits)."
+        )
     if found != rate:
         import soxr
 
         mono = soxr.resample(mono, found, rate).astype(np.float32)
     return mono
+
+
+_LIMITLESS = 1 << 62
+"""Frames that no file has: libsndfile says so where a header leaves the length open."""
+_BLOCK = 1 << 13
+"""Frames that are decoded at once; where decoding fails, how far it came is known to a block."""
+_PIPED = (1 << 31, 1 << 32)
+"""Bytes that a program promises, about, where it writes to a pipe and does not know how many."""
+_INEXACT = ("MP3", "OGG")
+"""Formats whose length is estimated, or found at the end that a file has."""
+
+
+@functools.cache
+def _stream_class() -> type[Any]:
+    """Return a class of audio files that are read from front to back.
+
+    soundfile's own ``SoundFile`` seeks after every read, which GSM 6.10 cannot do and after which
+    an MP3 goes on at another sample. Its ``blocks`` returns whatever lies in memory where
+    libsndfile decodes less than the header promises. The class is made when it is first needed,
+    as soundfile is imported only then.
+    """
+    import soundfile
+
+    class Stream(soundfile.SoundFile):  # type: ignore[misc]
+        def seekable(self) -> bool:
+            return False
+
+        def skip(self, frames: int, length: int | None) -> bool:
+            """Go to a frame; return False where the file, of so many frames, has none there."""
+            if length is not None and frames >= length:
+                return False
+            exact = length is not None and super().seekable() and self.format != "MP3"
+            if frames and exact:
+                self.seek(frames)
+            elif frames:
+                return sum(map(len, self.blocks_of(frames))) == frames
+            return True
+
+        def blocks_of(self, frames: int) -> Iterator[np.ndarray]:
+            """Yield up to so many frames, float32 (frames, channels), as far as it can be read."""
+            while frames > 0:
+                block = self.read(min(_BLOCK, frames), dtype="float32", always_2d=True)
+                if not len(block):
+                    return
+                frames -= len(block)
+                yield block
+
+    return Stream
+
+
+@contextmanager
+def _decoding(path: Path, means: Sequence[np.ndarray] = ()) -> Iterator[Any]:
+    """Open an audio file; the message of an error names it and says how far it was decoded.
+
+    ``means`` are the blocks that were decoded so far.
+    """
+    import soundfile
+
+    try:
+        with _stream_class()(path) as file:
+            rate, frames = int(file.samplerate), int(file.frames)
+            yield file
+    except (soundfile.LibsndfileError, RuntimeError, MemoryError) as error:
+        decoded, where = sum(map(len, means)), ""
+        if decoded:
+            where = f", which breaks off after {decoded / rate:.2f} s of {frames / rate:.2f} s"
+        raise CorpusError(
+            f"cannot read audio file {path}{where}: {error} Convert it to WAV or FLAC, or "
+            "restore it."
+        ) from error
+
+
+def _frames(path: Path, file: Any) -> int | None:
+    """Return how many frames an open file has; None where only decoding tells.
+
+    Raises:
+        CorpusError: the file is cut short, it is too long, or libsndfile would leave out its end.
+    """
+    frames, rate = int(file.frames), int(file.samplerate)
+    if frames >= _LIMITLESS:
+        return None
+    if file.format == "MP3":
+        counted = mpeg.count_samples(path)
+        if counted > frames + TOLERANCE * rate:
+            raise CorpusError(
+                f"audio file {path} lasts {counted / rate:.2f} s, of which only "
+                f"{frames / rate:.2f} s can be read, as its header does not say how long it is: "
+                "convert it to WAV or FLAC."
+            )
+        frames = min(frames, counted or frames)
+    _not_too_long(path, frames / rate)
+    _whole(path, _promised(path, file), frames, rate)
+    return frames
+
+
+def _whole(path: Path, promised: float, held: float, rate: int) -> None:
+    """Refuse a file that holds fewer frames than its header promises."""
+    if promised > held + SLACK * rate:
+        raise CorpusError(
+            f"audio file {path} is cut short: its header promises {promised / rate:.2f} s, and it "
+            f"holds {held / rate:.2f} s. Restore it."
+        )
+
+
+def _promised(path: Path, file: Any) -> float:
+    """Return the frames that a header promises, where libsndfile has corrected them.
+
+    For WAV, RF64, W64, AIFF and AU its notes have the promised bytes and what it found instead;
+    for SPHERE they have nothing. 0 where the header promises no more than is there.
+    """
+    if file.format == "NIST":
+        with path.open("rb") as opened:
+            count = re.search(rb"sample_count -i (\d+)", opened.read(1024))
+        return float(count[1]) if count else 0.0
+    notes = file.extra_info
+    size = re.search(
+        r"^\s*(?:data|SSND|Data [Ss]ize)\s*: (\d+)\b(?: \(should be (\d+)\))?", notes, re.M
+    )
+    whole = re.search(r"^Length : (\d+)$", notes, re.M)
+    if not size or not whole:
+        return 0.0
+    promised, held = int(size[1]), int(size[2] or whole[1])
+    piped = any(abs(promised - limit) < 1 << 17 for limit in _PIPED)
+    if promised <= held or not held or piped:
+        return 0.0
+    return float(file.frames * promised / held)
 
 
 def _not_too_long(path: Path, seconds: float) -> None:
@@ -140,25 +306,38 @@ def _not_too_long(path: Path, seconds: float) -> None:
         )
 
 
-def _audio_seconds(path: Path) -> float:
-    """Return the duration that an audio file's header gives."""
-    import soundfile
+def audio_seconds(path: Path) -> float:
+    """Return how many seconds an audio file lasts, as far as it can be told without decoding.
 
-    try:
-        seconds = float(soundfile.info(path).duration)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise CorpusError(
-            f"cannot read audio file {path}: {error} Convert it to WAV or FLAC, or restore it."
-        ) from error
+    It is decoded only where its header leaves the length open.
+
+    Raises:
+        CorpusError: as :func:`read_audio`.
+    """
+    facts = path.stat()
+    return _audio_seconds(path, facts.st_mtime_ns, facts.st_size)
+
+
+@functools.lru_cache(maxsize=1024)  # A manifest may cut one file into many recordings.
+def _audio_seconds(path: Path, changed: int, size: int) -> float:
+    with _decoding(path) as file:
+        frames = _frames(path, file)
+        if frames is None:
+            frames = sum(map(len, file.blocks_of(round((LONGEST + 1) * file.samplerate))))
+        seconds = frames / float(file.samplerate)
     _not_too_long(path, seconds)
     return seconds
 
+
+# Test sets ---------------------------------------------------------------------------------------
 
 Truth = Literal["text", "segments", "trials"]
 """What a test set can hold of each recording: its words, who spoke when, pairs of speakers."""
 
 Segment = tuple[float, float, str]
 """Start and end in seconds, and who speaks."""
+Span = tuple[float, float]
+"""Start and end in seconds."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +379,14 @@ class TestSet:
         pairs = self._pairs.get(identifier)
         facts = {**line, **({"trials": pairs} if pairs else {})}
         part = (line["offset"], line["duration"]) if "offset" in line else ()
-        samples = read_audio(self.folder / line["audio_filepath"], rate, *part)
+        audio = self.folder / line["audio_filepath"]
+        samples = read_audio(audio, rate, *part)
+        if abs(len(samples) / rate - line["duration"]) > TOLERANCE:
+            raise CorpusError(
+                f"audio file {audio}: {len(samples) / rate:.2f} s can be decoded, where the "
+                f"manifest or the file itself says {line['duration']:.2f} s. Restore it, or "
+                "correct the manifest."
+            )
         return Item(identifier, samples, rate, line.get("text", ""), facts)
 
     @cached_property
@@ -286,6 +472,27 @@ class Corpus:
         return found.excerpts() if long else found
 
 
+def _lasts(audio: Path, said: float, seconds: float, where: str) -> None:
+    """Check that a whole recording is as long as is said of it, within :data:`TOLERANCE`.
+
+    Raises:
+        CorpusError: it is not; the message has both numbers.
+    """
+    if abs(said - seconds) <= TOLERANCE:
+        return
+    shorter = f', or add "offset": 0 to take the first {said:g} s of it'
+    raise CorpusError(
+        f"{where}: the duration says {said:g} s, and {audio.name} lasts {seconds:.6g} s. "
+        f"{_in_milliseconds(said, seconds)}Correct the duration"
+        f"{shorter if said < seconds else ''}, or restore the audio."
+    )
+
+
+def _in_milliseconds(said: float, seconds: float) -> str:
+    fits = abs(said / 1000 - seconds) <= TOLERANCE and said > 10 * seconds
+    return "Durations are in seconds; is this one in milliseconds? " if fits else ""
+
+
 def load(path: Path = DEFAULT) -> Corpus:
     """Read the manifests of a corpus and check that every file they name is there.
 
@@ -309,7 +516,8 @@ def load(path: Path = DEFAULT) -> Corpus:
             if not _ID.fullmatch(identifier):
                 raise CorpusError(
                     f"{test_set.folder}: a recording cannot be called {identifier[:60]!r}: ids "
-                    "are letters, digits and - _ . of at most 150 characters."
+                    'become names of files, of at most 150 characters without / \\ : * ? " < > |, '
+                    "and with no blank or dot at either end. Give it another id."
                 )
             if identifier in owners:
                 raise CorpusError(
@@ -352,8 +560,7 @@ def _read_manifest(path: Path) -> TestSet:
     paired = trials.is_file()
     lines = [
         _manifest_line(path.parent, f"{path}:{number}", text, paired)
-        for number, text in enumerate(_read_text(path).split("\n"), 1)
-        if text.strip()
+        for number, text in _lines(path)
     ]
     if not lines:
         raise CorpusError(f"{path} is empty: a test set needs at least one utterance.")
@@ -366,26 +573,19 @@ def _manifest_line(folder: Path, where: str, text: str, paired: bool) -> dict[st
     try:
         line = dict(json.loads(text))
         name = line["audio_filepath"]
-        if line.get("text") == "-":  # NeMo's way to say that the words are not known.
-            del line["text"]
-        if not isinstance(line.get("text", ""), str) or not isinstance(name, str):
-            raise ValueError("audio_filepath and text must be strings")
         if not paired and not {"text", "rttm_filepath", "segments"} & set(line):
             raise KeyError("text")
+        if line.get("text", "-") in ("-", None):  # NeMo's ways to say that words are not known.
+            line.pop("text", None)
+        if not isinstance(line.get("text", ""), str) or not isinstance(name, str):
+            raise ValueError("audio_filepath and text must be strings")
         audio = _inside(folder, name, where)
         if not audio.is_file():
             raise CorpusError(f"{where}: audio file {audio} is missing: restore it.")
-        if line["duration"] is None:
-            line["duration"] = _audio_seconds(audio) - float(line.get("offset") or 0.0)
-        line["duration"] = float(line["duration"])
-        if not 0 < line["duration"] < math.inf:
-            raise ValueError("make the duration positive")
-        if line.get("offset") is None:
-            line.pop("offset", None)
-        else:
-            line["offset"] = float(line["offset"])
-            if not 0 <= line["offset"] < math.inf:
-                raise ValueError("offset must not be negative")
+        _read_times(line, audio, where)
+        for key in ("segments", "uem"):  # No truth is another thing than an empty one.
+            if line.get(key, ...) is None:
+                del line[key]
         if "segments" in line:
             line["segments"] = [_inline_segment(found, line) for found in line["segments"]]
         if "uem" in line:
@@ -393,14 +593,69 @@ def _manifest_line(folder: Path, where: str, text: str, paired: bool) -> dict[st
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         missing = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise CorpusError(f"{where}: {missing}. Correct or remove the line.") from error
-    for key, file in (("segments", "rttm_filepath"), ("uem", "uem_filepath")):
-        if line.get(file):
-            named = _inside(folder, str(line[file]), where)
-            if not named.is_file():
-                raise CorpusError(f"{where}: {file} {named} is missing: restore it.")
-            found: Mapping[str, list[Any]] = (read_rttm if key == "segments" else read_uem)(named)
-            line[key] = [list(part) for part in _of_recording(found, audio.stem, named)]
-    return _within(line, where)
+    noscore: Sequence[Span] = ()
+    if line.get("rttm_filepath"):
+        named = _truth_file(folder, line, "rttm_filepath", where)
+        turns = _of_recording(read_turns(named), audio.stem, named) or Turns()
+        line["segments"] = [list(segment) for segment in turns.segments]
+        noscore = turns.noscore
+    if line.get("uem_filepath"):
+        named = _truth_file(folder, line, "uem_filepath", where)
+        parts = _of_recording(read_uem(named), audio.stem, named) or []
+        line["uem"] = [list(part) for part in parts]
+    return _within(_left_out(line, noscore), where)
+
+
+def _read_times(line: dict[str, Any], audio: Path, where: str) -> None:
+    """Read ``duration`` and ``offset`` of a line, and hold them against the audio's length.
+
+    Without a duration a recording is all that follows its offset.
+    """
+    if line.get("offset") is None:
+        line.pop("offset", None)
+    else:
+        line["offset"] = float(line["offset"])
+        if not 0 <= line["offset"] < math.inf:
+            raise ValueError("offset must not be negative")
+    said = None if line.get("duration") is None else float(line["duration"])
+    if said is not None and not 0 < said < math.inf:
+        raise ValueError("make the duration positive")
+    first, seconds = line.get("offset", 0.0), audio_seconds(audio)
+    if first and first >= seconds:
+        raise CorpusError(
+            f"{where}: the offset is {first:g} s, and {audio.name} lasts {seconds:.6g} s. Offsets "
+            "are in seconds; correct it, or restore the audio."
+        )
+    line["duration"] = seconds - first if said is None else said
+    if line["duration"] <= 0:
+        raise CorpusError(f"audio file {audio} holds no usable samples: restore it.")
+    if "offset" not in line:
+        _lasts(audio, line["duration"], seconds, where)
+    elif first + line["duration"] > seconds + TOLERANCE:
+        raise CorpusError(
+            f"{where}: offset and duration end at {first + line['duration']:g} s, and {audio.name} "
+            f"lasts {seconds:.6g} s. Both are in seconds, not milliseconds: correct them, or "
+            "restore the audio."
+        )
+
+
+def _truth_file(folder: Path, line: Mapping[str, Any], key: str, where: str) -> Path:
+    named = _inside(folder, str(line[key]), where)
+    if not named.is_file():
+        raise CorpusError(f"{where}: {key} {named} is missing: restore it.")
+    return named
+
+
+def _left_out(line: dict[str, Any], noscore: Sequence[Span]) -> dict[str, Any]:
+    """Take times out of what is scored of a recording; they are those of its file."""
+    if noscore:
+        first = line.get("offset", 0.0)
+        scored = line.get("uem", [[first, first + line["duration"]]])
+        for begin, stop in noscore:
+            parts = [part for s, e in scored for part in ([s, min(e, begin)], [max(s, stop), e])]
+            scored = [[start, end] for start, end in parts if start < end]
+        line["uem"] = scored
+    return line
 
 
 def _within(line: dict[str, Any], where: str) -> dict[str, Any]:
@@ -456,64 +711,88 @@ def _read_text(path: Path) -> str:
     try:
         if path.stat().st_size > TEXT_BYTES:
             raise CorpusError(f"{path} is larger than {TEXT_BYTES >> 20} MiB: split the test set.")
-        return path.read_text(encoding="utf-8-sig")  # Windows begins files with a mark.
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"cannot read {path}: {error}. Save it as UTF-8 text.") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text that are not empty, and their numbers.
+
+    Windows begins files with a mark, which joined files have inside too.
+    """
+    for number, text in enumerate(_read_text(path).split("\n"), 1):
+        line = text.strip().lstrip("\ufeff")
+        if line:
+            yield number, line
 
 
 def _read_rttm_folder(folder: Path) -> TestSet:
     """Match RTTM and UEM files below a folder with audio files, by the recording's name."""
     audio = list(_files(folder, AUDIO))
-    segments, rttm = _gather(folder, ".rttm", read_rttm)
-    scored, uem = _gather(folder, ".uem", read_uem)
-    unknown = sorted(scored.keys() - segments.keys())
+    rttm = _gather(folder, ".rttm", lambda path: read_turns(path) or {path.stem: Turns()})
+    uem = _gather(folder, ".uem", read_uem)
+    unknown = sorted(uem.keys() - rttm.keys())
     if unknown:
         raise CorpusError(
-            f"{uem[unknown[0]]} speaks of {unknown[0]}, of which there is no RTTM: add one (an "
+            f"{uem[unknown[0]][1]} speaks of {unknown[0]}, of which there is no RTTM: add one (an "
             f"empty file {unknown[0]}.rttm if nobody speaks), or remove the line."
         )
     lines = []
-    for name, found in sorted(segments.items()):
-        recording = _recording(audio, name, rttm[name])
-        _inside(folder, recording.relative_to(folder).as_posix(), str(rttm[name]))
-        if scored and name not in scored:
+    for name, (turns, file) in sorted(rttm.items(), key=lambda one: one[0]):
+        recording = _recording(audio, name, file)
+        _inside(folder, recording.relative_to(folder).as_posix(), str(file))
+        seconds = audio_seconds(recording)
+        if uem and name not in uem:
             raise CorpusError(
                 f"{folder}: there are UEM files, and none of them speaks of {name}. Add a line "
-                f'to one: "{name} 1 0.000 {_audio_seconds(recording):.3f}" scores all of it.'
+                f'to one: "{name} 1 0.000 {seconds:.3f}" scores all of it.'
             )
         line: dict[str, Any] = {
             "id": name,
             "audio_filepath": recording.relative_to(folder).as_posix(),
-            "duration": _audio_seconds(recording),
-            "segments": [list(segment) for segment in found],
+            "duration": seconds,
+            "segments": [list(segment) for segment in turns.segments],
         }
-        if scored:
-            line["uem"] = [list(part) for part in scored[name]]
-        lines.append(_within(line, str(rttm[name])))
+        if uem:
+            line["uem"] = [list(part) for part in uem[name][0]]
+        lines.append(_within(_left_out(line, turns.noscore), str(file)))
     return TestSet(folder.name, folder, tuple(lines))
 
 
-_Part = TypeVar("_Part")
+_Said = TypeVar("_Said")
 
 
 def _gather(
-    folder: Path, ending: str, read: Callable[[Path], dict[str, list[_Part]]]
-) -> tuple[dict[str, list[_Part]], dict[str, Path]]:
-    """Read every file with an ending; return what is said of each recording, and where.
-
-    An RTTM file without a line says that nobody speaks in the recording of its name.
-    """
-    found: dict[str, list[_Part]] = {}
-    origin: dict[str, Path] = {}
+    folder: Path, ending: str, read: Callable[[Path], Mapping[str, _Said]]
+) -> dict[str, tuple[_Said, Path]]:
+    """Read every file with an ending; return what is said of each recording, and where."""
+    found: dict[str, tuple[_Said, Path]] = {}
     for path in _files(folder, (ending,)):
         _inside(folder, path.relative_to(folder).as_posix(), str(folder))
-        for name, parts in (read(path) or {path.stem: []}).items():
+        for name, said in _by_plain_name(read(path), path).items():
             if name in found:
                 raise CorpusError(
-                    f"{origin[name]} and {path} both speak of {name}: keep one of them."
+                    f"{found[name][1]} and {path} both speak of {name}: keep one of them."
                 )
-            found[name], origin[name] = parts, path
-    return found, origin
+            found[name] = said, path
+    return found
+
+
+def _by_plain_name(found: Mapping[str, _Said], file: Path) -> dict[str, _Said]:
+    """Return what a file says by names without folder and ending: ``wav/a.wav`` means ``a``."""
+    plain: dict[str, str] = {}
+    for name in found:
+        last = PurePosixPath(name.replace("\\", "/")).name
+        stem, dot, ending = last.rpartition(".")
+        bare = stem if stem and dot + ending.lower() in AUDIO else last or name
+        if bare in plain:
+            raise CorpusError(
+                f"{file} speaks of {plain[bare]} and of {name}, which both mean {bare}: give "
+                "the recordings different names."
+            )
+        plain[bare] = name
+    return {bare: found[name] for bare, name in plain.items()}
 
 
 def _recording(audio: Sequence[Path], name: str, file: Path) -> Path:
@@ -538,25 +817,66 @@ def _recording(audio: Sequence[Path], name: str, file: Path) -> Path:
     return fitting[0]
 
 
+def _of_recording(found: Mapping[str, _Said], stem: str, file: Path) -> _Said | None:
+    """Return what a file says of a recording; of a file about one recording, all of it."""
+    by_name = _by_plain_name(found, file)
+    for name in (stem, stem.split(".")[0]):
+        if name in by_name:
+            return by_name[name]
+    if len(by_name) > 1:
+        raise CorpusError(
+            f"{file} speaks of {', '.join(sorted(by_name)[:3])} …, and not of {stem}: correct the "
+            "names in it."
+        )
+    return next(iter(by_name.values()), None)
+
+
+# RTTM and UEM files ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What an RTTM file says of one recording."""
+
+    segments: list[Segment] = field(default_factory=list)
+    noscore: list[Span] = field(default_factory=list)
+    """Times that are not scored."""
+
+
 def read_rttm(path: Path) -> dict[str, list[Segment]]:
     """Read a Rich Transcription Time Marked file: segments by recording.
 
-    Lines of other types than SPEAKER, and comments (``;;``), are passed over.
+    Raises:
+        CorpusError: as :func:`read_turns`.
+    """
+    return {name: turns.segments for name, turns in read_turns(path).items()}
+
+
+def read_turns(path: Path) -> dict[str, Turns]:
+    """Read a Rich Transcription Time Marked file: SPEAKER and NOSCORE lines by recording.
+
+    Lines of the other types that NIST lists, and comments (``;;``), are passed over.
 
     Raises:
-        CorpusError: the file cannot be read, or a line is malformed.
+        CorpusError: the file cannot be read, or a line is malformed or can be read in two ways.
     """
-    found: dict[str, list[Segment]] = {}
-    for number, text in enumerate(_read_text(path).split("\n"), 1):
-        parts = text.split()
-        if not parts or parts[0].startswith(";;") or parts[0] in _OTHER_RTTM:
+    found: dict[str, Turns] = {}
+    for number, text in _lines(path):
+        kind = text.split(maxsplit=1)[0]
+        if kind.startswith(";;") or kind in _OTHER_RTTM:
             continue
         try:
-            if parts[0] != "SPEAKER":
-                raise ValueError("it does not begin with SPEAKER")
-            start, duration = float(parts[3]), float(parts[4])
-            segment = (*_span(start, start + duration), parts[7])
-            found.setdefault(parts[1], []).append(segment)
+            if kind not in ("SPEAKER", "NOSCORE"):
+                raise ValueError(
+                    f"{kind[:60]} is none of the types SPEAKER, NOSCORE, {', '.join(_OTHER_RTTM)}"
+                )
+            name, start, duration, speaker = _rttm_fields(text)
+            span = _span(start, start + duration)
+            turns = found.setdefault(name, Turns())
+            if kind == "SPEAKER":
+                turns.segments.append((*span, speaker))
+            else:
+                turns.noscore.append(span)
         except (ValueError, IndexError) as error:
             raise CorpusError(
                 f"{path}:{number}: no RTTM line ({error}). It should read: SPEAKER name 1 start "
@@ -565,20 +885,74 @@ def read_rttm(path: Path) -> dict[str, list[Segment]]:
     return found
 
 
-def read_uem(path: Path) -> dict[str, list[tuple[float, float]]]:
+def _rttm_fields(text: str) -> tuple[str, float, float, str]:
+    """Return recording, start, duration and speaker of a line: its fields 2, 4, 5 and 8 of 8 to 10.
+
+    Where a name holds blanks there are more fields than that, or some are not what they should be.
+    The times then are the numbers before two ``<NA>``, and the speaker is what follows these, less
+    up to two fields at the end that hold a confidence or nothing.
+    """
+    parts = _fields(text, (8, 9, 10))
+    if len(parts) < 8:
+        raise IndexError(f"{len(parts)} fields instead of 8 to 10")
+    usual = len(parts) <= 10 and all(map(_is_number, parts[3:5])) and all(map(_is_value, parts[8:]))
+    if usual and (parts[7] != _NONE or parts[5:7] == [_NONE, _NONE]):
+        return parts[1], float(parts[3]), float(parts[4]), parts[7]
+    for at in range(3, len(parts) - 4):
+        times, after = parts[at : at + 2], parts[at + 2 : at + 4]
+        if all(map(_is_number, times)) and after == [_NONE, _NONE]:
+            end = len(parts)
+            while end > max(at + 5, len(parts) - 2) and _is_value(parts[end - 1]):
+                end -= 1
+            speaker = parts[at + 4 : end]
+            if speaker == [_NONE] or _NONE not in speaker:
+                name = " ".join(parts[1 : at - 1])
+                return name, float(times[0]), float(times[1]), " ".join(speaker)
+    raise ValueError(
+        "its times or its speaker are not where they belong; where names hold blanks, write them "
+        "without, or tabs between the fields"
+    )
+
+
+_NONE = "<NA>"
+"""How RTTM writes that a field holds nothing."""
+
+
+def _fields(text: str, counts: Collection[int]) -> list[str]:
+    """Split a line at tabs if that gives one of the right numbers of fields, else at any blanks."""
+    parts = [part.strip() for part in text.split("\t")]
+    return parts if len(parts) in counts and all(parts) else text.split()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_value(text: str) -> bool:
+    return text == _NONE or _is_number(text)
+
+
+def read_uem(path: Path) -> dict[str, list[Span]]:
     """Read an un-partitioned evaluation map: the scored parts of each recording, in seconds.
 
     Raises:
         CorpusError: the file cannot be read, is empty, or a line is malformed.
     """
-    found: dict[str, list[tuple[float, float]]] = {}
-    for number, text in enumerate(_read_text(path).split("\n"), 1):
-        parts = text.split()
-        if not parts or parts[0].startswith(";;"):
+    found: dict[str, list[Span]] = {}
+    for number, text in _lines(path):
+        parts = _fields(text.partition(";;")[0], (4,))
+        if not parts:
             continue
         try:
-            found.setdefault(parts[0], []).append(_span(parts[2], parts[3]))
-        except (ValueError, IndexError) as error:
+            *name, _, start, end = parts  # A name may hold blanks, and nothing follows the end.
+            if not name:
+                raise ValueError(f"{len(parts)} fields instead of 4")
+            found.setdefault(" ".join(name), []).append(_span(start, end))
+        except ValueError as error:
             raise CorpusError(
                 f"{path}:{number}: no UEM line ({error}). It should read: name 1 start end"
             ) from error
@@ -587,17 +961,7 @@ def read_uem(path: Path) -> dict[str, list[tuple[float, float]]]:
     return found
 
 
-def _of_recording(found: Mapping[str, list[Any]], stem: str, file: Path) -> list[Any]:
-    """Return what a file says of a recording; of a file about one recording, all of it."""
-    for name in (stem, stem.split(".")[0]):
-        if name in found:
-            return found[name]
-    if len(found) > 1:
-        raise CorpusError(
-            f"{file} speaks of {', '.join(sorted(found)[:3])} …, and not of {stem}: correct the "
-            "names in it."
-        )
-    return next(iter(found.values()), [])
+# Trials ------------------------------------------------------------------------------------------
 
 
 def _read_trials(path: Path, test_set: TestSet) -> tuple[tuple[str, str, bool], ...]:
@@ -606,9 +970,7 @@ def _read_trials(path: Path, test_set: TestSet) -> tuple[tuple[str, str, bool], 
         for index, line in enumerate(test_set.lines)
     }
     trials = []
-    for number, text in enumerate(_read_text(path).split("\n"), 1):
-        if not text.strip():
-            continue
+    for number, text in _lines(path):
         try:
             same, one, other = text.split()
             if same not in ("0", "1"):

@@ -49,6 +49,7 @@ MODULES = (
     "compat.models.base",
     "compat.stress",
     "compat.corpus",
+    "compat.mpeg",
 )
 
 

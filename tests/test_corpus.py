@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import soundfile
 
 from compat import corpus
-from compat.corpus import Corpus, CorpusError, TestSet, load, read_audio, read_rttm, read_uem
+from compat.corpus import Corpus, CorpusError, Item, TestSet, load, read_audio, read_rttm, read_uem
 
 RATE = 16_000
 
@@ -120,6 +121,20 @@ def test_inline_segments(tmp_path: Path) -> None:
     assert found.lines[0]["uem"] == [[0.0, 2.0]]
 
 
+@pytest.mark.parametrize("text", [None, "-"])
+def test_what_is_not_known_of_a_recording(tmp_path: Path, text: str | None) -> None:
+    """Words that NeMo notes as unknown, no duration, and nulls, are no fault of a manifest."""
+    write_audio(tmp_path / "a.wav")
+    line = {"audio_filepath": "a.wav", "text": text, "offset": None, "uem": None, "segments": None}
+    write_text(tmp_path / "manifest.jsonl", line)
+    item = only(load(tmp_path)).item(0, RATE)
+    assert only(load(tmp_path)).truths == set()
+    assert (item.text, item.seconds, item.facts["duration"], item.truth) == ("", 2.0, 2.0, {})
+    write_text(tmp_path / "a.rttm", speaker("a", 0, 1, "x"))
+    write_text(tmp_path / "manifest.jsonl", {**line, "rttm_filepath": "a.rttm"})
+    assert only(load(tmp_path)).truths == {"segments"}
+
+
 def test_offset_cuts_a_part_of_a_long_file(tmp_path: Path) -> None:
     write_audio(tmp_path / "a.wav", 6.0, rate=8_000)
     write_text(
@@ -158,13 +173,29 @@ def test_a_mark_and_carriage_returns_of_windows(tmp_path: Path) -> None:
     manifest(tmp_path, rttm_filepath="a.rttm", text=None)
     line = (tmp_path / "manifest.jsonl").read_text().strip()
     (tmp_path / "manifest.jsonl").write_bytes(f"\ufeff{line}\r\n\r\n".encode())
-    (tmp_path / "a.rttm").write_bytes(f"\ufeff{speaker('a', 0, 1, 'x')}\r\n".encode())
-    assert only(load(tmp_path)).lines[0]["segments"] == [[0.0, 1.0, "x"]]
+    # Files that were joined have a mark inside as well.
+    marked = [f"\ufeff{speaker('a', start, 0.5, 'x')}\r\n" for start in (0, 1)]
+    (tmp_path / "a.rttm").write_bytes("".join(marked).encode())
+    assert only(load(tmp_path)).lines[0]["segments"] == [[0.0, 0.5, "x"], [1.0, 1.5, "x"]]
+    (tmp_path / "a.uem").write_bytes("\ufeffa 1 0 1\r\n\ufeffa 1 1.5 2\r\n".encode())
+    assert read_uem(tmp_path / "a.uem") == {"a": [(0.0, 1.0), (1.5, 2.0)]}
 
 
 BAD_LINES: list[tuple[dict[str, Any], str]] = [
     ({"text": None}, "no 'text'"),
     ({"text": 5}, "must be strings"),
+    (
+        {"duration": 2000},
+        r"duration says 2000 s, and a\.wav lasts 2 s\. .*is this one in milliseconds",
+    ),
+    ({"duration": 2.3}, r"duration says 2\.3 s, and a\.wav lasts 2 s\. Correct"),
+    (
+        {"duration": 1.5},
+        r'says 1\.5 s, and a\.wav lasts 2 s\. .*"offset": 0 to take the first 1\.5 s',
+    ),
+    ({"offset": 2.5}, r"the offset is 2\.5 s, and a\.wav lasts 2 s"),
+    ({"offset": 1.0}, r"offset and duration end at 3 s, and a\.wav lasts 2 s"),
+    ({"offset": 0.5, "duration": 1500}, r"end at 1500\.5 s, .*not milliseconds"),
     ({"audio_filepath": ["a.wav"]}, "must be strings"),
     ({"audio_filepath": "b.wav"}, r"b\.wav is missing: restore it"),
     ({"audio_filepath": "../a.wav"}, "lies outside the corpus: move it inside"),
@@ -184,10 +215,14 @@ BAD_LINES: list[tuple[dict[str, Any], str]] = [
     ({"segments": [{"start": 0, "end": float("inf")}]}, "no stretch of time"),
     ({"segments": [{"start": 0}]}, "no 'end'"),
     ({"segments": 5}, "not iterable"),
+    ({"duration": -1.0}, "make the duration positive"),
     ({"segments": [[0, 1]]}, "a segment is an object with start"),
     ({"segments": [{"start": 500, "end": 900}]}, "begin at 500 s, and the recording ends at 2 s"),
     ({"uem": [[0, 1], [2]]}, "Correct or remove"),
     ({"id": "../../../tmp/x"}, "cannot be called"),
+    ({"id": "a."}, "cannot be called"),
+    ({"id": " a"}, "cannot be called"),
+    ({"id": "a:b"}, "cannot be called"),
     ({"id": "x" * 200}, "cannot be called"),
 ]
 
@@ -328,7 +363,26 @@ def test_sets_of_both_forms_side_by_side(tmp_path: Path) -> None:
             lambda f: write_text(f / "x.rttm", "SPEAKER a 1 0 1e400 <NA> <NA> x"),
             r"x\.rttm:1: .*no stretch of time",
         ),
-        (lambda f: write_text(f / "x.rttm", "a 1 0 1 x"), "does not begin with SPEAKER"),
+        (
+            lambda f: write_text(f / "x.rttm", ";; x", "SPEEKER a 1 0 1 <NA> <NA> x <NA> <NA>"),
+            r"x\.rttm:2: .*SPEEKER is none of the types SPEAKER, NOSCORE, SEGMENT",
+        ),
+        (
+            lambda f: write_text(f / "x.rttm", "SPEAKER a 1 x y <NA> <NA> Ann <NA> <NA>"),
+            r"x\.rttm:1: .*not where they belong",
+        ),
+        (
+            lambda f: write_text(f / "x.rttm", "SPEAKER a b 1 0 1 speech good Ann Lee 0.5 0.5"),
+            r"x\.rttm:1: .*where names hold blanks, write them without, or tabs",
+        ),
+        (
+            lambda f: write_text(f / "x.rttm", speaker("wav/ghost.wav", 0, 1, "x")),
+            r"speaks of ghost, of which there is no audio file: add ghost\.wav \(or",
+        ),
+        (
+            lambda f: write_text(f / "x.rttm", *(speaker(f"{n}/a.wav", 0, 1, "x") for n in "pq")),
+            r"x\.rttm speaks of p/a\.wav and of q/a\.wav, which both mean a: give",
+        ),
         (lambda f: (f / "x.rttm").write_bytes(b"\xff\xfe\0"), "Save it as UTF-8"),
         (
             lambda f: write_text(f / "x.rttm", speaker("ghost", 0, 1, "x")),
@@ -354,6 +408,7 @@ def test_sets_of_both_forms_side_by_side(tmp_path: Path) -> None:
         (lambda f: write_text(f / "x.uem", "abjxc 1 2 0"), r"x\.uem:1: .*no stretch of time"),
         (lambda f: write_text(f / "x.uem", "abjxc 1 nan 2"), r"x\.uem:1: .*no stretch of time"),
         (lambda f: write_text(f / "x.uem", "abjxc 0 2"), r"x\.uem:1: no UEM line"),
+        (lambda f: write_text(f / "x.uem", "abjxc 1 0 2 all"), r"x\.uem:1: no UEM line"),
         (lambda f: write_text(f / "x.uem", ";; nothing"), r"x\.uem is empty"),
         (lambda f: (f / "audio/abjxc.wav").write_bytes(b"no audio"), "cannot read audio file"),
         (lambda f: (f / "audio/abjxc.wav").unlink(), "no audio file: add abjxc.wav"),
@@ -382,6 +437,104 @@ def test_nothing_there(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing", tmp_path / "a.wav"):
         with pytest.raises(CorpusError, match=r"no manifest\.jsonl in .*A corpus is a folder"):
             load(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "start", "end", "who"),
+    [
+        ("SPEAKER rec 1 0.5 1 <NA> <NA> Ann", "rec", 0.5, 1.5, "Ann"),
+        ("SPEAKER rec 1 0.5 1 <NA> <NA> Ann 0.9", "rec", 0.5, 1.5, "Ann"),
+        ("SPEAKER rec 1 0.5 1 speech good Ann <NA> <NA>", "rec", 0.5, 1.5, "Ann"),
+        ("SPEAKER rec 1 0.5 1 <NA> <NA> <NA> <NA> <NA>", "rec", 0.5, 1.5, "<NA>"),
+        ("SPEAKER rec 1 0.5 1 <NA> <NA> 7 <NA> <NA>", "rec", 0.5, 1.5, "7"),
+        ("SPEAKER rec 1 0.5 1 <NA> <NA> Ann Smith <NA> <NA>", "rec", 0.5, 1.5, "Ann Smith"),
+        ("SPEAKER rec 1 0.5 1 <NA> <NA> Ann Smith <NA>", "rec", 0.5, 1.5, "Ann Smith"),
+        ("SPEAKER rec 1 0.5 1 <NA> <NA> Ann Smith", "rec", 0.5, 1.5, "Ann Smith"),
+        ("SPEAKER rec 1 0.5 1 <NA> <NA> Ann M. Smith 0.5 <NA>", "rec", 0.5, 1.5, "Ann M. Smith"),
+        ("SPEAKER rec 1 0.5 1 <NA> <NA> Speaker 2 <NA> <NA>", "rec", 0.5, 1.5, "Speaker 2"),
+        ("SPEAKER mono vocals 1 0.5 1 <NA> <NA> A <NA> <NA>", "mono vocals", 0.5, 1.5, "A"),
+        ("SPEAKER mono vocals 1 0.5 1 <NA> <NA> A <NA>", "mono vocals", 0.5, 1.5, "A"),
+        ("SPEAKER mono vocals 1 0.5 1 <NA> <NA> 7 <NA>", "mono vocals", 0.5, 1.5, "7"),
+        ("SPEAKER mono vocals 1 0.5 1 <NA> <NA> A", "mono vocals", 0.5, 1.5, "A"),
+        ("SPEAKER take 2 1 0.5 1 <NA> <NA> A B <NA> <NA>", "take 2", 0.5, 1.5, "A B"),
+        ("SPEAKER\ttake 2\t1\t0.5\t1\tx\ty\tA 3\t1\t<NA>", "take 2", 0.5, 1.5, "A 3"),
+    ],
+)
+def test_rttm_by_its_fields(
+    tmp_path: Path, line: str, name: str, start: float, end: float, who: str
+) -> None:
+    assert read_rttm(write_text(tmp_path / "a.rttm", line)) == {name: [(start, end, who)]}
+
+
+def test_names_with_blanks_find_their_audio(tmp_path: Path) -> None:
+    folder = tmp_path / "my set (1) [new]"
+    write_audio(folder / "mono vocals.wav")
+    write_text(folder / "a.rttm", speaker("mono vocals", 0, 1, "Ann Smith"))
+    write_text(folder / "a.uem", "mono vocals 1 0.5 1.5")
+    found = only(load(folder))
+    assert found.item(0, RATE).id == "mono vocals"
+    assert found.lines[0]["segments"] == [[0.0, 1.0, "Ann Smith"]]
+    assert found.lines[0]["uem"] == [[0.5, 1.5]]
+    assert only(load(manifest(folder))).item(0, RATE).id == "my set (1) [new]-0000"
+
+
+def test_names_with_folder_and_ending(tmp_path: Path) -> None:
+    write_audio(tmp_path / "rec1.wav")
+    write_text(tmp_path / "a.rttm", speaker("/data/wav/rec1.wav", 0, 1, "x"))
+    write_text(tmp_path / "a.uem", "wav\\rec1.WAV 1 0 2")
+    found = only(load(tmp_path))
+    assert (found.identifier(0), found.lines[0]["uem"]) == ("rec1", [[0.0, 2.0]])
+
+
+RTTM_TYPES = (
+    *("SEGMENT", "NOSCORE", "NO_RT_METADATA", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT"),
+    *("SU", "IP", "CB", "A/P", "SPKR-INFO"),
+)
+
+
+def test_noscore_is_not_scored_and_other_types_are_passed_over(tmp_path: Path) -> None:
+    for name in "abc":
+        write_audio(tmp_path / f"{name}.wav", 4.0)
+    others = [f"{kind} a 1 1.5 0.5 <NA> <NA> <NA> <NA> <NA>" for kind in RTTM_TYPES]
+    noscore = "NOSCORE b 1 0 1 <NA> <NA> <NA> <NA> <NA>", "NOSCORE b 1 2 9 <NA> <NA> <NA> <NA>"
+    write_text(tmp_path / "all.rttm", speaker("a", 0, 3, "x"), *others, *noscore)
+    write_text(tmp_path / "c.rttm", speaker("c", 0, 1, "x"))
+    lines = only(load(tmp_path)).lines
+    assert lines[0]["segments"] == [[0.0, 3.0, "x"]]
+    assert lines[0]["uem"] == [[0.0, 1.5], [2.0, 4.0]]
+    assert (lines[1]["segments"], lines[1]["uem"]) == ([], [[1.0, 2.0]])
+    assert "uem" not in lines[2]
+    write_text(tmp_path / "all.uem", "a 1 1 1.75", "a 1 3 4", "b 1 0 4", "c 1 0 1")
+    found = [line["uem"] for line in only(load(tmp_path)).lines]
+    assert found == [[[1.0, 1.5], [3.0, 4.0]], [[1.0, 2.0]], [[0.0, 1.0]]]
+    parts = [{"audio_filepath": "a.wav", "rttm_filepath": "all.rttm", "offset": 1, "duration": 2}]
+    write_text(tmp_path / "manifest.jsonl", *parts)
+    assert only(load(tmp_path)).lines[0]["uem"] == [[0.0, 0.5], [1.0, 2.0]], "times of the part"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"uem": []},
+        {"uem": [[1.0, 1.0]]},
+        {"uem": [[1.0, 1.01]]},
+        {"uem": [[1.99, 5.0]]},
+        {"uem": [[0.0, 0.5]], "offset": 1.0, "duration": 1.0},
+        {"uem": [[1.8, 2.0]], "offset": 0.0, "duration": 1.0},
+    ],
+)
+def test_a_uem_that_leaves_nothing(tmp_path: Path, fields: dict[str, Any]) -> None:
+    item = only(load(manifest(tmp_path, segments=[{"start": 0, "end": 1}], **fields))).item(0, RATE)
+    assert not item.is_scored
+    again = Item.without_audio("a", item.truth, item.seconds)
+    assert not again.is_scored, "nor is it from what the results keep"
+
+
+@pytest.mark.parametrize("fields", [{}, {"uem": [[0.5, 0.6]]}, {"uem": [[1.0, 1.0], [0, 99]]}])
+def test_a_uem_that_leaves_something(tmp_path: Path, fields: dict[str, Any]) -> None:
+    item = only(load(manifest(tmp_path, segments=[{"start": 0, "end": 1}], **fields))).item(0, RATE)
+    assert item.is_scored
+    assert item.scored == [tuple(part) for part in fields.get("uem", [[0.0, 2.0]])]
 
 
 def test_a_large_rttm_is_read_in_time(tmp_path: Path) -> None:
@@ -422,6 +575,192 @@ def test_audio_without_usable_samples(tmp_path: Path, values: np.ndarray) -> Non
         read_audio(tmp_path / "a.wav", RATE)
     with pytest.raises(CorpusError, match="no usable samples"):
         read_audio(write_audio(tmp_path / "b.wav"), RATE, offset=10.0)
+
+
+def speech_like(seconds: float, rate: int = RATE, quiet_first: bool = False) -> np.ndarray:
+    """Noise and then near silence, or the reverse: the two take different bit rates."""
+    random = np.random.default_rng(0)
+    loud = random.standard_normal(round(seconds * rate)) * 0.2
+    half = slice(None, len(loud) // 2) if quiet_first else slice(len(loud) // 2, None)
+    loud[half] *= 1e-4
+    return loud.clip(-1, 1)
+
+
+def write_mp3(path: Path, samples: np.ndarray, rate: int = RATE, header: bool = True) -> Path:
+    """Write an MP3 of variable bit rate, with or without the Xing header that holds its length."""
+    soundfile.write(
+        path, samples, rate, format="MP3", bitrate_mode="VARIABLE", compression_level=0.5
+    )
+    if not header:
+        data = path.read_bytes()
+        assert b"Xing" in data[:64]
+        path.write_bytes(data[data.index(data[:2], 4) :])
+    return path
+
+
+def test_an_mp3_is_as_long_as_what_is_decoded(tmp_path: Path) -> None:
+    """Without a Xing header libsndfile's length is a guess, here of more than there is."""
+    samples = speech_like(13.3, quiet_first=True)
+    path = write_mp3(tmp_path / "a.mp3", samples, header=False)
+    assert soundfile.info(path).duration > 20.0, "nothing is tested"
+    found = read_audio(path, RATE)
+    assert len(found) / RATE == pytest.approx(13.3, abs=corpus.TOLERANCE)
+    assert np.abs(found).max() < 2.0
+    np.testing.assert_array_equal(found, read_audio(path, RATE))
+    write_text(tmp_path / "a.rttm", speaker("a", 0, 1, "x"))
+    test_set = only(load(tmp_path))
+    assert test_set.lines[0]["duration"] == pytest.approx(13.3, abs=corpus.TOLERANCE)
+    assert test_set.item(0, RATE).seconds == len(found) / RATE
+
+
+def test_an_mp3_that_libsndfile_does_not_read_to_its_end(tmp_path: Path) -> None:
+    path = write_mp3(tmp_path / "a.mp3", speech_like(13.3), header=False)
+    assert soundfile.info(path).duration < 12.0, "nothing is tested"
+    with pytest.raises(CorpusError, match=r"lasts 13\.\d+ s, of which only \d+\.\d+ s can be read"):
+        read_audio(path, RATE)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_100])
+def test_an_mp3_cut_short_gains_nothing(tmp_path: Path, rate: int) -> None:
+    path = write_mp3(tmp_path / "a.mp3", speech_like(6.0, rate), rate)
+    whole = read_audio(path, rate)
+    assert len(whole) == 6 * rate
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 3])
+    write_text(tmp_path / "a.rttm", speaker("a", 0, 1, "x"))
+    found = only(load(tmp_path)).item(0, rate).samples
+    assert 0 < len(found) < len(whole)
+    np.testing.assert_array_equal(found, whole[: len(found)])
+    write_text(tmp_path / "manifest.jsonl", {"audio_filepath": "a.mp3", "duration": 6, "text": "x"})
+    with pytest.raises(CorpusError, match=r"duration says 6 s, and a\.mp3 lasts \d\.\d+ s"):
+        load(tmp_path)
+
+
+def test_parts_of_an_mp3_are_those_of_the_whole(tmp_path: Path) -> None:
+    """Seeking in an MP3, as soundfile does after every block too, ends at other samples."""
+    path = write_mp3(tmp_path / "a.mp3", speech_like(80.0))
+    found = read_audio(path, RATE)
+    with soundfile.SoundFile(path) as file:
+        np.testing.assert_array_equal(found, file.read(dtype="float32"))
+    np.testing.assert_array_equal(read_audio(path, RATE, 30.0, 2.0), found[480_000:512_000])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.wav", {}),
+        ("a.wav", {"subtype": "ULAW"}),
+        ("a.wav", {"subtype": "GSM610"}),
+        ("a.wav", {"subtype": "IMA_ADPCM"}),
+        ("a.wav", {"subtype": "FLOAT"}),
+        ("a.wav", {"format": "WAVEX"}),
+        ("a.wav", {"format": "RF64"}),
+        ("a.w64", {"format": "W64"}),
+        ("a.aiff", {}),
+        ("a.au", {}),
+        ("a.sph", {"format": "NIST"}),
+        ("a.flac", {}),
+    ],
+)
+def test_audio_that_is_cut_short_is_refused(
+    tmp_path: Path, name: str, options: dict[str, str]
+) -> None:
+    path = tmp_path / name
+    soundfile.write(path, speech_like(13.0), RATE, **options)
+    assert len(read_audio(path, RATE)) / RATE == pytest.approx(13.0, abs=0.1)
+    assert corpus.audio_seconds(path) == pytest.approx(13.0, abs=0.1)
+    data = path.read_bytes()
+    for share in (0.3, 0.95):
+        path.write_bytes(data[: round(share * len(data))])
+        with pytest.raises(CorpusError) as raised:
+            read_audio(path, RATE)
+        numbers = [float(found) for found in re.findall(r"(\d+\.\d+) s\b", str(raised.value))]
+        assert len(numbers) == 2, raised.value
+        assert max(numbers) == pytest.approx(13.0, abs=0.2)
+        assert min(numbers) < 13.0 * share + 0.2
+
+
+def test_a_flac_that_ends_between_two_blocks_is_refused(tmp_path: Path) -> None:
+    """libsndfile decodes it without an error, and ends early."""
+    path = tmp_path / "a.flac"
+    soundfile.write(path, speech_like(13.0), RATE)
+    data = path.read_bytes()
+    frame = data[data.index(b"\xff\xf8") :][:4]
+    starts = [at for at in range(len(data)) if data.startswith(frame, at)]
+    path.write_bytes(data[: starts[len(starts) // 2]])
+    with pytest.raises(CorpusError, match=r"cut short: its header promises 13\.00 s, .*holds \d"):
+        read_audio(path, RATE)
+    with pytest.raises(CorpusError, match=r"cut short: its header promises 13\.00 s"):
+        read_audio(path, RATE, 1.0, 11.0)
+    assert len(read_audio(path, RATE, 1.0, 1.0)) == RATE, "what is asked for is there"
+
+
+@pytest.mark.parametrize(("name", "options"), [("a.mp3", {}), ("a.ogg", {"subtype": "VORBIS"})])
+def test_damaged_audio_of_another_length_is_refused(
+    tmp_path: Path, name: str, options: dict[str, str]
+) -> None:
+    """Where the damage lies, decoders leave out what they cannot read."""
+    path = tmp_path / name
+    soundfile.write(path, speech_like(13.0), RATE, **options)
+    data = bytearray(path.read_bytes())
+    hole = slice(len(data) // 4, len(data) // 2)
+    data[hole] = b"\x55" * len(data[hole])
+    path.write_bytes(data)
+    line = {"audio_filepath": name, "duration": 13.0, "text": "x"}
+    write_text(tmp_path / "manifest.jsonl", line)
+    with pytest.raises(CorpusError, match=r"\d s can be decoded, where .* says 13\.00 s|says 13 s"):
+        only(load(tmp_path)).item(0, RATE)
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_cut_short_is_what_it_holds(tmp_path: Path, subtype: str) -> None:
+    path = tmp_path / "a.ogg"
+    soundfile.write(path, speech_like(13.0), RATE, format="OGG", subtype=subtype)
+    whole = read_audio(path, RATE)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 3])
+    found = read_audio(path, RATE)
+    assert 0.1 < len(found) / len(whole) < 0.6
+    np.testing.assert_array_equal(found, whole[: len(found)])
+
+
+@pytest.mark.parametrize("promised", [0xFFFFFFFF, 0x7FFFFFFF, 0x7FFF0000, 0x80000000])
+def test_a_wav_from_a_pipe(tmp_path: Path, promised: int) -> None:
+    path = write_audio(tmp_path / "a.wav")
+    whole = read_audio(path, RATE)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"data") + 4
+    data[at : at + 4] = promised.to_bytes(4, "little")
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_audio(path, RATE), whole)
+    assert corpus.audio_seconds(path) == 2.0
+
+
+def test_a_flac_from_a_pipe(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    soundfile.write(path, speech_like(6.0), RATE)
+    whole = read_audio(path, RATE)
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0  # The length: 36 bits of STREAMINFO, 0 where it is not known.
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_audio(path, RATE), whole)
+    np.testing.assert_array_equal(read_audio(path, RATE, 1.0, 2.0), whole[16_000:48_000])
+    assert corpus.audio_seconds(path) == 6.0
+
+
+def test_a_format_that_cannot_seek(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, speech_like(6.0, 8_000), 8_000, subtype="GSM610")
+    whole = read_audio(path, 8_000)
+    assert len(whole) == 48_000
+    np.testing.assert_array_equal(read_audio(path, 8_000, 1.0, 2.0), whole[8_000:24_000])
+
+
+def test_samples_far_beyond_full_scale_are_refused(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.array([0.0, -12_000.0]), RATE, subtype="FLOAT")
+    with pytest.raises(CorpusError, match=r"samples of 12000, and full scale is 1.*32768"):
+        read_audio(tmp_path / "a.wav", RATE)
 
 
 # --- speech of a corpus without utterances -----------------------------------------------------
