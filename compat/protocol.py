@@ -25,7 +25,7 @@ from compat.case import precision_of
 from compat.corpus import Item
 from compat.graph import Stopwatch
 from compat.metrics import numerics, timing
-from compat.models.base import Prediction
+from compat.models.base import OUTSIDE_UEM, Prediction, score_sets
 from compat.protocol_request import CaseRequest
 from compat.reference import BRIEF, REFERENCE, Inputs, oracle_session
 from compat.runtimes.base import Options, Pipeline, Session, Unsupported
@@ -216,20 +216,29 @@ class Protocol:
                 [references[item.id] for item in items],
             )
         ]
-        values = {
-            name: model.score(
-                items,
-                [found["predictions"][item.id] for item in items],
-                [references[item.id] for item in items],
-            )
-            for name, items in self.inputs.items.task.items()
-        }
+        values = score_sets(
+            model.score,
+            {
+                name: (
+                    items,
+                    [found["predictions"][item.id] for item in items],
+                    [references[item.id] for item in items],
+                )
+                for name, items in self.inputs.items.task.items()
+            },
+        )
         rows = [
             scored_row(name, item, found["predictions"][item.id], references[item.id])
             for name, items in self.inputs.items.task.items()
             for item in items
         ]
-        return {"values": values, "faults": faults, "predictions": rows}
+        outside = [
+            item.id
+            for items in self.inputs.items.task.values()
+            for item in items
+            if not item.is_scored
+        ]
+        return {"values": values, "faults": faults, "predictions": rows, OUTSIDE_UEM: outside}
 
     def numerics(self) -> dict[str, Any]:
         """Compare traced outputs with the reference's and with the oracle's."""

@@ -19,7 +19,7 @@ from compat import catalog
 from compat.corpus import Item
 from compat.measurement import verdict
 from compat.metrics import SCORER_VERSION
-from compat.models.base import Model
+from compat.models.base import Model, score_sets
 from compat.results import (
     CaseFacts,
     Header,
@@ -138,14 +138,14 @@ def task_scores(one: Observation, case: CaseFacts) -> dict[str, Any] | None:
     rows = [row for row in one.predictions if isinstance(row, dict) and "prediction" in row]
     if score is None or not rows:
         return None
-    scores: dict[str, Any] = {}
+    sets: dict[str, tuple[list[Item], list[Any], list[Any]]] = {}
     for name in dict.fromkeys(row["set"] for row in rows):
         of_set = [row for row in rows if row["set"] == name]
         items = [Item.without_audio(row["item"], row["truth"], row["audio_s"]) for row in of_set]
         predictions = [row["prediction"] for row in of_set]
         references = [row.get("reference", row["prediction"]) for row in of_set]
-        scores[name] = score(items, predictions, references)
-    return scores
+        sets[name] = items, predictions, references
+    return score_sets(score, sets)
 
 
 def _scorer(case: CaseFacts) -> Callable[..., dict[str, Any]] | None:

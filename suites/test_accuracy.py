@@ -7,6 +7,14 @@ from compat.measurement import Finding, Measurement, check
 def test_task(measurement: Measurement) -> None:
     """The task metric on every test set, and how far it fell behind the reference's."""
     found = measurement.stage("task")
+    if not found["values"] and found["outside_uem"]:
+        some = ", ".join(found["outside_uem"][:3])
+        raise Finding(
+            "skipped",
+            f"nothing to score: the UEM, or NOSCORE, leaves nothing of what is heard of {some}"
+            + (" …" if len(found["outside_uem"]) > 3 else ""),
+            "correct the UEM; if it begins later than what a short run hears, run without --quick",
+        )
     if not found["values"]:
         raise Finding(
             "skipped",

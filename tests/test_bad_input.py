@@ -50,6 +50,10 @@ def remove_audio(folder: Path) -> None:
     (folder / "clean/clean-0003.flac").unlink()
 
 
+def spoil_header(folder: Path) -> None:
+    (folder / "clean/clean-0000.flac").write_bytes(b"this is no audio" * 100)
+
+
 def empty_manifest(folder: Path) -> None:
     (folder / "clean/manifest.jsonl").write_text("\n")
 
@@ -78,6 +82,8 @@ def remove_everything(folder: Path) -> None:
         (lambda f: spoil_line(f, text=None), "manifest.jsonl:3: no 'text'", "Correct"),
         (lambda f: spoil_line(f, duration=-1), "manifest.jsonl:3:", "duration positive"),
         (lambda f: spoil_line(f, audio_filepath=5), "manifest.jsonl:3:", "must be strings"),
+        (lambda f: spoil_line(f, duration=1500), "manifest.jsonl:3: the duration", "Correct the"),
+        (spoil_header, "clean-0000.flac", "Convert it to WAV or FLAC, or restore it."),
         (
             lambda f: spoil_line(f, audio_filepath="../../secret.wav"),
             "../../secret.wav lies outside the corpus",
@@ -110,7 +116,9 @@ def test_a_line_separator_in_a_text_ends_no_line(tmp_path: Path) -> None:
 
 def test_audio_that_cannot_be_decoded_is_named(suites: Any, tmp_path: Path) -> None:
     corpus = copy_corpus(tmp_path / "corpus")
-    (corpus / "clean/clean-0000.flac").write_bytes(b"this is no audio" * 100)
+    audio = corpus / "clean/clean-0000.flac"
+    data = audio.read_bytes()
+    audio.write_bytes(data[: len(data) // 2])  # The header is whole.
     run = suites.run(
         tmp_path / "results",
         *("--weights", "seeded", "--targets", "sound-nothing", "-k", "loads"),
@@ -121,6 +129,7 @@ def test_audio_that_cannot_be_decoded_is_named(suites: Any, tmp_path: Path) -> N
     assert one.status == "error"
     assert "cannot read audio file" in one.reason
     assert "clean-0000.flac" in one.reason
+    assert "breaks off after" in one.reason
     assert "Convert it to WAV or FLAC, or restore it." in one.reason
     assert one.level is None, "it says nothing of the hardware"
     # Results are published: neither folders nor the names of people that are in them.
@@ -149,6 +158,34 @@ def test_a_corpus_of_one_utterance_gives_clear_results(suites: Any, tmp_path: Pa
         assert one.status == "passed" or one.reason, one.check
     (header,) = [part.header for part in run.collection.runs]
     assert header.own == ("corpus", "thresholds", "checkpoint:toy")
+
+
+@pytest.mark.parametrize("left", [0, 3])
+def test_recordings_whose_uem_leaves_nothing_are_not_scored(
+    suites: Any, tmp_path: Path, left: int
+) -> None:
+    corpus = copy_corpus(tmp_path / "corpus", 5)
+    manifest = corpus / "clean/manifest.jsonl"
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for line in lines[left:]:
+        line["uem"] = [[1.0, 1.0]]
+    manifest.write_text("\n".join(json.dumps(line) for line in lines))
+    run = suites.run(
+        tmp_path / "results",
+        *("--weights", "pretrained", "--targets", "cpu-torch", "--recipes", "fp32"),
+        *("--corpus", str(corpus), "-k", "accuracy and task"),
+    )
+    (one,) = run.observations
+    if left:
+        assert one.status == "passed", one.reason
+        assert one.values["outside_uem"] == 2
+        assert len(one.predictions) == 5
+    else:
+        assert one.status == "skipped", one.reason
+        assert "nothing to score" in one.reason
+        assert "leaves nothing of what is heard of clean-0000, clean-0001" in one.reason
+        assert "correct the UEM" in one.remedy
+        assert not one.values
 
 
 # Checkpoints -----------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from compat.graph import Stopwatch
 from compat.metrics.diarization import diarization_errors, speakers
 from compat.models import diarization as d
 from compat.models import segmentation
+from compat.models.base import beginning, score_sets
 from compat.protocol import same_prediction
 from compat.sources import ModelReference, sources
 from compat.weights import CheckpointError, find_checkpoint
@@ -419,6 +420,27 @@ def test_uem_is_respected() -> None:
     found = [{"segments": [[5.0, 9.0, "speaker-1"]]}]
     assert model.score([whole], found, found)["der"] == 0.5
     assert model.score([part], found, found)["der"] == 0.0
+
+
+def test_what_a_uem_leaves_nothing_of_is_not_scored() -> None:
+    """A first look may end before the scored part begins: no error there is no merit."""
+    model = d.DiarizationModel(SYNTHETIC, None, d.WindowVoices(None))
+    facts = {"segments": [[0.0, 4.0, "a"], [5.0, 9.0, "b"]]}
+    audio = np.zeros(320_000, np.float32)
+    late = Item("late", audio, facts={**facts, "uem": [[15.0, 20.0]]})
+    cut = beginning(late, 10.0)
+    assert (late.is_scored, cut.is_scored) == (True, False)
+    whole = Item("whole", audio, facts=facts)
+    nobody: list[dict[str, Any]] = [{"segments": []}]
+    assert score_sets(model.score, {"set": ([cut], nobody, nobody)}) == {}
+    both = score_sets(model.score, {"set": ([cut, whole], nobody * 2, nobody * 2)})
+    assert both == score_sets(model.score, {"set": ([whole], nobody, nobody)}) | {
+        "set": {**model.score([whole], nobody, nobody), "worst_recording": 1},
+        "outside_uem": 1,
+    }
+    assert both["set"]["recordings"] == 1
+    # Whatever a caller leaves in: of nothing nothing is counted.
+    assert model.score([cut], [{"segments": [[0.0, 9.0, "x"]]}], nobody)["der"] == 0.0
 
 
 def test_items_by_profile() -> None:

@@ -23,6 +23,7 @@ from compat.graph import Stopwatch
 from compat.measurement import Finding
 from compat.metrics.activity import Counts, covered_frames, frame_errors, task_activity
 from compat.models import silero
+from compat.models.base import score_sets
 from compat.reference import oracle_session
 from compat.run import Run, Settings
 from compat.runtimes.base import Options, Probe, Session, Unsupported
@@ -423,6 +424,10 @@ def test_predictions_are_scored_as_recorded(
     # What the results file keeps is enough.
     bare = Item.without_audio(item.id, item.truth, item.seconds)
     assert model.score([bare], [prediction], [prediction]) == scores
+    outside = replace(item, facts={**item.facts, "uem": []})
+    assert model.score([outside], [prediction], [prediction])["scored_s"] == 0.0
+    assert model.errors(outside, {"probabilities": [1.0]}, prediction)["errors"] == 0.0
+    assert score_sets(model.score, {"long": ([outside], [prediction], [prediction])}) == {}
     # Segments agree with the sentences, whose pauses are 0.6 s and more.
     assert len(prediction["segments"]) == len(item.facts["segments"])
     deaf = {"probabilities": [0.0] * len(prediction["probabilities"]), "segments": []}

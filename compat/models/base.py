@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -101,6 +101,32 @@ def beginning(item: Item, seconds: float) -> Item:
 def beginnings(sets: Mapping[str, Sequence[Item]], seconds: float) -> dict[str, Sequence[Item]]:
     """Cut every recording of conversations, for a first look."""
     return {name: [beginning(item, seconds) for item in found] for name, found in sets.items()}
+
+
+OUTSIDE_UEM = "outside_uem"
+"""Among the values of a task: how many recordings were not scored, as their UEM leaves nothing."""
+
+
+def score_sets(
+    score: Callable[..., dict[str, Any]],
+    sets: Mapping[str, tuple[Sequence[Item], Sequence[Prediction], Sequence[Prediction]]],
+) -> dict[str, Any]:
+    """Score test sets, each with its items, predictions and the reference's predictions.
+
+    Recordings of which no part counts would be free of errors, so they are left out, and a set
+    that has no other. ``score`` is :meth:`Model.score`; ``worst_recording`` stays the position
+    among all items of a set.
+    """
+    scores: dict[str, Any] = {}
+    left_out = 0
+    for name, columns in sets.items():
+        kept = [index for index, item in enumerate(columns[0]) if item.is_scored]
+        left_out += len(columns[0]) - len(kept)
+        if kept:
+            scores[name] = score(*([column[index] for index in kept] for column in columns))
+            if "worst_recording" in scores[name]:
+                scores[name]["worst_recording"] = kept[scores[name]["worst_recording"]]
+    return {**scores, OUTSIDE_UEM: left_out} if scores and left_out else scores
 
 
 class Model(ABC):

@@ -643,7 +643,7 @@ class DiarizationModel(Model):
             [item.facts["segments"] for item in items],
             [prediction["segments"] for prediction in predictions],
             [prediction["segments"] for prediction in references],
-            [item.facts.get("uem") or [(0.0, item.seconds)] for item in items],
+            [item.scored for item in items],
         )
 
     def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:

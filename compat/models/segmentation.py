@@ -601,9 +601,7 @@ def errors_of(item: Item, prediction: Prediction) -> LocalErrors:
         truth = np.zeros((FRAMES, max(len(names), 1)), bool)
         for start, end, speaker in segments:
             truth[(times >= start) & (times < end), names.index(str(speaker))] = True
-        scored = inside
-        if item.facts.get("uem") is not None:
-            parts = [(times >= start) & (times < end) for start, end in item.facts["uem"]]
-            scored = inside & np.any([np.zeros(FRAMES, bool), *parts], axis=0)
+        parts = [(times >= start) & (times < end) for start, end in item.scored]
+        scored = inside & np.any([np.zeros(FRAMES, bool), *parts], axis=0)
         counted.append(local_errors(truth[scored], to_masks(classes[scored])))
     return total(counted)

@@ -277,7 +277,7 @@ class SileroModel(Model):
             [item.facts["segments"] for item in items],
             [_decided(prediction) for prediction in predictions],
             [_decided(reference) for reference in references],
-            [_scored(item) for item in items],
+            [item.scored for item in items],
             STEP,
         )
 
@@ -289,7 +289,7 @@ class SileroModel(Model):
         segments = item.facts.get("segments", [] if nobody else None)
         if segments is None:  # It holds speech, nobody has noted where: the reference is believed.
             return {"errors": float((ours != theirs).sum()), "reference": 0.0}
-        found, expected = (frame_errors(d, segments, _scored(item), STEP) for d in (ours, theirs))
+        found, expected = (frame_errors(d, segments, item.scored, STEP) for d in (ours, theirs))
         return {"errors": float(found.errors), "reference": float(expected.errors)}
 
     def _chunks(self, items: Sequence[Item], batch: int) -> np.ndarray:
@@ -316,10 +316,6 @@ class SileroModel(Model):
 def _count(item: Item) -> int:
     """Number of chunks that an item fills, the last one in part."""
     return -(-len(item.samples) // CHUNK)
-
-
-def _scored(item: Item) -> list[list[float]]:
-    return item.facts.get("uem") or [[0.0, item.seconds]]
 
 
 def _prediction(probabilities: np.ndarray, samples: int) -> Prediction:
