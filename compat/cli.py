@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from compat import __version__, artifacts, catalog, recommendations, results, selection
 from compat.case import Case
 from compat.results import Collection, ResultsError
+from compat.untrusted import clean, one_line
 from compat.weights import INSTALL_WEIGHTS, PACKAGE, CheckpointError, find_checkpoint
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 LOCAL = Path("reports/local")
 PUBLISHED = Path("reports")
+REJECTED = 20
+"""Files that were not published and are told one by one; the others are counted."""
 ROOT = Path(__file__).resolve().parent.parent
 
 EXAMPLES = """\
@@ -53,8 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if type(error).__module__.split(".")[0] != "compat":
             raise
-        print(f"compat: {error}", file=sys.stderr)
+        _warn(f"compat: {error}")
         return 3
+
+
+def _say(line: object) -> None:
+    """Print what may hold names of files and words of results: nothing in it steers a terminal."""
+    print(clean(line))
+
+
+def _warn(line: object) -> None:
+    print(clean(line), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -152,16 +164,20 @@ def _sources(parser: argparse.ArgumentParser) -> None:
 
 
 def _collect(sources: Sequence[Path]) -> Collection:
+    """Read results; the caller tells what could not be read."""
     folders = list(sources) or [LOCAL / "results"]
     for folder in folders:
-        if not folder.exists():
+        if not os.path.lexists(folder):
             raise ResultsError(
                 f"no results in {folder}: run `compat matrix` or `pytest` first, or name a folder."
             )
-    collection = results.read_all(folders)
+    return results.read_all(folders)
+
+
+def _tell(collection: Collection) -> None:
+    """Say on standard error what could not be read."""
     for problem in collection.problems:
-        print(f"compat: {problem}", file=sys.stderr)
-    return collection
+        _warn(f"compat: {problem}")
 
 
 # Commands --------------------------------------------------------------------------------------
@@ -216,7 +232,7 @@ def _write_site(shown: Report, folder: Path) -> None:
     from compat.report import write_site
 
     index = write_site(shown, folder)
-    print(f"site: {os.path.relpath(index)}")
+    _say(f"site: {os.path.relpath(index)}")
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -265,7 +281,8 @@ def doctor(arguments: argparse.Namespace) -> int:
     console = Console()
     processor = machine.get("cpu", {})
     console.print(
-        f"Machine {facts.machine_id(machine)}: {processor.get('model', 'unknown processor')}, "
+        f"Machine {facts.machine_id(machine)}: "
+        f"{escape(one_line(processor.get('model', 'unknown processor')))}, "
         f"{facts.available_cpus()} cores, "
         f"{facts.available_memory_bytes() / 2**30:.0f} GiB of memory"
     )
@@ -283,10 +300,10 @@ def doctor(arguments: argparse.Namespace) -> int:
         proves = f"{row['evidence']} evidence" if row["evidence"] not in ("", "device") else ""
         said = ". ".join(part for part in (str(row["reason"]), known, proves) if part)
         table.add_row(
-            escape(str(row["target"])),
+            escape(one_line(row["target"])),
             symbols[str(row["state"])],
-            escape(said),
-            escape(str(row["remedy"])),
+            escape(clean(said)),
+            escape(clean(row["remedy"])),
         )
     for row in packaged:
         what = f"weights of {row['families']}"
@@ -384,7 +401,9 @@ def show(arguments: argparse.Namespace) -> int:
     folders = list(arguments.sources) or [p for p in (LOCAL / "results", PUBLISHED) if p.exists()]
     console.print("\nobservations")
     count = 0
-    for run in results.read_all(folders).runs:
+    collection = results.read_all(folders)
+    _tell(collection)
+    for run in collection.runs:
         for one in run.observations:
             if one.case == case.id:
                 count += 1
@@ -392,26 +411,39 @@ def show(arguments: argparse.Namespace) -> int:
                 line = (
                     f"  {one.time} machine {run.header.machine} {run.header.profile} {one.check}: "
                 )
-                console.print(line + f"{one.status}{level} {one.reason}", markup=False)
-                console.print("    " + json.dumps(one.values)[:600], markup=False)
+                line += f"{one.status}{level} {one.reason}"
+                console.print(clean(line), markup=False)
+                console.print(clean("    " + json.dumps(one.values)[:600]), markup=False)
     if not count:
         console.print(f"  none yet: pytest --models {facts.variant} --targets {facts.target}")
     return 0
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Render results."""
+    """Render results; where there are none to render, an earlier site stays as it is."""
     from rich.console import Console
 
     from compat.report import matrix_markdown
 
-    shown = _build(_collect(arguments.sources))
+    collection = _collect(arguments.sources)
+    shown = _build(collection)
+    if not shown.rows:
+        _tell(collection)
+        where = ", ".join(map(str, arguments.sources or [LOCAL / "results"]))
+        raise ResultsError(
+            f"no results in {where} can be reported, so no site is written. "
+            + (
+                "Mend what is named above, or measure again with `compat matrix` or `pytest`."
+                if shown.problems
+                else "Run `compat matrix` or `pytest` first, or name another folder."
+            )
+        )
     _print(shown, Console())
     if not arguments.no_site:
         _write_site(shown, arguments.output)
         matrix_file = arguments.output / "MATRIX.md"
         matrix_file.write_text(matrix_markdown(shown), encoding="utf-8")
-        print(f"matrix: {os.path.relpath(matrix_file)}")
+        _say(f"matrix: {os.path.relpath(matrix_file)}")
     return 0
 
 
@@ -421,10 +453,12 @@ def publish(arguments: argparse.Namespace) -> int:
 
     outcome = put(list(arguments.sources) or [LOCAL / "results"], arguments.output, arguments.own)
     for path in outcome.published:
-        print(f"published {os.path.relpath(path)}")
-    for said in outcome.rejected:
-        print(f"rejected {said}", file=sys.stderr)
-    print(f"matrix: {os.path.relpath(arguments.output / 'MATRIX.md')}")
+        _say(f"published {os.path.relpath(path)}")
+    for said in outcome.rejected[:REJECTED]:
+        _warn(f"rejected {said}")
+    if len(outcome.rejected) > REJECTED:
+        _warn(f"and {len(outcome.rejected) - REJECTED:,} more rejected")
+    _say(f"matrix: {os.path.relpath(arguments.output / 'MATRIX.md')}")
     return 3 if outcome.rejected else 0
 
 
@@ -434,11 +468,13 @@ def rescore(arguments: argparse.Namespace) -> int:
     from compat.thresholds import default_path, load
 
     limits = load([default_path(), *arguments.thresholds])
-    for one in judge_again(_collect(arguments.sources).runs, limits, arguments.output):
-        print(f"{one.changed} levels changed: {os.path.relpath(one.path)}")
+    collection = _collect(arguments.sources)
+    _tell(collection)
+    for one in judge_again(collection.runs, limits, arguments.output):
+        _say(f"{one.changed} levels changed: {os.path.relpath(one.path)}")
         if one.unplanned:
             print(f"  {one.unplanned} observations kept as they were: no header planned their case")
-    print(f"`compat report {arguments.output}` shows the matrix of them")
+    _say(f"`compat report {arguments.output}` shows the matrix of them")
     return 0
 
 
@@ -446,7 +482,7 @@ def cache(arguments: argparse.Namespace) -> int:
     """Show or clear the cache."""
     if arguments.action == "clear":
         freed = artifacts.clear(arguments.match)
-        print(f"freed {freed / 1e6:.0f} MB in {artifacts.cache_folder()}")
+        _say(f"freed {freed / 1e6:.0f} MB in {artifacts.cache_folder()}")
         return 0
     total = 0
     for entry in artifacts.entries():
@@ -454,8 +490,8 @@ def cache(arguments: argparse.Namespace) -> int:
             continue
         total += entry.bytes
         job, _, words = artifacts.described(entry.job, entry.arguments).partition(" ")
-        print(f"{entry.bytes / 1e6:9.1f} MB  {job:24} {words}")
-    print(f"{total / 1e6:9.1f} MB in {artifacts.cache_folder()}")
+        _say(f"{entry.bytes / 1e6:9.1f} MB  {job:24} {words}")
+    _say(f"{total / 1e6:9.1f} MB in {artifacts.cache_folder()}")
     return 0
 
 
@@ -472,7 +508,7 @@ def experiment(arguments: argparse.Namespace) -> int:
             arguments.rounds, available_cpus(), lambda text: print(text, file=sys.stderr)
         )
     except experiments.CannotCompare as error:
-        print(f"compat: {error}", file=sys.stderr)
+        _warn(f"compat: {error}")
         return 3
     if arguments.json:
         print(found.json())

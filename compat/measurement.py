@@ -21,6 +21,7 @@ from compat.privacy import without_paths
 from compat.recommendations import Recommendation
 from compat.results import CaseFacts, Level, Limit, Observation, Status
 from compat.thresholds import Thresholds
+from compat.untrusted import clean
 
 
 @dataclass(frozen=True)
@@ -193,8 +194,8 @@ class Measurement:
             check_version=self.check.version,
             status=status,
             level=level,
-            reason=without_paths(reason or self.found.get("reason", "")),
-            remedy=without_paths(remedy),
+            reason=without_paths(clean(reason or self.found.get("reason", ""))),
+            remedy=without_paths(clean(remedy)),
             executed=executed,
             values=self.found.get("values", {}),
             limits=self.limits,

@@ -27,6 +27,7 @@ from compat.recommendations import RecommendationsError
 from compat.results import Observation, ResultsError
 from compat.run import Run, Settings, relative
 from compat.thresholds import ThresholdsError
+from compat.untrusted import clean
 
 SUITES = ("support", "accuracy", "latency", "memory", "robustness")
 """Order within a case: what others build on comes first, and time before what heats."""
@@ -168,7 +169,7 @@ def pytest_configure(config: pytest.Config) -> None:
         chosen.check(catalog.load())
         chosen.check_required(options.require, catalog.load())
     except PROBLEMS as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.UsageError(clean(error)) from error
     lines = options.case_lines or config.get_verbosity() == 0
     if lines and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Progress(config), "compat-progress")
@@ -239,7 +240,7 @@ def _parameters(config: pytest.Config) -> list[Any]:
             try:
                 cases = _here(_run(config), cases)
             except PROBLEMS as error:
-                raise pytest.UsageError(str(error)) from error
+                raise pytest.UsageError(clean(error)) from error
         marks: dict[str, Any] = {}
         parameters = []
         for case in cases:
@@ -328,7 +329,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         run = _run(config)
         run.open((case, tuple(checks)) for case, checks in planned.values())
     except (*PROBLEMS, CorpusError, StressError) as error:
-        raise pytest.UsageError(str(error)) from error
+        raise pytest.UsageError(clean(error)) from error
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -452,10 +453,10 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
         return
     run = config.stash.get(RUN, None)
     for problem in config.stash[STALE]:
-        write(f"expectation: {problem}", yellow=True)
+        write(clean(f"expectation: {problem}"), yellow=True)
     folder = run.settings.results if run else Path(config.option.results or "reports/local/results")
     where = os.path.relpath(run.path or folder) if run else os.path.relpath(folder)
-    write(f"results: {where} (`compat report` makes the matrix of them)")
+    write(clean(f"results: {where} (`compat report` makes the matrix of them)"))
 
 
 def _stale_expectations(config: pytest.Config) -> tuple[str, ...]:

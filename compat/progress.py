@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from compat.untrusted import clean, one_line
+
 SYMBOLS = {
     "passed": "✓",
     "failed": "✗",
@@ -67,7 +69,8 @@ class Progress:
         """Show what is running; on a terminal only, and overwritten by what follows."""
         self.began.setdefault(case, time.monotonic())
         if self.live:
-            text = f"[{self.done + 1}/{len(self.plans)}] {case}: {stage} … {self._left()}"
+            text = f"[{self.done + 1}/{len(self.plans)}] {one_line(f'{case}: {stage}')} … "
+            text += self._left()
             self._writer.write("\r\x1b[K" + text[: self._writer.fullwidth - 1])
 
     @pytest.hookimpl(tryfirst=True)
@@ -82,7 +85,8 @@ class Progress:
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: Any) -> None:
         """Take the outcome of a check; print the case's line after its last check."""
-        said = dict(report.user_properties)
+        # A reason may quote a file's name or a runtime, which must not steer the terminal.
+        said = {name: clean(value) for name, value in report.user_properties}
         case = said.get("case")
         if report.when != "call" or not case:
             return

@@ -6,22 +6,37 @@ and an :class:`Observation` after it. Files of any number of processes and machi
 reading them all, in any order. Unknown fields are ignored, so that newer files stay readable.
 
 Results files come from anywhere. What names a file or a folder is checked as it is read, so that
-everything that is made of a :class:`Run` is safe to use in a path.
+everything that is made of a :class:`Run` is safe to use in a path. Lines and observations have
+limits, so that everything that is made of them has an end.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
+from compat.problems import Problems
+from compat.problems import ResultsError as ResultsError
+from compat.result_files import MIB, Content, content, find
+
 SCHEMA_VERSION = 1
+
+MAX_LINE = 16 * MIB
+"""Bytes of one line; the longest published one has 0.4 MiB, nearly all of it predictions."""
+MAX_VALUES = 100_000
+"""Values of one line without predictions, which are all shown; published ones have up to 140."""
+MAX_PREDICTED = 1_000_000
+"""Values of one line with its predictions; published ones have up to 52,000."""
+MAX_DEPTH = 32
+"""Lists and objects inside one another; published lines have four."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 _HEADER = re.compile(rb'\{\s*"kind"\s*:\s*"run"')
@@ -158,10 +173,6 @@ class Run:
     """Lines that could not be read, each with its number and the reason."""
 
 
-class ResultsError(Exception):
-    """A results file or folder cannot be used; the message names it and the remedy."""
-
-
 def file_name(header: Header) -> str:
     """Return the name of a run's results file.
 
@@ -262,40 +273,130 @@ def read_runs(path: Path) -> tuple[Run, ...]:
     Raises:
         ResultsError: the file cannot be opened, has no usable header, or is of a newer schema.
     """
+    return _runs(path, content(path))
+
+
+class _Unreadable(Exception):
+    """A line that cannot be used, and the plural under which it is counted."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+_DECODER: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
+_BRACKETS = b"[]{}"
+_NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
+
+
+def _decoded(text: bytes) -> Line:
+    """Return one line, which is within the limits.
+
+    Raises:
+        _Unreadable: it is not, or is no sound JSON of a known kind.
+    """
+    if len(text) > MAX_LINE:
+        raise _Unreadable(
+            "lines that are too long",
+            f"the line has more than {MAX_LINE // MIB} MiB. Measure its case again, "
+            "on a smaller corpus or in fewer rounds.",
+        )
+    brackets = text.translate(None, _NO_BRACKETS)
+    # A value has a comma before it, or the bracket of what it is the first of. Those inside strings
+    # count too, and a short line needs no count: this is never less than what there is.
+    most = len(text) if len(text) <= MAX_VALUES else text.count(b",") + len(brackets)
+    if most > MAX_PREDICTED:
+        raise _too_many(MAX_PREDICTED, "")
+    try:
+        line = _DECODER.decode(text.removeprefix(codecs.BOM_UTF8))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise _Unreadable("lines that are no sound JSON of a known kind", str(error)) from error
+    if most > MAX_VALUES or not _is_flat(brackets):
+        _examine(line)
+    return line
+
+
+def _too_many(limit: int, where: str) -> _Unreadable:
+    return _Unreadable(
+        "lines of too many values",
+        f"the line has more than {limit:,} values{where}. Measure its case again, on a smaller "
+        "corpus or in fewer rounds.",
+    )
+
+
+def _is_flat(brackets: bytes) -> bool:
+    """Whether brackets, all that is left of a line, surely nest no deeper than allowed."""
+    for _ in range(MAX_DEPTH):
+        if not brackets:
+            return True
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    return not brackets
+
+
+def _examine(line: Line) -> None:
+    """Hold a line that may be beyond the limits against them.
+
+    Raises:
+        _Unreadable: it is beyond.
+    """
+    fields: dict[str, Any] = msgspec.to_builtins(line)
+    predictions = fields.pop("predictions", [])
+    for tree in (fields, predictions):
+        level: list[Any] = [tree]
+        count = depth = 0
+        while level:
+            count += len(level)
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise _Unreadable(
+                    "lines that are nested too deep",
+                    f"the line has lists and objects more than {MAX_DEPTH} deep. Delete it, and "
+                    "measure its case again.",
+                )
+            level = [
+                value
+                for one in level
+                if isinstance(one, dict | list | tuple)
+                for value in (one.values() if isinstance(one, dict) else one)
+            ]
+        if tree is fields and count > MAX_VALUES:
+            raise _too_many(MAX_VALUES, " besides its predictions")
+
+
+def _runs(path: Path, found: Content) -> tuple[Run, ...]:
+    """Return the runs of a file's content, adding to its problems what cannot be read."""
     parts: dict[bytes, _Part] = {}
     part: _Part | None = None
-    problems: list[str] = []
     lost = 0
-    decoder = msgspec.json.Decoder(Line)
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise ResultsError(f"cannot read {path}: {error.strerror}.") from error
-    for number, text in enumerate(lines, 1):
+    problems = found.problems
+    for number, text in enumerate(found.lines(), 1):
+        if text.isspace():
+            continue
         try:
-            line = decoder.decode(text)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            problems.append(f"{path.name}:{number}: {error}")
-            headers = list(_HEADER.finditer(text))
+            line = _decoded(text)
+        except _Unreadable as error:
+            problems.add(error.kind, f"{path.name}:{number}: {error}")
+            headers = list(_HEADER.finditer(text, max(0, len(text) - MAX_LINE)))
             if not headers:
                 continue
             # A torn line and the header of what was appended to it: from here on another run
             # may speak, and the one before it must not be taken for it.
             part = None
             try:
-                line = decoder.decode(text[headers[-1].start() :])
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                line = _decoded(text[headers[-1].start() :])
+            except _Unreadable:
                 continue
         if isinstance(line, Header):
             if line.schema > SCHEMA_VERSION:
                 raise ResultsError(
                     f"{path} was written with results schema {line.schema}; this version reads "
-                    f"up to {SCHEMA_VERSION}. Update compat to read it."
+                    f"up to {SCHEMA_VERSION}. Update compat to read it.",
+                    "files of a newer schema",
                 )
             problem = _name_problem(line, "run", "worker", "machine")
             if problem:
                 part = None
-                problems.append(f"{path.name}:{number}: {problem}")
+                problems.add("headers with unusable names", f"{path.name}:{number}: {problem}")
                 continue
             key = msgspec.json.encode(msgspec.structs.replace(line, started=""))
             part = parts.setdefault(key, _Part(line))
@@ -308,13 +409,17 @@ def read_runs(path: Path) -> tuple[Run, ...]:
         else:
             part.observations.append(line)
     if not parts:
-        said = f" ({problems[0]})" if problems else ""
+        said = f" ({problems.lines(path.name)[0]})" if problems else ""
         raise ResultsError(
             f"{path} has no readable run header{said}, so its results cannot be attributed. "
-            "Delete the file, or restore it from where it was copied."
+            "Delete the file, or restore it from where it was copied.",
+            "files without a readable run header",
         )
     if lost:
-        problems.append(f"{path.name}: {lost} lines follow no usable run header and are left out")
+        problems.add(
+            "files with lines that belong to no run",
+            f"{path.name}: {lost} lines follow no usable run header and are left out",
+        )
     return tuple(
         Run(
             path,
@@ -322,7 +427,7 @@ def read_runs(path: Path) -> tuple[Run, ...]:
             tuple(one.planned),
             tuple(one.started),
             tuple(one.observations),
-            () if index else tuple(problems),
+            () if index else problems.lines(path.name),
         )
         for index, one in enumerate(parts.values())
     )
@@ -334,32 +439,22 @@ class Collection:
 
     runs: tuple[Run, ...] = ()
     problems: tuple[str, ...] = field(default=())
+    """A few of each kind in full, the others counted."""
 
 
 def read_all(folders: Iterable[Path]) -> Collection:
-    """Read every ``*.jsonl`` file below ``folders``; unreadable files become problems."""
+    """Read every results file below ``folders``; what cannot be read becomes a problem."""
     runs: list[Run] = []
-    problems: list[str] = []
-    for path in _files(folders):
+    problems = Problems()
+    for path in find(folders, problems):
         try:
-            found = read_runs(path)
+            found = content(path)
+            runs.extend(_runs(path, found))
+            problems.extend(found.problems)
         except ResultsError as error:
-            problems.append(str(error))
-            continue
-        runs.extend(found)
-        problems.extend(problem for run in found for problem in run.problems)
+            problems.add(error.kind, str(error))
     runs.sort(key=lambda run: (run.header.started, run.header.run, run.header.worker))
-    return Collection(tuple(runs), tuple(problems))
-
-
-def _files(folders: Iterable[Path]) -> Iterator[Path]:
-    seen: set[Path] = set()
-    for folder in folders:
-        candidates = [folder] if folder.is_file() else sorted(folder.rglob("*.jsonl"))
-        for path in candidates:
-            if path.resolve() not in seen:
-                seen.add(path.resolve())
-                yield path
+    return Collection(tuple(runs), problems.lines())
 
 
 def schema() -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
+from compat.untrusted import number
+
 CONFIDENCE = 0.95
 PERCENTILE_CONFIDENCE = 0.99
 PERCENTILES = (90, 95, 99)
@@ -229,10 +231,11 @@ def crowding(values: Mapping[str, Any], threads: int) -> str:
         values: of an observation, which holds what :func:`others_busy` gave; older ones do not.
         threads: how many threads the case was given, and so processors that it needs.
     """
-    others, processors = values.get("others_busy"), values.get("processors")
-    if not isinstance(others, int | float) or not isinstance(processors, int | float):
+    others, processors = number(values.get("others_busy")), number(values.get("processors"))
+    needed = number(threads)
+    if others is None or processors is None or needed is None:
         return ""
-    if others <= processors - threads + CROWDED:
+    if others <= processors - needed + CROWDED:
         return ""
     return f"other processes kept {others:.1f} of {processors:g} processors busy"
 

@@ -421,7 +421,7 @@ def _seconds(record: Record | None) -> tuple[float, float] | None:
     pair = text.interval(values.get("interval_s"))
     if pair is None and middle is not None:
         pair = (middle, middle)
-    return pair if pair is not None and pair[0] > 0 else None
+    return pair if pair is not None and 0 < pair[0] <= pair[1] else None
 
 
 def _crowding(record: Record | None) -> str:

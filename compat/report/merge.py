@@ -14,6 +14,7 @@ import msgspec
 from compat import rating
 from compat.case import HARDWARE
 from compat.metrics import SCORER_VERSION
+from compat.problems import Problems
 from compat.report import text
 from compat.report.judge import TASK, Draft, processor_seconds
 from compat.report.model import (
@@ -106,12 +107,14 @@ def build(collection: Collection, current: Mapping[str, int] | None = None) -> R
     current = {**versions, **(current or {})}
 
     facts, planned, begun = _plans(collection.runs)
-    problems = list(collection.problems)
+    unplanned = Problems()
     for machine, case in sorted({key[:2] for key in chosen} - set(facts)):
-        problems.append(
+        unplanned.add(
+            "cases whose results cannot be attributed",
             f"machine {machine}: results of {case} cannot be attributed, because no run header "
-            "there planned that case. Restore the results file that they came from."
+            "there planned that case. Restore the results file that they came from.",
         )
+    problems = [*collection.problems, *unplanned.lines()]
     records: dict[tuple[str, str], dict[str, Record]] = defaultdict(dict)
     for machine, case, check in sorted({*planned, *chosen}):
         if (machine, case) in facts:
@@ -238,13 +241,14 @@ def _report(
     rows = tuple(sorted({one.row for one in configurations}))
     extra = sorted({one.hardware for one in configurations} - set(HARDWARE))
     hardware = (*HARDWARE, *extra)
+    by_cell: dict[tuple[str, str], list[Configuration]] = defaultdict(list)
+    for one in configurations:
+        by_cell[one.row, one.hardware].append(one)
     cells = []
     for row in rows:
         for column in hardware:
-            inside = [c for c in configurations if (c.row, c.hardware) == (row, column)]
-            cells.append(
-                Cell(row, column, text.slug(row, column), tuple(sorted(inside, key=_best_first)))
-            )
+            inside = tuple(sorted(by_cell[row, column], key=_best_first))
+            cells.append(Cell(row, column, text.slug(row, column), inside))
     newest = max((run.started for machine in machines for run in machine.runs), default="")
     return Report(
         rating.RULE_VERSION, newest, rows, hardware, tuple(cells), machines, tuple(problems)

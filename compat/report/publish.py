@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from compat.problems import Problems
 from compat.report.markdown import matrix_markdown
 from compat.report.merge import build, choose
+from compat.result_files import content, find
 from compat.results import ResultsError, Run, file_name, read, read_all
 
 _MACHINE = re.compile(r"[0-9a-f]{4,64}")
@@ -42,11 +44,12 @@ def publish(sources: Sequence[Path], reports: Path, own: bool = False) -> Publis
     """
     accepted: dict[Path, bytes] = {}
     rejected: list[str] = []
+    unreadable = Problems()
     results = reports / "results"
     for source in sources:
         if not source.exists():
             raise ResultsError(f"{source} does not exist. Name a results file or a folder of them.")
-        for path in [source] if source.is_file() else sorted(source.rglob("*.jsonl")):
+        for path in find([source], unreadable):
             if results.resolve() in path.resolve().parents:
                 continue
             try:
@@ -58,7 +61,7 @@ def publish(sources: Sequence[Path], reports: Path, own: bool = False) -> Publis
                 rejected.append(f"{path.name}: {problem}")
                 continue
             header = run.header
-            accepted[results / header.machine / file_name(header)] = path.read_bytes()
+            accepted[results / header.machine / file_name(header)] = content(path).data
     try:
         results.mkdir(parents=True, exist_ok=True)
         for destination, data in accepted.items():
@@ -77,7 +80,7 @@ def publish(sources: Sequence[Path], reports: Path, own: bool = False) -> Publis
     return PublishResult(
         matrix,
         tuple(sorted(path for path in accepted if path.exists())),
-        tuple(rejected),
+        (*rejected, *unreadable.lines()),
         tuple(superseded),
     )
 
@@ -87,7 +90,7 @@ def _problem(run: Run, own: bool) -> str:
     header = run.header
     if run.problems:
         shown = "; ".join(run.problems[:3])
-        return f"{len(run.problems)} unreadable lines ({shown}). Measure it again."
+        return f"it cannot be read whole ({shown}). Measure it again."
     if not _MACHINE.fullmatch(header.machine):
         return (
             f"its machine id {header.machine!r} is no hash. Results name machines by a hash of "

@@ -24,6 +24,10 @@ MARKER = ".compat-site"
 """A file that says that a folder is a site, so that rendering may replace it."""
 
 
+MOST_ROWS = 1_000
+"""Samples of one list, and values of one table, that a page shows; ``data.json`` has them all."""
+
+
 class SiteError(Exception):
     """The site cannot be written; the message says why and what to do."""
 
@@ -349,5 +353,6 @@ def _environment() -> Environment:
         ratings=text.RATINGS,
         statuses=text.STATUSES,
         state_symbols=text.STATE_SYMBOLS,
+        most_rows=MOST_ROWS,
     )
     return environment

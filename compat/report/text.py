@@ -6,13 +6,16 @@ import hashlib
 import math
 import re
 import shlex
-import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping
 from typing import Any
 
 from compat.rating import Rating
 from compat.report.model import Configuration, Figures
 from compat.results import CaseFacts, Limit
+from compat.untrusted import clean as clean
+from compat.untrusted import interval as interval
+from compat.untrusted import number as number
+from compat.untrusted import one_line as one_line
 
 DASH = "–"
 
@@ -117,29 +120,6 @@ def badges(rating: Rating | None) -> tuple[str, ...]:
     return tuple(badge for badge in rating.badges if badge not in rating.label.lower())
 
 
-def clean(value: object) -> str:
-    """Return text without control and direction-changing characters.
-
-    Results files come from anywhere: an escape sequence must not reach a terminal, and a
-    right-to-left override must not turn a name around on a page.
-    """
-    text = str(value)
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        character
-        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co")
-        else "\ufffd"
-        for character in text
-    )
-
-
-def one_line(value: object, longest: int = 0) -> str:
-    """Return cleaned text on one line, cut at ``longest`` characters where that is positive."""
-    text = " ".join(clean(value).split())
-    return text[: longest - 1] + "…" if 0 < longest < len(text) else text
-
-
 def slug(*parts: str) -> str:
     """Return a file name and HTML id for ``parts``: ASCII letters, digits, ``.``, ``_``, ``-``.
 
@@ -155,25 +135,6 @@ def slug(*parts: str) -> str:
             word = f"{word or 'x'}-{hashlib.sha256(part.encode(errors='replace')).hexdigest()[:8]}"
         words.append(word)
     return "--".join(words)
-
-
-def number(value: object) -> float | None:
-    """Return a finite number, or None for anything else (results files are not trusted)."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        result = float(value)
-    except OverflowError:
-        return None
-    return result if math.isfinite(result) else None
-
-
-def interval(value: object) -> tuple[float, float] | None:
-    """Return a pair of finite numbers, or None for anything else."""
-    if not isinstance(value, list | tuple) or len(value) != 2:
-        return None
-    low, high = number(value[0]), number(value[1])
-    return None if low is None or high is None else (low, high)
 
 
 def duration(seconds: float) -> str:
@@ -203,8 +164,7 @@ def percent(share: float) -> str:
         return "99.9 %" if value < 99.99 else "> 99.9 %"
     if 0 < value < 0.05:
         return "< 0.1 %"
-    text = f"{value:.1f}".removesuffix(".0")
-    return f"{text} %"
+    return f"{_fixed(value, 1).removesuffix('.0')} %"
 
 
 def points(share: float) -> str:
@@ -214,16 +174,26 @@ def points(share: float) -> str:
         return "0 pp"
     if abs(value) < 0.005:
         return f"{'+' if value > 0 else '−'}< 0.01 pp"
-    return f"{value:+.2f} pp".replace("-", "−")
+    return f"{'+' if value > 0 else ''}{_fixed(value, 2)} pp".replace("-", "−")
 
 
 def ratio(value: float) -> str:
     return f"{_significant(value)} ×"
 
 
+_UNREADABLE = 1e9
+"""From here on digits before the point are a power of ten: nobody counts more than nine."""
+
+
+def _fixed(value: float, places: int) -> str:
+    return f"{value:.{places}f}" if abs(value) < _UNREADABLE else f"{value:.2e}"
+
+
 def _significant(value: float, digits: int = 3) -> str:
     if value == 0:
         return "0"
+    if not math.isfinite(value):
+        return str(value)
     magnitude = math.floor(math.log10(abs(value)))
     if not -4 <= magnitude < 7:
         return f"{value:.{digits - 1}e}"
@@ -281,7 +251,8 @@ def quantity(key: str, value: object, metric: str = "wer") -> str:
         return ", ".join(f"{one_line(k)}: {quantity(str(k), v, metric)}" for k, v in value.items())
     figure = number(value)
     if figure is None:
-        return one_line(value)
+        # A number too large to compute with may have thousands of digits.
+        return one_line(value, 0 if isinstance(value, str) else 40)
     if key == "degradation":
         return points(figure) if is_share(metric) else quantity(metric, figure)
     if key.endswith("per_s"):
@@ -291,15 +262,16 @@ def quantity(key: str, value: object, metric: str = "wer") -> str:
     if key.endswith("bytes"):
         return data_size(figure)
     if key.endswith(("_db", "si_sdr", "sdr")):
-        return f"{figure:.1f} dB"
+        return f"{_fixed(figure, 1)} dB"
     if key in ("rtfx", "error_ratio") or key.endswith("speed_up"):
         return ratio(figure)
     if is_share(key):
         return percent(figure)
     if key.endswith("cosine"):
         # Cosines crowd below 1: show them without ever rounding up to it.
-        return "1" if figure == 1 else f"{math.floor(figure * 1e6) / 1e6:.6f}"
-    return f"{value:,}" if isinstance(value, int) else _significant(figure, 4)
+        return "1" if figure == 1 else _fixed(math.floor(figure * 1e6) / 1e6, 6)
+    whole = isinstance(value, int) and abs(figure) < 1e15
+    return f"{value:,}" if whole else _significant(figure, 4)
 
 
 _UNITS_OF_GROUP = {"devices": "share", "stages": "seconds"}
@@ -413,15 +385,16 @@ def tables(values: Mapping[str, Any]) -> list[tuple[list[str], list[tuple[str, l
         keys = list(dict.fromkeys(str(key) for group in groups.values() for key in group))
         headline = primary_metric(next(iter(groups.values())))
         keys.sort(key=lambda key: key != headline)
+        names = frozenset(keys)
         rows = [
             (key, [_with_interval(key, group) for group in groups.values()])
             for key in keys
-            if not _belongs_to_another(key, keys)
+            if not _belongs_to_another(key, names)
         ]
         found.append((list(groups), rows))
     rows = []
     for key, value in values.items():
-        if str(key) in groups or _belongs_to_another(str(key), list(values)):
+        if str(key) in groups or _belongs_to_another(str(key), values):
             continue
         if isinstance(value, Mapping) and value:
             rows += [(path, [quantity(k, leaf)]) for path, k, leaf in flatten(value, str(key))]
@@ -450,7 +423,7 @@ def _sweep(
     return [([column(str(size)) for size in batches], rows)] if rows else []
 
 
-def _belongs_to_another(key: str, keys: Sequence[Any]) -> bool:
+def _belongs_to_another(key: str, keys: Container[Any]) -> bool:
     if key == "interval_s":
         return "median_s" in keys
     return key.endswith("_interval") and key.removesuffix("_interval") in keys

@@ -1,0 +1,61 @@
+"""What comes from outside, made safe: text to show, numbers to compute with.
+
+Results files, file names, and what runtimes say come from anywhere. An escape sequence must not
+reach a terminal, and a number that is finite but huge must not overflow the arithmetic of a report.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+LARGEST = 1e100
+"""Numbers beyond this are shown as they were written, and never computed with.
+
+No measurement comes near: the square of float32's largest number is 1e77. Products and sums of
+such numbers stay far below what a float64 holds.
+"""
+
+
+def clean(value: object) -> str:
+    """Return text without control and direction-changing characters.
+
+    A right-to-left override must not turn a name around on a page either.
+    """
+    text = str(value)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character
+        if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co")
+        else "\ufffd"
+        for character in text
+    )
+
+
+def one_line(value: object, longest: int = 0) -> str:
+    """Return cleaned text on one line, cut at ``longest`` characters where that is positive."""
+    text = " ".join(clean(value).split())
+    return text[: longest - 1] + "…" if 0 < longest < len(text) else text
+
+
+def number(value: object) -> float | None:
+    """Return a number that can be computed with, or None for anything else.
+
+    That is a finite one of at most :data:`LARGEST`, whatever its sign.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        result = float(value)
+    except OverflowError:
+        return None
+    return result if math.isfinite(result) and abs(result) <= LARGEST else None
+
+
+def interval(value: object) -> tuple[float, float] | None:
+    """Return a pair of numbers that can be computed with, or None for anything else."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return None
+    low, high = number(value[0]), number(value[1])
+    return None if low is None or high is None else (low, high)
