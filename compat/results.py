@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -55,6 +55,10 @@ Status = Literal[
     "inconclusive",
 ]
 Level = Literal["strict", "relaxed", "failed"]
+
+
+Count = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
+"""A whole number that pages show as it is."""
 
 
 class CaseFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +97,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="ki
     versions: dict[str, str]
     commit: str
     arguments: tuple[str, ...]
-    threads: int
+    threads: Count
     parallel: bool
     hashes: dict[str, str] = {}
     """Content hashes of corpus, thresholds and stress inputs; weights are hashed per case."""
@@ -147,8 +151,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, tag="observation", 
     samples: dict[str, list[float]] = {}
     """Raw samples, for instance seconds of every timed round."""
     predictions: list[Any] = []
-    threads: int = 0
-    batch: int = 1
+    threads: Count = 0
+    batch: Count = 1
     time: str = ""
     seconds: float = 0.0
     expected: str = ""

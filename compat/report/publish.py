@@ -50,7 +50,8 @@ def publish(sources: Sequence[Path], reports: Path, own: bool = False) -> Publis
         if not source.exists():
             raise ResultsError(f"{source} does not exist. Name a results file or a folder of them.")
         for path in find([source], unreadable):
-            if results.resolve() in path.resolve().parents:
+            # Not resolve(), which a link to itself ends.
+            if results.resolve() in Path(os.path.realpath(path)).parents:
                 continue
             try:
                 run = read(path)

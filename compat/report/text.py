@@ -386,20 +386,22 @@ def tables(values: Mapping[str, Any]) -> list[tuple[list[str], list[tuple[str, l
         headline = primary_metric(next(iter(groups.values())))
         keys.sort(key=lambda key: key != headline)
         names = frozenset(keys)
+        metrics = [(group, primary_metric(group)) for group in groups.values()]
         rows = [
-            (key, [_with_interval(key, group) for group in groups.values()])
+            (key, [_with_interval(key, group, metric) for group, metric in metrics])
             for key in keys
             if not _belongs_to_another(key, names)
         ]
         found.append((list(groups), rows))
     rows = []
+    metric = primary_metric(values)
     for key, value in values.items():
         if str(key) in groups or _belongs_to_another(str(key), values):
             continue
         if isinstance(value, Mapping) and value:
             rows += [(path, [quantity(k, leaf)]) for path, k, leaf in flatten(value, str(key))]
         else:
-            rows.append((str(key), [_with_interval(str(key), values)]))
+            rows.append((str(key), [_with_interval(str(key), values, metric)]))
     return [*found, (["value"], rows)] if rows else found
 
 
@@ -429,10 +431,10 @@ def _belongs_to_another(key: str, keys: Container[Any]) -> bool:
     return key.endswith("_interval") and key.removesuffix("_interval") in keys
 
 
-def _with_interval(key: str, group: Mapping[str, Any]) -> str:
+def _with_interval(key: str, group: Mapping[str, Any], metric: str) -> str:
     if key not in group:
         return DASH
-    metric = primary_metric(group) or "wer"
+    metric = metric or "wer"
     shown = quantity(key, group[key], metric)
     beside = "interval_s" if key == "median_s" else f"{key}_interval"
     pair = interval(group.get(beside))
