@@ -126,6 +126,9 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--own", action="store_true", help="also results on an own corpus, checkpoint or thresholds"
     )
+    made.add_argument(
+        "--dry-run", action="store_true", help="say what would be done, and change nothing"
+    )
 
     made = command(rescore, "rescore", "score and judge stored results anew, with other thresholds")
     _sources(made)
@@ -451,14 +454,29 @@ def publish(arguments: argparse.Namespace) -> int:
     """Copy own results to where they are kept as evidence."""
     from compat.report.publish import publish as put
 
-    outcome = put(list(arguments.sources) or [LOCAL / "results"], arguments.output, arguments.own)
+    sources = list(arguments.sources) or [LOCAL / "results"]
+    outcome = put(sources, arguments.output, arguments.own, arguments.dry_run)
+    would = "would be " if arguments.dry_run else ""
     for path in outcome.published:
-        _say(f"published {os.path.relpath(path)}")
-    for said in outcome.rejected[:REJECTED]:
-        _warn(f"rejected {said}")
+        done = f"{would}published" if path in outcome.added else "unchanged"
+        _say(f"{done} {os.path.relpath(path)}")
+    for path in outcome.superseded:
+        if path in outcome.archived:
+            place = os.path.relpath(outcome.archived[path])
+            _say(f"{would}superseded {os.path.relpath(path)}: {would}kept in {place}")
+        else:
+            _say(f"left out {path.name}: none of its observations counts beside what is published")
+    for reason in outcome.rejected[:REJECTED]:
+        _warn(f"rejected {reason}")
     if len(outcome.rejected) > REJECTED:
         _warn(f"and {len(outcome.rejected) - REJECTED:,} more rejected")
-    _say(f"matrix: {os.path.relpath(arguments.output / 'MATRIX.md')}")
+    for change in outcome.cells:
+        _say(f"cell {change}")
+    _say(
+        "dry run: nothing was changed"
+        if arguments.dry_run
+        else f"matrix: {os.path.relpath(outcome.matrix)}"
+    )
     return 3 if outcome.rejected else 0
 
 

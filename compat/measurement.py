@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from compat.case import Case
+from compat.checks import VERSIONS
 from compat.client import StageError, StageFailure, Worker
 from compat.expectations import Expectation
 from compat.metrics.timing import crowding
@@ -51,18 +52,31 @@ class Check:
 
 def check(
     name: str,
-    version: int = 1,
+    version: int | None = None,
     applies: Callable[[Case], bool] = lambda case: True,
     timed: bool = False,
     headline: bool = False,
     costly: bool = False,
     lengthy: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Declare a test function of a suite to be a check."""
+    """Declare a test function of a suite to be a check.
+
+    The versions of the project's own checks are in :mod:`compat.checks`; ``version`` is that of an
+    outside author's, 1 unless it is given.
+
+    Raises:
+        ValueError: the version is below 1, or not the one that the project's check has.
+    """
+    current = VERSIONS.get(name, 1 if version is None else version)
+    if current < 1 or version not in (None, current):
+        raise ValueError(
+            f"version {version} of {name}: versions begin at 1, and those of the project's own "
+            "checks are changed in compat/checks.py."
+        )
 
     def declare(function: Callable[..., None]) -> Callable[..., None]:
         function.check = Check(  # type: ignore[attr-defined]
-            name, version, applies, timed, headline, costly, lengthy
+            name, current, applies, timed, headline, costly, lengthy
         )
         return function
 

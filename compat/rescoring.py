@@ -60,7 +60,12 @@ def rescore(runs: Sequence[Run], thresholds: Thresholds, folder: Path) -> list[R
     Raises:
         ResultsError: the folder cannot be written.
     """
-    facts = {(run.header.machine, plan.case.id): plan.case for run in runs for plan in run.planned}
+    facts: dict[tuple[str, ...], CaseFacts] = {}
+    for run in runs:
+        for plan in run.planned:
+            # What the run itself planned comes first: another may say other things of the case.
+            facts[run.header.machine, plan.case.id] = plan.case
+            facts[run.header.machine, plan.case.id, run.header.run] = plan.case
     by_file: dict[str, list[Run]] = {}
     for run in runs:
         by_file.setdefault(file_name(run.header), []).append(run)
@@ -82,7 +87,7 @@ def _rescore(
     runs: Sequence[Run],
     thresholds: Thresholds,
     shipped: bool,
-    facts: dict[tuple[str, str], CaseFacts],
+    facts: dict[tuple[str, ...], CaseFacts],
     fresh: Path,
     path: Path,
 ) -> Rescored:
@@ -100,7 +105,8 @@ def _rescore(
             # A time that missed its limits on a busy machine may meet others.
             missed = one.status == "inconclusive" and bool(one.limits)
             if one.values and (missed or one.status in ("passed", "failed")):
-                case = facts.get((run.header.machine, one.case))
+                key = (run.header.machine, one.case)
+                case = facts.get((*key, run.header.run)) or facts.get(key)
                 unplanned += case is None
                 judged = _anew(one, case, thresholds) if case else one
             changed += judged.level != one.level

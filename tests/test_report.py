@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import html
 import io
 import json
@@ -10,6 +11,8 @@ import shlex
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
@@ -25,6 +28,8 @@ from rich.console import Console
 from compat.case import HARDWARE
 from compat.catalog import Catalog
 from compat.catalog import load as load_catalog
+from compat.cli import main
+from compat.hardware.facts import machine_id
 from compat.measurement import facts_of
 from compat.metrics import SCORER_VERSION
 from compat.report import build, matrix_markdown, print_matrix, text, write_site
@@ -586,7 +591,7 @@ def test_scores_of_an_older_scorer_are_stale() -> None:
     assert gate(one, "loads") == "strict", "what has no score is as good as ever"
     again = run(*lines, task)
     assert only(report_of(old, again)).rating.label == "High"
-    older = run(*lines, task, name="r9", started="2026-12-24", scorer=SCORER_VERSION - 1)
+    older = run(*lines, task, name="r9", started="2026-11-24", scorer=SCORER_VERSION - 1)
     assert only(report_of(older, again)).rating.label == "High", "newer, but scored by an older"
     kept = run(*lines, msgspec.structs.replace(task, scorer=SCORER_VERSION - 1))
     assert gate(only(report_of(kept)), "accurate") == "unknown"
@@ -595,17 +600,262 @@ def test_scores_of_an_older_scorer_are_stale() -> None:
 
 
 def test_outdated_check_versions_are_stale() -> None:
+    """What is current is the code's word, whatever else a collection holds."""
     about, other = case(), case(recipe="bf16")
     plans = [Planned(case=one, checks=(LOADS,)) for one in (about, other)]
-    report = report_of(
-        run(*plans, seen(about, LOADS, check_version=1), seen(other, LOADS, check_version=2))
+    old_and_new = run(
+        *plans, seen(about, LOADS, check_version=1), seen(other, LOADS, check_version=2)
     )
+    report = build(Collection((old_and_new,)), current={LOADS: 2})
     by_recipe = {one.recipe: one for one in report.configurations}
     assert by_recipe["fp32"].rating.label == "Stale"
     assert "Measure it again" in by_recipe["fp32"].why[0]
     assert by_recipe["bf16"].rating.label != "Stale"
-    single = build(Collection((run(plans[0], seen(about, LOADS)),)), current={LOADS: 2})
-    assert only(single).rating.label == "Stale"
+    assert report.problems == ()
+
+
+# --- a results file is a stranger's word ------------------------------------------------------
+
+SOME_FACTS: dict[str, Any] = {
+    "system": {"os": "Linux", "architecture": "x86_64"},
+    "cpu": {"model": "Some CPU", "logical_cores": 2},
+}
+MACHINE = machine_id(SOME_FACTS)
+LATER = "2026-11-25T10:00:00Z"
+SEGMENTS = case(
+    variant="segments",
+    weights="trained",
+    family="segments",
+    row="segments",
+    headline=True,
+    stand_in=False,
+)
+"""Of a family whose headline is trained and has no stand-in."""
+ALONE = case(variant="alone", family="alone", row="alone", target="cuda-torch")
+"""Of a family that has generated weights only."""
+MEASURED = [*good(case()), *good(nano()), *good(SEGMENTS), *good(ALONE)]
+
+
+def local(*lines: Line, **header: Any) -> Run:
+    return run(*lines, **{"machine": MACHINE, "facts": SOME_FACTS, **header})
+
+
+BEFORE = (
+    local(*MEASURED, name="old", started="2026-11-19T10:00:00Z"),
+    local(*MEASURED),
+    run(*MEASURED, name="elsewhere", machine=GPU),
+)
+
+
+def failing(about: CaseFacts, **more: Any) -> list[Line]:
+    """What an intruder says of a case: that nothing of it works."""
+    checks = (LOADS, NUMERICS, LATENCY, STRESS)
+    return [
+        Planned(case=about, checks=checks),
+        *(seen(about, check, "failed", "failed", **more) for check in checks),
+    ]
+
+
+def planted(*lines: Line, **header: Any) -> Run:
+    return local(*lines, **{"name": "planted", "started": LATER, "profile": "full", **header})
+
+
+def days(number: float) -> str:
+    return (datetime.now(UTC) + timedelta(days=number)).isoformat()
+
+
+NONSENSE = {
+    "a version to come": planted(*failing(case(), check_version=10**9)),
+    "no version": planted(*failing(case(), check_version=0)),
+    "a negative version": planted(*failing(case(), check_version=-1)),
+    "a run to come": planted(*failing(case()), started=days(2)),
+    "a year to come": planted(*failing(case()), started="9999-12-31T23:59:59-23:59"),
+    "a result to come": planted(*failing(case(), time=days(2))),
+    "no date": planted(*failing(case()), started="~"),
+    "a result at no date": planted(*failing(case(), time="~")),
+    "an end before its run": planted(*failing(case(), time="2026-11-25T09:00:00Z")),
+    "an end before its start": planted(
+        *(Started(case=case().id, check=c, time="2026-11-25T11:00:00Z") for c in (LOADS, NUMERICS)),
+        Planned(case=case(), checks=(LOADS,)),
+        seen(case(), LOADS, "failed", "failed", time="2026-11-25T10:30:00Z"),
+    ),
+    "seconds below nothing": planted(*failing(case(), seconds=-1.0)),
+    "threads below nothing": planted(*failing(case(), threads=-1)),
+    "an empty batch": planted(*failing(case(), batch=0)),
+    "a run on negative threads": replace(
+        planted(*failing(case())), header=msgspec.structs.replace(planted().header, threads=-2)
+    ),
+    "a negative schema": replace(
+        planted(*failing(case())), header=msgspec.structs.replace(planted().header, schema=-1)
+    ),
+    "another case's place": planted(*failing(case(id="aaa"))),
+    "facts of another machine": planted(
+        *failing(case()), facts={**SOME_FACTS, "memory_bytes": 2**40}
+    ),
+}
+"""What cannot be true, or is not known here: it counts for nothing."""
+
+
+def told(report: Report) -> dict[str, Any]:
+    """Return everything that a report says of each configuration."""
+    return {one.id: msgspec.to_builtins(one, enc_hook=str) for one in report.configurations}
+
+
+@pytest.mark.parametrize("what", NONSENSE)
+def test_nonsense_changes_nothing_and_is_named_everywhere(what: str, tmp_path: Path) -> None:
+    report = report_of(*BEFORE, NONSENSE[what])
+    assert told(report) == told(report_of(*BEFORE))
+    assert {one.id: one.facts for one in report.machines}[MACHINE] == SOME_FACTS
+    assert report.newest <= LATER
+    (problem,) = report.problems
+    assert problem.startswith("planted.main.jsonl: ")
+    pages = site_of(report, tmp_path / "site")
+    stream = io.StringIO()
+    print_matrix(report, Console(file=stream, width=200))
+    for shown in (pages["index.html"], matrix_markdown(report), stream.getvalue()):
+        assert "planted.main.jsonl: " in shown
+    assert json.loads(pages["summary.json"])["problems"] == [problem]
+
+
+def test_a_score_to_come_counts_for_nothing() -> None:
+    real = case(weights="pretrained")
+    worse = seen(real, TASK, "failed", "failed", values={"hard": {"wer": 1.0}})
+    for intruder in (
+        planted(worse, scorer=SCORER_VERSION + 1),
+        planted(msgspec.structs.replace(worse, scorer=10**9)),
+        planted(msgspec.structs.replace(worse, scorer=-1)),
+    ):
+        report = report_of(local(*good(real)), intruder)
+        assert only(report).rating.label == "High"
+        assert "planted.main.jsonl: 1 observation " in report.problems[0]
+
+
+def test_thousands_of_faults_are_one_line_of_a_kind() -> None:
+    versions = [seen(case(), f"{LOADS}", check_version=2 + n) for n in range(3000)]
+    (problem,) = report_of(*BEFORE, planted(*versions)).problems
+    assert "3000 observations" in problem and len(problem) < 400
+
+
+STRANGE = case("cpu-strange", "int8-strange", "strange", "trained")
+OTHERS = {
+    "another machine's stand-ins": planted(
+        *good(msgspec.structs.replace(STRANGE, family="segments")),
+        *good(msgspec.structs.replace(STRANGE, family="alone")),
+        machine="0a0b0c0d",
+    ),
+    "stand-ins of other targets": planted(
+        *good(msgspec.structs.replace(STRANGE, family="segments")),
+        Planned(
+            case=case("cpu-strange", "fp32", "strange", "trained", family="alone"), checks=(TASK,)
+        ),
+    ),
+    "a plan that measures nothing": planted(
+        *(
+            Planned(case=msgspec.structs.replace(about, **facts), checks=(LOADS,))
+            for about in (case(), SEGMENTS, ALONE)
+            for facts in ({"row": "moved"}, {"headline": False}, {"evidence": "emulator"})
+        ),
+    ),
+    "a skip that measures nothing": planted(
+        Planned(case=case(row="moved"), checks=(LOADS,)), seen(case(), LOADS, "skipped")
+    ),
+    "a question of somebody else's": planted(
+        Planned(case=case(row="moved"), checks=("mine.question",)),
+        seen(STRANGE, "mine.question", check_version=10**9),
+    ),
+}
+"""What is possible, and of cells of its own."""
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_a_file_decides_no_cell_but_its_own(what: str) -> None:
+    before = told(report_of(*BEFORE))
+    after = told(report_of(*BEFORE, OTHERS[what]))
+    for name, one in before.items():
+        # A plan adds a line to its own case, which no gate rests on.
+        for key in (one.keys() & after[name].keys()) - {"records"}:
+            assert after[name][key] == one[key], (name, key)
+
+
+def test_a_newer_measurement_owns_its_check_and_no_more() -> None:
+    newer = planted(seen(case(), STRESS, "crashed", "failed", reason="signal 11"), profile="core")
+    before, after = (
+        {one.id: one for one in report_of(*runs).configurations}
+        for runs in (BEFORE, (*BEFORE, newer))
+    )
+    changed = {name for name in before if before[name].rating != after[name].rating}
+    assert changed == {f"whisper/cpu-torch/fp32/{MACHINE}"}
+    one = after[changed.pop()]
+    assert {gate.key for gate in one.gates if gate.state == "failed"} == {"robust"}
+
+
+def test_equal_moments_are_equal_however_they_are_written() -> None:
+    """As text, 10:30 in Berlin is later than 10:00 in UTC."""
+    about = case()
+    plan = Planned(case=about, checks=(LOADS,))
+    earlier = run(
+        plan, seen(about, LOADS, "failed", "failed", time="2026-11-22T10:30:00+01:00"), name="b"
+    )
+    later = run(plan, seen(about, LOADS, time="2026-11-22T10:00:00Z"), name="a")
+    assert only(report_of(earlier, later)).records[0].status == "passed"
+
+
+def test_a_clock_that_is_an_hour_fast_is_no_nonsense() -> None:
+    report = report_of(local(*good(case(), 0.2, 0.21), started=days(1 / 24)))
+    assert report.problems == ()
+    assert only(report).rating.label == "Medium"
+
+
+def test_checks_of_an_outside_author_are_never_stale() -> None:
+    question = "mine.question"
+    plan = Planned(case=case(), checks=(question,))
+    report = report_of(
+        local(plan, seen(case(), question, check_version=3)),
+        run(plan, seen(case(), question, check_version=7), name="r2", machine=GPU),
+    )
+    assert report.problems == ()
+    records = [record for one in report.configurations for record in one.records]
+    assert [record.status for record in records] == ["passed", "passed"]
+
+
+def test_one_run_told_in_two_ways_is_believed_in_neither() -> None:
+    """Where the two agree, or only one speaks, it is as good as ever."""
+    real = local(*good(case()), *good(nano()))
+    crash = seen(case(), STRESS, "crashed", "failed", reason="signal 11")
+    lie = [crash if getattr(one, "check", "") == STRESS else one for one in good(case())]
+    forged = replace(local(*lie, *good(SEGMENTS)), path=Path("in/r1.main.jsonl"))
+    report = report_of(real, forged)
+    by_row = {one.row: one for one in report.configurations}
+    assert gate(by_row["whisper"], "robust") == "unknown"
+    assert gate(by_row["whisper"], "loads") == gate(by_row["segments"], "robust") == "strict"
+    (problem,) = report.problems
+    assert "r1.main has different contents; of 1 checks" in problem
+    assert "in/r1.main.jsonl" in problem
+    assert told(report_of(forged, real)) == told(report)
+    older = local(*good(case()), name="r0", started="2026-11-19")
+    assert gate(report_of(older, real, forged).configurations[1], "robust") == "strict"
+
+
+def test_the_same_run_with_another_header_is_named() -> None:
+    for changes in ({"profile": "full"}, {"machine": GPU}, {"own": ("corpus",)}):
+        (problem,) = report_of(local(*good(case())), local(*good(case()), **changes)).problems
+        assert "different contents" in problem, changes
+
+
+def test_copies_of_a_file_are_no_contradiction() -> None:
+    whole = local(*good(case()), *good(nano()))
+    shorter = replace(whole, path=Path("a/r1.main.jsonl"), observations=whole.observations[:3])
+    for copies in ((whole, shorter), (shorter, whole, whole)):
+        report = report_of(*copies)
+        assert report.problems == ()
+        assert told(report) == told(report_of(whole))
+
+
+def test_hostile_facts_stop_no_report() -> None:
+    for cpu in ("x", 1, None, [], {"capabilities": 5}, {"capabilities": [1, "a"]}):
+        facts = {"system": {}, "cpu": cpu, "memory_bytes": "inf", "gpus": "x"}
+        report = report_of(*BEFORE, planted(*good(STRANGE), facts=facts))
+        assert {one.id: one.facts for one in report.machines}[MACHINE] == SOME_FACTS
 
 
 def test_observations_without_a_plan_are_reported_not_dropped() -> None:
@@ -1041,7 +1291,6 @@ def hostile(evil: str) -> Report:
         hardware=evil,
         runtime=evil,
         precision=evil,
-        id=evil,
     )
     limit = Limit(
         metric=evil,
@@ -1059,7 +1308,6 @@ def hostile(evil: str) -> Report:
         remedy=evil,
         executed=evil,
         expected=evil,
-        time=evil,
         values={evil: {evil: evil}, "executed": {evil: evil}},
         limits=(limit,),
         samples={evil: [1.0]},
@@ -1075,12 +1323,20 @@ def hostile(evil: str) -> Report:
         name=evil,
         worker=evil,
         profile=evil,
-        started=evil,
         facts={evil: {evil: evil}},
         problems=(evil,),
         hashes={evil: evil},
     )
-    return build(Collection((bad,), (evil,)))
+    misdated = run(machine=evil, name=evil, worker="undated", started=evil)
+    misplaced = run(
+        Planned(case=case(id=evil), checks=()),
+        seen(about, evil, time=evil),
+        seen(about, evil, check_version=-1),
+        name=evil,
+        worker="misplaced",
+        machine=evil,
+    )
+    return build(Collection((bad, misdated, misplaced), (evil,)))
 
 
 class Page(HTMLParser):
@@ -1394,6 +1650,196 @@ def test_publish_keeps_what_still_counts(tmp_path: Path) -> None:
     names = sorted(path.name for path in (reports / "results").rglob("*.jsonl"))
     assert names == ["r2.main.jsonl"]
     assert build(read_all([reports / "results"])).configurations[0].rating.label == "High"
+
+
+def lines_of(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder, by its path there."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def evidence(folder: Path) -> set[bytes]:
+    """Return every results file that is published or archived below a folder, unpacked."""
+    return {
+        gzip.decompress(data) if name.endswith(".gz") else data
+        for name, data in lines_of(folder).items()
+        if ".jsonl" in name
+    }
+
+
+def test_superseded_evidence_is_archived_byte_for_byte(tmp_path: Path) -> None:
+    reports, here = tmp_path / "reports", tmp_path / "here"
+    first = write(here, local(*good(case())))
+    data = first.read_bytes()
+    publish([first], reports)
+    newer = write(here, local(*good(case()), name="r2", started="2026-11-25"))
+    result = publish([newer], reports)
+    old = reports / "results" / MACHINE / "r1.main.jsonl"
+    place = reports / "archive" / MACHINE / "r1.main.jsonl.gz"
+    assert (result.superseded, dict(result.archived)) == ((old,), {old: place})
+    assert gzip.decompress(place.read_bytes()) == data
+    assert not old.exists()
+    before = lines_of(reports)
+    # What is archived is offered again, and the archive is read by no report.
+    result = publish([here], reports)
+    assert (result.added, dict(result.archived)) == ((), {})
+    assert lines_of(reports) == before
+    assert len(read_all([reports / "results"]).runs) == 1
+
+
+@pytest.mark.parametrize("what", NONSENSE)
+def test_publish_refuses_nonsense_and_removes_nothing(what: str, tmp_path: Path) -> None:
+    reports = tmp_path / "reports"
+    for one in BEFORE:
+        publish([write(tmp_path / "real", one)], reports)
+    before = lines_of(reports)
+    assert len(evidence(reports)) == 3
+    result = publish([write(tmp_path / "planted", NONSENSE[what])], reports)
+    (said,) = result.rejected
+    assert said.startswith("planted.main.jsonl: ")
+    assert (result.published, result.superseded, result.cells) == ((), (), ())
+    assert lines_of(reports) == before
+
+
+def test_whatever_comes_in_nothing_published_is_lost(tmp_path: Path) -> None:
+    reports = tmp_path / "reports"
+    for one in BEFORE[:2]:
+        publish([write(tmp_path / "real", one)], reports)
+    before = evidence(reports)
+    assert len(before) == 2
+    claims = [*failing(case()), *failing(nano()), *failing(SEGMENTS), *failing(ALONE)]
+    result = publish([write(tmp_path / "planted", planted(*claims))], reports)
+    assert [path.name for path in result.added] == ["planted.main.jsonl"]
+    assert before < evidence(reports)
+    assert any("(was High: " in cell and "None: " in cell for cell in result.cells)
+
+
+def test_a_longer_copy_begins_with_the_published_one(tmp_path: Path) -> None:
+    reports = tmp_path / "reports"
+    published = reports / "results" / MACHINE / "r1.main.jsonl"
+    plan, *rest = good(case())
+    short = write(tmp_path / "a", local(plan, *rest[:2]))
+    publish([short], reports)
+    longer = write(tmp_path / "b", local(plan, *rest))
+    result = publish([longer], reports)
+    assert result.added == (published,)
+    assert published.read_bytes() == longer.read_bytes()
+    # The shorter one again is nothing new.
+    result = publish([short], reports)
+    assert (result.added, result.rejected, result.published) == ((), (), (published,))
+    assert published.read_bytes() == longer.read_bytes()
+
+    more = good(nano())
+    lie = seen(case(), LOADS, "failed", "failed")
+    header = {"profile": "full"}
+    for folder, forged in {
+        "line": local(plan, lie, *rest[1:], *more),
+        "header": local(plan, *rest, *more, **header),
+        "order": local(*more, plan, *rest),
+    }.items():
+        before = lines_of(reports)
+        path = write(tmp_path / folder, forged)
+        assert path.stat().st_size > longer.stat().st_size
+        result = publish([path], reports)
+        assert result.published == ()
+        assert "begins with the earlier one" in result.rejected[0], folder
+        assert lines_of(reports) == before, folder
+
+
+def test_what_is_archived_is_contradicted_by_nothing_either(tmp_path: Path) -> None:
+    reports = tmp_path / "reports"
+    plan, *rest = good(nano())
+    publish([write(tmp_path / "a", local(plan, *good(case())))], reports)
+    publish([write(tmp_path / "b", local(*good(case()), name="r2", started=LATER))], reports)
+    before = lines_of(reports)
+    forged = write(tmp_path / "c", local(*good(case()), *good(nano()), profile="full"))
+    assert "archived already" in publish([forged], reports).rejected[0]
+    assert lines_of(reports) == before
+    # One that grew after it was superseded is archived as it is now, in the same place.
+    grown = write(tmp_path / "d", local(plan, *good(case()), *rest))
+    publish([grown], reports)
+    publish([write(tmp_path / "e", local(*MEASURED, name="r3", started=LATER))], reports)
+    place = reports / "archive" / MACHINE / "r1.main.jsonl.gz"
+    assert gzip.decompress(place.read_bytes()) == grown.read_bytes()
+
+
+def test_an_archive_that_is_damaged_is_never_written_over(tmp_path: Path) -> None:
+    reports = tmp_path / "reports"
+    place = reports / "archive" / MACHINE / "r1.main.jsonl.gz"
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"damaged")
+    first = write(tmp_path / "a", local(*good(case())))
+    publish([first], reports)
+    publish([write(tmp_path / "b", local(*good(case()), name="r2", started=LATER))], reports)
+    assert place.read_bytes() == b"damaged"
+    assert gzip.decompress((place.parent / "r1.main.2.jsonl.gz").read_bytes()) == first.read_bytes()
+
+
+def test_sources_that_contradict_one_another_are_all_refused(tmp_path: Path) -> None:
+    one = write(tmp_path / "a", local(*good(case())))
+    other = write(tmp_path / "b", local(*good(case()), *good(nano()), profile="full"))
+    result = publish([one, other], tmp_path / "reports")
+    assert result.published == ()
+    assert len(result.rejected) == 2
+    elsewhere = write(tmp_path / "c", local(*good(case()), machine=GPU))
+    result = publish([one, elsewhere], tmp_path / "reports")
+    assert result.published == ()
+    assert all("different contents" in said for said in result.rejected)
+
+
+def test_publish_leaves_files_with_problems_where_they_are(tmp_path: Path) -> None:
+    """They count for nothing, and who put them there decides what becomes of them."""
+    reports = tmp_path / "reports"
+    bad = write(reports / "results" / MACHINE, NONSENSE["a version to come"])
+    publish([write(tmp_path / "a", local(*good(case())))], reports)
+    assert bad.exists()
+    assert "planted.main.jsonl" in (reports / "MATRIX.md").read_text(encoding="utf-8")
+
+
+def test_a_dry_run_says_what_would_be_and_writes_nothing(tmp_path: Path) -> None:
+    reports, here = tmp_path / "reports", tmp_path / "here"
+    publish([write(here, local(*good(case())))], reports)
+    before = lines_of(reports)
+    slower = local(*good(case(), 8.0, 8.1), *good(nano()), name="r2", started=LATER)
+    sources = [write(here, slower), write(here, NONSENSE["a version to come"])]
+    said = publish(sources, reports, dry_run=True)
+    assert lines_of(reports) == before
+    assert publish(sources, reports) == said
+    assert lines_of(reports) != before
+    assert said.cells and said.archived and said.added and said.rejected
+    assert not (tmp_path / "none").exists()
+    publish(sources, tmp_path / "none", dry_run=True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_command_says_what_it_adds_and_what_it_supersedes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("a"), local(*good(case())))
+    write(Path("b"), local(*good(nano()), *good(case()), name="r2", started=LATER))
+    write(Path("b"), NONSENSE["a version to come"])
+    assert main(["publish", "a", "--dry-run"]) == 0
+    assert capsys.readouterr().out == (
+        f"would be published reports/results/{MACHINE}/r1.main.jsonl\n"
+        "cell whisper, cpu: Medium: whisper-tiny@seeded, cpu-torch fp32, machine "
+        f"{MACHINE[:4]} (was Not measured)\ndry run: nothing was changed\n"
+    )
+    assert not Path("reports").exists()
+    assert main(["publish", "a"]) == 0
+    assert main(["publish", "a", "b"]) == 3
+    shown = capsys.readouterr()
+    for line in (
+        f"published reports/results/{MACHINE}/r2.main.jsonl",
+        f"superseded reports/results/{MACHINE}/r1.main.jsonl: kept in "
+        f"reports/archive/{MACHINE}/r1.main.jsonl.gz",
+        "matrix: reports/MATRIX.md",
+    ):
+        assert line in shown.out.splitlines()
+    assert "rejected planted.main.jsonl: " in shown.err
 
 
 def test_publish_keeps_the_plan_of_another_worker(tmp_path: Path) -> None:

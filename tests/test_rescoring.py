@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from compat import thresholds
@@ -151,6 +152,18 @@ def test_what_parallel_processes_measured_is_scored_by_anothers_plan(tmp_path: P
     (found,) = read(done.path).observations
     assert (found.values["hard"]["wer"], found.level) == (1 / 4, "failed")
     assert read(planned.path).planned == (plan(),)
+
+
+def test_a_run_is_judged_by_what_it_planned_itself(tmp_path: Path) -> None:
+    """Another run may say that the case is a smaller variant, with other limits."""
+    lie = msgspec.structs.replace(plan(), case=msgspec.structs.replace(plan().case, task="other"))
+    stranger = measured(lie, run="stranger", started="2026-11-21T12:00:00.000Z")
+    runs = [measured(plan(), observation()), stranger]
+    (alone,) = rescore(runs[:1], LIMITS, tmp_path / "alone")
+    (expected,) = read(alone.path).observations
+    assert expected.limits
+    done, _ = rescore(runs, LIMITS, tmp_path / "both")
+    assert read(done.path).observations == (expected,)
 
 
 def test_a_plan_of_another_machine_says_nothing(tmp_path: Path) -> None:

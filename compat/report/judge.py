@@ -97,9 +97,9 @@ class Draft:
     ) -> None:
         self.family, self.target, self.recipe, self.machine = family, target, recipe, machine
         self.cases = tuple(case for case in cases if case)
-        self.has_stand_in = has_stand_in
         self.headline = self._best_case(lambda about: about.headline)
         self.stand_in = self._best_case(lambda about: about.stand_in)
+        self.has_stand_in = has_stand_in or any(one.measured for one in self.stand_in.values())
         self.smaller = self._smaller()
         self.subject = self.smaller or self.headline
         """The case that everything but loading is judged on."""

@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import msgspec
 
 from compat import rating
 from compat.case import HARDWARE
+from compat.checks import VERSIONS
 from compat.metrics import SCORER_VERSION
 from compat.problems import Problems
 from compat.report import text
+from compat.report.audit import audit, instant, knows_machine, other_machine
 from compat.report.judge import TASK, Draft, processor_seconds
 from compat.report.model import (
     Cell,
@@ -52,8 +55,9 @@ def run_key(run: Run) -> str:
 def choose(runs: Iterable[Run]) -> dict[Key, Chosen]:
     """Return the observation that counts for every machine, case and check.
 
-    A measurement outranks a skip, then what rests on the shipped corpus, thresholds and
-    checkpoints outranks a person's own, then the higher version of check and scorer, then a
+    ``runs`` are audited ones. What was measured on the machine that it names outranks what was
+    measured on another, then a measurement a skip, then what rests on the shipped corpus,
+    thresholds and checkpoints a person's own, then the higher version of check and scorer, then a
     whole profile a quick one, then what decides something an inconclusive timing, then the fuller
     profile, then the newer observation; what is left is ordered by run and content, so that no
     file order shows.
@@ -61,8 +65,10 @@ def choose(runs: Iterable[Run]) -> dict[Key, Chosen]:
     ranked: dict[Key, tuple[tuple[object, ...], Chosen]] = {}
     for run in runs:
         header = run.header
+        on_this_machine = not other_machine(header)
         for one in run.observations:
             order = (
+                on_this_machine,
                 one.status != "skipped",
                 not own_inputs(header, one.case),
                 one.check_version,
@@ -70,7 +76,7 @@ def choose(runs: Iterable[Run]) -> dict[Key, Chosen]:
                 PROFILE_RANK.get(header.profile, 0) > 0,
                 one.status != "inconclusive",
                 PROFILE_RANK.get(header.profile, 0),
-                one.time or header.started,
+                _moment(one.time or header.started),
                 header.run,
                 header.worker,
                 msgspec.json.encode(one),
@@ -79,6 +85,11 @@ def choose(runs: Iterable[Run]) -> dict[Key, Chosen]:
             if key not in ranked or order > ranked[key][0]:
                 ranked[key] = (order, Chosen(run, one))
     return {key: chosen for key, (_, chosen) in ranked.items()}
+
+
+def _moment(text: str) -> datetime:
+    """Return a date to order by: as a moment, since equal moments are written in several ways."""
+    return instant(text) or datetime.min.replace(tzinfo=UTC)
 
 
 def own_inputs(header: Header, case: str) -> tuple[str, ...]:
@@ -92,29 +103,33 @@ def own_inputs(header: Header, case: str) -> tuple[str, ...]:
     return tuple(sorted(set(found)))
 
 
-def build(collection: Collection, current: Mapping[str, int] | None = None) -> Report:
+def build(
+    collection: Collection,
+    current: Mapping[str, int] = VERSIONS,
+    now: datetime | None = None,
+) -> Report:
     """Return the rated report of a collection.
 
-    ``current`` gives the current version of each check; older observations are stale. Without it
-    the highest version of each check in the collection is taken to be current. Task metrics by an
-    older scorer than this version's are stale too.
+    ``current`` gives the current version of each check, as the code has it: what was observed by
+    an older one is stale, by a newer one left out. Checks that it lacks are an outside author's
+    and never stale. Task metrics by an older scorer than this version's are stale too. Dates after
+    ``now`` are no evidence; it is the time of the call unless it is given.
     """
-    chosen = choose(collection.runs)
-    versions = Counter[str]()
-    for run in collection.runs:
-        for one in run.observations:
-            versions[one.check] = max(versions[one.check], one.check_version)
-    current = {**versions, **(current or {})}
-
-    facts, planned, begun = _plans(collection.runs)
-    unplanned = Problems()
+    audited = audit(collection.runs, current, now)
+    runs = audited.runs
+    chosen = choose(runs)
+    described = describing(runs, chosen, current)
+    facts = {key: case for key, (case, _) in described.items()}
+    planned, begun = _plans(runs)
+    problems = Problems()
+    for problem in audited.problems:
+        problems.add("files with something that cannot be true", problem.text)
     for machine, case in sorted({key[:2] for key in chosen} - set(facts)):
-        unplanned.add(
+        problems.add(
             "cases whose results cannot be attributed",
             f"machine {machine}: results of {case} cannot be attributed, because no run header "
             "there planned that case. Restore the results file that they came from.",
         )
-    problems = [*collection.problems, *unplanned.lines()]
     records: dict[tuple[str, str], dict[str, Record]] = defaultdict(dict)
     for machine, case, check in sorted({*planned, *chosen}):
         if (machine, case) in facts:
@@ -127,41 +142,98 @@ def build(collection: Collection, current: Mapping[str, int] | None = None) -> R
                 current,
             )
 
-    machines = _machines(collection.runs)
+    machines = _machines(runs)
     short = {machine.id: machine.short for machine in machines}
     groups: dict[tuple[str, str, str, str], list[dict[str, Record]]] = defaultdict(list)
     for (machine, case), checks in sorted(records.items()):
         about = facts[machine, case]
         groups[about.family, about.target, about.recipe, machine].append(checks)
-    stand_ins = {one.family for one in facts.values() if one.stand_in}
+    stand_ins = _stand_ins(runs, chosen, described, current)
     drafts = [
-        Draft(family, target, recipe, machine, cases, family in stand_ins)
+        Draft(
+            family,
+            target,
+            recipe,
+            machine,
+            cases,
+            any(family in stand_ins[machine, next(iter(case.values())).case.id] for case in cases),
+        )
         for (family, target, recipe, machine), cases in sorted(groups.items())
     ]
     configurations = [
         draft.finish(processor_seconds(draft, drafts), short.get(draft.machine, draft.machine))
         for draft in drafts
     ]
-    return _report(configurations, machines, problems)
+    return _report(configurations, machines, [*collection.problems, *problems.lines()])
 
 
-def _plans(
-    runs: Iterable[Run],
-) -> tuple[dict[tuple[str, str], CaseFacts], set[Key], set[Key]]:
-    """Return facts of every planned case, every planned check and every check begun."""
-    newest: dict[tuple[str, str], tuple[tuple[str, str, str, bytes], CaseFacts]] = {}
-    planned: set[Key] = set()
-    begun: set[Key] = set()
+def describing(
+    runs: Iterable[Run], chosen: Mapping[Key, Chosen], current: Mapping[str, int] = VERSIONS
+) -> dict[tuple[str, str], tuple[CaseFacts, Run]]:
+    """Return the facts of every planned case, by machine and case id, and the run that gives them.
+
+    Runs of which more observations of the case count come first, then newer ones: a run that only
+    plans a case does not say what others measured. Parallel processes of one run speak for one
+    another, because one of them writes the plan of all.
+    """
+    support = Counter(
+        (machine, case, one.run.header.run)
+        for (machine, case, check), one in chosen.items()
+        if check in current
+    )
+    best: dict[tuple[str, str], tuple[tuple[object, ...], CaseFacts, Run]] = {}
     for run in runs:
         header = run.header
         for plan in run.planned:
             key = (header.machine, plan.case.id)
-            order = (header.started, header.run, header.worker, msgspec.json.encode(plan.case))
-            if key not in newest or order > newest[key][0]:
-                newest[key] = (order, plan.case)
-            planned.update((*key, check) for check in plan.checks)
-        begun.update((header.machine, one.case, one.check) for one in run.started)
-    return {key: case for key, (_, case) in newest.items()}, planned, begun
+            order = (
+                support[(*key, header.run)],
+                _moment(header.started),
+                header.run,
+                header.worker,
+                msgspec.json.encode(plan.case),
+            )
+            if key not in best or order > best[key][0]:
+                best[key] = (order, plan.case, run)
+    return {key: (case, run) for key, (_, case, run) in best.items()}
+
+
+def _plans(runs: Iterable[Run]) -> tuple[set[Key], set[Key]]:
+    """Return every planned check and every check begun."""
+    planned: set[Key] = set()
+    begun: set[Key] = set()
+    for run in runs:
+        machine = run.header.machine
+        planned.update((machine, p.case.id, check) for p in run.planned for check in p.checks)
+        begun.update((machine, one.case, one.check) for one in run.started)
+    return planned, begun
+
+
+def _stand_ins(
+    runs: Iterable[Run],
+    chosen: Mapping[Key, Chosen],
+    described: Mapping[tuple[str, str], tuple[CaseFacts, Run]],
+    current: Mapping[str, int],
+) -> dict[tuple[str, str], set[str]]:
+    """Return which families have a stand-in, by machine and case.
+
+    The runs that measured a case say so, or the one that describes it where nothing was measured:
+    what another run plans changes nothing of it.
+    """
+    planned: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for run in runs:
+        families = {plan.case.family for plan in run.planned if plan.case.stand_in}
+        planned[run.header.machine, run.header.run] |= families
+    speakers: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for (machine, case, check), one in chosen.items():
+        if check in current:
+            speakers[machine, case].add(one.run.header.run)
+    return {
+        (machine, case): set().union(
+            *(planned[machine, name] for name in speakers[machine, case] or {run.header.run})
+        )
+        for (machine, case), (_, run) in described.items()
+    }
 
 
 def _record(
@@ -198,8 +270,12 @@ def _record(
 
 def _machines(runs: Sequence[Run]) -> tuple[Machine, ...]:
     by_machine: dict[str, dict[str, RunFacts]] = defaultdict(dict)
+    vouched: dict[str, set[str]] = defaultdict(set)
+    """Runs whose facts give the machine that they name."""
     for run in sorted(runs, key=lambda one: (one.header.started, msgspec.json.encode(one.header))):
         header = run.header
+        if knows_machine(header):
+            vouched[header.machine].add(run_key(run))
         by_machine[header.machine][run_key(run)] = RunFacts(
             run_key(run),
             header.run,
@@ -220,17 +296,22 @@ def _machines(runs: Sequence[Run]) -> tuple[Machine, ...]:
     ids = sorted(by_machine)
     machines = []
     for machine in ids:
-        # Newest first: its facts speak for the machine.
+        # Newest first: its facts speak for the machine, if they are that machine's.
         known = tuple(
-            sorted(by_machine[machine].values(), key=lambda r: (r.started, r.key), reverse=True)
+            sorted(
+                by_machine[machine].values(),
+                key=lambda r: (_moment(r.started), r.key),
+                reverse=True,
+            )
         )
+        speaking = next((one for one in known if one.key in vouched[machine]), known[0])
         others = [one for one in ids if one != machine]
         length = next(
             (n for n in range(4, len(machine)) if not any(o[:n] == machine[:n] for o in others)),
             len(machine),
         )
         machines.append(
-            Machine(machine, machine[:length], known[0].facts, known[0].versions, known)
+            Machine(machine, machine[:length], speaking.facts, speaking.versions, known)
         )
     return tuple(machines)
 

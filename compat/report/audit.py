@@ -1,0 +1,321 @@
+"""What of the results files counts: nothing that cannot be true, or that this code does not know.
+
+A results file is a stranger's word. Whatever it claims may decide its own cells and no others, so
+current versions come from the code, dates are held against the clock, and a run that is told in
+two ways is believed in neither where they differ. What is left out is named, with its file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from compat.checks import VERSIONS
+from compat.hardware.facts import machine_id
+from compat.metrics import SCORER_VERSION
+from compat.report.judge import TASK
+from compat.results import CaseFacts, Header, Observation, Planned, Run, scorer_of
+
+TOLERANCE = timedelta(days=1)
+"""How far ahead of this machine's clock a date may be: clocks and time zones are set wrongly."""
+STEP = timedelta(minutes=1)
+"""How far a clock may be set back while a check runs."""
+
+_UPDATE = "Update compat, or leave the file out."
+_CLOCK = "Correct the clock that is wrong, or leave the file out."
+_OUT = "Leave the file out, or measure again."
+
+_MACHINE = re.compile("[0-9a-f]{8}")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Something in one or several files that cannot be, and what became of it."""
+
+    paths: tuple[Path, ...]
+    text: str
+    """Begins with the name of the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What is left of some runs, and what was wrong with the rest."""
+
+    runs: tuple[Run, ...]
+    problems: tuple[Problem, ...]
+
+
+def audit(
+    runs: Iterable[Run],
+    current: Mapping[str, int] = VERSIONS,
+    now: datetime | None = None,
+) -> Audit:
+    """Return what counts of some runs, each with its own problems added to it.
+
+    ``current`` is the version that the code has of each check; checks that it lacks are an outside
+    author's, of which any version from 1 on is taken.
+    """
+    now = now or datetime.now(UTC)
+    sound: list[Run] = []
+    problems: list[Problem] = []
+    for run in runs:
+        name = run.path.name
+        said = _header_problem(run.header, now)
+        if said:
+            problems.append(Problem((run.path,), f"{name}: {said}"))
+            continue
+        run, texts = _sound(run, current, now)
+        own = [Problem((run.path,), f"{name}: {text}") for text in texts]
+        other = other_machine(run.header)
+        if other:
+            text = (
+                f"{name}: its machine is called {run.header.machine}, and its facts are those of "
+                f"{other}: its results count only where nothing else is known. {_OUT}"
+            )
+            own.append(Problem((run.path,), text))
+        problems += own
+        sound.append(run)
+    sound, contradictions = _told_once(sound)
+    problems += contradictions
+    by_path: dict[Path, list[str]] = defaultdict(list)
+    for problem in problems:
+        for path in problem.paths:
+            by_path[path].append(problem.text)
+    return Audit(
+        tuple(replace(run, problems=(*run.problems, *by_path[run.path])) for run in sound),
+        tuple(sorted(problems, key=lambda one: one.text)),
+    )
+
+
+def instant(text: str) -> datetime | None:
+    """Return an ISO 8601 date as a moment, in UTC where it names no zone; None where it is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def other_machine(header: Header) -> str:
+    """Return the machine that a header's facts give, if it is not the one that it names.
+
+    Empty where they agree, and where that cannot be known: facts that are incomplete or of another
+    form, an id that this code would not give.
+    """
+    given = _machine_of(header)
+    return given if _MACHINE.fullmatch(header.machine) and given != header.machine else ""
+
+
+def knows_machine(header: Header) -> bool:
+    """Return whether a header's facts give the machine that it names."""
+    return _machine_of(header) == header.machine
+
+
+def _machine_of(header: Header) -> str:
+    if not {"system", "cpu"} <= header.facts.keys():
+        return ""
+    try:
+        return machine_id(header.facts)
+    except (AttributeError, TypeError, ValueError, OverflowError, RecursionError):
+        return ""  # A stranger's facts have any form.
+
+
+def _header_problem(header: Header, now: datetime) -> str:
+    """Say why nothing of a run counts; empty where something may."""
+    started = instant(header.started)
+    remedy = _OUT
+    if header.schema < 1:
+        said = f"its schema is {header.schema}, and schemas begin at 1"
+    elif header.threads < 0:
+        said = f"it says that it ran on {header.threads} threads"
+    elif started is None:
+        said = f"it began at {_short(header.started)}, which is no date"
+    elif started > now + TOLERANCE:
+        said = f"it began on {header.started}, which is yet to come: here it is {_day(now)}"
+        remedy = _CLOCK
+    else:
+        return ""
+    return f"{said}. Nothing of it counts. {remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """One thing wrong with one line; the same kind is named once for a file."""
+
+    kind: str
+    example: str
+    remedy: str = _OUT
+
+
+def _sound(run: Run, current: Mapping[str, int], now: datetime) -> tuple[Run, list[str]]:
+    """Return a run without the lines that cannot be, and what is wrong with those."""
+    faults: dict[tuple[str, str], list[_Fault]] = defaultdict(list)
+    began: dict[tuple[str, str], datetime] = {}
+    beginning = instant(run.header.started)
+    for one in run.started:
+        moment = instant(one.time)
+        if moment is not None:
+            key = (one.case, one.check)
+            began[key] = min(moment, began.get(key, moment))
+    planned = []
+    for plan in run.planned:
+        if plan.case.id == _id(plan.case):
+            planned.append(plan)
+        else:
+            made = f"{_short(plan.case.id)}, where they make {_short(_id(plan.case))}"
+            wrong = _Fault("with an id that is not made of variant, weights, target, recipe", made)
+            faults["case", wrong.kind].append(wrong)
+    misplaced = {p.case.id for p in run.planned} - {p.case.id for p in planned}
+    observations = []
+    for seen in run.observations:
+        key = (seen.case, seen.check)
+        if seen.case in misplaced:
+            continue
+        fault = _fault(run.header, seen, began.get(key, beginning), current, now)
+        if fault is None:
+            observations.append(seen)
+        else:
+            faults["observation", fault.kind].append(fault)
+    kept = {(one.case, one.check) for one in observations}
+    gone = {(one.case, one.check) for one in run.observations} - kept
+    texts = [
+        f"{len(found)} {what}{'s' if len(found) > 1 else ''} {kind} ({found[0].example}): "
+        f"left out. {found[0].remedy}"
+        for (what, kind), found in sorted(faults.items())
+    ]
+    return _without(replace(run, planned=tuple(planned)), gone, observations), texts
+
+
+def _without(run: Run, gone: set[tuple[str, str]], observations: Sequence[Observation]) -> Run:
+    """Return a run with these observations, as if it had never planned or begun others."""
+    return replace(
+        run,
+        planned=tuple(_less(plan, gone) for plan in run.planned),
+        started=tuple(one for one in run.started if (one.case, one.check) not in gone),
+        observations=tuple(observations),
+    )
+
+
+def _less(plan: Planned, gone: set[tuple[str, str]]) -> Planned:
+    left = tuple(check for check in plan.checks if (plan.case.id, check) not in gone)
+    return plan if left == plan.checks else msgspec.structs.replace(plan, checks=left)
+
+
+def _id(case: CaseFacts) -> str:
+    return f"{case.variant}@{case.weights}/{case.target}/{case.recipe}"
+
+
+def _fault(
+    header: Header,
+    one: Observation,
+    began: datetime | None,
+    current: Mapping[str, int],
+    now: datetime,
+) -> _Fault | None:
+    """Return what cannot be about an observation, if anything."""
+    version = f"{_short(one.check)} version {one.check_version}"
+    scorer = scorer_of(header, one)
+    moment = instant(one.time or header.started)
+    ended = f"{_short(one.check)} ended on {_short(one.time)}"
+    if one.check_version < 1 or scorer < 0:
+        return _Fault("with a version below 1", f"{version}, scorer {scorer}")
+    if one.check_version > current.get(one.check, one.check_version):
+        known = f"{version}, where {current[one.check]} is current"
+        return _Fault("by a version of a check that is not known here", known, _UPDATE)
+    if one.check == TASK and scorer > SCORER_VERSION:
+        known = f"scorer {scorer}, where {SCORER_VERSION} is current"
+        return _Fault("by a scorer that is not known here", known, _UPDATE)
+    if moment is None:
+        return _Fault("at no date", ended)
+    if moment > now + TOLERANCE:
+        here = f"{ended}, and here it is {_day(now)}"
+        return _Fault("at a date that is yet to come", here, _CLOCK)
+    if one.time and began is not None and moment < began - STEP:
+        return _Fault("that ended before they began", f"{ended}, begun {began.isoformat()}")
+    if one.seconds < 0 or one.threads < 0 or one.batch < 1:
+        numbers = f"{one.seconds:g} s, {one.threads} threads, batch {one.batch}"
+        return _Fault("with an impossible number", f"{_short(one.check)}: {numbers}")
+    return None
+
+
+_Told = dict[tuple[str, str, str], tuple[bytes, ...]]
+"""Machine, case and check, with all that a run says of them in turn."""
+
+
+def _told_once(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
+    """Leave out of runs that are told in several ways what they contradict one another in.
+
+    Copies of one file are no contradiction, also where one was taken earlier and is shorter. Which
+    of two contents was measured cannot be known: neither outranks anything.
+    """
+    same: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        same[run.header.run, run.header.worker].append(run)
+    gone: dict[int, set[tuple[str, str]]] = {}
+    problems = []
+    for (name, worker), copies in sorted(same.items()):
+        if len(copies) == 1:
+            continue
+        told = [_told(run) for run in copies]
+        longest = max(told, key=lambda one: sum(map(len, one.values())))
+        headers = {msgspec.json.encode(run.header) for run in copies}
+        if len(headers) == 1 and all(_continues(longest, one) for one in told):
+            continue
+        contradicted = set(_contradicted(told))
+        for run in copies:
+            machine = run.header.machine
+            gone[id(run)] = {(c, check) for m, c, check in contradicted if m == machine}
+        paths = tuple(sorted({run.path for run in copies}))
+        files = ", ".join(dict.fromkeys("/".join(path.parts[-2:]) for path in paths[:4]))
+        more = f" and {len(paths) - 4} more" if len(paths) > 4 else ""
+        left_out = (
+            f"; of {len(contradicted)} checks on which they differ none counts"
+            if contradicted
+            else ""
+        )
+        text = (
+            f"{files}{more}: the run {name}.{worker} has different contents{left_out}. Keep the "
+            "file that was measured and leave out the other."
+        )
+        problems.append(Problem(paths, text))
+    return [_left(run, gone[id(run)]) if gone.get(id(run)) else run for run in runs], problems
+
+
+def _left(run: Run, gone: set[tuple[str, str]]) -> Run:
+    kept = [one for one in run.observations if (one.case, one.check) not in gone]
+    return _without(run, gone, kept)
+
+
+def _told(run: Run) -> _Told:
+    told: dict[tuple[str, str, str], list[bytes]] = defaultdict(list)
+    for one in run.observations:
+        told[run.header.machine, one.case, one.check].append(msgspec.json.encode(one))
+    return {key: tuple(lines) for key, lines in told.items()}
+
+
+def _continues(longer: _Told, shorter: _Told) -> bool:
+    """Whether everything of one copy is the beginning of the other."""
+    return all(longer.get(key, ())[: len(lines)] == lines for key, lines in shorter.items())
+
+
+def _contradicted(told: Sequence[_Told]) -> Iterator[tuple[str, str, str]]:
+    """Yield what several copies speak of and disagree about."""
+    for key in dict.fromkeys(key for one in told for key in one):
+        versions = [one[key] for one in told if key in one]
+        longest = max(versions, key=len)
+        if any(longest[: len(lines)] != lines for lines in versions):
+            yield key
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _day(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d")
