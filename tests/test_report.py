@@ -756,6 +756,27 @@ OTHERS = {
             for facts in ({"row": "moved"}, {"headline": False}, {"evidence": "emulator"})
         ),
     ),
+    **{
+        what: replace(
+            planted(
+                Planned(case=msgspec.structs.replace(case(), row="moved"), checks=(LOADS,)),
+                Planned(case=msgspec.structs.replace(STRANGE, family="segments"), checks=(LOADS,)),
+                Planned(case=msgspec.structs.replace(STRANGE, family="alone"), checks=(LOADS,)),
+                name="r1",
+                **header,
+            ),
+            path=Path("elsewhere") / "r1.jsonl",
+        )
+        for what, header in {
+            "another process of a run": {"worker": "gw7"},
+            "the first process of a run that was not parallel": {"worker": "gw0"},
+            "a run by the name of another": {},
+            "a run by the name and header of another": {
+                "started": BEFORE[1].header.started,
+                "profile": "core",
+            },
+        }.items()
+    },
     "a skip that measures nothing": planted(
         Planned(case=case(row="moved"), checks=(LOADS,)), seen(case(), LOADS, "skipped")
     ),
@@ -772,7 +793,7 @@ def test_a_file_decides_no_cell_but_its_own(what: str) -> None:
     before = told(report_of(*BEFORE))
     after = told(report_of(*BEFORE, OTHERS[what]))
     for name, one in before.items():
-        # A plan adds a line to its own case, which no gate rests on.
+        # A plan adds records to its own case, which no gate rests on.
         for key in (one.keys() & after[name].keys()) - {"records"}:
             assert after[name][key] == one[key], (name, key)
 
@@ -840,6 +861,8 @@ def test_the_same_run_with_another_header_is_named() -> None:
     for changes in ({"profile": "full"}, {"machine": GPU}, {"own": ("corpus",)}):
         (problem,) = report_of(local(*good(case())), local(*good(case()), **changes)).problems
         assert "different contents" in problem, changes
+    (problem,) = report_of(local(*good(case())), local(Planned(case=STRANGE, checks=()))).problems
+    assert "different contents" in problem
 
 
 def test_copies_of_a_file_are_no_contradiction() -> None:
@@ -1699,7 +1722,7 @@ def test_publish_refuses_nonsense_and_removes_nothing(what: str, tmp_path: Path)
     assert len(evidence(reports)) == 3
     result = publish([write(tmp_path / "planted", NONSENSE[what])], reports)
     (said,) = result.rejected
-    assert said.startswith("planted.main.jsonl: ")
+    assert said.startswith("planted.main.jsonl: ") and said.count("planted") == 1
     assert (result.published, result.superseded, result.cells) == ((), (), ())
     assert lines_of(reports) == before
 

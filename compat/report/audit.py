@@ -245,7 +245,7 @@ def _fault(
 
 
 _Told = dict[tuple[str, str, str], tuple[bytes, ...]]
-"""Machine, case and check, with all that a run says of them in turn."""
+"""Machine, case and check, with all that a run says of them in turn; plans have no check."""
 
 
 def _told_once(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
@@ -267,7 +267,8 @@ def _told_once(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
         headers = {msgspec.json.encode(run.header) for run in copies}
         if len(headers) == 1 and all(_continues(longest, one) for one in told):
             continue
-        contradicted = set(_contradicted(told))
+        # Whose plan of a case is heard is known by whose observations of it count.
+        contradicted = {key for key in _contradicted(told) if key[2]}
         for run in copies:
             machine = run.header.machine
             gone[id(run)] = {(c, check) for m, c, check in contradicted if m == machine}
@@ -294,6 +295,8 @@ def _left(run: Run, gone: set[tuple[str, str]]) -> Run:
 
 def _told(run: Run) -> _Told:
     told: dict[tuple[str, str, str], list[bytes]] = defaultdict(list)
+    for plan in run.planned:
+        told[run.header.machine, plan.case.id, ""].append(msgspec.json.encode(plan))
     for one in run.observations:
         told[run.header.machine, one.case, one.check].append(msgspec.json.encode(one))
     return {key: tuple(lines) for key, lines in told.items()}

@@ -5,6 +5,7 @@ The order in which files are read never matters: every choice is made by a total
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,9 @@ OWN = {"corpus": "own corpus", "thresholds": "other limits", "checkpoint": "own 
 
 Key = tuple[str, str, str]
 """Machine, case id, check."""
+
+_LATER_PROCESS = re.compile("gw[1-9][0-9]*")
+"""What pytest-xdist calls the processes of a parallel run after the first, which is ``gw0``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,27 +171,56 @@ def build(
     return _report(configurations, machines, [*collection.problems, *problems.lines()])
 
 
+Source = tuple[str, ...]
+"""Who speaks for an observation: one results file, or the first process of a parallel run."""
+
+
+def _first_process(run: Run) -> Source:
+    return (run.header.machine, run.header.run)
+
+
+def _file(run: Run) -> Source:
+    return (str(run.path), run.header.machine, run.header.run, run.header.worker)
+
+
+def _heard(run: Run) -> tuple[Source, ...]:
+    """Return whose plans speak for what a run observed.
+
+    Its own, and of a parallel run those of the first process, which alone writes what all of them
+    were to measure. Whoever merely calls himself a process of a run has no say in it.
+    """
+    parallel = _LATER_PROCESS.fullmatch(run.header.worker)
+    return (_file(run), _first_process(run)) if parallel else (_file(run),)
+
+
+def _speaking(run: Run) -> tuple[Source, ...]:
+    """Return as whom a run's plans speak."""
+    first = run.header.worker == "gw0"
+    return (_file(run), _first_process(run)) if first else (_file(run),)
+
+
 def describing(
     runs: Iterable[Run], chosen: Mapping[Key, Chosen], current: Mapping[str, int] = VERSIONS
 ) -> dict[tuple[str, str], tuple[CaseFacts, Run]]:
     """Return the facts of every planned case, by machine and case id, and the run that gives them.
 
     Runs of which more observations of the case count come first, then newer ones: a run that only
-    plans a case does not say what others measured. Parallel processes of one run speak for one
-    another, because one of them writes the plan of all.
+    plans a case does not say what others measured.
     """
     support = Counter(
-        (machine, case, one.run.header.run)
+        (machine, case, source)
         for (machine, case, check), one in chosen.items()
         if check in current
+        for source in _heard(one.run)
     )
     best: dict[tuple[str, str], tuple[tuple[object, ...], CaseFacts, Run]] = {}
     for run in runs:
         header = run.header
+        sources = _speaking(run)
         for plan in run.planned:
             key = (header.machine, plan.case.id)
             order = (
-                support[(*key, header.run)],
+                max(support[(*key, source)] for source in sources),
                 _moment(header.started),
                 header.run,
                 header.worker,
@@ -220,19 +253,18 @@ def _stand_ins(
     The runs that measured a case say so, or the one that describes it where nothing was measured:
     what another run plans changes nothing of it.
     """
-    planned: dict[tuple[str, str], set[str]] = defaultdict(set)
+    planned: dict[Source, set[str]] = defaultdict(set)
     for run in runs:
         families = {plan.case.family for plan in run.planned if plan.case.stand_in}
-        planned[run.header.machine, run.header.run] |= families
-    speakers: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for source in _speaking(run):
+            planned[source] |= families
+    heard: dict[tuple[str, str], set[Source]] = defaultdict(set)
     for (machine, case, check), one in chosen.items():
         if check in current:
-            speakers[machine, case].add(one.run.header.run)
+            heard[machine, case].update(_heard(one.run))
     return {
-        (machine, case): set().union(
-            *(planned[machine, name] for name in speakers[machine, case] or {run.header.run})
-        )
-        for (machine, case), (_, run) in described.items()
+        key: set().union(*(planned[source] for source in heard[key] or {_file(run)}))
+        for key, (_, run) in described.items()
     }
 
 

@@ -87,7 +87,8 @@ def publish(
         for path in set(problem.paths) & set(fresh):
             refused.setdefault(path, []).append(problem.text)
     for path, texts in refused.items():
-        rejected.append(f"{fresh.pop(path).source.name}: {_listed(texts)}")
+        name = fresh.pop(path).source.name
+        rejected.append(f"{name}: {_listed([text.removeprefix(f'{name}: ') for text in texts])}")
     runs = _with(before.runs, fresh)
 
     superseded = _superseded(runs)
