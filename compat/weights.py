@@ -1,4 +1,4 @@
-"""Weights: the project's own generator, and checkpoints read from disk.
+"""Weights: the project's own generator, and where checkpoints are found.
 
 *Seeded* weights give a published architecture at full size without its published checkpoint.
 A library's default initialisation will not do: with it a Whisper encoder gives nearly the same
@@ -94,59 +94,6 @@ def seed(module: torch.nn.Module, gain: Callable[[str], float | None]) -> None:
             if factor is not None:
                 values = seeded_tensor(name, tuple(parameter.shape), factor)
                 parameter.copy_(torch.from_numpy(values))
-
-
-def checkpoint_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a checkpoint folder in Hugging Face's layout.
-
-    Raises:
-        CheckpointError: the folder, its configuration or its weights are missing, or the weights
-            are pickled, which could run code.
-    """
-    if not folder.is_dir():
-        raise CheckpointError(f"no checkpoint folder {folder}: check the path.")
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"{folder} has no config.json, so it is no checkpoint in Hugging Face's layout. "
-            "Name the folder that `save_pretrained` wrote."
-        )
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        pickled = sorted((*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")))
-        if pickled:
-            raise CheckpointError(
-                f"{folder} holds {pickled[0].name}, a pickle, which can run code when it is read. "
-                "Convert it: model.save_pretrained(folder, safe_serialization=True)."
-            )
-        raise CheckpointError(
-            f"{folder} has no weights (*.safetensors). Copy model.safetensors there, "
-            "or write the folder again with `save_pretrained`."
-        )
-    return files
-
-
-def _check_whole(path: Path) -> None:
-    """Raise :class:`CheckpointError` for a file whose header is damaged, or that was cut short."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "numpy"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}). Restore the file from the checkpoint."
-        ) from error
-
-
-def checkpoint_fingerprint(folder: Path) -> str:
-    """Return 16 hex digits that identify the configuration and weights in a folder."""
-    from compat.artifacts import digest, file_digest
-
-    weights = checkpoint_files(folder)
-    for path in weights:
-        _check_whole(path)
-    files = [*sorted(folder.glob("*.json")), *weights]
-    return digest({path.name: file_digest(path) for path in files})
 
 
 def gains(rules: Mapping[str, float | None], default: float = 1.0) -> Callable[[str], float | None]:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compat import checkpoints
 from compat import weights as weights_module
 from compat.artifacts import digest, module_digest
 from compat.case import Family, Recipe, Target, Variant
@@ -113,11 +114,13 @@ class ToyModel(Model):
         self.folder = folder
         self.weights = weights
         if folder:
-            weights_module.checkpoint_files(folder)
+            checkpoints.checkpoint_files(folder)
 
     def fingerprint(self) -> str:
-        content = weights_module.checkpoint_fingerprint(self.folder) if self.folder else ""
-        return digest([content, self.weights, module_digest(__name__, "compat.weights")])
+        content = checkpoints.checkpoint_fingerprint(self.folder) if self.folder else ""
+        return digest(
+            [content, self.weights, module_digest(__name__, "compat.checkpoints", "compat.weights")]
+        )
 
     def graphs(self) -> tuple[Graph, ...]:
         points = {f"b{batch}": {"batch": batch} for batch in SIZES}

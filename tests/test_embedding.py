@@ -433,7 +433,7 @@ def test_unusable_checkpoints_are_refused(state: dict[str, torch.Tensor], tmp_pa
         wespeaker.load_network(tmp_path)
     wider = {**state, "resnet.seg_1.weight": torch.zeros(192, 5120)}
     save_file(wider, path)
-    with pytest.raises(CheckpointError, match=r"resnet\.seg_1\.weight \(192, 5120\) and 0 more"):
+    with pytest.raises(CheckpointError, match=r"resnet\.seg_1\.weight .* has \(192, 5120\)"):
         wespeaker.load_network(tmp_path)
 
 

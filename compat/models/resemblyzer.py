@@ -20,13 +20,14 @@ from numpy.typing import NDArray
 from compat import recurrence
 from compat.artifacts import digest, module_digest
 from compat.case import Family, Variant
+from compat.checkpoints import Rules, fill_from_state
 from compat.corpus import Corpus, Item
 from compat.features import HOP_LENGTH, N_FFT, mel_filterbank
 from compat.graph import Graph, Stopwatch, Tensor
 from compat.models.base import Items, Prediction
 from compat.models.speaker import SpeakerModel, prediction
 from compat.runtimes.base import Session
-from compat.weights import CheckpointError, verified
+from compat.weights import verified
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +68,7 @@ BATCHES = (1, 4)
 
 MODULES = (
     "compat.models.speaker",
+    "compat.checkpoints",
     "compat.features",
     "compat.graph",
     "compat.recurrence",
@@ -171,9 +173,7 @@ def load_network(folder: Path) -> torch.nn.Module:
     state = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
     network = voice_encoder()
     # The loss's scale and offset are in the file too.
-    found = network.load_state_dict(state, strict=False)
-    if found.missing_keys:
-        raise CheckpointError(f"{path} lacks {', '.join(found.missing_keys)}.")
+    fill_from_state(network, path, state, Rules(needless=("similarity_weight", "similarity_bias")))
     return network
 
 

@@ -24,6 +24,7 @@ from compat import recurrence
 from compat import weights as weights_module
 from compat.artifacts import digest, file_digest, module_digest
 from compat.case import Family, Variant
+from compat.checkpoints import Rules, fill_from_files, fill_from_state, match, stored_tensors
 from compat.corpus import FIXTURES, Corpus, Item
 from compat.graph import Graph, Stopwatch, Tensor
 from compat.models.base import Items, Model, Prediction, beginnings
@@ -52,7 +53,7 @@ FAMILY = Family(
     ),
 )
 
-MODULES = ("compat.recurrence", "compat.weights", "compat.graph")
+MODULES = ("compat.recurrence", "compat.checkpoints", "compat.weights", "compat.graph")
 """Modules whose code this one's depends on."""
 SAMPLE_RATE = 16_000
 SAMPLES = 160_000
@@ -311,6 +312,11 @@ def _shapes() -> dict[str, tuple[int, ...]]:
 PUBLISHED_SHAPES: Mapping[str, tuple[int, ...]] = _shapes()
 """Names and shapes of everything that a checkpoint of segmentation-3.0 holds."""
 
+RULES = Rules(
+    remedy="Only segmentation-3.0 (three speakers, four bidirectional LSTM layers of 128) fits: "
+    "name a checkpoint of that model."
+)
+
 CONVERT = (
     'convert it where pyannote.audio is installed, if you trust its origin: python -c "import '
     "torch, safetensors.torch as s; s.save_file({k: v.contiguous() for k, v in torch.load("
@@ -339,15 +345,8 @@ def check_checkpoint(folder: Path) -> Path:
                 "of pyannote/segmentation-3.0 there."
             )
         return file
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, "numpy") as opened:
-            names: list[str] = opened.keys()
-            found = {name: tuple(opened.get_slice(name).get_shape()) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"cannot read {file}: {error}. Copy it again.") from error
-    _check_shapes(file, found)
+    shapes = {name: stored.shape for name, stored in stored_tensors([file]).items()}
+    match(file, PUBLISHED_SHAPES, shapes, RULES)
     return file
 
 
@@ -370,21 +369,6 @@ def _check_config(folder: Path) -> None:
         raise CheckpointError(f"{wrong}: name the folder of a copy of pyannote/segmentation-3.0.")
 
 
-def _check_shapes(file: Path, found: Mapping[str, tuple[int, ...]]) -> None:
-    for name, shape in PUBLISHED_SHAPES.items():
-        if found.get(name) != shape:
-            has = f"has {found[name]}" if name in found else "is missing"
-            raise CheckpointError(
-                f"{file}: {name} should have shape {shape} and {has}. Only segmentation-3.0 (three "
-                "speakers, four bidirectional LSTM layers of 128) fits."
-            )
-    unknown = sorted(found.keys() - PUBLISHED_SHAPES.keys())
-    if unknown:
-        raise CheckpointError(
-            f"{file}: segmentation-3.0 has no {unknown[0]}. Name a checkpoint of that model."
-        )
-
-
 def load_network(folder: Path | None) -> torch.nn.Module:
     """Return the network with the weights of a folder, or with generated ones for None.
 
@@ -399,22 +383,20 @@ def load_network(folder: Path | None) -> torch.nn.Module:
         return network.eval()
     file = check_checkpoint(folder)
     if file.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        state: dict[str, torch.Tensor] = load_file(file)
-    else:
-        try:
-            read = torch.load(file, map_location="cpu", weights_only=True)
-            state = read.get("state_dict", read)
-            found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-        except Exception as error:
-            # Pickles fail in many ways; a published one also holds objects of pyannote.audio.
-            raise CheckpointError(
-                f"{file} is a pickle that holds more than tensors, which could run code when it is "
-                f"read ({type(error).__name__}): {CONVERT}"
-            ) from error
-        _check_shapes(file, found)
-    network.load_state_dict(state)
+        fill_from_files(network, file, [file], RULES)
+        return network.eval()
+    try:
+        read = torch.load(file, map_location="cpu", weights_only=True)
+        state: dict[str, torch.Tensor] = read.get("state_dict", read)
+        if not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+            raise TypeError("it holds other things than tensors")
+    except Exception as error:
+        # Pickles fail in many ways; a published one also holds objects of pyannote.audio.
+        raise CheckpointError(
+            f"{file} is a pickle that holds more than tensors, which could run code when it is "
+            f"read ({type(error).__name__}): {CONVERT}"
+        ) from error
+    fill_from_state(network, file, state, RULES)
     return network.eval()
 
 

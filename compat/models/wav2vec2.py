@@ -8,7 +8,6 @@ load unchanged.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,6 +21,13 @@ import numpy as np
 from compat import weights as weights_module
 from compat.artifacts import digest, module_digest
 from compat.case import Family, Variant
+from compat.checkpoints import (
+    Rules,
+    checkpoint_files,
+    checkpoint_fingerprint,
+    fill_from_folder,
+    read_json,
+)
 from compat.corpus import FIXTURES, Corpus, Item
 from compat.graph import Graph, Stopwatch, Tensor
 from compat.models.base import Items, Prediction
@@ -157,8 +163,8 @@ def load(variant: str, weights: str, checkpoint: str) -> Wav2Vec2Model:
     if weights == "seeded":
         return Wav2Vec2Model(PUBLISHED[variant], None, windows, normalize=True, folder=None)
     folder = FIXTURES / checkpoint  # An absolute path stays as it is.
-    weights_module.checkpoint_files(folder)
-    config = _read_json(folder / "config.json")
+    checkpoint_files(folder)
+    config = read_json(folder / "config.json")
     if config.get("model_type") != "wav2vec2":
         raise weights_module.CheckpointError(
             f"{folder / 'config.json'} describes a {config.get('model_type')!r} model, not "
@@ -170,7 +176,12 @@ def load(variant: str, weights: str, checkpoint: str) -> Wav2Vec2Model:
             f"{folder / 'config.json'} has no {', '.join(sorted(missing))}. Restore the file from "
             "the checkpoint."
         )
-    features = _read_json(folder / "preprocessor_config.json")
+    if config.get("add_adapter"):
+        raise weights_module.CheckpointError(
+            f"{folder / 'config.json'} has add_adapter: convolutions behind the encoder, which "
+            "this suite does not run. Name a checkpoint that was fine-tuned without them."
+        )
+    features = read_json(folder / "preprocessor_config.json")
     if features.get("sampling_rate") != Wav2Vec2Model.sample_rate:
         raise weights_module.CheckpointError(
             f"{folder / 'preprocessor_config.json'} asks for audio at "
@@ -181,24 +192,14 @@ def load(variant: str, weights: str, checkpoint: str) -> Wav2Vec2Model:
     return Wav2Vec2Model(config, vocabulary, windows, normalize=normalize, folder=folder)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise weights_module.CheckpointError(
-            f"cannot read {path}: {error}. Restore the file from the checkpoint."
-        ) from error
-    return read
-
-
 def _vocabulary(folder: Path, size: int) -> Vocabulary:
     if not (folder / "vocab.json").is_file():
         raise weights_module.CheckpointError(
             f"{folder} has no vocab.json: it is not fine-tuned for recognition, or its tokenizer "
             "was left behind. Name a checkpoint such as facebook/wav2vec2-base-960h."
         )
-    ids = _read_json(folder / "vocab.json")
-    settings = _read_json(folder / "tokenizer_config.json")
+    ids = read_json(folder / "vocab.json")
+    settings = read_json(folder / "tokenizer_config.json")
     named = {
         name: str(settings.get(f"{name}_token") or default)
         for name, default in (
@@ -252,12 +253,16 @@ class Wav2Vec2Model(TranscriptionModel):
 
     def fingerprint(self) -> str:
         content = (
-            weights_module.checkpoint_fingerprint(self.folder)
+            checkpoint_fingerprint(self.folder)
             if self.folder
             else digest([weights_module.GENERATOR_VERSION, dict(SEEDED_GAINS), dict(self.config)])
         )
         code = module_digest(
-            __name__, "compat.models.transcription", "compat.weights", "compat.graph"
+            __name__,
+            "compat.models.transcription",
+            "compat.checkpoints",
+            "compat.weights",
+            "compat.graph",
         )
         return digest([content, code, self.windows])
 
@@ -295,19 +300,23 @@ class Wav2Vec2Model(TranscriptionModel):
         from torch.nn.utils.parametrize import remove_parametrizations
         from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
+        settings = (
+            Wav2Vec2Config.from_pretrained(self.folder, local_files_only=True)
+            if self.folder
+            else Wav2Vec2Config(**self.config)
+        )
+        with weights_module.unfilled():
+            network = Wav2Vec2ForCTC(settings)
         if self.folder:
-            network = Wav2Vec2ForCTC.from_pretrained(
-                self.folder, local_files_only=True, use_safetensors=True
-            )
-        else:
-            with weights_module.unfilled():
-                network = Wav2Vec2ForCTC(Wav2Vec2Config(**self.config))
+            # Training alone masks its inputs.
+            rules = Rules(base=network.base_model_prefix, needless=("masked_spec_embed",))
+            fill_from_folder(network, self.folder, rules)
         # Training stores this kernel as length and direction. Runtimes get the kernel itself, and
         # the generator fills it as any other.
         remove_parametrizations(network.wav2vec2.encoder.pos_conv_embed.conv, "weight")
         if not self.folder:
             weights_module.seed(network, weights_module.gains(SEEDED_GAINS))
-        return network
+        return network.eval()
 
     def frames(self, samples: int) -> int:
         """Return how many frames the network makes of ``samples`` samples, at least one."""

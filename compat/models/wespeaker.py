@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from compat import weights as weights_module
 from compat.artifacts import digest, file_digest, module_digest
 from compat.case import Family, Variant
+from compat.checkpoints import Rules, fill_from_files, fill_from_state
 from compat.corpus import Corpus, Item
 from compat.graph import Graph, Stopwatch, Tensor
 from compat.models.base import Items, Prediction
@@ -230,7 +231,18 @@ def embedding_graph(network: Callable[[], torch.nn.Module], batches: Sequence[in
     )
 
 
+MODULES = ("compat.models.speaker", "compat.checkpoints", "compat.weights", "compat.graph")
+"""Modules whose code this one's depends on."""
+
+
 # Weights -----------------------------------------------------------------------------------------
+
+
+RULES = Rules(
+    needless=("num_batches_tracked",),
+    remedy="It is no WeSpeaker ResNet34 as pyannote.audio saves it: name a folder of "
+    f"{FAMILY.variants[0].checkpoint}.",
+)
 
 
 def load_network(folder: Path | None) -> torch.nn.Module:
@@ -243,20 +255,10 @@ def load_network(folder: Path | None) -> torch.nn.Module:
     if folder is None:
         return _seeded(network)
     path = checkpoint_file(folder)
-    state = _read_state(path)
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    counters = {name for name in wanted if name.endswith("num_batches_tracked")}
-    wrong = [name for name in wanted if name not in counters and found.get(name) != wanted[name]]
-    wrong += [name for name in found if name not in wanted]
-    if wrong:
-        told = [f"{name} {found.get(name, 'missing')}" for name in wrong[:3]]
-        raise CheckpointError(
-            f"{path} is no WeSpeaker ResNet34 as pyannote.audio saves it: {', '.join(told)} and "
-            f"{max(0, len(wrong) - 3)} more differ. Name a folder of "
-            f"{FAMILY.variants[0].checkpoint}."
-        )
-    network.load_state_dict(state, strict=False)
+    if path.suffix == ".safetensors":
+        fill_from_files(network, path, [path], RULES)
+    else:
+        fill_from_state(network, path, _read_pickle(path), RULES)
     return network
 
 
@@ -292,14 +294,10 @@ def checkpoint_file(folder: Path) -> Path:
     )
 
 
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
+def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
     import torch
 
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
         with torch.serialization.safe_globals(_lightning_classes()):
             read = torch.load(path, map_location="cpu", weights_only=True)
         state = dict(read.get("state_dict", read))
@@ -344,7 +342,7 @@ class WeSpeakerModel(SpeakerModel):
             if self.folder
             else digest([weights_module.GENERATOR_VERSION, dict(SEEDED_GAINS)])
         )
-        code = module_digest(__name__, "compat.models.speaker", "compat.weights", "compat.graph")
+        code = module_digest(__name__, *MODULES)
         return digest([content, code])
 
     def graphs(self) -> tuple[Graph, ...]:

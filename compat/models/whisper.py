@@ -7,7 +7,6 @@ checkpoints load unchanged.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,11 +19,20 @@ import numpy as np
 from compat import weights as weights_module
 from compat.artifacts import digest, module_digest
 from compat.case import Family, Variant
+from compat.checkpoints import (
+    Rules,
+    checkpoint_files,
+    checkpoint_fingerprint,
+    fill_from_folder,
+    read_json,
+)
 from compat.corpus import FIXTURES, Corpus, CorpusError, Item, TestSet
 from compat.features import log_mel_spectrogram
 from compat.graph import Graph, State, Stopwatch, Tensor
+from compat.models import whisper_vocabulary
 from compat.models.base import Items, Prediction
 from compat.models.transcription import TranscriptionModel
+from compat.models.whisper_vocabulary import ENGLISH_ONLY, Vocabulary
 from compat.runtimes.base import Session
 
 if TYPE_CHECKING:
@@ -53,10 +61,22 @@ FAMILY = Family(
             checkpoint="openai/whisper-tiny",
         ),
         Variant(
+            "whisper-tiny.en",
+            ("pretrained", "seeded"),
+            parameters=37.8,
+            checkpoint="openai/whisper-tiny.en",
+        ),
+        Variant(
             "whisper-base",
             ("pretrained", "seeded"),
             parameters=72.6,
             checkpoint="openai/whisper-base",
+        ),
+        Variant(
+            "whisper-base.en",
+            ("pretrained", "seeded"),
+            parameters=72.6,
+            checkpoint="openai/whisper-base.en",
         ),
         Variant(
             "whisper-small",
@@ -65,10 +85,22 @@ FAMILY = Family(
             checkpoint="openai/whisper-small",
         ),
         Variant(
+            "whisper-small.en",
+            ("pretrained", "seeded"),
+            parameters=241.7,
+            checkpoint="openai/whisper-small.en",
+        ),
+        Variant(
             "whisper-medium",
             ("pretrained", "seeded"),
             parameters=763.9,
             checkpoint="openai/whisper-medium",
+        ),
+        Variant(
+            "whisper-medium.en",
+            ("pretrained", "seeded"),
+            parameters=763.9,
+            checkpoint="openai/whisper-medium.en",
         ),
         Variant(
             "whisper-large-v3",
@@ -113,9 +145,13 @@ class Dimensions:
 
 PUBLISHED: Mapping[str, Dimensions] = {
     "whisper-tiny": Dimensions(384, 6, 4, 4),
+    "whisper-tiny.en": Dimensions(384, 6, 4, 4, vocabulary=ENGLISH_ONLY),
     "whisper-base": Dimensions(512, 8, 6, 6),
+    "whisper-base.en": Dimensions(512, 8, 6, 6, vocabulary=ENGLISH_ONLY),
     "whisper-small": Dimensions(768, 12, 12, 12),
+    "whisper-small.en": Dimensions(768, 12, 12, 12, vocabulary=ENGLISH_ONLY),
     "whisper-medium": Dimensions(1024, 16, 24, 24),
+    "whisper-medium.en": Dimensions(1024, 16, 24, 24, vocabulary=ENGLISH_ONLY),
     "whisper-large-v3": Dimensions(1280, 20, 32, 32, 128, 51866),
     "whisper-large-v3-turbo": Dimensions(1280, 20, 32, 4, 128, 51866),
     "distil-large-v3": Dimensions(1280, 20, 32, 2, 128, 51866),
@@ -164,20 +200,6 @@ class Decoded:
     """Mean magnitude of the encoder's output, where it can be had."""
 
 
-PROMPT = ("<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>")
-END = "<|endoftext|>"
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """Token ids that steer decoding."""
-
-    prompt: tuple[int, ...]
-    end: int
-    suppress: tuple[int, ...] = ()
-    begin_suppress: tuple[int, ...] = ()
-
-
 def load(variant: str, weights: str, checkpoint: str) -> WhisperModel:
     """Load the host side of a variant.
 
@@ -188,15 +210,10 @@ def load(variant: str, weights: str, checkpoint: str) -> WhisperModel:
     """
     if weights == "seeded":
         dimensions = PUBLISHED[variant]
-        # Ids of the multilingual vocabulary: <|startoftranscript|> <|en|> <|transcribe|>
-        # <|notimestamps|>; large-v3 inserted one more language.
-        shift = dimensions.vocabulary - 51865
-        prompt = (50258, 50259, 50359 + shift, 50363 + shift)
-        special = tuple(range(50257, dimensions.vocabulary))
-        return WhisperModel(dimensions, Vocabulary(prompt, 50257, special), None)
+        return WhisperModel(dimensions, whisper_vocabulary.seeded(dimensions.vocabulary), None)
     folder = FIXTURES / checkpoint  # An absolute path stays as it is.
-    weights_module.checkpoint_files(folder)
-    config = _read_json(folder / "config.json")
+    checkpoint_files(folder)
+    config = read_json(folder / "config.json")
     if config.get("model_type") != "whisper":
         raise weights_module.CheckpointError(
             f"{folder / 'config.json'} describes a {config.get('model_type')!r} model, not "
@@ -217,37 +234,7 @@ def load(variant: str, weights: str, checkpoint: str) -> WhisperModel:
         raise weights_module.CheckpointError(
             f"{folder / 'config.json'} has no {error}. Restore the file from the checkpoint."
         ) from None
-    return WhisperModel(dimensions, _vocabulary(folder), folder)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise weights_module.CheckpointError(
-            f"cannot read {path}: {error}. Restore the file from the checkpoint."
-        ) from error
-    return read
-
-
-def _vocabulary(folder: Path) -> Vocabulary:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    generation = _read_json(folder / "generation_config.json")
-    prompt = [tokenizer.token_to_id(name) for name in PROMPT]
-    end = tokenizer.token_to_id(END)
-    if None in prompt or end is None:
-        raise weights_module.CheckpointError(
-            f"{folder / 'tokenizer.json'} lacks one of {', '.join(PROMPT)}, {END}: "
-            "restore the tokenizer of the checkpoint."
-        )
-    return Vocabulary(
-        tuple(int(token) for token in prompt if token is not None),
-        end,
-        tuple(generation.get("suppress_tokens") or ()),
-        tuple(generation.get("begin_suppress_tokens") or ()),
-    )
+    return WhisperModel(dimensions, whisper_vocabulary.read_vocabulary(folder, config), folder)
 
 
 class WhisperModel(TranscriptionModel):
@@ -262,13 +249,15 @@ class WhisperModel(TranscriptionModel):
 
     def fingerprint(self) -> str:
         content = (
-            weights_module.checkpoint_fingerprint(self.folder)
+            checkpoint_fingerprint(self.folder)
             if self.folder
             else digest([weights_module.GENERATOR_VERSION, dict(SEEDED_GAINS)])
         )
         code = module_digest(
             __name__,
             "compat.models.transcription",
+            "compat.models.whisper_vocabulary",
+            "compat.checkpoints",
             "compat.weights",
             "compat.features",
             "compat.graph",
@@ -320,12 +309,16 @@ class WhisperModel(TranscriptionModel):
     @cached_property
     def network(self) -> Any:
         """The Hugging Face module with its weights, float32."""
-        from transformers import WhisperConfig, WhisperForConditionalGeneration
+        from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
         if self.folder:
-            return WhisperForConditionalGeneration.from_pretrained(
-                self.folder, local_files_only=True, use_safetensors=True
-            )
+            settings = WhisperConfig.from_pretrained(self.folder, local_files_only=True)
+            with weights_module.unfilled():
+                network = WhisperForConditionalGeneration(settings)
+            fill_from_folder(network, self.folder, Rules(base=network.base_model_prefix))
+            if (self.folder / whisper_vocabulary.GENERATION).is_file():
+                network.generation_config = GenerationConfig.from_pretrained(self.folder)
+            return network.eval()
         size = self.dimensions
         config = WhisperConfig(
             d_model=size.width,
@@ -454,36 +447,31 @@ class WhisperModel(TranscriptionModel):
         return mel, [*self.vocabulary.prompt, *guide["tokens"][:TRACED_TOKENS]]
 
     def checkpoint(self, folder: Path) -> Path:
-        """Return a checkpoint in Hugging Face's layout, for runtimes that convert it themselves.
+        """Return a folder with configuration and tokenizer, for runtimes that convert themselves.
 
-        That of generated weights is written into ``folder``, with a vocabulary of numbered words.
+        Those of generated weights are written into ``folder``, with a vocabulary of numbered words.
+        The weights are those of :attr:`network`: a library that read them again would fill what it
+        does not find.
         """
         if self.folder:
             return self.folder
         from tokenizers import Tokenizer, models
         from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
 
-        prompt = self.vocabulary.prompt
-        names = {
-            **dict(zip(prompt, PROMPT, strict=True)),
-            self.vocabulary.end: END,
-            prompt[2] - 1: "<|translate|>",
-            prompt[2] + 1: "<|startoflm|>",
-            prompt[2] + 2: "<|startofprev|>",
-            prompt[2] + 3: "<|nospeech|>",
-        }
+        names = whisper_vocabulary.special_names(self.vocabulary)
+        end = whisper_vocabulary.END
         words = {
             names.get(token, f"<word-{token}>"): token
             for token in range(self.dimensions.vocabulary)
         }
         tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer(models.WordLevel(words, unk_token=END)),
-            bos_token=END,
-            eos_token=END,
-            unk_token=END,
+            tokenizer_object=Tokenizer(models.WordLevel(words, unk_token=end)),
+            bos_token=end,
+            eos_token=end,
+            unk_token=end,
             additional_special_tokens=list(names.values()),
         )
-        self.network.save_pretrained(folder)
+        self.network.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         WhisperFeatureExtractor(self.dimensions.mels).save_pretrained(folder)
         return folder
@@ -541,10 +529,8 @@ class WhisperModel(TranscriptionModel):
 
     @cached_property
     def _tokenizer(self) -> Any:
-        from tokenizers import Tokenizer
-
         assert self.folder is not None
-        return Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        return whisper_vocabulary.open_tokenizer(self.folder)
 
 
 def merge(left: list[int], right: list[int]) -> list[int]:

@@ -95,18 +95,29 @@ class CTranslate2(Runtime):
 
 
 def convert(folder: Path, reference: Mapping[str, str], graph: str, compute_type: str) -> None:
-    """Job: convert a checkpoint, as ``ct2-transformers-converter`` does, without the network."""
+    """Job: convert a model, as ``ct2-transformers-converter`` does, without the network.
+
+    The converter gets the module that every runtime executes, and does not load another one.
+    """
     import tempfile
 
     from ctranslate2.converters import TransformersConverter
 
     from compat.sources import ModelReference
 
-    model: Any = ModelReference(**reference).load()
+    host: Any = ModelReference(**reference).load()
+    network = host.network
+    network.generation_config.suppress_tokens = list(host.vocabulary.suppress)
+    network.generation_config.begin_suppress_tokens = list(host.vocabulary.begin_suppress)
+
+    class Converter(TransformersConverter):  # type: ignore[misc]
+        def load_model(self, *arguments: Any, **options: Any) -> Any:
+            return network
+
     with tempfile.TemporaryDirectory(prefix="compat-") as name:
-        checkpoint = model.checkpoint(Path(name))
+        checkpoint = host.checkpoint(Path(name))
         present = [name for name in BESIDE if (checkpoint / name).is_file()]
-        TransformersConverter(str(checkpoint), copy_files=present).convert(
+        Converter(str(checkpoint), copy_files=present).convert(
             str(folder / "model"), quantization=compute_type
         )
 

@@ -105,7 +105,8 @@ class FasterWhisperSession(CTranslate2Session):
         prompt, most = len(vocabulary.prompt), self.host.max_tokens
         segments, _ = self.pipeline.transcribe(
             np.concatenate(windows),
-            language="en",
+            language=vocabulary.language,
+            task=vocabulary.task,
             beam_size=1,
             temperature=0.0,
             suppress_tokens=list(vocabulary.suppress),

@@ -176,13 +176,16 @@ class OpenAIWhisperSession(Pipeline):
         self.host: WhisperModel = source.reference.load()  # type: ignore[assignment]
         self.folder, dimensions = exported(source)
         model = Whisper(ModelDimensions(**dimensions))
-        tokenizer = get_tokenizer(
-            model.is_multilingual, num_languages=model.num_languages, language="en"
-        )
         vocabulary = self.host.vocabulary
+        tokenizer = get_tokenizer(
+            model.is_multilingual,
+            num_languages=model.num_languages,
+            language=vocabulary.language,
+            task=vocabulary.task,
+        )
         if tuple(tokenizer.sot_sequence_including_notimestamps) != vocabulary.prompt:
             raise Unsupported(
-                "openai-whisper has the tokenizers of the published sizes built in, and "
+                "openai-whisper has tokenizers and prompts of the published sizes built in, and "
                 f"{source.reference.variant} has another"
             )
         model.load_state_dict(load_file(str(self.folder / WEIGHTS)))
@@ -191,7 +194,8 @@ class OpenAIWhisperSession(Pipeline):
         self.model: Any = model.to(device).eval()
         self._seen = ""
         self.options = DecodingOptions(
-            language="en",
+            language=vocabulary.language,
+            task=vocabulary.task,
             without_timestamps=True,
             fp16=recipe.scheme == "fp16",
             temperature=0.0,

@@ -1,0 +1,252 @@
+"""Whisper's vocabulary: the tokens that begin, end and steer a transcript.
+
+The prompt is what ``generate`` of transformers makes of a checkpoint's ``generation_config.json``
+(``WhisperGenerationMixin._retrieve_init_tokens``), so that English-only checkpoints, those of other
+languages and those that translate are asked in the way that they were trained for. There are two
+differences. No language is detected: where the configuration names none it is English, as the
+project's corpus is. And there are never timestamps.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compat.checkpoints import read_json
+from compat.weights import CheckpointError
+
+END = "<|endoftext|>"
+START = "<|startoftranscript|>"
+ENGLISH = "<|en|>"
+TRANSCRIBE, TRANSLATE = "<|transcribe|>", "<|translate|>"
+NO_TIMESTAMPS = "<|notimestamps|>"
+
+ENGLISH_ONLY = 51864
+"""Size of the published vocabularies that know no languages; the others are larger."""
+
+GENERATION = "generation_config.json"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Token ids that steer decoding, and what they stand for."""
+
+    prompt: tuple[int, ...]
+    end: int
+    suppress: tuple[int, ...] = ()
+    begin_suppress: tuple[int, ...] = ()
+    language: str = "en"
+    """Code of the spoken language; English where the prompt has none."""
+    task: str = "transcribe"
+    """``transcribe``, or ``translate`` into English."""
+
+
+def seeded(size: int) -> Vocabulary:
+    """Return that of a published size, for generated weights: its text tokens alone are given."""
+    if size == ENGLISH_ONLY:
+        return Vocabulary((50257, 50362), 50256, tuple(range(50256, size)))
+    # Large-v3 inserted one more language.
+    shift = size - 51865
+    prompt = (50258, 50259, 50359 + shift, 50363 + shift)
+    return Vocabulary(prompt, 50257, tuple(range(50257, size)))
+
+
+def special_names(vocabulary: Vocabulary) -> dict[int, str]:
+    """Return the names of the special tokens of :func:`seeded`, as published tokenizers have them.
+
+    Between the first language and the end of the prompt the order is always the same.
+    """
+    start, without = vocabulary.prompt[0], vocabulary.prompt[-1]
+    before = (TRANSLATE, TRANSCRIBE, "<|startoflm|>", "<|startofprev|>", "<|nospeech|>")
+    return {
+        vocabulary.end: END,
+        start: START,
+        start + 1: ENGLISH,
+        **{without - len(before) + index: name for index, name in enumerate(before)},
+        without: NO_TIMESTAMPS,
+    }
+
+
+def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
+    """Read that of a checkpoint.
+
+    Args:
+        folder: holds ``tokenizer.json`` and, if all is well, ``generation_config.json``.
+        config: ``config.json``, which is asked for what the latter lacks.
+
+    Raises:
+        CheckpointError: the files contradict each other, or lack what a prompt needs.
+    """
+    tokenizer = open_tokenizer(folder)
+    generation = folder / GENERATION
+    # Without it the settings are in config.json, as before transformers 4.26.
+    settings: Mapping[str, Any] = read_json(generation) if generation.is_file() else config
+    where = generation if generation.is_file() else folder / "config.json"
+    size = int(config["vocab_size"])
+    prompt = _Prompt(where, settings, config, tokenizer.token_to_id).tokens()
+    end = settings.get("eos_token_id")
+    end = config.get("eos_token_id") if end is None else end
+    end = tokenizer.token_to_id(END) if end is None else end
+    end = end[0] if isinstance(end, list) and len(end) == 1 else end
+    suppress = tuple(settings.get("suppress_tokens") or ())
+    begin = tuple(settings.get("begin_suppress_tokens") or ())
+    for name, tokens in {
+        "prompt": prompt,
+        "eos_token_id": (end,),
+        "suppress_tokens": suppress,
+        "begin_suppress_tokens": begin,
+    }.items():
+        wrong = [token for token in tokens if not isinstance(token, int) or not 0 <= token < size]
+        if wrong:
+            raise CheckpointError(
+                f"{where}: {name} has {wrong[0]!r}, which is none of the {size} tokens of the "
+                "model. Restore the file from the checkpoint."
+            )
+    assert isinstance(end, int)
+    names = [tokenizer.id_to_token(token) for token in prompt]
+    codes = [found[1] for name in names if (found := re.fullmatch(r"<\|(\w{2,3})\|>", name or ""))]
+    task = "translate" if TRANSLATE in names else "transcribe"
+    return Vocabulary(prompt, end, suppress, begin, codes[0] if codes else "en", task)
+
+
+def open_tokenizer(folder: Path) -> Any:
+    """Return the ``tokenizers.Tokenizer`` of a checkpoint.
+
+    Raises:
+        CheckpointError: ``tokenizer.json`` is missing, or no such file.
+    """
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # The library raises nothing more specific.
+        raise CheckpointError(
+            f"cannot read {path}: {error}. Copy it from the checkpoint, or make it of vocab.json "
+            f"and merges.txt: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
+        ) from error
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """The prompt that settings ask for."""
+
+    where: Path
+    """The file that messages name."""
+    settings: Mapping[str, Any]
+    config: Mapping[str, Any]
+    token_id: Callable[[str], int | None]
+
+    def tokens(self) -> tuple[int, ...]:
+        """Return the prompt, in the steps of ``_retrieve_init_tokens``."""
+        settings = self.settings
+        language, task = settings.get("language"), settings.get("task")
+        start = settings.get("decoder_start_token_id")
+        start = self.config.get("decoder_start_token_id") if start is None else start
+        tokens = [self._named(START) if start is None else start]
+        if language is None and task is None:
+            tokens += self._forced()
+        no_timestamps = settings.get("no_timestamps_token_id")
+        # Nothing at all is said: that which every published prompt has is taken.
+        silent = no_timestamps is None and not (language or task or tokens[1:])
+        if silent:
+            no_timestamps = self._named(NO_TIMESTAMPS)
+        if language is not None:
+            tokens[1:2] = [self._language(language)]
+        elif tokens[1:2] in ([], [None]) and self._multilingual(silent):
+            tokens[1:2] = [self._undetected()]
+            language = "en"
+        if task is not None:
+            tokens.append(self._task(task))
+        elif language is not None and not set(self._tasks().values()) & set(tokens):
+            tokens.append(self._task("transcribe"))
+        if no_timestamps is not None and tokens[-1] != no_timestamps:
+            tokens.append(no_timestamps)
+        return tuple(token for token in tokens if token is not None)
+
+    def _forced(self) -> list[int | None]:
+        """Return the tokens of ``forced_decoder_ids``, the old form: pairs of position and token.
+
+        None stands for a language that is to be detected.
+        """
+        pairs = self.settings.get("forced_decoder_ids")
+        pairs = self.config.get("forced_decoder_ids") if pairs is None else pairs
+        if not pairs or pairs[0][0] != 1:
+            return []
+        if [position for position, _ in pairs] != list(range(1, len(pairs) + 1)):
+            raise CheckpointError(
+                f"{self.where}: forced_decoder_ids {pairs} leave a position of the prompt open. "
+                "Remove them, and set language and task."
+            )
+        return [token for _, token in pairs]
+
+    def _multilingual(self, silent: bool) -> bool:
+        """Return whether a prompt has a language."""
+        settings = self.settings
+        known = settings.get("is_multilingual")
+        if known is not None:
+            return bool(known)
+        size = self.config["vocab_size"]
+        if settings.get("lang_to_id") or size > ENGLISH_ONLY:
+            return True
+        # Vocabularies of other sizes are somebody's own.
+        return silent and size != ENGLISH_ONLY and self.token_id(ENGLISH) is not None
+
+    def _undetected(self) -> int:
+        """Return the language of a checkpoint that would detect it: English, or its only one."""
+        languages = self.settings.get("lang_to_id")
+        if not languages:
+            return self._named(ENGLISH)
+        if len(languages) == 1:
+            return int(*languages.values())
+        if ENGLISH not in languages:
+            raise CheckpointError(
+                f"{self.where} names no language, and lang_to_id has no English. This suite does "
+                'not detect languages: set "language" there.'
+            )
+        return int(languages[ENGLISH])
+
+    def _language(self, language: Any) -> int:
+        """Return the token of a language that is given as ``<|hi|>``, ``hi`` or ``Hindi``."""
+        languages = self.settings.get("lang_to_id") or {}
+        name = str(language).lower()
+        for token in (name, f"<|{name}|>"):
+            if token in languages:
+                return int(languages[token])
+        from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+        token = f"<|{TO_LANGUAGE_CODE.get(name)}|>"
+        if token not in languages:
+            raise CheckpointError(
+                f"{self.where}: the language {language!r} is not in its lang_to_id, which has "
+                f"{len(languages)} languages. Set one of them, or add its token."
+            )
+        return int(languages[token])
+
+    def _tasks(self) -> Mapping[str, int]:
+        """Return the tokens of the tasks by name, the tokenizer's where no others are given."""
+        tasks = self.settings.get("task_to_id")
+        if tasks:
+            return dict(tasks)
+        pairs = {"transcribe": self.token_id(TRANSCRIBE), "translate": self.token_id(TRANSLATE)}
+        return {name: token for name, token in pairs.items() if token is not None}
+
+    def _task(self, task: Any) -> int:
+        if task not in self._tasks():
+            raise CheckpointError(
+                f"{self.where}: the task {task!r} is none of {', '.join(self._tasks())}. Set "
+                "transcribe or translate, or restore task_to_id and the tokenizer."
+            )
+        return int(self._tasks()[task])
+
+    def _named(self, name: str) -> int:
+        token = self.token_id(name)
+        if token is None:
+            raise CheckpointError(
+                f"{self.where} does not say how a prompt begins and ends, and tokenizer.json "
+                f"beside it lacks {name}: restore both from the checkpoint."
+            )
+        return token
