@@ -18,6 +18,8 @@ import pytest
 from compat.results import Collection, Observation, read_all
 
 ROOT = Path(__file__).resolve().parents[1]
+# For small_whisper.py, which more than one file of tests imports.
+sys.path.insert(0, str(ROOT / "tests"))
 FAULTY = ROOT / "tests" / "faulty_catalog.py"
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from compat import weights as weights_module
 from compat.artifacts import digest, module_digest
 from compat.case import Family, Variant
+from compat.checkpoints import fill_from_state
 from compat.corpus import FIXTURES, Corpus, Item
 from compat.graph import Graph, Shipped, State, Stopwatch, Tensor
 from compat.models.base import Items, Model, Prediction, beginnings
@@ -187,7 +188,7 @@ class SileroModel(Model):
         self.content = [file.sha256 for file in files.values()]
 
     def fingerprint(self) -> str:
-        code = module_digest(__name__, "compat.weights", "compat.graph")
+        code = module_digest(__name__, "compat.checkpoints", "compat.weights", "compat.graph")
         return digest([self.content, code, self.form.chunks])
 
     # Graph -------------------------------------------------------------------------------------
@@ -220,7 +221,8 @@ class SileroModel(Model):
     @cached_property
     def network(self) -> torch.nn.Module:
         """The rebuilt module with its weights, float32."""
-        step = step_module(read_weights(self.paths[self.form.weights.name]))
+        path = self.paths[self.form.weights.name]
+        step = step_module(read_weights(path), path)
         return step if self.form.chunks == 1 else sequence_module(step)
 
     # Driver ------------------------------------------------------------------------------------
@@ -379,7 +381,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         from safetensors.torch import load_file
 
         found = load_file(path)
-        return {own: found[plain] for own, _, plain in names()}
+        return {own: found[plain] for own, _, plain in names() if plain in found}
     if path.suffix == ".onnx":
         import onnx
 
@@ -388,13 +390,13 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
             value.name: torch.from_numpy(onnx.numpy_helper.to_array(value).copy())
             for value in graph.initializer
         }
-        return {own: found[script] for own, script, _ in names()}
+        return {own: found[script] for own, script, _ in names() if script in found}
     jit: Any = torch.jit
     with warnings.catch_warnings():
         # PyTorch would rather have an archive of torch.export, which is not what is shipped.
         warnings.simplefilter("ignore", DeprecationWarning)
         found = getattr(jit.load(path, map_location="cpu"), SCRIPT.part).state_dict()
-    return {own: found[script] for own, script, _ in names()}
+    return {own: found[script] for own, script, _ in names() if script in found}
 
 
 def names() -> Iterator[tuple[str, str, str]]:
@@ -416,8 +418,10 @@ def names() -> Iterator[tuple[str, str, str]]:
         yield f"decoder.{kind}", f"decoder.decoder.2.{kind}", f"final_conv.{kind}"
 
 
-def step_module(parameters: Mapping[str, torch.Tensor]) -> torch.nn.Module:
+def step_module(parameters: Mapping[str, torch.Tensor], path: Path) -> torch.nn.Module:
     """Build the network that takes a chunk: audio (batch, 576), state (2, batch, 128).
+
+    Its parameters come from the file ``path``, which messages name.
 
     Returns the probability (batch, 1) and the new state: output and cell of the LSTM.
     """
@@ -460,7 +464,7 @@ def step_module(parameters: Mapping[str, torch.Tensor]) -> torch.nn.Module:
             return probability.mean(dim=2), torch.stack((hidden, cell)).squeeze(2)
 
     network = Step()
-    network.load_state_dict(parameters)
+    fill_from_state(network, path, parameters)
     return network
 
 
