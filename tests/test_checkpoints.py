@@ -19,7 +19,8 @@ from compat.case import Recipe
 from compat.corpus import FIXTURES, load
 from compat.graph import Stopwatch
 from compat.models import resemblyzer, segmentation, silero, wav2vec2, wespeaker, whisper
-from compat.runtimes.base import Options
+from compat.runtimes import openai_whisper
+from compat.runtimes.base import Options, Unsupported
 from compat.sources import ModelReference, sources
 from compat.weights import CheckpointError, find_checkpoint
 
@@ -159,6 +160,11 @@ def test_a_tied_projection_may_be_there_or_not(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
     found = network("whisper", folder).state_dict()
     assert torch.equal(found[table], found["proj_out.weight"] + 1)
+    reference = ModelReference("whisper", "whisper-tiny", "pretrained", str(folder))
+    model: Any = reference.load()
+    source = sources(reference, model)["encoder"]
+    with pytest.raises(Unsupported, match="a projection of its own"):
+        openai_whisper.exported(source, model)
 
 
 def test_a_model_without_its_head_is_whole_where_the_head_is_tied(tmp_path: Path) -> None:
@@ -419,7 +425,6 @@ def test_converters_get_the_checked_weights(
     """Libraries that read a checkpoint themselves would fill it with random values."""
     pytest.importorskip("ctranslate2")
     from compat.runtimes import ctranslate2 as port
-    from compat.runtimes import openai_whisper
 
     folder = save(tmp_path / "checkpoint", PROMPT)
     reference = ModelReference("whisper", "whisper-tiny", "pretrained", str(folder))

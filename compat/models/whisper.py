@@ -234,14 +234,23 @@ def load(variant: str, weights: str, checkpoint: str) -> WhisperModel:
         raise weights_module.CheckpointError(
             f"{folder / 'config.json'} has no {error}. Restore the file from the checkpoint."
         ) from None
-    return WhisperModel(dimensions, whisper_vocabulary.read_vocabulary(folder, config), folder)
+    vocabulary = whisper_vocabulary.read_vocabulary(folder, config)
+    return WhisperModel(dimensions, vocabulary, folder, config.get("tie_word_embeddings", True))
 
 
 class WhisperModel(TranscriptionModel):
     """Greedy transcription, long audio by overlapping windows."""
 
-    def __init__(self, dimensions: Dimensions, vocabulary: Vocabulary, folder: Path | None) -> None:
+    def __init__(
+        self,
+        dimensions: Dimensions,
+        vocabulary: Vocabulary,
+        folder: Path | None,
+        tied: bool = True,
+    ) -> None:
         self.dimensions = dimensions
+        self.tied = tied
+        """Whether the projection onto the vocabulary is the embedding of tokens."""
         self.vocabulary = vocabulary
         self.folder = folder
         # Published vocabularies start at Whisper's 50,000 pieces; small ones know words only.

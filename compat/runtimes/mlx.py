@@ -121,7 +121,7 @@ class MlxSession(Pipeline):
         mx.set_default_device(mx.Device(mx.cpu if target.device == "cpu" else mx.gpu))
         source = next(iter(sources.values()))
         self.host: WhisperModel = source.reference.load()  # type: ignore[assignment]
-        folder, dimensions = exported(source)
+        folder, dimensions = exported(source, self.host)
         dtype = getattr(mx, DTYPES[self.scheme])
         self.model: Any = Whisper(ModelDimensions(**dimensions), dtype)
         stored: Any = mx.load(str(folder / WEIGHTS))

@@ -151,8 +151,17 @@ def openai_name(name: str) -> str:
     return name
 
 
-def exported(source: Source) -> tuple[Path, dict[str, int]]:
-    """Return the folder of :func:`export`, and the dimensions in it."""
+def exported(source: Source, host: WhisperModel) -> tuple[Path, dict[str, int]]:
+    """Return the folder of :func:`export`, and the dimensions in it.
+
+    Raises:
+        Unsupported: OpenAI's architecture has no place for one of the weights.
+    """
+    if not host.tied:
+        raise Unsupported(
+            "its model projects onto the embedding of tokens, and this checkpoint has a projection "
+            "of its own (tie_word_embeddings is false)"
+        )
     folder = source.derive(f"{__name__}:export", {}, (__name__,), ("torch", "transformers"))
     dimensions: dict[str, int] = json.loads((folder / DIMENSIONS).read_text(encoding="utf-8"))
     return folder, dimensions
@@ -174,7 +183,7 @@ class OpenAIWhisperSession(Pipeline):
         torch.set_num_threads(options.threads)
         source = next(iter(sources.values()))
         self.host: WhisperModel = source.reference.load()  # type: ignore[assignment]
-        self.folder, dimensions = exported(source)
+        self.folder, dimensions = exported(source, self.host)
         model = Whisper(ModelDimensions(**dimensions))
         vocabulary = self.host.vocabulary
         tokenizer = get_tokenizer(
@@ -187,6 +196,12 @@ class OpenAIWhisperSession(Pipeline):
             raise Unsupported(
                 "openai-whisper has tokenizers and prompts of the published sizes built in, and "
                 f"{source.reference.variant} has another"
+            )
+        blank = {*tokenizer.encode(" "), tokenizer.eot}
+        if vocabulary.begin_suppress and set(vocabulary.begin_suppress) != blank:
+            raise Unsupported(
+                f"openai-whisper suppresses the tokens {sorted(blank)} at the beginning, and this "
+                f"checkpoint asks for {sorted(vocabulary.begin_suppress)}"
             )
         model.load_state_dict(load_file(str(self.folder / WEIGHTS)))
         device = torch.device(target.device + (f":{options.device}" if options.device else ""))
