@@ -37,6 +37,8 @@ WEIGHT_NORM = {
     "weight_v": "parametrizations.weight.original1",
 }
 """Old and new names of length and direction of a kernel under weight normalisation."""
+POSITIONS = ("position_ids",)
+"""Numbers that old versions of transformers stored, and newer ones ignore."""
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """Types of safetensors that are values, and not codes of a quantised format."""
 SHOWN = 3

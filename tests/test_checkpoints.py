@@ -220,6 +220,13 @@ def test_what_only_training_uses_may_be_there_or_not(tmp_path: Path) -> None:
         assert same_but(name, network("wav2vec2", folder), expected)
 
 
+@pytest.mark.parametrize("family", ["whisper", "wav2vec2"])
+def test_stored_positions_are_ignored(tmp_path: Path, family: str) -> None:
+    folder = checkpoint(family, tmp_path / "checkpoint")
+    rewrite(folder, lambda t: {**t, "model.encoder.position_ids": torch.arange(200)[None]})
+    assert same(network(family, folder), network(family, FOLDERS[family]))
+
+
 def same_but(name: str, one: torch.nn.Module, other: torch.nn.Module) -> bool:
     states = [without(name)(dict(each.state_dict())) for each in (one, other)]
     return states[0].keys() == states[1].keys() and all(

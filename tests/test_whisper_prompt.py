@@ -57,7 +57,7 @@ MULTILINGUAL = {
 ONE_LANGUAGE = {**MULTILINGUAL, "lang_to_id": {"<|en|>": EN}}
 """Detection finds English whatever the audio is."""
 OLD = {**TOKENS, "decoder_start_token_id": START, "_from_model_config": True}
-"""As transformers 4.26 to 4.30 wrote it for fine-tuned models."""
+"""As older versions of transformers wrote it for fine-tuned models."""
 FORCED = {
     "forced_decoder_ids": [[1, HI], [2, TRANSCRIBE], [3, NO_TIMESTAMPS]],
     "suppress_tokens": ENGLISH["suppress_tokens"],

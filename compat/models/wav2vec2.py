@@ -22,6 +22,7 @@ from compat import weights as weights_module
 from compat.artifacts import digest, module_digest
 from compat.case import Family, Variant
 from compat.checkpoints import (
+    POSITIONS,
     Rules,
     checkpoint_files,
     checkpoint_fingerprint,
@@ -309,7 +310,7 @@ class Wav2Vec2Model(TranscriptionModel):
             network = Wav2Vec2ForCTC(settings)
         if self.folder:
             # Training alone masks its inputs.
-            rules = Rules(base=network.base_model_prefix, needless=("masked_spec_embed",))
+            rules = Rules(network.base_model_prefix, (*POSITIONS, "masked_spec_embed"))
             fill_from_folder(network, self.folder, rules)
         # Training stores this kernel as length and direction. Runtimes get the kernel itself, and
         # the generator fills it as any other.

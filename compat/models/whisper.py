@@ -20,6 +20,7 @@ from compat import weights as weights_module
 from compat.artifacts import digest, module_digest
 from compat.case import Family, Variant
 from compat.checkpoints import (
+    POSITIONS,
     Rules,
     checkpoint_files,
     checkpoint_fingerprint,
@@ -324,7 +325,7 @@ class WhisperModel(TranscriptionModel):
             settings = WhisperConfig.from_pretrained(self.folder, local_files_only=True)
             with weights_module.unfilled():
                 network = WhisperForConditionalGeneration(settings)
-            fill_from_folder(network, self.folder, Rules(base=network.base_model_prefix))
+            fill_from_folder(network, self.folder, Rules(network.base_model_prefix, POSITIONS))
             if (self.folder / whisper_vocabulary.GENERATION).is_file():
                 network.generation_config = GenerationConfig.from_pretrained(self.folder)
             return network.eval()

@@ -82,7 +82,7 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
     """
     tokenizer = open_tokenizer(folder)
     generation = folder / GENERATION
-    # Without it the settings are in config.json, as before transformers 4.26.
+    # Without it the settings are in config.json, as older versions of transformers wrote them.
     settings: Mapping[str, Any] = read_json(generation) if generation.is_file() else config
     where = generation if generation.is_file() else folder / "config.json"
     size = int(config["vocab_size"])
