@@ -863,6 +863,8 @@ def test_the_same_run_with_another_header_is_named() -> None:
         assert "different contents" in problem, changes
     (problem,) = report_of(local(*good(case())), local(Planned(case=STRANGE, checks=()))).problems
     assert "different contents" in problem
+    lie = local(*good(case()), facts={"cpu": "another"}, started=LATER)
+    assert report_of(local(*good(case())), lie).machines[0].facts == SOME_FACTS
 
 
 def test_copies_of_a_file_are_no_contradiction() -> None:

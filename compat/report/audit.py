@@ -66,9 +66,9 @@ def audit(
     problems: list[Problem] = []
     for run in runs:
         name = run.path.name
-        said = _header_problem(run.header, now)
-        if said:
-            problems.append(Problem((run.path,), f"{name}: {said}"))
+        reason = _header_problem(run.header, now)
+        if reason:
+            problems.append(Problem((run.path,), f"{name}: {reason}"))
             continue
         run, texts = _sound(run, current, now)
         own = [Problem((run.path,), f"{name}: {text}") for text in texts]
@@ -131,17 +131,19 @@ def _header_problem(header: Header, now: datetime) -> str:
     started = instant(header.started)
     remedy = _OUT
     if header.schema < 1:
-        said = f"its schema is {header.schema}, and schemas begin at 1"
+        reason = f"its schema is {header.schema}, and schemas begin at 1"
     elif header.threads < 0:
-        said = f"it says that it ran on {header.threads} threads"
+        reason = f"it says that it ran on {header.threads} threads"
     elif started is None:
-        said = f"it began at {_short(header.started)}, which is no date"
+        reason = f"it began at {_short(header.started)}, which is no date"
     elif started > now + TOLERANCE:
-        said = f"it began on {header.started}, which is yet to come: here it is {_day(now)}"
+        reason = (
+            f"it began on {_short(header.started)}, which is yet to come: here it is {_day(now)}"
+        )
         remedy = _CLOCK
     else:
         return ""
-    return f"{said}. Nothing of it counts. {remedy}"
+    return f"{reason}. Nothing of it counts. {remedy}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +170,9 @@ def _sound(run: Run, current: Mapping[str, int], now: datetime) -> tuple[Run, li
         if plan.case.id == _id(plan.case):
             planned.append(plan)
         else:
-            made = f"{_short(plan.case.id)}, where they make {_short(_id(plan.case))}"
-            wrong = _Fault("with an id that is not made of variant, weights, target, recipe", made)
-            faults["case", wrong.kind].append(wrong)
+            example = f"{_short(plan.case.id)}, where they make {_short(_id(plan.case))}"
+            kind = "with an id that is not made of variant, weights, target and recipe"
+            faults["case", kind].append(_Fault(kind, example))
     misplaced = {p.case.id for p in run.planned} - {p.case.id for p in planned}
     observations = []
     for seen in run.observations:
@@ -182,12 +184,12 @@ def _sound(run: Run, current: Mapping[str, int], now: datetime) -> tuple[Run, li
             observations.append(seen)
         else:
             faults["observation", fault.kind].append(fault)
-    kept = {(one.case, one.check) for one in observations}
-    gone = {(one.case, one.check) for one in run.observations} - kept
+    counting = {(one.case, one.check) for one in observations}
+    gone = {(one.case, one.check) for one in run.observations} - counting
     texts = [
-        f"{len(found)} {what}{'s' if len(found) > 1 else ''} {kind} ({found[0].example}): "
-        f"left out. {found[0].remedy}"
-        for (what, kind), found in sorted(faults.items())
+        f"{len(alike)} {what}{'s' if len(alike) > 1 else ''} {kind} ({alike[0].example}): "
+        f"left out. {alike[0].remedy}"
+        for (what, kind), alike in sorted(faults.items())
     ]
     return _without(replace(run, planned=tuple(planned)), gone, observations), texts
 
@@ -226,16 +228,16 @@ def _fault(
     if one.check_version < 1 or scorer < 0:
         return _Fault("with a version below 1", f"{version}, scorer {scorer}")
     if one.check_version > current.get(one.check, one.check_version):
-        known = f"{version}, where {current[one.check]} is current"
-        return _Fault("by a version of a check that is not known here", known, _UPDATE)
+        example = f"{version}, where {current[one.check]} is current"
+        return _Fault("by a version of a check that is not known here", example, _UPDATE)
     if one.check == TASK and scorer > SCORER_VERSION:
-        known = f"scorer {scorer}, where {SCORER_VERSION} is current"
-        return _Fault("by a scorer that is not known here", known, _UPDATE)
+        example = f"scorer {scorer}, where {SCORER_VERSION} is current"
+        return _Fault("by a scorer that is not known here", example, _UPDATE)
     if moment is None:
         return _Fault("at no date", ended)
     if moment > now + TOLERANCE:
-        here = f"{ended}, and here it is {_day(now)}"
-        return _Fault("at a date that is yet to come", here, _CLOCK)
+        example = f"{ended}, and here it is {_day(now)}"
+        return _Fault("at a date that is yet to come", example, _CLOCK)
     if one.time and began is not None and moment < began - STEP:
         return _Fault("that ended before they began", f"{ended}, begun {began.isoformat()}")
     if one.seconds < 0 or one.threads < 0 or one.batch < 1:
@@ -244,7 +246,7 @@ def _fault(
     return None
 
 
-_Told = dict[tuple[str, str, str], tuple[bytes, ...]]
+_Content = dict[tuple[str, str, str], tuple[bytes, ...]]
 """Machine, case and check, with all that a run says of them in turn; plans have no check."""
 
 
@@ -262,13 +264,13 @@ def _told_once(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
     for (name, worker), copies in sorted(same.items()):
         if len(copies) == 1:
             continue
-        told = [_told(run) for run in copies]
-        longest = max(told, key=lambda one: sum(map(len, one.values())))
+        contents = [_content(run) for run in copies]
+        longest = max(contents, key=lambda one: sum(map(len, one.values())))
         headers = {msgspec.json.encode(run.header) for run in copies}
-        if len(headers) == 1 and all(_continues(longest, one) for one in told):
+        if len(headers) == 1 and all(_continues(longest, one) for one in contents):
             continue
         # Whose plan of a case is heard is known by whose observations of it count.
-        contradicted = {key for key in _contradicted(told) if key[2]}
+        contradicted = {key for key in _contradicted(contents) if key[2]}
         for run in copies:
             machine = run.header.machine
             gone[id(run)] = {(c, check) for m, c, check in contradicted if m == machine}
@@ -289,28 +291,28 @@ def _told_once(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
 
 
 def _left(run: Run, gone: set[tuple[str, str]]) -> Run:
-    kept = [one for one in run.observations if (one.case, one.check) not in gone]
-    return _without(run, gone, kept)
+    observations = [one for one in run.observations if (one.case, one.check) not in gone]
+    return _without(run, gone, observations)
 
 
-def _told(run: Run) -> _Told:
-    told: dict[tuple[str, str, str], list[bytes]] = defaultdict(list)
+def _content(run: Run) -> _Content:
+    lines_of: dict[tuple[str, str, str], list[bytes]] = defaultdict(list)
     for plan in run.planned:
-        told[run.header.machine, plan.case.id, ""].append(msgspec.json.encode(plan))
+        lines_of[run.header.machine, plan.case.id, ""].append(msgspec.json.encode(plan))
     for one in run.observations:
-        told[run.header.machine, one.case, one.check].append(msgspec.json.encode(one))
-    return {key: tuple(lines) for key, lines in told.items()}
+        lines_of[run.header.machine, one.case, one.check].append(msgspec.json.encode(one))
+    return {key: tuple(lines) for key, lines in lines_of.items()}
 
 
-def _continues(longer: _Told, shorter: _Told) -> bool:
+def _continues(longer: _Content, shorter: _Content) -> bool:
     """Whether everything of one copy is the beginning of the other."""
     return all(longer.get(key, ())[: len(lines)] == lines for key, lines in shorter.items())
 
 
-def _contradicted(told: Sequence[_Told]) -> Iterator[tuple[str, str, str]]:
+def _contradicted(contents: Sequence[_Content]) -> Iterator[tuple[str, str, str]]:
     """Yield what several copies speak of and disagree about."""
-    for key in dict.fromkeys(key for one in told for key in one):
-        versions = [one[key] for one in told if key in one]
+    for key in dict.fromkeys(key for one in contents for key in one):
+        versions = [one[key] for one in contents if key in one]
         longest = max(versions, key=len)
         if any(longest[: len(lines)] != lines for lines in versions):
             yield key

@@ -304,7 +304,15 @@ def _machines(runs: Sequence[Run]) -> tuple[Machine, ...]:
     by_machine: dict[str, dict[str, RunFacts]] = defaultdict(dict)
     vouched: dict[str, set[str]] = defaultdict(set)
     """Runs whose facts give the machine that they name."""
-    for run in sorted(runs, key=lambda one: (one.header.started, msgspec.json.encode(one.header))):
+    # Of several runs by one name the last is shown: the newest whose facts are that machine's.
+    for run in sorted(
+        runs,
+        key=lambda one: (
+            knows_machine(one.header),
+            _moment(one.header.started),
+            msgspec.json.encode(one.header),
+        ),
+    ):
         header = run.header
         if knows_machine(header):
             vouched[header.machine].add(run_key(run))
