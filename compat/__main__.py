@@ -2,6 +2,6 @@
 
 import sys
 
-from compat.cli import main
+from compat.commands.cli import main
 
 sys.exit(main())

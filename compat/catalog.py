@@ -20,8 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from compat.case import HARDWARE, Case, Family, Recipe, Target
-from compat.runtimes.base import Runtime
+from compat.contract.case import HARDWARE, Case, Family, Recipe, Target
+from compat.contract.runtime import Runtime
 
 FAMILIES = (
     "compat.models.whisper",
@@ -37,14 +37,14 @@ RUNTIMES = (
     "compat.runtimes.torch_compile",
     "compat.runtimes.torch_quantised",
     "compat.runtimes.ort",
-    "compat.runtimes.ctranslate2",
-    "compat.runtimes.faster_whisper",
-    "compat.runtimes.openai_whisper",
-    "compat.runtimes.mlx",
-    "compat.runtimes.openvino",
-    "compat.runtimes.qnn",
-    "compat.runtimes.coreml",
-    "compat.runtimes.ort_web",
+    "compat.runtimes.whisper.ctranslate2",
+    "compat.runtimes.whisper.faster_whisper",
+    "compat.runtimes.whisper.openai",
+    "compat.runtimes.whisper.mlx",
+    "compat.runtimes.openvino.runtime",
+    "compat.runtimes.qnn.runtime",
+    "compat.runtimes.coreml.runtime",
+    "compat.runtimes.web.runtime",
 )
 ENVIRONMENT = "COMPAT_CATALOG"
 ENTRY_POINTS = "compat"

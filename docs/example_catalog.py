@@ -14,11 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
-from compat.artifacts import digest, module_digest
-from compat.case import Family, Target, Variant
-from compat.graph import Graph, Tensor
-from compat.models.base import Items, Model
-from compat.runtimes.base import Placement, Probe, Runtime, Session
+from compat.contract.case import Family, Target, Variant
+from compat.contract.digests import digest, module_digest
+from compat.contract.graph import Graph, Tensor
+from compat.contract.runtime import Probe, Runtime
+from compat.contract.session import Placement, Session
+from compat.models.base import Model
+from compat.models.items import Items
 
 # The model -------------------------------------------------------------------------------------
 
@@ -157,7 +159,7 @@ class NumPy(Runtime):
 
 def write_weights(folder: Path, reference, graph):
     """Job: what this runtime compiles, done once in a process of its own and kept in the cache."""
-    from compat.sources import open_source
+    from compat.build.sources import open_source
 
     weights = open_source(reference, graph).module().weights
     (folder / "weights.json").write_text(json.dumps(weights.tolist()))

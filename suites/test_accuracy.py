@@ -1,6 +1,6 @@
 """Are the answers right: against the truth, and against an exact execution?"""
 
-from compat.measurement import Finding, Measurement, check
+from compat.run.measurement import Finding, Measurement, check
 
 
 @check("accuracy.task", applies=lambda case: case.weights != "seeded")

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from compat.client import OutOfMemory
-from compat.measurement import QUIETER, Finding, Measurement, check
+from compat.judge.verdict import QUIETER
 from compat.metrics.timing import crowding, others_busy, summarise, undisturbed
+from compat.run.client import OutOfMemory
+from compat.run.measurement import Finding, Measurement, check
 
 NOISE = 0.25
 """How much longer than at best fixed arithmetic beside a round may take, relatively: beyond that

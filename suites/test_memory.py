@@ -1,6 +1,6 @@
 """How much memory does it take?"""
 
-from compat.measurement import Measurement, check
+from compat.run.measurement import Measurement, check
 
 
 @check("memory.peak", applies=lambda case: case.target.evidence != "conversion")

@@ -5,10 +5,9 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from compat.client import StageFailure, StageInput
-from compat.findings import remember
-from compat.measurement import Finding, Measurement, check
-from compat.stress import KINDS
+from compat.inputs.stress import KINDS
+from compat.run.client import StageFailure, StageInput
+from compat.run.measurement import Finding, Measurement, check, remember
 
 
 @check("robustness.stress", headline=True, lengthy=True)

@@ -1,6 +1,6 @@
 """Does the case run at all, and does it run where it is said to?"""
 
-from compat.measurement import Measurement, check
+from compat.run.measurement import Measurement, check
 
 
 @check("support.loads")

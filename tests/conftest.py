@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from compat.results import Collection, Observation, read_all
+from compat.judge.results import Collection, Observation, read_all
 
 ROOT = Path(__file__).resolve().parents[1]
 # For small_whisper.py, which more than one file of tests imports.

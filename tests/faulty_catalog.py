@@ -26,17 +26,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compat import checkpoints
-from compat import weights as weights_module
-from compat.artifacts import digest, module_digest
-from compat.case import Family, Recipe, Target, Variant
-from compat.corpus import Corpus, Item
-from compat.graph import Graph, State, Stopwatch, Tensor
-from compat.models.base import Items, Model, Prediction
-from compat.runtimes.base import Options, Placement, Probe, Runtime, Session
+from compat.build.schemes import apply_scheme
+from compat.build.sources import Source
+from compat.build.torch_session import TorchSession
+from compat.contract.case import Family, Recipe, Target, Variant
+from compat.contract.digests import digest, module_digest
+from compat.contract.graph import Graph, State, Stopwatch, Tensor
+from compat.contract.item import Item, Prediction
+from compat.contract.runtime import Options, Probe, Runtime
+from compat.contract.session import Placement, Session
+from compat.inputs import generator
+from compat.inputs import weights as checkpoints
+from compat.inputs.corpus import Corpus
+from compat.models.base import Model
+from compat.models.items import Items
 from compat.runtimes.ort import PROVIDERS, OrtSession, Provider
-from compat.runtimes.pytorch import TorchSession, apply_scheme
-from compat.sources import Source
 
 if TYPE_CHECKING:
     import torch
@@ -84,12 +88,12 @@ SHAPES: Mapping[str, tuple[int, ...]] = {
     "norm.weight": (WIDTH,),
     "norm.bias": (WIDTH,),
 }
-GAINS = weights_module.gains({"enter": 2.0, "recur": 1.5, "cross": 3.0, "query": 2.0, "head": 2.0})
+GAINS = generator.gains({"enter": 2.0, "recur": 1.5, "cross": 3.0, "query": 2.0, "head": 2.0})
 
 
 def parameters() -> dict[str, np.ndarray]:
     """Return every parameter by name, from the project's generator."""
-    return {n: weights_module.seeded_tensor(n, s, GAINS(n) or 1.0) for n, s in SHAPES.items()}
+    return {n: generator.seeded_tensor(n, s, GAINS(n) or 1.0) for n, s in SHAPES.items()}
 
 
 def write_checkpoint(folder: Path) -> Path:
@@ -119,7 +123,11 @@ class ToyModel(Model):
     def fingerprint(self) -> str:
         content = checkpoints.checkpoint_fingerprint(self.folder) if self.folder else ""
         return digest(
-            [content, self.weights, module_digest(__name__, "compat.checkpoints", "compat.weights")]
+            [
+                content,
+                self.weights,
+                module_digest(__name__, "compat.inputs.weights", "compat.inputs.checkpoints"),
+            ]
         )
 
     def graphs(self) -> tuple[Graph, ...]:
@@ -500,7 +508,7 @@ class SpoiltSource(Source):
         folder = self.derive(
             f"{__name__}:{self.job}",
             {"point": point, "scheme": scheme},
-            (__name__, "compat.onnx_schemes"),
+            (__name__, "compat.build.onnx"),
             ("torch", "onnx", "onnxscript", "onnxruntime"),
         )
         return folder / "model.onnx"
@@ -522,7 +530,7 @@ def export_aliased(
     folder: Path, reference: Mapping[str, str], graph: str, point: str, scheme: str
 ) -> None:
     """Job: export with the same example for every state that has one shape."""
-    from compat import onnx_schemes
+    from compat.build import onnx as onnx_schemes
 
     honest = onnx_schemes.example_tensors
 
@@ -544,7 +552,7 @@ def break_layer(
     """Job: take the good int8 artifact and spoil the scales of its first quantised matrix."""
     import onnx
 
-    from compat.sources import open_source
+    from compat.build.sources import open_source
 
     model = onnx.load(open_source(reference, graph).onnx(point, scheme))
     scale = next(one for one in model.graph.initializer if one.name.endswith("_scale"))

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, WhisperConfig, WhisperForConditionalGeneration
 
-from compat import weights
+from compat.inputs import generator
 
 END, START, EN, HI, FR, TRANSLATE, TRANSCRIBE, PREVIOUS, NO_TIMESTAMPS = (
     *(30, 31, 32, 33, 34, 35, 36),
@@ -57,7 +57,7 @@ def build(**changes: Any) -> WhisperForConditionalGeneration:
     }
     network = WhisperForConditionalGeneration(WhisperConfig(**{**settings, **changes}))
     # With the default initialisation every audio gives the same tokens.
-    weights.seed(network, weights.gains({"encoder.embed_positions": None, "attn": 3.0}))
+    generator.seed(network, generator.gains({"encoder.embed_positions": None, "attn": 3.0}))
     network.tie_weights()
     return network.eval()
 

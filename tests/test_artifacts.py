@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from compat import artifacts
+from compat import processes
+from compat.build import artifacts
 
 JOBS = """
 import time
@@ -45,7 +46,7 @@ def forgetful(folder):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(artifacts.ENVIRONMENT, str(tmp_path / "cache"))
+    monkeypatch.setenv(processes.ENVIRONMENT, str(tmp_path / "cache"))
     (tmp_path / "jobs_of_the_test.py").write_text(JOBS, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return tmp_path / "cache"
@@ -150,7 +151,7 @@ def test_a_cache_that_cannot_be_written_names_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(artifacts.ENVIRONMENT, str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv(processes.ENVIRONMENT, str(tmp_path / "file" / "cache"))
     with pytest.raises(artifacts.ArtifactError, match=r"compat cache clear.*COMPAT_CACHE"):
         fetch("slow", log=os.devnull, seconds=0)
 

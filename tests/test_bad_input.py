@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from compat.corpus import FIXTURES, load
-from compat.results import read_all
+from compat.inputs.corpus import FIXTURES, load
+from compat.judge.results import read_all
 
 ROOT = FIXTURES.parent
 QUICK = ("--weights", "seeded", "--targets", "cpu-torch", "--recipes", "fp32")
@@ -239,8 +239,8 @@ def incomplete_config(folder: Path) -> None:
 def test_a_bad_checkpoint_is_named(
     tmp_path: Path, make: Callable[[Path], None], said: str, remedy: str
 ) -> None:
+    from compat.inputs.checkpoints import CheckpointError
     from compat.models.whisper import load as load_whisper
-    from compat.weights import CheckpointError
 
     make(tmp_path / "checkpoint")
     with pytest.raises(CheckpointError) as caught:
@@ -304,7 +304,7 @@ def test_malformed_stress_inputs_are_named(suites: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["[[expectation]\n", '[[expectation]]\ncase = "*"\n'])
 def test_malformed_expectations_are_named(tmp_path: Path, text: str) -> None:
-    from compat import expectations
+    from compat.judge import expectations
 
     (tmp_path / "cpu.toml").write_text(text)
     with pytest.raises(expectations.ExpectationsError) as caught:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compat import calibration, corpus
-from compat.sources import ModelReference
+from compat.build import calibration
+from compat.contract.model_reference import ModelReference
+from compat.inputs import corpus
 
 NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
 

@@ -14,15 +14,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_whisper import EN, NO_TIMESTAMPS, START, TRANSCRIBE, save
 
-from compat import catalog, checkpoints
-from compat.case import Recipe
-from compat.corpus import FIXTURES, load
-from compat.graph import Stopwatch
+from compat import catalog
+from compat.build.sources import sources
+from compat.contract.case import Recipe
+from compat.contract.graph import Stopwatch
+from compat.contract.model_reference import ModelReference
+from compat.contract.runtime import Options
+from compat.contract.session import Unsupported
+from compat.inputs import weights as checkpoints
+from compat.inputs.checkpoints import CheckpointError, find_checkpoint
+from compat.inputs.corpus import FIXTURES, load
 from compat.models import resemblyzer, segmentation, silero, wav2vec2, wespeaker, whisper
-from compat.runtimes import openai_whisper
-from compat.runtimes.base import Options, Unsupported
-from compat.sources import ModelReference, sources
-from compat.weights import CheckpointError, find_checkpoint
+from compat.runtimes.whisper import checkpoint as whisper_checkpoint
 
 WHISPER = FIXTURES / "checkpoints/whisper-nano"
 WAV2VEC2 = FIXTURES / "checkpoints/wav2vec2-nano"
@@ -164,7 +167,7 @@ def test_a_tied_projection_may_be_there_or_not(tmp_path: Path) -> None:
     model: Any = reference.load()
     source = sources(reference, model)["encoder"]
     with pytest.raises(Unsupported, match="a projection of its own"):
-        openai_whisper.exported(source, model)
+        whisper_checkpoint.exported(source, model)
 
 
 def test_a_model_without_its_head_is_whole_where_the_head_is_tied(tmp_path: Path) -> None:
@@ -431,7 +434,7 @@ def test_converters_get_the_checked_weights(
 ) -> None:
     """Libraries that read a checkpoint themselves would fill it with random values."""
     pytest.importorskip("ctranslate2")
-    from compat.runtimes import ctranslate2 as port
+    from compat.runtimes.whisper import ctranslate2 as port
 
     folder = save(tmp_path / "checkpoint", PROMPT)
     reference = ModelReference("whisper", "whisper-tiny", "pretrained", str(folder))
@@ -439,19 +442,19 @@ def test_converters_get_the_checked_weights(
     for one in folders.values():
         one.mkdir()
     port.convert(folders["plain"], reference.arguments(), "encoder", "float32")
-    openai_whisper.export(folders["openai"], reference.arguments(), "encoder")
+    whisper_checkpoint.export(folders["openai"], reference.arguments(), "encoder")
     rewrite(folder, prefixed("module._orig_mod."))
     port.convert(folders["wrapped"], reference.arguments(), "encoder", "float32")
-    openai_whisper.export(folders["compiled"], reference.arguments(), "encoder")
+    whisper_checkpoint.export(folders["compiled"], reference.arguments(), "encoder")
     files = [folders[name] / "model/model.bin" for name in ("plain", "wrapped")]
     assert files[0].read_bytes() == files[1].read_bytes()
-    exported = [load_file(folders[n] / openai_whisper.WEIGHTS) for n in ("openai", "compiled")]
+    exported = [load_file(folders[n] / whisper_checkpoint.WEIGHTS) for n in ("openai", "compiled")]
     assert exported[0].keys() == exported[1].keys()
     assert all(np.array_equal(exported[0][n], exported[1][n]) for n in exported[0])
     rewrite(folder, without("module._orig_mod.model.encoder.conv1.weight"))
     for convert in (
         lambda: port.convert(tmp_path, reference.arguments(), "encoder", "float32"),
-        lambda: openai_whisper.export(tmp_path, reference.arguments(), "encoder"),
+        lambda: whisper_checkpoint.export(tmp_path, reference.arguments(), "encoder"),
     ):
         with pytest.raises(CheckpointError, match=r"conv1\.weight should have shape"):
             convert()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from compat.checks import VERSIONS
-from compat.measurement import Check, check
+from compat.judge.checks import VERSIONS
+from compat.run.measurement import Check, check
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,7 +37,7 @@ def test_the_suites_write_exactly_the_versions_that_reports_know() -> None:
 
 def test_knowing_them_imports_no_suite_and_no_model() -> None:
     code = (
-        "import sys, compat.checks, compat.report;"
+        "import sys, compat.judge.checks, compat.report;"
         "print([m for m in ('pytest', 'torch', 'numpy', 'compat.catalog') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from compat import cli
-from compat.probing import Prober
-from compat.runtimes.base import Probe
+from compat.commands import cli
+from compat.contract.runtime import Probe
+from compat.run.probing import Prober
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULTY = ROOT / "tests" / "faulty_catalog.py"

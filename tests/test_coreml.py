@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import torch
 
-from compat.case import Recipe
-from compat.corpus import load
-from compat.graph import Stopwatch
+from compat.build.reference import oracle_session
+from compat.build.sources import sources
+from compat.contract.case import Recipe
+from compat.contract.graph import Stopwatch
+from compat.contract.model_reference import ModelReference
+from compat.contract.runtime import Options
+from compat.inputs.corpus import load
 from compat.metrics.numerics import compare
-from compat.mil import Program
-from compat.reference import oracle_session
-from compat.runtimes import coreml
-from compat.runtimes.base import Options
-from compat.sources import ModelReference, sources
+from compat.runtimes.coreml import oracles
+from compat.runtimes.coreml import runtime as coreml
+from compat.runtimes.coreml.mil import Program
 
 NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
 RUNTIME = coreml.RUNTIME
@@ -141,7 +143,7 @@ def test_tables_of_the_oracle_are_as_good_as_k_means_gets() -> None:
 
     def error() -> float:
         exact = layer.weight.detach().clone()
-        found = coreml.palettize_4(torch.nn.Sequential(layer))[0].weight
+        found = oracles.palettize_4(torch.nn.Sequential(layer))[0].weight
         assert len(found.unique()) == 16
         return float((found - exact).pow(2).mean().sqrt())
 
@@ -162,7 +164,7 @@ def test_what_lies_far_out_has_entries_of_its_own() -> None:
     rows = torch.cat((most, far, -far), dim=1)
 
     def error(rows: torch.Tensor, bits: int) -> torch.Tensor:
-        return (coreml._looked_up(rows, bits) - rows).norm(dim=1)
+        return (oracles._looked_up(rows, bits) - rows).norm(dim=1)
 
     # With 32 entries for those that lie far out, the others have 32.
     assert (error(rows, 6) < 1.05 * error(most, 5)).all()

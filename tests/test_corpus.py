@@ -1,4 +1,4 @@
-"""compat.corpus: every accepted form of an own corpus, and every way in which one can be wrong."""
+"""compat.inputs.corpus: every accepted form of an own corpus, and every way in which one can be wrong."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from compat import corpus
-from compat.corpus import Corpus, CorpusError, Item, TestSet, load, read_audio, read_rttm, read_uem
+from compat.contract.item import Item
+from compat.inputs import audio as inputs_audio
+from compat.inputs import corpus
+from compat.inputs.audio import CorpusError, read_audio
+from compat.inputs.corpus import Corpus, TestSet, load
+from compat.inputs.rttm import read_rttm, read_uem
 
 RATE = 16_000
 
@@ -604,12 +608,12 @@ def test_an_mp3_is_as_long_as_what_is_decoded(tmp_path: Path) -> None:
     path = write_mp3(tmp_path / "a.mp3", samples, header=False)
     assert soundfile.info(path).duration > 20.0, "nothing is tested"
     found = read_audio(path, RATE)
-    assert len(found) / RATE == pytest.approx(13.3, abs=corpus.TOLERANCE)
+    assert len(found) / RATE == pytest.approx(13.3, abs=inputs_audio.TOLERANCE)
     assert np.abs(found).max() < 2.0
     np.testing.assert_array_equal(found, read_audio(path, RATE))
     write_text(tmp_path / "a.rttm", speaker("a", 0, 1, "x"))
     test_set = only(load(tmp_path))
-    assert test_set.lines[0]["duration"] == pytest.approx(13.3, abs=corpus.TOLERANCE)
+    assert test_set.lines[0]["duration"] == pytest.approx(13.3, abs=inputs_audio.TOLERANCE)
     assert test_set.item(0, RATE).seconds == len(found) / RATE
 
 
@@ -668,7 +672,7 @@ def test_audio_that_is_cut_short_is_refused(
     path = tmp_path / name
     soundfile.write(path, speech_like(13.0), RATE, **options)
     assert len(read_audio(path, RATE)) / RATE == pytest.approx(13.0, abs=0.1)
-    assert corpus.audio_seconds(path) == pytest.approx(13.0, abs=0.1)
+    assert inputs_audio.audio_seconds(path) == pytest.approx(13.0, abs=0.1)
     data = path.read_bytes()
     for share in (0.3, 0.95):
         path.write_bytes(data[: round(share * len(data))])
@@ -733,7 +737,7 @@ def test_a_wav_from_a_pipe(tmp_path: Path, promised: int) -> None:
     data[at : at + 4] = promised.to_bytes(4, "little")
     path.write_bytes(data)
     np.testing.assert_array_equal(read_audio(path, RATE), whole)
-    assert corpus.audio_seconds(path) == 2.0
+    assert inputs_audio.audio_seconds(path) == 2.0
 
 
 def test_a_flac_from_a_pipe(tmp_path: Path) -> None:
@@ -746,7 +750,7 @@ def test_a_flac_from_a_pipe(tmp_path: Path) -> None:
     path.write_bytes(data)
     np.testing.assert_array_equal(read_audio(path, RATE), whole)
     np.testing.assert_array_equal(read_audio(path, RATE, 1.0, 2.0), whole[16_000:48_000])
-    assert corpus.audio_seconds(path) == 6.0
+    assert inputs_audio.audio_seconds(path) == 6.0
 
 
 def test_a_format_that_cannot_seek(tmp_path: Path) -> None:

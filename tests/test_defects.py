@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from compat import catalog
+from compat.judge.results import Collection, Observation
 from compat.report import build
 from compat.report.model import Configuration
-from compat.results import Collection, Observation
 
 NUMERICS, TASK, STRESS = "accuracy.numerics", "accuracy.task", "robustness.stress"
 LATENCY, LOADS, PLACED = "latency.task", "support.loads", "support.placed"

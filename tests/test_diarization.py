@@ -14,19 +14,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compat.corpus import FIXTURES, Item, load, read_rttm
-from compat.graph import Stopwatch
+from compat.build.sources import sources
+from compat.contract.graph import Stopwatch
+from compat.contract.item import Item
+from compat.contract.model_reference import ModelReference
+from compat.inputs.checkpoints import CheckpointError, find_checkpoint
+from compat.inputs.corpus import FIXTURES, load
+from compat.inputs.rttm import read_rttm
+from compat.measure.predictions import same_prediction
 from compat.metrics.diarization import diarization_errors, speakers
 from compat.models import diarization as d
-from compat.models import segmentation
-from compat.models.base import beginning, score_sets
-from compat.protocol import same_prediction
-from compat.sources import ModelReference, sources
-from compat.weights import CheckpointError, find_checkpoint
+from compat.models.base import score_sets
+from compat.models.items import beginning
+from compat.models.tasks import speaker_segmentation
 
 SYNTHETIC = d.SETTINGS["diarization-synthetic"]
 PUBLISHED = d.SETTINGS["diarization-3.1"]
-HALF_FRAME = segmentation.STEP_SECONDS / 2
+HALF_FRAME = speaker_segmentation.STEP_SECONDS / 2
 
 
 # --- windows -------------------------------------------------------------------------------------
@@ -60,9 +64,13 @@ def test_masks_of_the_three_who_speak_most() -> None:
     ]
     masks = d.masks_of(segments)
     assert masks.shape == (d.FRAMES, 3)
-    assert masks.sum(axis=0) * segmentation.STEP_SECONDS == pytest.approx([5.5, 5, 1], abs=0.03)
+    assert masks.sum(axis=0) * speaker_segmentation.STEP_SECONDS == pytest.approx(
+        [5.5, 5, 1], abs=0.03
+    )
     later = d.masks_of(segments, 8.5)
-    assert later.sum(axis=0) * segmentation.STEP_SECONDS == pytest.approx([0.5, 0.5, 0], abs=0.05)
+    assert later.sum(axis=0) * speaker_segmentation.STEP_SECONDS == pytest.approx(
+        [0.5, 0.5, 0], abs=0.05
+    )
     assert not d.masks_of([]).any()
 
 
@@ -162,7 +170,7 @@ def test_what_windows_say_gives_the_whole_again(
     for row, start in enumerate(starts):
         for column, speaker in enumerate(generator.permutation(3)):
             own = [turn for turn in truth if turn[2] == "abc"[speaker]]
-            masks[row, :, column] = d.masks_of(own, start * segmentation.STEP_SECONDS)[:, 0]
+            masks[row, :, column] = d.masks_of(own, start * speaker_segmentation.STEP_SECONDS)[:, 0]
             labels[row, column] = speaker if masks[row, :, column].any() else d.NOBODY
     active = d.reconstruct(masks, starts, labels)
     found = d.to_segments(active, seconds, d.Settings(step, "average", 0.3, 5))
@@ -191,7 +199,7 @@ def test_segments() -> None:
     active[590:, 1] = True
     active[200, 1] = True
     chosen = d.Settings(148, "average", 0.3, 5, gap=0.1, shortest=0.05)
-    step = segmentation.STEP_SECONDS
+    step = speaker_segmentation.STEP_SECONDS
     found = d.to_segments(active, 10.1, chosen)
     assert [segment[2] for segment in found] == ["speaker-1", "speaker-2", "speaker-3"]
     assert found[0][0] == 0.0, "who is heard in the first frame speaks from the start"
@@ -255,7 +263,7 @@ def torch_session(model: d.DiarizationModel, **replaced: Any) -> Any:
     """Compile a model with PyTorch; ``replaced`` gives modules of graphs by name."""
     import torch
 
-    from compat.runtimes.pytorch import TorchSession
+    from compat.build.torch_session import TorchSession
 
     graphs = {graph.name: graph for graph in model.graphs()}
     modules = {n: replaced.get(n) or graph.module().eval() for n, graph in graphs.items()}
@@ -269,16 +277,18 @@ def oracle(items: Sequence[Item], step: int) -> Any:
     known: dict[bytes, torch.Tensor] = {}
     for item in items:
         for start in d.window_starts(len(item.samples), step):
-            at = start * segmentation.STEP_SECONDS
-            classes = segmentation.to_classes(d.masks_of(item.facts["segments"], at))
-            scores = np.full((d.FRAMES, len(segmentation.CLASSES)), -9.0, np.float32)
+            at = start * speaker_segmentation.STEP_SECONDS
+            classes = speaker_segmentation.to_classes(d.masks_of(item.facts["segments"], at))
+            scores = np.full((d.FRAMES, len(speaker_segmentation.CLASSES)), -9.0, np.float32)
             scores[np.arange(d.FRAMES), classes] = -0.001
             known[d.window_of(item.samples, start).tobytes()] = torch.from_numpy(scores)
 
     class Oracle(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.silence = torch.nn.Parameter(torch.zeros(d.FRAMES, len(segmentation.CLASSES)))
+            self.silence = torch.nn.Parameter(
+                torch.zeros(d.FRAMES, len(speaker_segmentation.CLASSES))
+            )
 
         def forward(self, waveform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             rows = [known.get(row.numpy().tobytes(), self.silence) for row in waveform]
@@ -510,7 +520,7 @@ def test_what_is_made_of_a_part_is_made_once(
         asked.append((job, arguments, others))
         return Path()
 
-    monkeypatch.setattr("compat.artifacts.fetch", fetch)
+    monkeypatch.setattr("compat.build.artifacts.fetch", fetch)
     checkpoint = "checkpoints/segmentation-3.0-synthetic"
     reference = ModelReference("diarization", "diarization-synthetic", "trained", checkpoint)
     for name, source in sources(reference, trained).items():

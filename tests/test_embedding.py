@@ -16,18 +16,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compat import artifacts, catalog
-from compat.case import Recipe
-from compat.corpus import Item, load
-from compat.features import mel_filterbank
-from compat.graph import Stopwatch
+from compat import catalog
+from compat.build import artifacts
+from compat.build.reference import oracle_session
+from compat.build.sources import sources
+from compat.contract.case import Recipe
+from compat.contract.graph import Stopwatch
+from compat.contract.item import Item
+from compat.contract.model_reference import ModelReference
+from compat.contract.runtime import Options
+from compat.contract.session import Session
+from compat.inputs.checkpoints import CheckpointError, find_checkpoint
+from compat.inputs.corpus import load
+from compat.inputs.features import mel_filterbank
 from compat.metrics.numerics import contrast_db
 from compat.models import resemblyzer, wespeaker
-from compat.models.speaker import trial_items
-from compat.reference import oracle_session
-from compat.runtimes.base import Options, Session
-from compat.sources import ModelReference, sources
-from compat.weights import CheckpointError, find_checkpoint
+from compat.models.tasks.speaker_embedding import trial_items
 
 RATE = 16_000
 SEEDED = ModelReference("wespeaker", "wespeaker-resnet34", "seeded")

@@ -1,4 +1,4 @@
-"""compat.expectations: matching, expiry, versions, and what a broken file is told."""
+"""compat.judge.expectations: matching, expiry, versions, and what a broken file is told."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from compat.case import HARDWARE
-from compat.expectations import Expectations, ExpectationsError, load
+from compat.contract.case import HARDWARE
+from compat.judge.expectations import Expectations, ExpectationsError, load
 
 TODAY = date(2026, 11, 20)
 CASE = "whisper-tiny@seeded/qualcomm-emulator/int8-a8w8"

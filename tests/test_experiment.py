@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compat import cli, experiment
-from compat.experiment import Comparison, Outcome, compare
+from compat.commands import cli
+from compat.experiments import browsers as experiment
+from compat.experiments.browsers import Comparison, Outcome, compare
 
 NOISE = np.random.default_rng(0).normal(0, 5, 20)
 SLOW, FAST = 100 + NOISE, 80 + NOISE

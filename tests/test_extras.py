@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from compat import catalog
-from compat.case import HARDWARE
+from compat.contract.case import HARDWARE
 from compat.runtimes.ort import BUILDS
 
 ROOT = Path(__file__).resolve().parents[1]

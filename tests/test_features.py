@@ -1,11 +1,11 @@
-"""compat.features against transformers' WhisperFeatureExtractor and hand-checked properties."""
+"""compat.inputs.features against transformers' WhisperFeatureExtractor and hand-checked properties."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from compat.features import log_mel_spectrogram, mel_filterbank
+from compat.inputs.features import log_mel_spectrogram, mel_filterbank
 
 SAMPLE_RATE = 16_000
 

@@ -21,10 +21,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from compat.contract.untrusted import clean
+from compat.judge.results import Collection, read_all
 from compat.report import build, matrix_markdown, print_matrix, write_site
 from compat.report.model import Configuration, Report
-from compat.results import Collection, read_all
-from compat.untrusted import clean
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "reports/results"
 GROUPS, GROUP = 20, 500

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from compat.results import read_all
+from compat.judge.results import read_all
 
 ROOT = Path(__file__).resolve().parents[1]
 CASE = ("--models", "whisper-nano", "--targets", "cpu-torch", "--recipes", "fp32")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compat.runtimes.pytorch import attention_kernels
+from compat.build.torch_session import attention_kernels
 from compat.runtimes.torch_compile import CompiledSession
 
 

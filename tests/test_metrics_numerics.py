@@ -12,13 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from compat.metrics.numerics import (
-    LARGEST,
-    SNR_LIMIT_DB,
-    blind_faults,
-    compare,
-    contrast_db,
-)
+from compat.metrics.numerics import LARGEST, SNR_LIMIT_DB, blind_faults, compare, contrast_db
 
 Array = NDArray[Any]
 

@@ -13,15 +13,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from compat.mil import OPERATORS, Program, UnknownOperator
-from compat.runtimes import coreml
-from compat.runtimes.coreml import keep_log_softmax_exact
+from compat.runtimes.coreml import convert as coreml_convert
+from compat.runtimes.coreml import runtime as coreml
+from compat.runtimes.coreml.convert import keep_log_softmax_exact
+from compat.runtimes.coreml.mil import OPERATORS, Program, UnknownOperator
 
 coremltools: Any = pytest.importorskip("coremltools", exc_type=ImportError)
 
 
 def convert(module: nn.Module, examples: tuple[torch.Tensor, ...], folder: Path) -> Program:
-    """Convert a module as :mod:`compat.runtimes.coreml` does, with inputs x0, x1, …"""
+    """Convert a module as :mod:`compat.runtimes.coreml.runtime` does, with inputs x0, x1, …"""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         model = coremltools.convert(
@@ -235,11 +236,11 @@ def test_groups_of_channels_have_tables_of_their_own(tmp_path: Path) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Folders of models in between go when these do.
             model = coremltools.models.MLModel(str(plain.package), skip_model_load=True)
-            coreml._compressed(model, name).save(str(package))
+            coreml_convert._compressed(model, name).save(str(package))
             del model
             gc.collect()
         program = Program(package)
-        assert coreml.stored_scheme(program) == name
+        assert coreml_convert.stored_scheme(program) == name
         assert sorted(weight.channels for weight in program.weights()) == [0, 15, 16, 16]
         own = {
             str(variable.name): variable.op.materialized_val_inference()
@@ -261,7 +262,7 @@ def test_groups_of_channels_have_tables_of_their_own(tmp_path: Path) -> None:
                 exact[kind],
             )
             for found, honest, true in zip(*(one.split(size, axis) for one in trio), strict=True):
-                entries = 2 ** coreml.PALETTES[name].bits
+                entries = 2 ** coreml_convert.PALETTES[name].bits
                 assert len(found.unique()) == len(honest.unique()) == entries
                 own_error = (honest - true).norm()
                 assert 0.8 * own_error < (found - true).norm() < 1.3 * own_error

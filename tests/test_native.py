@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 
 from compat import catalog
-from compat.case import Recipe
-from compat.corpus import Item, load
-from compat.graph import Stopwatch
+from compat.build.reference import oracle_session
+from compat.build.sources import sources
+from compat.contract.case import Recipe
+from compat.contract.graph import Stopwatch
+from compat.contract.item import Item
+from compat.contract.model_reference import ModelReference
+from compat.contract.runtime import Options
+from compat.contract.session import Pipeline, Unsupported
+from compat.inputs.corpus import load
 from compat.models.whisper import SEEDED_TOKENS, WhisperModel
-from compat.reference import oracle_session
-from compat.runtimes import mlx, openai_whisper
-from compat.runtimes.base import Options, Pipeline, Unsupported
-from compat.sources import ModelReference, sources
+from compat.runtimes import installed
+from compat.runtimes.whisper import checkpoint, mlx
 
 NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
 TINY = ModelReference("whisper", "whisper-tiny", "seeded")
@@ -96,7 +100,7 @@ def test_components_cannot_differ(name: str) -> None:
     ],
 )
 def test_names_are_those_of_openai(theirs: str, ours: str) -> None:
-    assert openai_whisper.openai_name(theirs) == ours
+    assert checkpoint.openai_name(theirs) == ours
 
 
 # It leaves the file with its vocabulary to the garbage collector.
@@ -124,12 +128,12 @@ def test_openai_whisper_refuses_another_tokenizer() -> None:
 
 
 def test_absent_and_broken_packages_have_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    absent = openai_whisper.installed("no-such-package", "json", "pip install it")
+    absent = installed.installed("no-such-package", "json", "pip install it")
     assert absent is not None and (absent.state, absent.remedy) == ("absent", "pip install it")
     monkeypatch.setattr(metadata, "version", lambda name: "1")
-    broken = openai_whisper.installed("it", "no_such_module", "pip install it")
+    broken = installed.installed("it", "no_such_module", "pip install it")
     assert broken is not None and broken.state == "broken" and "no_such_module" in broken.reason
-    assert openai_whisper.installed("it", "json", "pip install it") is None
+    assert installed.installed("it", "json", "pip install it") is None
 
 
 # faster-whisper --------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from compat import artifacts, nursery
-from compat.environment import child_environment
+from compat import processes
+from compat.build import artifacts, nursery
+from compat.processes import child_environment
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a nursery")
 
@@ -76,7 +77,7 @@ def running(jobs: Path) -> Iterator[nursery.Nursery]:
 
 @pytest.fixture(autouse=True)
 def cache(running: nursery.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(artifacts.ENVIRONMENT, str(tmp_path / "cache"))
+    monkeypatch.setenv(processes.ENVIRONMENT, str(tmp_path / "cache"))
     return tmp_path
 
 

@@ -14,15 +14,17 @@ from typing import Any
 
 import pytest
 
-from compat import catalog, occupancy, thresholds
-from compat.client import Worker
-from compat.corpus import DEFAULT
+from compat import catalog
 from compat.hardware import facts
-from compat.measurement import Finding, Measurement
+from compat.inputs.corpus import DEFAULT
+from compat.judge import thresholds
+from compat.measure import occupancy
+from compat.measure.protocol import Protocol
+from compat.measure.request import CaseRequest
 from compat.metrics import timing
 from compat.metrics.timing import LONG_ENOUGH
-from compat.protocol import Protocol
-from compat.protocol_request import CaseRequest
+from compat.run.client import Worker
+from compat.run.measurement import Finding, Measurement
 
 SUITE = Path(__file__).parents[1] / "suites" / "test_latency.py"
 LIMITS = thresholds.load([thresholds.default_path()])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from compat.privacy import without_paths
-from compat.run import relative
+from compat.run.privacy import without_paths
+from compat.run.run import relative
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from compat import catalog, probing
+from compat import catalog
+from compat.run import probing
 
 RUNTIME = """
 import os, signal, time

@@ -12,12 +12,14 @@ import onnxruntime
 import pytest
 
 from compat import catalog
-from compat.case import Recipe, Target
-from compat.corpus import load
-from compat.graph import Stopwatch
-from compat.runtimes import ort, qnn
-from compat.runtimes.base import Options, Probe
-from compat.sources import ModelReference, sources
+from compat.build.sources import sources
+from compat.contract.case import Recipe, Target
+from compat.contract.graph import Stopwatch
+from compat.contract.model_reference import ModelReference
+from compat.contract.runtime import Options, Probe
+from compat.inputs.corpus import load
+from compat.runtimes import ort
+from compat.runtimes.qnn import session as qnn_session
 
 NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
 
@@ -163,8 +165,8 @@ def test_placement_catches_a_provider_that_fell_back() -> None:
 def test_placement_catches_an_npu_that_did_not_start(capfd: pytest.CaptureFixture[str]) -> None:
     """The trap of QNN: a back end that does not initialise leaves a session on the CPU."""
     pytest.importorskip("onnxruntime_qnn", reason="pip install onnxruntime-qnn")
-    name = qnn.PROVIDER
-    qnn.register()  # Unless another test did: it is known once a process.
+    name = qnn_session.PROVIDER
+    qnn_session.register()  # Unless another test did: it is known once a process.
     device = next(one for one in onnxruntime.get_ep_devices() if one.ep_name == name)
 
     class Plugged(ort.OrtSession):

@@ -13,16 +13,22 @@ import numpy as np
 import pytest
 import torch
 
-from compat import catalog, qnn_graph, recurrence
-from compat.case import Recipe
-from compat.graph import Graph, Tensor
+from compat import catalog
+from compat.build.reference import oracle_session
+from compat.build.sources import Source, sources
+from compat.contract.case import Recipe
+from compat.contract.graph import Graph, Tensor
+from compat.contract.model_reference import ModelReference
+from compat.contract.runtime import Options, Probe
+from compat.contract.session import Unsupported
 from compat.metrics.numerics import compare
 from compat.models import wespeaker
-from compat.reference import oracle_session
-from compat.runtimes import qnn
-from compat.runtimes.base import Options, Probe, Unsupported
+from compat.models.parts import lstm as recurrence
 from compat.runtimes.ort import nodes_by_provider
-from compat.sources import ModelReference, Source, sources
+from compat.runtimes.qnn import convert
+from compat.runtimes.qnn import graph as qnn_graph
+from compat.runtimes.qnn import runtime as qnn
+from compat.runtimes.qnn import session as qnn_session
 
 NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
 RUNTIME = qnn.RUNTIME
@@ -37,7 +43,9 @@ def emulated() -> bool:
     return sys.platform == "linux" and platform.machine() == "x86_64"
 
 
-needs_emulator = pytest.mark.skipif(not emulated(), reason=f"no emulator here: {qnn.INSTALL}")
+needs_emulator = pytest.mark.skipif(
+    not emulated(), reason=f"no emulator here: {qnn_session.INSTALL}"
+)
 
 
 # What is here ----------------------------------------------------------------------------------
@@ -170,7 +178,7 @@ def test_a_provider_that_fell_back_is_caught_by_placement(
     nothing.write_bytes(b"not a library")
     monkeypatch.setattr(onnxruntime_qnn, "get_qnn_htp_path", lambda: str(nothing))
     with pytest.raises(Exception, match=r".+"):
-        qnn.open_session(file, EMULATOR)
+        qnn_session.open_session(file, EMULATOR)
 
     real = onnxruntime.InferenceSession
 
@@ -178,11 +186,11 @@ def test_a_provider_that_fell_back_is_caught_by_placement(
         return real(path, options)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", forgiving)
-    session = qnn.open_session(file, EMULATOR, fallback=True)
+    session = qnn_session.open_session(file, EMULATOR, fallback=True)
     (y,) = session.run(None, {"x": np.ones((4, 32), np.float32)})
     assert np.isfinite(y).all(), "results are perfect, and that is the trap"
     nodes = nodes_by_provider(session)
-    assert qnn.PROVIDER not in nodes and nodes["CPUExecutionProvider"] > 0
+    assert qnn_session.PROVIDER not in nodes and nodes["CPUExecutionProvider"] > 0
 
 
 @needs_emulator
@@ -220,7 +228,7 @@ def test_samples_are_convolved_by_any_stride(stride: int, tmp_path: Path) -> Non
     exact = module(x).detach().numpy()
     found = {}
     for name, path in (("export", file), ("written", written)):
-        y = qnn.open_session(path, EMULATOR).run(None, {"x": x.numpy()})[0]
+        y = qnn_session.open_session(path, EMULATOR).run(None, {"x": x.numpy()})[0]
         found[name] = compare([exact], None, [y])["snr_db"]
     assert found["written"] > 60
     # Once this holds no longer, QAIRT was mended and the form is not needed.
@@ -257,7 +265,7 @@ def test_every_input_of_a_batch_gets_its_positions(indexed: bool, tmp_path: Path
     exact = module(x).detach().numpy()
     found = {}
     for name, path in (("export", file), ("written", written)):
-        (y,) = qnn.open_session(path, EMULATOR).run(None, {"x": x.numpy()})
+        (y,) = qnn_session.open_session(path, EMULATOR).run(None, {"x": x.numpy()})
         found[name] = [compare([exact[i]], None, [y[i]])["snr_db"] for i in range(4)]
     assert min(found["written"]) > 50
     # Once this holds no longer, QAIRT was mended and the form is not needed.
@@ -305,7 +313,7 @@ def test_an_lstm_keeps_its_digits(tmp_path: Path) -> None:
     exact = lstm(x)[0].detach().numpy()
     found = {}
     for name, path in (("export", file), ("written", written)):
-        (y,) = qnn.open_session(path, EMULATOR).run(None, {"x": x.numpy()})
+        (y,) = qnn_session.open_session(path, EMULATOR).run(None, {"x": x.numpy()})
         found[name] = compare([exact], None, [y])["snr_db"]
     assert found["written"] > 50
     # Once this holds no longer, QAIRT was mended and the form is not needed.
@@ -392,7 +400,7 @@ def test_masks_weigh_what_they_cover(tmp_path: Path) -> None:
     x[:, :, 125:] = 1
     x[:, 1, 125:300] = 0
     file = source_of(Pooling(), tuple(x.shape), tmp_path).onnx("p")
-    (y,) = qnn.open_session(file, EMULATOR).run(None, {"x": x.numpy()})
+    (y,) = qnn_session.open_session(file, EMULATOR).run(None, {"x": x.numpy()})
     exact = Pooling()(x).numpy()
     # Means over time differ little from feature to feature: float16 leaves 29 dB of that.
     assert compare([exact], None, [y])["snr_db"] > 20
@@ -409,7 +417,7 @@ def test_masks_are_softened_and_nothing_else(tmp_path: Path) -> None:
     }
     tensors = [onnx.numpy_helper.from_array(value, name) for name, value in values.items()]
     model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], tensors))
-    qnn.soften_masks(model, 24.0)
+    convert.soften_masks(model, 24.0)
     found = {t.name: onnx.numpy_helper.to_array(t).tolist() for t in model.graph.initializer}
     assert found == {"mask": [0.0, -999.0, -24.0], "w": [-999.0, 3.0]}
 
@@ -423,7 +431,7 @@ def on_the_processor(
     exported = source_of(module, feed.shape, folder).onnx("p")
     made = folder / "quantised"
     made.mkdir()
-    qnn.quantise_file(exported, made, recipe, [{"x": feed}])
+    convert.quantise_file(exported, made, recipe, [{"x": feed}])
     assert [file.name for file in made.iterdir()] == ["model.onnx"]
     options = onnxruntime.SessionOptions()
     # As the file says: ONNX Runtime's own integer kernels round otherwise.
@@ -513,7 +521,7 @@ def cache(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_large_models_wait_until_they_are_named() -> None:
-    from compat.selection import Selection
+    from compat.run.selection import Selection
 
     cases = Selection(marked=frozenset({"qualcomm"})).cases(catalog.load())
     emulated = {case.variant.name for case in cases if case.target == EMULATOR}

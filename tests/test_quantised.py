@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from compat import catalog, corpus
-from compat.case import Recipe
-from compat.corpus import Item
-from compat.graph import Stopwatch
+from compat import catalog
+from compat.build.reference import oracle_session
+from compat.build.sources import sources
+from compat.contract.case import Recipe
+from compat.contract.graph import Stopwatch
+from compat.contract.item import Item
+from compat.contract.model_reference import ModelReference
+from compat.contract.runtime import Options
+from compat.contract.session import Session
+from compat.inputs import corpus
+from compat.inputs.checkpoints import CheckpointError, find_checkpoint
 from compat.metrics import numerics
 from compat.models.base import Model
-from compat.reference import oracle_session
-from compat.runtimes import openvino
-from compat.runtimes.base import Options, Session
-from compat.sources import ModelReference, sources
-from compat.weights import CheckpointError, find_checkpoint
+from compat.runtimes.openvino import convert, oracles
 
 EMBEDDER = ModelReference("resemblyzer", "resemblyzer", "pretrained")
 NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
@@ -86,7 +89,7 @@ def test_a_recipe_errs_as_its_simulation(
     executed = snr(model, session, exact, items)
     assert set(session.executed().values()) == {recipe}
     # Without VNNI a bit of each weight stays unused: 6 dB less.
-    tolerance = 10 if recipe == "int8-a8w8" and openvino.saturates() else 8
+    tolerance = 10 if recipe == "int8-a8w8" and convert.saturates() else 8
     for name, decibels in executed.items():
         assert 10 < decibels < 60, (name, executed)
         assert abs(decibels - simulated[name]) < tolerance, (executed, simulated)
@@ -110,7 +113,7 @@ def test_openvino_s_4_bits_by_hand() -> None:
     # The extreme of a group has the ninth step, whatever its sign: 0.8 = -8 × -0.1.
     weight[0, :4] = torch.tensor([0.8, -0.75, 0.04, 0.31])
     layer.weight = torch.nn.Parameter(weight, requires_grad=False)
-    openvino.round_to_4_bits(torch.nn.Sequential(layer))
+    oracles.round_to_4_bits(torch.nn.Sequential(layer))
     torch.testing.assert_close(layer.weight[0, :4], torch.tensor([0.8, -0.7, 0.0, 0.3]))
     assert not layer.weight[0, 4:].any()
 
@@ -118,7 +121,7 @@ def test_openvino_s_4_bits_by_hand() -> None:
 def test_openvino_s_full_int8_rounds_inputs_too() -> None:
     layer = torch.nn.Linear(2, 2, bias=False)
     layer.weight = torch.nn.Parameter(torch.eye(2), requires_grad=False)
-    network = openvino.round_tensors(torch.nn.Sequential(layer))
+    network = oracles.round_tensors(torch.nn.Sequential(layer))
     found = network(torch.tensor([[0.0, 255.0], [0.4, 0.6]]))
     # One step for the tensor, 1: what is small beside it is rounded away.
     torch.testing.assert_close(found, torch.tensor([[0.0, 255.0], [0.0, 1.0]]))
@@ -149,16 +152,16 @@ def products_of(x: np.ndarray) -> Any:
 def test_what_8_bits_destroy_is_found(batch: int) -> None:
     """A few large values among small ones: both products that take them, and no other."""
     x = np.random.default_rng(1).uniform(-1, 1, (batch, 1, 4000)).astype(np.float32)
-    assert openvino.too_coarse(products_of(x), [{"x": x}]) == []
+    assert convert.too_coarse(products_of(x), [{"x": x}]) == []
     x[..., :2] = 100.0
-    found = openvino.too_coarse(products_of(x), [{"x": x}])
+    found = convert.too_coarse(products_of(x), [{"x": x}])
     assert sorted(found) == ["first", "second"]
 
 
 def test_padding_of_a_batch_says_nothing_of_its_recordings() -> None:
     x = np.random.default_rng(1).uniform(-1, 1, (4, 1, 4000)).astype(np.float32)
     x[1:] = 0
-    assert openvino.too_coarse(products_of(x), [{"x": x}]) == []
+    assert convert.too_coarse(products_of(x), [{"x": x}]) == []
 
 
 def test_recurrent_layers_stay_in_float32_under_full_int8() -> None:

@@ -9,8 +9,8 @@ from typing import cast
 
 import pytest
 
-from compat.case import Evidence
-from compat.rating import GRADES, Caps, Gates, Rating, State, Weights, preference, rate
+from compat.contract.case import Evidence
+from compat.judge.rating import GRADES, Caps, Gates, Rating, State, Weights, preference, rate
 
 ALWAYS: tuple[State, ...] = ("strict", "relaxed", "failed", "unknown")
 SOMETIMES: tuple[State, ...] = (*ALWAYS, "not-applicable")

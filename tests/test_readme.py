@@ -18,9 +18,12 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from compat import catalog, cli, expectations, plugin, results, run, selection, thresholds
-from compat.case import HARDWARE, PRECISIONS, WEIGHTS
+from compat import catalog
+from compat.commands import cli
+from compat.contract.case import HARDWARE, PRECISIONS, WEIGHTS
+from compat.judge import expectations, results, thresholds
 from compat.report import text as report_text
+from compat.run import plugin, run, selection
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -422,7 +425,7 @@ def test_glossary_and_rating_name_every_rating() -> None:
 
 
 def test_methods_name_every_stage() -> None:
-    from compat.protocol import REPEATABLE, STAGES
+    from compat.measure.protocol import REPEATABLE, STAGES
 
     table = first_column(read(ROOT / "docs" / "methods.md"), "The protocol")
     named_stages = {name.strip("`") for name in table}
@@ -449,7 +452,7 @@ def test_number_is_the_codes(name: str, word: str, value: str) -> None:
 
 
 def test_rating_states_the_rules_version() -> None:
-    from compat.rating import RULE_VERSION
+    from compat.judge.rating import RULE_VERSION
 
     said = re.search(r"`RULE_VERSION`, now (\d+)", read(ROOT / "docs" / "rating.md"))
     assert said is not None

@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 
-from compat import catalog, corpus
-from compat.case import Case
-from compat.cli import main
-from compat.client import OutOfMemory, StageFailure, TimedOut
-from compat.measurement import Measurement
-from compat.protocol import Protocol
-from compat.recommendations import Recommendations, RecommendationsError, default_path, load
-from compat.results import Observation, read_all
-from compat.runtimes.pytorch import TorchSession
-from compat.sources import ModelReference
-from compat.thresholds import Thresholds
+from compat import catalog
+from compat.build.torch_session import TorchSession
+from compat.commands.cli import main
+from compat.contract.case import Case
+from compat.contract.model_reference import ModelReference
+from compat.inputs import corpus
+from compat.judge.recommendations import Recommendations, RecommendationsError, default_path, load
+from compat.judge.results import Observation, read_all
+from compat.judge.thresholds import Thresholds
+from compat.measure.protocol import Protocol
+from compat.run.client import OutOfMemory, StageFailure, TimedOut
+from compat.run.measurement import Measurement
 
 ROOT = Path(__file__).resolve().parents[1]
 PLANTED = ("-p", "tests.toy_recommendations")

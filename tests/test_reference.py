@@ -13,13 +13,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compat import artifacts, catalog, protocol, stress
-from compat.corpus import DEFAULT, Item
-from compat.models.base import Items
-from compat.protocol_request import CaseRequest
-from compat.reference import BRIEF, SIMULATIONS, Inputs, oracle_session
-from compat.runtimes.pytorch import apply_scheme, quantise_rows
-from compat.sources import ModelReference, sources
+from compat import catalog
+from compat.build import artifacts
+from compat.build.oracles import SIMULATIONS
+from compat.build.reference import BRIEF, Inputs, oracle_session
+from compat.build.schemes import apply_scheme, quantise_rows
+from compat.build.sources import sources
+from compat.contract.item import Item
+from compat.contract.model_reference import ModelReference
+from compat.inputs import stress
+from compat.inputs.corpus import DEFAULT
+from compat.measure import protocol
+from compat.measure.request import CaseRequest
+from compat.models.items import Items
 
 
 def linear(weight: list[list[float]]) -> torch.nn.Module:

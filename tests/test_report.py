@@ -25,18 +25,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from compat.case import HARDWARE
 from compat.catalog import Catalog
 from compat.catalog import load as load_catalog
-from compat.cli import main
+from compat.commands.cli import main
+from compat.contract.case import HARDWARE
 from compat.hardware.facts import machine_id
-from compat.measurement import facts_of
-from compat.metrics import SCORER_VERSION
-from compat.report import build, matrix_markdown, print_matrix, text, write_site
-from compat.report.model import Configuration, Report
-from compat.report.publish import publish
-from compat.report.site import PALETTE, SiteError, data_json, points, summary_json
-from compat.results import (
+from compat.judge.results import (
     CaseFacts,
     Collection,
     Header,
@@ -50,9 +44,15 @@ from compat.results import (
     Started,
     Status,
     Writer,
+    facts_of,
     read_all,
 )
-from compat.selection import Selection
+from compat.metrics import SCORER_VERSION
+from compat.report import build, matrix_markdown, print_matrix, text, write_site
+from compat.report.model import Configuration, Report
+from compat.report.publish import publish
+from compat.report.site import PALETTE, SiteError, data_json, points, summary_json
+from compat.run.selection import Selection
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU, GPU = "c4d1e09f77aa2b10", "ab12f00d55e6c3d9"

@@ -8,13 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from compat import thresholds
-from compat.case import Case
 from compat.catalog import load
-from compat.measurement import facts_of
-from compat.metrics import SCORER_VERSION
-from compat.rescoring import Rescored, rescore
-from compat.results import (
+from compat.contract.case import Case
+from compat.judge import thresholds
+from compat.judge.rescoring import Rescored, rescore
+from compat.judge.results import (
     Header,
     Limit,
     Observation,
@@ -22,11 +20,13 @@ from compat.results import (
     ResultsError,
     Run,
     Writer,
+    facts_of,
     read,
     read_all,
     read_runs,
     scorer_of,
 )
+from compat.metrics import SCORER_VERSION
 
 NANO = load().case("whisper-nano@trained/cpu-torch/fp32")
 LIMITS = thresholds.load([thresholds.default_path()])
@@ -208,7 +208,7 @@ def test_an_interruption_leaves_what_was_there(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("compat.rescoring.task_scores", interrupted)
+    monkeypatch.setattr("compat.judge.rescoring.task_scores", interrupted)
     with pytest.raises(KeyboardInterrupt):
         rescore(read_all([tmp_path]).runs, LIMITS, tmp_path)
     assert writer.path.read_bytes() == before

@@ -13,8 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compat.report import build
-from compat.results import (
+from compat.judge.results import (
     SCHEMA_VERSION,
     CaseFacts,
     Header,
@@ -32,6 +31,7 @@ from compat.results import (
     read_runs,
     schema,
 )
+from compat.report import build
 
 CASE = "whisper-tiny@seeded/cpu-torch/fp32"
 

@@ -1,4 +1,4 @@
-"""Every runtime that runs on a processor, held to the contract of compat/runtimes/base.py."""
+"""Every runtime that runs on a processor, held to the contract of compat/contract/session.py."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ import torch
 from tokenizers import Tokenizer
 
 from compat import catalog
-from compat.case import Recipe
-from compat.corpus import Item, load
-from compat.graph import Graph, State, Stopwatch, Tensor
+from compat.build.reference import oracle_session
+from compat.build.schemes import apply_scheme
+from compat.build.sources import OPSET, Source, example_tensors, sources
+from compat.build.torch_session import TorchSession
+from compat.contract.case import Recipe
+from compat.contract.graph import Graph, State, Stopwatch, Tensor
+from compat.contract.item import Item
+from compat.contract.model_reference import ModelReference
+from compat.contract.runtime import Options
+from compat.contract.session import Pipeline, Placement, Session
+from compat.inputs.corpus import load
 from compat.models import whisper
 from compat.models.base import Model
-from compat.reference import oracle_session
-from compat.runtimes import openvino
-from compat.runtimes.base import Options, Pipeline, Placement, Session
-from compat.runtimes.pytorch import TorchSession, apply_scheme
-from compat.sources import OPSET, ModelReference, Source, example_tensors, sources
+from compat.runtimes.openvino import oracles
 
 TARGETS = ("cpu-torch", "cpu-onnxruntime", "openvino-cpu")
 NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
@@ -292,7 +296,7 @@ def test_openvino_s_int8_is_simulated_in_every_layer() -> None:
         }
     )
     before = {name: value.clone() for name, value in layers.named_parameters()}
-    openvino.round_weights(layers)
+    oracles.round_weights(layers)
     for name, value in layers.named_parameters():
         rounded = "weight" in name and not name.startswith("norm")
         assert torch.equal(value, before[name]) != rounded, name
@@ -312,8 +316,8 @@ def test_four_bits_are_simulated_as_onnx_runtime_stores_them(tmp_path: Path) -> 
     import onnxruntime
     from onnx import helper, numpy_helper
 
-    from compat.onnx_schemes import SCHEMES
-    from compat.reference import SIMULATIONS
+    from compat.build.onnx import SCHEMES
+    from compat.build.oracles import SIMULATIONS
 
     # Not a whole number of blocks, and one block of zeros.
     weight = np.random.default_rng(0).standard_normal((80, 40)).astype(np.float32)
@@ -340,7 +344,7 @@ def test_four_bits_are_simulated_as_onnx_runtime_stores_them(tmp_path: Path) -> 
 def test_openvino_s_activations_share_a_scale_in_groups() -> None:
     layer = torch.nn.Linear(64, 64, bias=False)
     layer.weight = torch.nn.Parameter(torch.eye(64), requires_grad=False)
-    openvino.round_activations(layer)
+    oracles.round_activations(layer)
     values = torch.cat((torch.linspace(-1, 1, 32), torch.linspace(-1000, 1000, 32)))
     error = (layer(values[None])[0] - values).abs()
     # What is small beside another group keeps its own scale.

@@ -21,17 +21,22 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from compat import catalog
-from compat.case import Recipe
-from compat.corpus import Item, load, read_rttm, read_uem
-from compat.graph import Stopwatch
+from compat.build.reference import oracle_session
+from compat.build.sources import sources
+from compat.contract.case import Recipe
+from compat.contract.graph import Stopwatch
+from compat.contract.item import Item
+from compat.contract.model_reference import ModelReference
+from compat.contract.runtime import Options
+from compat.contract.session import Session
+from compat.inputs.checkpoints import CheckpointError
+from compat.inputs.corpus import load
+from compat.inputs.rttm import read_rttm, read_uem
+from compat.measure.predictions import same_prediction
 from compat.metrics.numerics import contrast_db
 from compat.metrics.segmentation import LocalErrors, local_errors, matched, task_segmentation
 from compat.models import segmentation
-from compat.protocol import same_prediction
-from compat.reference import oracle_session
-from compat.runtimes.base import Options, Session
-from compat.sources import ModelReference, sources
-from compat.weights import CheckpointError
+from compat.models.tasks import speaker_segmentation
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 CORPUS = FIXTURES / "corpus"
@@ -41,7 +46,7 @@ TRAINED = ModelReference(
     "segmentation", "segmentation-3.0", "trained", "checkpoints/segmentation-3.0-synthetic"
 )
 RUNTIMES = {"torch": "cpu-torch", "onnxruntime": "cpu-onnxruntime", "openvino": "openvino-cpu"}
-RATE = segmentation.SAMPLE_RATE
+RATE = speaker_segmentation.SAMPLE_RATE
 
 
 @pytest.fixture(scope="module")
@@ -189,14 +194,14 @@ def test_stretches_of_speech_are_joined_by_the_rule(build: Callable[[str], Modul
 def test_loss_is_free_of_permutations(build: Callable[[str], ModuleType]) -> None:
     training = build("train_segmentation")
     generator = np.random.default_rng(0)
-    masks = segmentation.to_masks(generator.integers(0, 7, (2, 50)))
-    target = torch.from_numpy(np.stack([segmentation.to_classes(one) for one in masks]))
+    masks = speaker_segmentation.to_masks(generator.integers(0, 7, (2, 50)))
+    target = torch.from_numpy(np.stack([speaker_segmentation.to_classes(one) for one in masks]))
     for order in permutations(range(3)):
-        swapped = np.stack([segmentation.to_classes(one[:, order]) for one in masks])
+        swapped = np.stack([speaker_segmentation.to_classes(one[:, order]) for one in masks])
         scores = torch.nn.functional.one_hot(torch.from_numpy(swapped), 7) * 20.0
         assert float(training.permutation_free_loss(scores.log_softmax(-1), target)) < 1e-5
     # One permutation holds for the whole window: swapping halfway is an error.
-    half = np.stack([segmentation.to_classes(one[:, [1, 0, 2]]) for one in masks])
+    half = np.stack([speaker_segmentation.to_classes(one[:, [1, 0, 2]]) for one in masks])
     half[:, :25] = target[:, :25]
     scores = torch.nn.functional.one_hot(torch.from_numpy(half), 7) * 20.0
     assert float(training.permutation_free_loss(scores.log_softmax(-1), target)) > 1.0
@@ -210,13 +215,13 @@ def test_powerset_by_hand() -> None:
     scores[np.arange(7), np.arange(7)] = -0.1
     scores[7, [4, 1]] = -0.7, -0.8  # 1 and 2 together, before 1 alone.
     expected = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]]
-    masks = segmentation.powerset_masks(scores)
+    masks = speaker_segmentation.powerset_masks(scores)
     assert masks.dtype == np.float32
     np.testing.assert_array_equal(masks, [*expected, [1, 1, 0]])
-    np.testing.assert_array_equal(segmentation.to_classes(masks.astype(bool))[:7], range(7))
-    np.testing.assert_array_equal(segmentation.powerset_masks(scores[None])[0], masks)
+    np.testing.assert_array_equal(speaker_segmentation.to_classes(masks.astype(bool))[:7], range(7))
+    np.testing.assert_array_equal(speaker_segmentation.powerset_masks(scores[None])[0], masks)
     with pytest.raises(ValueError, match="three speakers"):
-        segmentation.to_classes(np.ones((1, 3), bool))
+        speaker_segmentation.to_classes(np.ones((1, 3), bool))
 
 
 # The metric --------------------------------------------------------------------------------------
@@ -317,12 +322,16 @@ def test_frames_lie_where_they_are_said_to() -> None:
             length = (length - kernel + 1) // 3
         return length
 
-    assert convolved(segmentation.SAMPLES) == segmentation.FRAMES
-    assert segmentation.FRAME_SECONDS == 991 / RATE and convolved(991) == 1 and convolved(990) == 0
-    assert segmentation.STEP_SECONDS == 270 / RATE and convolved(991 + 270) == 2
+    assert convolved(speaker_segmentation.SAMPLES) == speaker_segmentation.FRAMES
+    assert (
+        speaker_segmentation.FRAME_SECONDS == 991 / RATE
+        and convolved(991) == 1
+        and convolved(990) == 0
+    )
+    assert speaker_segmentation.STEP_SECONDS == 270 / RATE and convolved(991 + 270) == 2
     with torch.no_grad():
-        assert sincnet(torch.zeros(1, 1, segmentation.SAMPLES)).shape == (1, 60, 589)
-    times = segmentation.frame_times(2)
+        assert sincnet(torch.zeros(1, 1, speaker_segmentation.SAMPLES)).shape == (1, 60, 589)
+    times = speaker_segmentation.frame_times(2)
     assert times[0] == pytest.approx(20 + 495.5 / RATE)
     assert times[-1] == pytest.approx(20 + (588 * 270 + 495.5) / RATE)
 
@@ -359,7 +368,9 @@ def test_filters_pass_their_bands() -> None:
 def test_generated_weights_tell_inputs_apart() -> None:
     """The diarization pipeline runs this network seeded, too."""
     items = load(CORPUS).sets["conversations"].items(RATE, 2)
-    audio = torch.from_numpy(np.stack([item.samples[: segmentation.SAMPLES] for item in items]))
+    audio = torch.from_numpy(
+        np.stack([item.samples[: speaker_segmentation.SAMPLES] for item in items])
+    )
     with torch.inference_mode():
         scores = segmentation.load_network(None)(audio[:, None]).numpy()
     assert contrast_db(list(scores)) > -13
@@ -485,53 +496,57 @@ def test_no_folder() -> None:
 
 def test_predictions_survive_their_encoding() -> None:
     generator = np.random.default_rng(1)
-    lengths = generator.integers(segmentation.SHORTEST_RUN, 40, 60)
-    window = np.repeat(generator.integers(0, 7, 60), lengths)[: segmentation.FRAMES]
+    lengths = generator.integers(speaker_segmentation.SHORTEST_RUN, 40, 60)
+    window = np.repeat(generator.integers(0, 7, 60), lengths)[: speaker_segmentation.FRAMES]
     window[-5:] = 0
-    silent = np.zeros(segmentation.FRAMES, np.int64)
-    prediction = segmentation.encode([window, silent])
+    silent = np.zeros(speaker_segmentation.FRAMES, np.int64)
+    prediction = speaker_segmentation.encode([window, silent])
     assert prediction["classes"][1] == [0] and prediction["changes"][1] == []
-    decoded = segmentation.decode(json.loads(json.dumps(prediction)))
+    decoded = speaker_segmentation.decode(json.loads(json.dumps(prediction)))
     np.testing.assert_array_equal(decoded, [window, silent])
 
 
 def test_flickering_is_removed_and_a_shifted_change_is_rounding() -> None:
     window = np.repeat([0, 1, 4, 0], [100, 200, 150, 139])
-    steady = segmentation.encode([window])
+    steady = speaker_segmentation.encode([window])
     flickering = window.copy()
     flickering[[0, 1, 50, 150, 151]] = 5, 5, 2, 0, 0
-    assert segmentation.encode([flickering]) == steady
-    assert segmentation.encode([np.arange(segmentation.FRAMES) % 7]) == segmentation.encode(
-        [np.zeros(segmentation.FRAMES, np.int64)]
-    )
-    shifted = segmentation.encode([np.repeat([0, 1, 4, 0], [101, 199, 150, 139])])
+    assert speaker_segmentation.encode([flickering]) == steady
+    assert speaker_segmentation.encode(
+        [np.arange(speaker_segmentation.FRAMES) % 7]
+    ) == speaker_segmentation.encode([np.zeros(speaker_segmentation.FRAMES, np.int64)])
+    shifted = speaker_segmentation.encode([np.repeat([0, 1, 4, 0], [101, 199, 150, 139])])
     assert shifted != steady and same_prediction(shifted, steady)
     # A fifth of a second is another answer, and so is another speaker.
     assert not same_prediction(
-        segmentation.encode([np.repeat([0, 1, 4, 0], [112, 188, 150, 139])]), steady
+        speaker_segmentation.encode([np.repeat([0, 1, 4, 0], [112, 188, 150, 139])]), steady
     )
-    assert not same_prediction(segmentation.encode([np.where(window == 1, 2, window)]), steady)
+    assert not same_prediction(
+        speaker_segmentation.encode([np.where(window == 1, 2, window)]), steady
+    )
 
 
 def conversation(classes: np.ndarray, seconds: float, **facts: Any) -> tuple[Item, dict[str, Any]]:
     samples = np.zeros(round(seconds * RATE), np.float32)
-    return Item("made", samples, RATE, "", facts), segmentation.encode(list(classes))
+    return Item("made", samples, RATE, "", facts), speaker_segmentation.encode(list(classes))
 
 
 def test_errors_are_counted_where_the_recording_is_scored() -> None:
     # 15 s: A speaks for the first 5 s, B from 10 s to 12 s; the second window reaches into nothing.
     segments = [[0.0, 5.0, "A"], [10.0, 12.0, "B"]]
-    times = segmentation.frame_times()
+    times = speaker_segmentation.frame_times()
     windows = np.stack([np.where(times < 5, 3, 0), np.where(times < 2, 3, 0)])
     item, perfect = conversation(windows, 15.0, segments=segments)
-    counted = segmentation.errors_of(item, perfect)
+    counted = speaker_segmentation.errors_of(item, perfect)
     assert counted.errors == 0
     assert counted.speech == (times < 5).sum() + (times < 2).sum()
     # What is claimed beyond the end does not count; nobody else does either.
     beyond = np.stack([windows[0], np.where((times < 2) | (times > 5), 3, 0)])
-    assert segmentation.errors_of(item, segmentation.encode(list(beyond))).errors == 0
+    assert (
+        speaker_segmentation.errors_of(item, speaker_segmentation.encode(list(beyond))).errors == 0
+    )
     item, silent = conversation(windows * 0, 15.0, segments=segments, uem=[[4.0, 11.0]])
-    counted = segmentation.errors_of(item, silent)
+    counted = speaker_segmentation.errors_of(item, silent)
     assert counted.miss == counted.speech == ((times >= 4) & (times < 5)).sum() + (times < 1).sum()
 
 
@@ -539,9 +554,9 @@ def test_hard_inputs_are_held_against_the_reference() -> None:
     model = segmentation.load("segmentation-3.0", "trained", TRAINED.checkpoint)
     windows = np.repeat([[0, 1, 2, 0]], [100, 200, 200, 89], axis=1)
     item, reference = conversation(windows, 10.0)
-    renamed = segmentation.encode([np.array([0, 3, 1])[windows[0]]])
+    renamed = speaker_segmentation.encode([np.array([0, 3, 1])[windows[0]]])
     assert model.errors(item, renamed, reference) == {"errors": 0.0, "reference": 0.0}
-    merged = segmentation.encode([np.array([0, 1, 1])[windows[0]]])
+    merged = speaker_segmentation.encode([np.array([0, 1, 1])[windows[0]]])
     assert model.errors(item, merged, reference) == {"errors": 1.0, "reference": 0.0}
 
 
@@ -556,8 +571,8 @@ def trained() -> tuple[segmentation.SegmentationModel, Session]:
 def windows_within(item: Item) -> list[np.ndarray]:
     """Which frames of each window of a recording hold speech by its labels."""
     found = []
-    for window in range(-(-len(item.samples) // segmentation.SAMPLES)):
-        times = segmentation.frame_times(window)[:, None]
+    for window in range(-(-len(item.samples) // speaker_segmentation.SAMPLES)):
+        times = speaker_segmentation.frame_times(window)[:, None]
         starts, ends = np.array([part[:2] for part in item.facts["segments"]]).T
         found.append(((times >= starts) & (times < ends)).any(axis=1))
     return found
@@ -573,7 +588,7 @@ def test_the_trained_network_beats_what_needs_no_network(
     found = model.score(items, predictions, predictions)
 
     def scored(windows_of: Callable[[Item], list[np.ndarray]]) -> dict[str, Any]:
-        said = [segmentation.encode(windows_of(item)) for item in items]
+        said = [speaker_segmentation.encode(windows_of(item)) for item in items]
         return model.score(items, said, predictions)
 
     nobody = scored(lambda item: [np.zeros(589, np.int64) for _ in windows_within(item)])
@@ -610,7 +625,7 @@ def test_runtimes_agree(
             session.close()
     for name, found in traces.items():
         for ours, theirs in zip(found, traces["torch"], strict=True):
-            assert ours.shape == (segmentation.FRAMES, 7)
+            assert ours.shape == (speaker_segmentation.FRAMES, 7)
             np.testing.assert_allclose(np.exp(ours).sum(axis=-1), 1.0, rtol=1e-4)
             np.testing.assert_allclose(ours, theirs, atol=2e-3, err_msg=name)
     assert np.abs(traces["torch"][0] - traces["torch"][1]).max() > 1.0

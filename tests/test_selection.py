@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from compat import catalog
-from compat.case import Family, Variant
-from compat.selection import Selection, SelectionError, check_mark_expression, marks, suggestion
+from compat.contract.case import Family, Variant
+from compat.run.selection import Selection, SelectionError, check_mark_expression, marks, suggestion
 
 SEEDED = ("--weights", "seeded")
 

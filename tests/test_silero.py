@@ -17,18 +17,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compat import catalog
-from compat.case import Recipe
-from compat.corpus import Item, load
-from compat.graph import Stopwatch
-from compat.measurement import Finding
+from compat.build.reference import oracle_session
+from compat.build.sources import sources
+from compat.contract.case import Recipe
+from compat.contract.graph import Stopwatch
+from compat.contract.item import Item
+from compat.contract.model_reference import ModelReference
+from compat.contract.runtime import Options, Probe
+from compat.contract.session import Session, Unsupported
+from compat.inputs.checkpoints import INSTALL_WEIGHTS, CheckpointError, find_checkpoint
+from compat.inputs.corpus import load
 from compat.metrics.activity import Counts, covered_frames, frame_errors, task_activity
 from compat.models import silero
 from compat.models.base import score_sets
-from compat.reference import oracle_session
-from compat.run import Run, Settings
-from compat.runtimes.base import Options, Probe, Session, Unsupported
-from compat.sources import ModelReference, sources
-from compat.weights import INSTALL_WEIGHTS, CheckpointError, find_checkpoint
+from compat.run.measurement import Finding
+from compat.run.run import Run, Settings
 
 RATE = silero.SAMPLE_RATE
 

@@ -1,4 +1,4 @@
-"""compat.sources: which files are built ahead, and generated weights before them."""
+"""compat.build.sources: which files are built ahead, and generated weights before them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from compat import weights
-from compat.graph import Graph, Tensor
-from compat.sources import ModelReference, Source, build_ahead, sources
+from compat.build.sources import Source, build_ahead, sources
+from compat.contract.graph import Graph, Tensor
+from compat.contract.model_reference import ModelReference
+from compat.inputs import checkpoints as weights
 
 
 def graph(name: str, windowed: bool = False) -> Graph:

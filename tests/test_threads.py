@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from compat import catalog
-from compat.environment import child_environment
 from compat.hardware import facts
-from compat.measurement import Check, Finding
-from compat.run import Run, Settings
+from compat.processes import child_environment
+from compat.run.measurement import Check, Finding
+from compat.run.run import Run, Settings
 
 TARGETS = ("cpu-torch", "cpu-onnxruntime", "cpu-ctranslate2", "openvino-cpu")
 

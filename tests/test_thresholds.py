@@ -1,4 +1,4 @@
-"""compat.thresholds: which entry decides, what fails, and what a broken file is told."""
+"""compat.judge.thresholds: which entry decides, what fails, and what a broken file is told."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from compat import catalog
-from compat.results import CaseFacts, Limit
-from compat.thresholds import Thresholds, ThresholdsError, default_path, load
+from compat.judge.results import CaseFacts, Limit
+from compat.judge.thresholds import Thresholds, ThresholdsError, default_path, load
 
 FACTS = CaseFacts(
     id="whisper-tiny@seeded/openvino-cpu/fp16",

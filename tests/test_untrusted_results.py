@@ -16,11 +16,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from compat import cli, result_files, results
-from compat.metrics.timing import crowding
-from compat.report import build, write_site
-from compat.report.publish import publish
-from compat.results import (
+from compat.commands import cli
+from compat.contract.untrusted import LARGEST, clean
+from compat.judge import result_files, results
+from compat.judge.results import (
     CaseFacts,
     Collection,
     Header,
@@ -31,7 +30,9 @@ from compat.results import (
     read,
     read_all,
 )
-from compat.untrusted import LARGEST, clean
+from compat.metrics.timing import crowding
+from compat.report import build, write_site
+from compat.report.publish import publish
 
 ROOT = Path(__file__).resolve().parents[1]
 MACHINE = "c4d1e09f77aa2b10"

@@ -20,18 +20,21 @@ from transformers import (
 )
 
 from compat import catalog
-from compat.case import Recipe
-from compat.corpus import FIXTURES, Item, load
-from compat.graph import Stopwatch
+from compat.build.reference import oracle_session
+from compat.build.sources import sources
+from compat.build.torch_session import TorchSession
+from compat.contract.case import Recipe
+from compat.contract.graph import Stopwatch
+from compat.contract.item import Item
+from compat.contract.model_reference import ModelReference
+from compat.contract.runtime import Options
+from compat.contract.session import Session
+from compat.inputs.checkpoints import CheckpointError
+from compat.inputs.corpus import FIXTURES, load
 from compat.metrics.numerics import compare, contrast_db
 from compat.metrics.wer import corpus_errors, total
 from compat.models import wav2vec2
 from compat.models.wav2vec2 import Vocabulary, Wav2Vec2Model
-from compat.reference import oracle_session
-from compat.runtimes.base import Options, Session
-from compat.runtimes.pytorch import TorchSession
-from compat.sources import ModelReference, sources
-from compat.weights import CheckpointError
 
 CHECKPOINT = FIXTURES / "checkpoints" / "wav2vec2-nano"
 NANO = ModelReference("wav2vec2", "wav2vec2-nano", "trained", "checkpoints/wav2vec2-nano")

@@ -21,19 +21,25 @@ import numpy as np
 import psutil
 import pytest
 
-from compat import catalog, selection
-from compat.case import Recipe
-from compat.client import Crashed, TimedOut, Worker
-from compat.corpus import DEFAULT, Item, load
-from compat.graph import Stopwatch
+from compat import catalog
+from compat.build.reference import oracle_session
+from compat.build.sources import sources
+from compat.contract.case import Recipe
+from compat.contract.graph import Stopwatch
+from compat.contract.item import Item
+from compat.contract.model_reference import ModelReference
+from compat.contract.runtime import Options
+from compat.contract.session import Crash, Session
+from compat.inputs.corpus import DEFAULT, load
+from compat.measure.request import CaseRequest
 from compat.models.base import Model
-from compat.protocol_request import CaseRequest
-from compat.reference import oracle_session
-from compat.runtimes import ort_web
-from compat.runtimes.base import Crash, Options, Session
+from compat.run import selection
+from compat.run.client import Crashed, TimedOut, Worker
 from compat.runtimes.web import browser as web
+from compat.runtimes.web import places
+from compat.runtimes.web import runtime as ort_web
+from compat.runtimes.web import session as web_session
 from compat.runtimes.web.server import HEADERS, Server, decode, encode
-from compat.sources import ModelReference, sources
 
 NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
 CHEAPEST = "wasm-chromium"
@@ -184,21 +190,21 @@ def seen(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_a_software_adapter_is_an_emulator(facts: dict[str, Any], software: bool) -> None:
-    assert ort_web.is_software(facts) == software
-    device, emulator = (ort_web.PLACES[f"webgpu-chromium{end}"] for end in ("", "-software"))
+    assert places.is_software(facts) == software
+    device, emulator = (places.PLACES[f"webgpu-chromium{end}"] for end in ("", "-software"))
     # Where one is present the other is absent.
-    assert bool(ort_web.unfit(device, seen(webgpu=facts))) == software
-    assert bool(ort_web.unfit(emulator, seen(webgpu=facts))) != software
+    assert bool(places.unfit(device, seen(webgpu=facts))) == software
+    assert bool(places.unfit(emulator, seen(webgpu=facts))) != software
 
 
 def test_what_a_browser_lacks_is_said() -> None:
-    webnn = ort_web.PLACES["webnn-chromium-cpu"]
-    assert "no WebNN" in ort_web.unfit(webnn, seen())
+    webnn = places.PLACES["webnn-chromium-cpu"]
+    assert "no WebNN" in places.unfit(webnn, seen())
     refused = {"cpu": {"absent": "not supported on this platform"}}
-    assert ort_web.unfit(webnn, seen(webnn=refused)) == "not supported on this platform"
-    assert not ort_web.unfit(webnn, seen(webnn={"cpu": {"operators": 100, "inputs": []}}))
-    assert "isolated" in ort_web.unfit(webnn, seen(isolated=False))
-    assert "no WebGPU" in ort_web.unfit(ort_web.PLACES["webgpu-firefox"], seen(webgpu=None))
+    assert places.unfit(webnn, seen(webnn=refused)) == "not supported on this platform"
+    assert not places.unfit(webnn, seen(webnn={"cpu": {"operators": 100, "inputs": []}}))
+    assert "isolated" in places.unfit(webnn, seen(isolated=False))
+    assert "no WebGPU" in places.unfit(places.PLACES["webgpu-firefox"], seen(webgpu=None))
 
 
 def test_evidence_follows_the_adapter() -> None:
@@ -214,7 +220,7 @@ def test_placement_counts_what_a_partition_holds() -> None:
         "[WebGpuExecutionProvider]. Number of nodes: 91"
     ]
     name = "WebGpuExecutionProvider"
-    assert ort_web.placed(whole, name) == {name: 91}
+    assert web_session.placed(whole, name) == {name: 91}
     split = [
         "[I:onnxruntime:, webnn_execution_provider.cc:155 GetCapability] number of partitions "
         "supported by WebNN: 2 number of nodes in the graph: 120 number of nodes supported by "
@@ -222,7 +228,7 @@ def test_placement_counts_what_a_partition_holds() -> None:
         " Node(s) placed on [CPUExecutionProvider]. Number of nodes: 10",
         " Node(s) placed on [WebNNExecutionProvider]. Number of nodes: 2",
     ]
-    found = ort_web.placed(split, "WebNNExecutionProvider")
+    found = web_session.placed(split, "WebNNExecutionProvider")
     assert found == {"CPUExecutionProvider": 10, "WebNNExecutionProvider": 110}
 
 
@@ -330,7 +336,7 @@ def target_of(name: str) -> Any:
     found = next(one for one in ort_web.RUNTIME.targets if one.name == name)
     if reason := web.lacking()[0]:
         pytest.skip(f"{reason}: {web.lacking()[1]}")
-    if missing := ort_web.missing(ort_web.PLACES[name])[0]:
+    if missing := places.missing(places.PLACES[name])[0]:
         pytest.skip(missing)
     return found
 

@@ -7,14 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compat.corpus import Item, load
-from compat.graph import Stopwatch
+from compat.build.reference import oracle_session
+from compat.contract.graph import Stopwatch
+from compat.contract.item import Item
+from compat.contract.model_reference import ModelReference
+from compat.inputs.checkpoints import CheckpointError
+from compat.inputs.corpus import load
+from compat.inputs.generator import seeded_tensor, uniform
 from compat.metrics.numerics import contrast_db
 from compat.metrics.wer import corpus_errors, total
 from compat.models import whisper
-from compat.reference import oracle_session
-from compat.sources import ModelReference
-from compat.weights import CheckpointError, seeded_tensor, uniform
 
 NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compat.features import log_mel_spectrogram
+from compat.inputs.features import log_mel_spectrogram
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

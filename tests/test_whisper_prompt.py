@@ -26,14 +26,16 @@ from small_whisper import (
 from transformers import WhisperForConditionalGeneration
 
 from compat import catalog
-from compat.case import Recipe
-from compat.corpus import FIXTURES, Item
-from compat.graph import Stopwatch
+from compat.build.reference import oracle_session
+from compat.build.sources import sources
+from compat.contract.case import Recipe
+from compat.contract.graph import Stopwatch
+from compat.contract.item import Item
+from compat.contract.model_reference import ModelReference
+from compat.contract.runtime import Options
+from compat.inputs.checkpoints import CheckpointError
+from compat.inputs.corpus import FIXTURES
 from compat.models import whisper
-from compat.reference import oracle_session
-from compat.runtimes.base import Options
-from compat.sources import ModelReference, sources
-from compat.weights import CheckpointError
 
 TOKENS = {"bos_token_id": END, "eos_token_id": END, "pad_token_id": END}
 ENGLISH = {

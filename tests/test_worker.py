@@ -16,8 +16,11 @@ import numpy as np
 import psutil
 import pytest
 
-from compat import worker as worker_process
-from compat.client import (
+from compat.inputs.corpus import DEFAULT
+from compat.inputs.stress import DEFAULT as STRESS
+from compat.measure import worker as worker_process
+from compat.measure.request import CaseRequest
+from compat.run.client import (
     Crashed,
     OutOfMemory,
     StageError,
@@ -26,9 +29,6 @@ from compat.client import (
     TimedOut,
     Worker,
 )
-from compat.corpus import DEFAULT
-from compat.protocol_request import CaseRequest
-from compat.stress import DEFAULT as STRESS
 
 GIB = 2**30
 CORPUS = str(DEFAULT)
@@ -63,7 +63,7 @@ def left_over(parent: int | None = None) -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process(parent).children(recursive=True)
-        if "compat.worker" in " ".join(command_line(child))
+        if "compat.measure.worker" in " ".join(command_line(child))
     ]
 
 

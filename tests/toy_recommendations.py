@@ -2,6 +2,6 @@
 
 from pathlib import Path
 
-from compat import recommendations
+from compat.judge import recommendations
 
 recommendations.default_path = lambda: Path(__file__).with_suffix(".toml")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
-from compat.untrusted import number
+from compat.contract.untrusted import number
 
 CONFIDENCE = 0.95
 PERCENTILE_CONFIDENCE = 0.99
@@ -205,7 +205,7 @@ def others_busy(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
     """Tell how many processors other processes kept busy between two readings.
 
     Args:
-        before: a reading of :func:`compat.occupancy.reading`.
+        before: a reading of :func:`compat.measure.occupancy.reading`.
         after: another one, of the same processors.
 
     Returns:

@@ -23,16 +23,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compat.artifacts import digest, file_digest, module_digest
-from compat.case import Family, Variant
-from compat.corpus import FIXTURES, Corpus, Item, TestSet
-from compat.features import HOP_LENGTH
-from compat.graph import Graph, Stopwatch
+from compat.contract.case import Family, Variant
+from compat.contract.digests import digest, file_digest, module_digest
+from compat.contract.graph import Graph, Stopwatch
+from compat.contract.item import Item, Prediction
+from compat.contract.model_reference import ModelReference
+from compat.contract.session import Session
+from compat.inputs.checkpoints import find_checkpoint, verified
+from compat.inputs.corpus import FIXTURES, Corpus
+from compat.inputs.features import HOP_LENGTH
+from compat.inputs.generator import GENERATOR_VERSION
 from compat.models import resemblyzer, segmentation, wespeaker
-from compat.models.base import Items, Model, Prediction, beginnings
-from compat.runtimes.base import Session
-from compat.sources import ModelReference
-from compat.weights import GENERATOR_VERSION, find_checkpoint, verified
+from compat.models.base import Model
+from compat.models.items import Items, beginnings
+from compat.models.parts.batches import in_batches
+from compat.models.tasks import speaker_segmentation
+from compat.models.tasks.diarization import STRESS_SECONDS, STRESS_SHARE, _some
 
 if TYPE_CHECKING:
     import torch
@@ -60,13 +66,13 @@ FAMILY = Family(
     ),
 )
 
-RATE = segmentation.SAMPLE_RATE
-WINDOW = segmentation.SAMPLES
-FRAMES = segmentation.FRAMES
-FRAME_STEP = round(segmentation.STEP_SECONDS * RATE)
-FIRST_CENTRE = round(segmentation.FRAME_SECONDS * RATE) // 2
+RATE = speaker_segmentation.SAMPLE_RATE
+WINDOW = speaker_segmentation.SAMPLES
+FRAMES = speaker_segmentation.FRAMES
+FRAME_STEP = round(speaker_segmentation.STEP_SECONDS * RATE)
+FIRST_CENTRE = round(speaker_segmentation.FRAME_SECONDS * RATE) // 2
 """Samples from the start of a window to the centre of its first frame."""
-LOCAL = segmentation.SPEAKERS
+LOCAL = speaker_segmentation.SPEAKERS
 NOBODY = -1
 """Label of a local speaker who is silent, or says too little to be told from others."""
 
@@ -87,10 +93,6 @@ AUDIO_SECONDS = {"quick": 90.0, "core": 1800.0, "full": float("inf")}
 """About how much audio of a test set each profile takes."""
 QUICK_SECONDS = 20.0
 """How much of a recording a first look takes: several windows, that there is something to group."""
-STRESS_SHARE = 0.1
-"""Share of a stress input's time in which an answer may differ from the reference's."""
-STRESS_SECONDS = 3.0
-"""As long as shorter stress inputs count: in a tenth of a second a frame is a sixth."""
 TRACED_SECONDS = 0.5
 """Seconds of speech that a speaker needs for an embedding that is traced."""
 
@@ -509,26 +511,6 @@ class WindowVoices(Voices):
         return np.where(said.transpose(0, 2, 1), found, 0.0)
 
 
-def in_batches(
-    session: Session, graph: str, feeds: Mapping[str, Sequence[np.ndarray]], output: str
-) -> np.ndarray:
-    """Run rows through a graph, as many at once as it has points for; return an output's rows."""
-    rows = len(next(iter(feeds.values())))
-    found = []
-    start = 0
-    while start < rows:
-        batch = next((size for size in BATCHES if size >= rows - start), BATCHES[-1])
-        count = min(batch, rows - start)
-        part: dict[str, Any] = {}
-        for name, arrays in feeds.items():
-            part[name] = np.zeros((batch, *arrays[start].shape), np.float32)
-            part[name][:count] = arrays[start : start + count]
-        handles = session.run(graph, part, f"b{batch}", (output,))
-        found.append(handles[output].numpy()[:count].copy())
-        start += count
-    return np.concatenate(found)
-
-
 # Driver ------------------------------------------------------------------------------------------
 
 
@@ -599,7 +581,7 @@ class DiarizationModel(Model):
             group = windows[start : start + AT_ONCE]
             with stopwatch("segmentation"):
                 scored = self._segment(session, group)
-            spoken = segmentation.powerset_masks(scored).astype(bool)
+            spoken = speaker_segmentation.powerset_masks(scored).astype(bool)
             single = alone(spoken, self.voices.least)
             found.append(
                 (scored, spoken, single, self.voices.embed(session, group, single, stopwatch))
@@ -658,12 +640,3 @@ class DiarizationModel(Model):
         """Return log-probabilities (windows, 589, 7)."""
         feeds = {"waveform": [samples[None] for samples in windows]}
         return in_batches(session, "segmentation", feeds, "log_probabilities")
-
-
-def _some(test_set: TestSet, rate: int, seconds: float) -> list[Item]:
-    """Read as many recordings, spread over the set, as fit into a time; one at least."""
-    lengths = [float(line["duration"]) for line in test_set.lines]
-    count = len(lengths)
-    while count > 1 and sum(lengths[index] for index in test_set.spread(count)) > seconds:
-        count -= 1
-    return test_set.items(rate, count)

@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from compat import recurrence
-from compat.artifacts import digest, module_digest
-from compat.case import Family, Variant
-from compat.checkpoints import Rules, fill_from_state
-from compat.corpus import Corpus, Item
-from compat.features import HOP_LENGTH, N_FFT, mel_filterbank
-from compat.graph import Graph, Stopwatch, Tensor
-from compat.models.base import Items, Prediction
-from compat.models.speaker import SpeakerModel, prediction
-from compat.runtimes.base import Session
-from compat.weights import verified
+from compat.contract.case import Family, Variant
+from compat.contract.digests import digest, module_digest
+from compat.contract.graph import Graph, Stopwatch, Tensor
+from compat.contract.item import Item, Prediction
+from compat.contract.session import Session
+from compat.inputs.checkpoints import verified
+from compat.inputs.corpus import Corpus
+from compat.inputs.features import HOP_LENGTH, N_FFT, mel_filterbank
+from compat.inputs.weights import Rules, fill_from_state
+from compat.models.items import Items
+from compat.models.parts import lstm as recurrence
+from compat.models.tasks.speaker_embedding import SpeakerModel, prediction
 
 if TYPE_CHECKING:
     import torch
@@ -67,12 +68,12 @@ BATCHES = (1, 4)
 
 
 MODULES = (
-    "compat.models.speaker",
-    "compat.checkpoints",
-    "compat.features",
-    "compat.graph",
-    "compat.recurrence",
-    "compat.weights",
+    "compat.models.tasks.speaker_embedding",
+    "compat.inputs.weights",
+    "compat.inputs.features",
+    "compat.contract.graph",
+    "compat.models.parts.lstm",
+    "compat.inputs.checkpoints",
 )
 """Modules whose code this one's depends on."""
 

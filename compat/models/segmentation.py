@@ -14,27 +14,36 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compat import recurrence
-from compat import weights as weights_module
-from compat.artifacts import digest, file_digest, module_digest
-from compat.case import Family, Variant
-from compat.checkpoints import Rules, fill_from_files, fill_from_state, match, stored_tensors
-from compat.corpus import FIXTURES, Corpus, Item
-from compat.graph import Graph, Stopwatch, Tensor
-from compat.models.base import Items, Model, Prediction, beginnings
-from compat.runtimes.base import Session
-from compat.weights import CheckpointError
+from compat.contract.case import Family, Variant
+from compat.contract.digests import digest, file_digest, module_digest
+from compat.contract.graph import Graph, Stopwatch, Tensor
+from compat.contract.item import Item, Prediction
+from compat.contract.session import Session
+from compat.inputs import generator
+from compat.inputs.checkpoints import CheckpointError
+from compat.inputs.corpus import FIXTURES, Corpus
+from compat.inputs.weights import Rules, fill_from_files, fill_from_state, match, stored_tensors
+from compat.models.base import Model
+from compat.models.items import Items, beginnings
+from compat.models.parts import lstm as recurrence
+from compat.models.tasks.speaker_segmentation import (
+    CHANGED_SHARE,
+    CLASSES,
+    SAMPLE_RATE,
+    SAMPLES,
+    changed_frames,
+    encode,
+    errors_of,
+)
 
 if TYPE_CHECKING:
     import torch
 
-    from compat.metrics.segmentation import LocalErrors
 
 FAMILY = Family(
     name="segmentation",
@@ -53,20 +62,13 @@ FAMILY = Family(
     ),
 )
 
-MODULES = ("compat.recurrence", "compat.checkpoints", "compat.weights", "compat.graph")
+MODULES = (
+    "compat.models.parts.lstm",
+    "compat.inputs.weights",
+    "compat.inputs.checkpoints",
+    "compat.contract.graph",
+)
 """Modules whose code this one's depends on."""
-SAMPLE_RATE = 16_000
-SAMPLES = 160_000
-"""Length of a window: 10 s."""
-FRAMES = 589
-"""Frames of a window."""
-STEP_SECONDS = 270 / SAMPLE_RATE
-"""From one frame to the next."""
-FRAME_SECONDS = 991 / SAMPLE_RATE
-"""What one frame sees of the waveform before the recurrent layers."""
-CLASSES: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2))
-"""Local speakers of each class of the powerset, in the published order."""
-SPEAKERS = 3
 
 BATCHES = (1, 4)
 MODEL_TYPE = "pyannote-segmentation"
@@ -74,50 +76,8 @@ AUDIO_SECONDS = {"quick": 80.0, "core": 300.0, "full": math.inf}
 """About how much audio of a test set each profile takes: own corpora may hold meetings."""
 QUICK_SECONDS = 20.0
 """How much of a recording a first look takes."""
-SHORTEST_RUN = 3
-"""Frames (50 ms) below which a change of speakers is taken for noise."""
-CHANGED_SHARE = 0.05
-"""Of the frames of a hard input that may differ from the reference's."""
 
 SEEDED_GAINS: Mapping[str, float | None] = {"low_hz_": None, "band_hz_": None, "weight": 2.0}
-
-_MASKS = np.array([[speaker in members for speaker in range(SPEAKERS)] for members in CLASSES])
-
-
-# The powerset ----------------------------------------------------------------------------------
-
-
-def powerset_masks(log_probabilities: np.ndarray) -> np.ndarray:
-    """Return who speaks in each frame: the most probable class, as 0 or 1 for each local speaker.
-
-    Args:
-        log_probabilities: (..., frames, 7).
-
-    Returns:
-        float32 (..., frames, 3).
-    """
-    return to_masks(log_probabilities.argmax(axis=-1)).astype(np.float32)
-
-
-def to_masks(classes: np.ndarray) -> np.ndarray:
-    """Return who speaks in each frame, bool (..., 3), from classes of the powerset (...)."""
-    masks: np.ndarray = _MASKS[classes]
-    return masks
-
-
-def to_classes(masks: np.ndarray) -> np.ndarray:
-    """Return the class of the powerset, int64 (frames,), of masks bool (frames, 3).
-
-    Raises:
-        ValueError: all three speak at once somewhere, which no class stands for.
-    """
-    numbers = np.full(2**SPEAKERS, -1, np.int64)
-    bits = 1 << np.arange(SPEAKERS)
-    numbers[_MASKS @ bits] = np.arange(len(CLASSES))
-    classes = numbers[masks.astype(np.int64) @ bits]
-    if (classes < 0).any():
-        raise ValueError("no class of the powerset stands for three speakers at once")
-    return classes
 
 
 # Architecture ----------------------------------------------------------------------------------
@@ -379,7 +339,7 @@ def load_network(folder: Path | None) -> torch.nn.Module:
 
     network = pyannet()
     if folder is None:
-        weights_module.seed(network, weights_module.gains(SEEDED_GAINS))
+        generator.seed(network, generator.gains(SEEDED_GAINS))
         return network.eval()
     file = check_checkpoint(folder)
     if file.suffix == ".safetensors":
@@ -506,84 +466,3 @@ class SegmentationModel(Model):
 
 def _windows(samples: np.ndarray) -> list[np.ndarray]:
     return [samples[start : start + SAMPLES] for start in range(0, max(len(samples), 1), SAMPLES)]
-
-
-def encode(windows: Sequence[np.ndarray]) -> Prediction:
-    """Describe the classes of windows (frames,) by their runs, without those that are too short.
-
-    ``classes`` holds the class of each run, ``changes`` the seconds into the window at which all
-    but the first begin: a backend that sums in another order may shift a change by a frame, which
-    the comparison of predictions takes for rounding, and leaves the classes as they are.
-    """
-    classes, changes = [], []
-    for window in windows:
-        starts = [0, *(np.flatnonzero(np.diff(window)) + 1).tolist()]
-        lengths = np.diff([*starts, len(window)])
-        found = [
-            (start, int(window[start]))
-            for start, length in zip(starts, lengths, strict=True)
-            if length >= SHORTEST_RUN
-        ] or [(0, int(window[0]))]
-        # What a short run parted is one again; the first reaches back to the window's start.
-        later = [new for old, new in pairwise(found) if new[1] != old[1]]
-        classes.append([found[0][1], *(number for _, number in later)])
-        changes.append([round(start * STEP_SECONDS, 4) for start, _ in later])
-    return {"classes": classes, "changes": changes}
-
-
-def decode(prediction: Prediction) -> list[np.ndarray]:
-    """Return the class of every frame of each window of a prediction, int64 (589,)."""
-    windows = []
-    for classes, changes in zip(prediction["classes"], prediction["changes"], strict=True):
-        starts = np.round(np.array([0.0, *changes]) / STEP_SECONDS).astype(np.int64)
-        windows.append(np.repeat(classes, np.diff([*starts, FRAMES])))
-    return windows
-
-
-def frame_times(window: int = 0) -> np.ndarray:
-    """Return the middle of each frame of a window in seconds of the recording, (589,)."""
-    first = window * SAMPLES / SAMPLE_RATE + FRAME_SECONDS / 2
-    return first + np.arange(FRAMES) * STEP_SECONDS
-
-
-def _frames_within(seconds: float) -> list[np.ndarray]:
-    """Return, for each window of a recording, which frames lie within it."""
-    count = max(1, math.ceil(round(seconds * SAMPLE_RATE) / SAMPLES))
-    return [frame_times(window) < seconds for window in range(count)]
-
-
-def changed_frames(item: Item, prediction: Prediction, reference: Prediction) -> tuple[int, int]:
-    """Count the frames of a recording in which two predictions differ, and all of them.
-
-    The local speakers of each window are renamed as suits best.
-    """
-    from compat.metrics.segmentation import matched
-
-    different = frames = 0
-    windows = zip(decode(prediction), decode(reference), _frames_within(item.seconds), strict=True)
-    for found, expected, inside in windows:
-        ours, theirs = to_masks(found[inside]), to_masks(expected[inside])
-        renamed = np.zeros_like(ours)
-        renamed[:, matched(theirs, ours)] = ours
-        different += int((renamed != theirs).any(axis=1).sum())
-        frames += len(ours)
-    return different, frames
-
-
-def errors_of(item: Item, prediction: Prediction) -> LocalErrors:
-    """Count the local errors of a recording, in the parts that are scored."""
-    from compat.metrics.segmentation import local_errors, total
-
-    segments = item.facts["segments"]
-    names = sorted({str(speaker) for _, _, speaker in segments})
-    counted = []
-    windows = zip(decode(prediction), _frames_within(item.seconds), strict=True)
-    for window, (classes, inside) in enumerate(windows):
-        times = frame_times(window)
-        truth = np.zeros((FRAMES, max(len(names), 1)), bool)
-        for start, end, speaker in segments:
-            truth[(times >= start) & (times < end), names.index(str(speaker))] = True
-        parts = [(times >= start) & (times < end) for start, end in item.scored]
-        scored = inside & np.any([np.zeros(FRAMES, bool), *parts], axis=0)
-        counted.append(local_errors(truth[scored], to_masks(classes[scored])))
-    return total(counted)

@@ -24,14 +24,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compat import weights as weights_module
-from compat.artifacts import digest, module_digest
-from compat.case import Family, Variant
-from compat.checkpoints import fill_from_state
-from compat.corpus import FIXTURES, Corpus, Item
-from compat.graph import Graph, Shipped, State, Stopwatch, Tensor
-from compat.models.base import Items, Model, Prediction, beginnings
-from compat.runtimes.base import Session
+from compat.contract.case import Family, Variant
+from compat.contract.digests import digest, module_digest
+from compat.contract.graph import Graph, Shipped, State, Stopwatch, Tensor
+from compat.contract.item import Item, Prediction
+from compat.contract.session import Session
+from compat.inputs import checkpoints as weights_module
+from compat.inputs.corpus import FIXTURES, Corpus
+from compat.inputs.weights import fill_from_state
+from compat.models.base import Model
+from compat.models.items import Items, beginnings
+from compat.models.tasks.voice_activity import _decided
 
 if TYPE_CHECKING:
     import torch
@@ -124,7 +127,7 @@ class Form:
     weights: File
     """Of the rebuilt module."""
     shipped: Mapping[str, File] = field(default_factory=dict)
-    """Files by form, see :class:`compat.graph.Shipped`; empty: the rebuilt module is exported."""
+    """Files by form, see :class:`compat.contract.graph.Shipped`; empty: the rebuilt module is exported."""
     chunks: int = 1
     """Chunks in a call; with more than one, the batch is one."""
 
@@ -188,7 +191,9 @@ class SileroModel(Model):
         self.content = [file.sha256 for file in files.values()]
 
     def fingerprint(self) -> str:
-        code = module_digest(__name__, "compat.checkpoints", "compat.weights", "compat.graph")
+        code = module_digest(
+            __name__, "compat.inputs.weights", "compat.inputs.checkpoints", "compat.contract.graph"
+        )
         return digest([self.content, code, self.form.chunks])
 
     # Graph -------------------------------------------------------------------------------------
@@ -323,11 +328,6 @@ def _count(item: Item) -> int:
 def _prediction(probabilities: np.ndarray, samples: int) -> Prediction:
     rounded = [round(float(probability), 4) for probability in probabilities]
     return {"probabilities": rounded, "segments": speech_segments(rounded, samples)}
-
-
-def _decided(prediction: Prediction) -> np.ndarray:
-    decided: np.ndarray = np.asarray(prediction["probabilities"]) >= THRESHOLD
-    return decided
 
 
 def speech_segments(probabilities: Sequence[float], samples: int) -> list[list[float]]:

@@ -18,10 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compat import weights as weights_module
-from compat.artifacts import digest, module_digest
-from compat.case import Family, Variant
-from compat.checkpoints import (
+from compat.contract.case import Family, Variant
+from compat.contract.digests import digest, module_digest
+from compat.contract.graph import Graph, Stopwatch, Tensor
+from compat.contract.item import Item, Prediction
+from compat.contract.session import Session
+from compat.inputs import checkpoints as weights_module
+from compat.inputs import generator
+from compat.inputs.corpus import FIXTURES, Corpus
+from compat.inputs.weights import (
     POSITIONS,
     Rules,
     checkpoint_files,
@@ -29,11 +34,8 @@ from compat.checkpoints import (
     fill_from_folder,
     read_json,
 )
-from compat.corpus import FIXTURES, Corpus, Item
-from compat.graph import Graph, Stopwatch, Tensor
-from compat.models.base import Items, Prediction
-from compat.models.transcription import TranscriptionModel
-from compat.runtimes.base import Session
+from compat.models.items import Items
+from compat.models.tasks.asr import TranscriptionModel
 
 if TYPE_CHECKING:
     import torch
@@ -256,14 +258,14 @@ class Wav2Vec2Model(TranscriptionModel):
         content = (
             checkpoint_fingerprint(self.folder)
             if self.folder
-            else digest([weights_module.GENERATOR_VERSION, dict(SEEDED_GAINS), dict(self.config)])
+            else digest([generator.GENERATOR_VERSION, dict(SEEDED_GAINS), dict(self.config)])
         )
         code = module_digest(
             __name__,
-            "compat.models.transcription",
-            "compat.checkpoints",
-            "compat.weights",
-            "compat.graph",
+            "compat.models.tasks.asr",
+            "compat.inputs.weights",
+            "compat.inputs.checkpoints",
+            "compat.contract.graph",
         )
         return digest([content, code, self.windows])
 
@@ -306,7 +308,7 @@ class Wav2Vec2Model(TranscriptionModel):
             if self.folder
             else Wav2Vec2Config(**self.config)
         )
-        with weights_module.unfilled():
+        with generator.unfilled():
             network = Wav2Vec2ForCTC(settings)
         if self.folder:
             # Training alone masks its inputs.
@@ -316,7 +318,7 @@ class Wav2Vec2Model(TranscriptionModel):
         # the generator fills it as any other.
         remove_parametrizations(network.wav2vec2.encoder.pos_conv_embed.conv, "weight")
         if not self.folder:
-            weights_module.seed(network, weights_module.gains(SEEDED_GAINS))
+            generator.seed(network, generator.gains(SEEDED_GAINS))
         return network.eval()
 
     def frames(self, samples: int) -> int:

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compat import weights as weights_module
-from compat.artifacts import digest, file_digest, module_digest
-from compat.case import Family, Variant
-from compat.checkpoints import Rules, fill_from_files, fill_from_state
-from compat.corpus import Corpus, Item
-from compat.graph import Graph, Stopwatch, Tensor
-from compat.models.base import Items, Prediction
-from compat.models.speaker import SpeakerModel, prediction
-from compat.runtimes.base import Session
-from compat.weights import CheckpointError
+from compat.contract.case import Family, Variant
+from compat.contract.digests import digest, file_digest, module_digest
+from compat.contract.graph import Graph, Stopwatch, Tensor
+from compat.contract.item import Item, Prediction
+from compat.contract.session import Session
+from compat.inputs import generator
+from compat.inputs.checkpoints import CheckpointError
+from compat.inputs.corpus import Corpus
+from compat.inputs.weights import Rules, fill_from_files, fill_from_state
+from compat.models.items import Items
+from compat.models.tasks.speaker_embedding import SpeakerModel, prediction
 
 if TYPE_CHECKING:
     import torch
@@ -231,7 +232,12 @@ def embedding_graph(network: Callable[[], torch.nn.Module], batches: Sequence[in
     )
 
 
-MODULES = ("compat.models.speaker", "compat.checkpoints", "compat.weights", "compat.graph")
+MODULES = (
+    "compat.models.tasks.speaker_embedding",
+    "compat.inputs.weights",
+    "compat.inputs.checkpoints",
+    "compat.contract.graph",
+)
 """Modules whose code this one's depends on."""
 
 
@@ -270,7 +276,7 @@ def _seeded(network: torch.nn.Module) -> torch.nn.Module:
     """
     import torch
 
-    weights_module.seed(network, weights_module.gains(SEEDED_GAINS))
+    generator.seed(network, generator.gains(SEEDED_GAINS))
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim > 1:
@@ -340,7 +346,7 @@ class WeSpeakerModel(SpeakerModel):
         content = (
             file_digest(checkpoint_file(self.folder))
             if self.folder
-            else digest([weights_module.GENERATOR_VERSION, dict(SEEDED_GAINS)])
+            else digest([generator.GENERATOR_VERSION, dict(SEEDED_GAINS)])
         )
         code = module_digest(__name__, *MODULES)
         return digest([content, code])

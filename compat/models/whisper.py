@@ -16,10 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compat import weights as weights_module
-from compat.artifacts import digest, module_digest
-from compat.case import Family, Variant
-from compat.checkpoints import (
+from compat.contract.case import Family, Variant
+from compat.contract.digests import digest, module_digest
+from compat.contract.graph import Graph, State, Stopwatch, Tensor
+from compat.contract.item import Item, Prediction
+from compat.contract.session import Session
+from compat.inputs import checkpoints as weights_module
+from compat.inputs import generator
+from compat.inputs.audio import CorpusError
+from compat.inputs.corpus import FIXTURES, Corpus, TestSet
+from compat.inputs.features import log_mel_spectrogram
+from compat.inputs.weights import (
     POSITIONS,
     Rules,
     checkpoint_files,
@@ -27,14 +34,10 @@ from compat.checkpoints import (
     fill_from_folder,
     read_json,
 )
-from compat.corpus import FIXTURES, Corpus, CorpusError, Item, TestSet
-from compat.features import log_mel_spectrogram
-from compat.graph import Graph, State, Stopwatch, Tensor
 from compat.models import whisper_vocabulary
-from compat.models.base import Items, Prediction
-from compat.models.transcription import TranscriptionModel
+from compat.models.items import Items
+from compat.models.tasks.asr import TranscriptionModel
 from compat.models.whisper_vocabulary import ENGLISH_ONLY, Vocabulary
-from compat.runtimes.base import Session
 
 if TYPE_CHECKING:
     import torch
@@ -261,16 +264,16 @@ class WhisperModel(TranscriptionModel):
         content = (
             checkpoint_fingerprint(self.folder)
             if self.folder
-            else digest([weights_module.GENERATOR_VERSION, dict(SEEDED_GAINS)])
+            else digest([generator.GENERATOR_VERSION, dict(SEEDED_GAINS)])
         )
         code = module_digest(
             __name__,
-            "compat.models.transcription",
+            "compat.models.tasks.asr",
             "compat.models.whisper_vocabulary",
-            "compat.checkpoints",
-            "compat.weights",
-            "compat.features",
-            "compat.graph",
+            "compat.inputs.weights",
+            "compat.inputs.checkpoints",
+            "compat.inputs.features",
+            "compat.contract.graph",
         )
         return digest([content, code, repr(self.dimensions), repr(self.vocabulary)])
 
@@ -323,7 +326,7 @@ class WhisperModel(TranscriptionModel):
 
         if self.folder:
             settings = WhisperConfig.from_pretrained(self.folder, local_files_only=True)
-            with weights_module.unfilled():
+            with generator.unfilled():
                 network = WhisperForConditionalGeneration(settings)
             fill_from_folder(network, self.folder, Rules(network.base_model_prefix, POSITIONS))
             if (self.folder / whisper_vocabulary.GENERATION).is_file():
@@ -343,9 +346,9 @@ class WhisperModel(TranscriptionModel):
             max_source_positions=size.source_positions,
             max_target_positions=size.target_positions,
         )
-        with weights_module.unfilled():
+        with generator.unfilled():
             network = WhisperForConditionalGeneration(config)
-        weights_module.seed(network, weights_module.gains(SEEDED_GAINS))
+        generator.seed(network, generator.gains(SEEDED_GAINS))
         network.tie_weights()
         return network
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compat.checkpoints import read_json
-from compat.weights import CheckpointError
+from compat.inputs.checkpoints import CheckpointError
+from compat.inputs.weights import read_json
 
 END = "<|endoftext|>"
 START = "<|startoftranscript|>"

@@ -13,23 +13,16 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from compat import rating
-from compat.case import HARDWARE
-from compat.checks import VERSIONS
+from compat.contract.case import HARDWARE
+from compat.judge import rating
+from compat.judge.checks import VERSIONS
+from compat.judge.problems import Problems
+from compat.judge.results import CaseFacts, Collection, Header, Observation, Run, scorer_of
 from compat.metrics import SCORER_VERSION
-from compat.problems import Problems
 from compat.report import text
 from compat.report.audit import audit, instant, knows_machine, other_machine
-from compat.report.judge import TASK, Draft, processor_seconds
-from compat.report.model import (
-    Cell,
-    Configuration,
-    Machine,
-    Record,
-    Report,
-    RunFacts,
-)
-from compat.results import CaseFacts, Collection, Header, Observation, Run, scorer_of
+from compat.report.gates import TASK, Draft, processor_seconds
+from compat.report.model import Cell, Configuration, Machine, Record, Report, RunFacts
 
 PROFILE_RANK = {"quick": 0, "core": 1, "full": 2}
 """From the least said to the most; unnamed profiles rank lowest."""

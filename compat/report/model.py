@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from compat.rating import Rating, State
-from compat.results import CaseFacts, Observation
+from compat.judge.rating import Rating, State
+from compat.judge.results import CaseFacts, Observation
 
 
 @dataclass(frozen=True, slots=True)

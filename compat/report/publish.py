@@ -16,13 +16,13 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
-from compat.problems import Problems
+from compat.judge.problems import Problems
+from compat.judge.result_files import content, find
+from compat.judge.results import Collection, ResultsError, Run, file_name, read, read_all
 from compat.report.audit import audit
 from compat.report.markdown import matrix_markdown
 from compat.report.merge import build, choose, describing
 from compat.report.model import Report
-from compat.result_files import content, find
-from compat.results import Collection, ResultsError, Run, file_name, read, read_all
 
 _MACHINE = re.compile(r"[0-9a-f]{4,64}")
 ARCHIVE = "archive"

@@ -9,13 +9,13 @@ import shlex
 from collections.abc import Container, Mapping
 from typing import Any
 
-from compat.rating import Rating
+from compat.contract.untrusted import clean as clean
+from compat.contract.untrusted import interval as interval
+from compat.contract.untrusted import number as number
+from compat.contract.untrusted import one_line as one_line
+from compat.judge.rating import Rating
+from compat.judge.results import CaseFacts, Limit
 from compat.report.model import Configuration, Figures
-from compat.results import CaseFacts, Limit
-from compat.untrusted import clean as clean
-from compat.untrusted import interval as interval
-from compat.untrusted import number as number
-from compat.untrusted import one_line as one_line
 
 DASH = "–"
 

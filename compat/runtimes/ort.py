@@ -16,20 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from compat.case import Recipe, Target
-from compat.graph import State
+from compat.build.artifacts import folder_bytes
+from compat.build.sources import Source, build_ahead
+from compat.contract.case import Recipe, Target
+from compat.contract.graph import State
+from compat.contract.runtime import Options, Probe, Runtime
+from compat.contract.session import Placement, Session, Unsupported
 from compat.hardware import facts as hardware
-from compat.privacy import without_paths
-from compat.runtimes.base import (
-    Options,
-    Placement,
-    Probe,
-    Runtime,
-    Session,
-    Unsupported,
-    folder_bytes,
-)
-from compat.sources import Source, build_ahead
+from compat.run.privacy import without_paths
 
 RECIPES = ("fp32", "fp16", "bf16", "int8-dynamic", "int8-weights", "int4-weights")
 

@@ -7,14 +7,17 @@ import shutil
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from compat.case import Recipe, Target
-from compat.runtimes.base import Options, Probe, Session, Unsupported
-from compat.runtimes.pytorch import FLOATS, PyTorch, TorchSession
+from compat.build.schemes import FLOATS
+from compat.build.torch_session import TorchSession
+from compat.contract.case import Recipe, Target
+from compat.contract.runtime import Options, Probe
+from compat.contract.session import Session, Unsupported
+from compat.runtimes.pytorch import PyTorch
 
 if TYPE_CHECKING:
     import torch
 
-    from compat.sources import Source
+    from compat.build.sources import Source
 
 MODES = {"cpu": "default", "cuda": "reduce-overhead"}
 """``reduce-overhead`` records CUDA graphs: decoding one token launches hundreds of kernels."""

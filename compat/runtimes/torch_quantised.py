@@ -13,14 +13,16 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from compat.case import Recipe, Target
-from compat.runtimes.base import Probe
-from compat.runtimes.pytorch import FLOATS, PyTorch, TorchSession, replace_linears
+from compat.build.schemes import FLOATS, replace_linears
+from compat.build.torch_session import TorchSession
+from compat.contract.case import Recipe, Target
+from compat.contract.runtime import Probe
+from compat.runtimes.pytorch import PyTorch
 
 if TYPE_CHECKING:
     import torch
 
-    from compat.sources import Source
+    from compat.build.sources import Source
 
 GROUP = 32
 """Weights of torchao's int4 that share one scale."""

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compat.judge.results import read_all
 from compat.report import text
 from compat.report.merge import choose
-from compat.results import read_all
 
 START, END = "<!-- accuracy: start -->", "<!-- accuracy: end -->"
 HEAD = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from compat.environment import THREADS
+from compat.processes import THREADS
 
 # Before NumPy is imported: the bare loop below must run with one thread, as the worker does.
 os.environ.update(dict.fromkeys((*THREADS, "OPENBLAS_NUM_THREADS"), "1"))
@@ -27,10 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
-from compat import catalog, corpus
-from compat.client import Worker
-from compat.graph import Stopwatch
-from compat.protocol_request import CaseRequest
+from compat import catalog
+from compat.contract.graph import Stopwatch
+from compat.inputs import corpus
+from compat.measure.request import CaseRequest
+from compat.run.client import Worker
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -124,7 +125,7 @@ def small_corpus(folder: Path) -> Path:
 def imports(rounds: int) -> list[Outcome]:
     """Importing compat, and collecting its suites, loads no heavy library."""
     programs = {
-        "importing compat": "import compat, compat.catalog, compat.cli; compat.catalog.load()",
+        "importing compat": "import compat, compat.catalog, compat.commands.cli; compat.catalog.load()",
         "collecting the suites": "import os, sys, pytest; out, sys.stdout = sys.stdout, "
         "open(os.devnull, 'w'); status = pytest.main(['suites', '--collect-only', '-qq', '-p', "
         "'no:cacheprovider']); sys.stdout = out; assert status == 0, status",
@@ -294,7 +295,7 @@ def timing(rounds: int) -> list[Outcome]:
     """What a worker reports as latency is what a bare loop around the same session takes."""
     from dataclasses import asdict
 
-    from compat.protocol import Protocol
+    from compat.measure.protocol import Protocol
 
     # Without stress inputs: their reference outputs take minutes the first time, and are not used.
     request = CaseRequest(TIMED_CASE, str(corpus.DEFAULT), profile="quick", threads=1)
@@ -366,7 +367,7 @@ def conditions() -> str:
     from datetime import UTC, datetime
 
     from compat.hardware import facts
-    from compat.run import git_commit
+    from compat.run.run import git_commit
 
     processor = facts.machine_facts().get("cpu", {}).get("model", "unknown processor")
     load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compat.case import Recipe, Target
-from compat.corpus import Item
-from compat.graph import Stopwatch
+from compat.contract.case import Recipe, Target
+from compat.contract.graph import Stopwatch
+from compat.contract.item import Item
+from compat.contract.runtime import Options, Probe, Runtime
+from compat.contract.session import Pipeline, Placement
 from compat.models.whisper import Decoded
-from compat.runtimes.base import Options, Pipeline, Placement, Probe, Runtime
 
 if TYPE_CHECKING:
-    from compat.models.base import Prediction
+    from compat.build.sources import Source
+    from compat.contract.item import Prediction
     from compat.models.whisper import WhisperModel
-    from compat.sources import Source
 
 
 class HuggingFace(Runtime):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from compat.case import Family, Target, Variant
-from compat.runtimes.base import Options, Probe, Runtime, Session
+from compat.contract.case import Family, Target, Variant
+from compat.contract.runtime import Options, Probe, Runtime
+from compat.contract.session import Session
 
 VARIANTS, TARGETS, RECIPES = 10, 10, 20
 

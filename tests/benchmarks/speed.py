@@ -21,13 +21,14 @@ from typing import Any
 
 from bench import conditions, other_catalog, write
 
-from compat import catalog, corpus
-from compat.case import Case
-from compat.client import StageFailure, Worker
+from compat import catalog
+from compat.contract.case import Case
 from compat.hardware.facts import available_cpus
+from compat.inputs import corpus
+from compat.measure.request import CaseRequest
 from compat.metrics.timing import Median, median_interval, undisturbed
-from compat.probing import Prober
-from compat.protocol_request import CaseRequest
+from compat.run.client import StageFailure, Worker
+from compat.run.probing import Prober
 
 BASELINE, SECOND = "cpu-openai-whisper/fp32", "cpu-hugging-face/fp32"
 ROUNDS = 12

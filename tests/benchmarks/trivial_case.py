@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from compat.case import Family, Target, Variant
-from compat.corpus import Corpus, Item
-from compat.graph import Graph, Stopwatch, Tensor
-from compat.models.base import Items, Model, Prediction
-from compat.runtimes.base import Options, Placement, Probe, Runtime, Session
+from compat.contract.case import Family, Target, Variant
+from compat.contract.graph import Graph, Stopwatch, Tensor
+from compat.contract.item import Item, Prediction
+from compat.contract.runtime import Options, Probe, Runtime
+from compat.contract.session import Placement, Session
+from compat.inputs.corpus import Corpus
+from compat.models.base import Model
+from compat.models.items import Items
 
 FAMILY = Family(
     name="trivial",

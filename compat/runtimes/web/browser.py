@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from compat.runtimes.base import Crash
+from compat.contract.session import Crash
 from compat.runtimes.web.server import Server
 
 HERE = Path(__file__).parent

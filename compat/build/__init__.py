@@ -1,0 +1,1 @@
+"""Derived files (exports, quantised graphs, references), made in builder processes."""

@@ -1,0 +1,34 @@
+"""The builder: a process that makes one derived file, started as ``python -m compat.build.builder``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from compat.build.artifacts import run_job
+from compat.processes import stop_with_parent
+
+
+def build_as_told() -> NoReturn:
+    """Build one artifact as told on standard input, and end; at once when that pipe is closed."""
+    try:
+        request = json.loads(sys.stdin.readline())
+        stop_with_parent()
+        from compat import catalog
+
+        catalog.load()
+        run_job(request["job"], Path(request["folder"]), request["arguments"])
+    except BaseException as error:
+        import traceback
+
+        traceback.print_exc()
+        # The cause once more, last and in one line: what waits for the builder says it first.
+        cause = " ".join(str(error).split())
+        print(f"{type(error).__name__}: {cause}"[:1000], file=sys.stderr, flush=True)
+        os._exit(1)
+    sys.stdout.flush()
+    # Not a plain return: the thread above still waits on standard input, and joining it would hang.
+    os._exit(0)

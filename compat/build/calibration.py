@@ -1,0 +1,168 @@
+"""Typical inputs of a graph, for quantisers that have to see the activations they round.
+
+They are recorded while the model does its task in float32 on recordings of the corpus. A recipe
+must not be fitted to what it is judged on: sets that the model is judged on are left out, wherever
+the corpus has others, and :attr:`Recorded.said` says so where it has none.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compat.build.sources import sources
+from compat.build.torch_session import TorchSession
+from compat.contract.graph import Graph, Stopwatch
+from compat.contract.item import Item
+from compat.contract.model_reference import ModelReference
+from compat.inputs import corpus as corpora
+from compat.inputs.corpus import Corpus
+from compat.models.base import Model
+
+if TYPE_CHECKING:
+    import torch
+
+ITEMS = 24
+"""Recordings that are listened to."""
+SECONDS = 8.0
+"""Longest recording; of a longer one excerpts are taken."""
+CALLS = 32
+"""Calls of a graph that are kept, spread evenly over all: activations of a cache fill up late."""
+MODULES = (__name__, "compat.inputs.corpus", "compat.runtimes.pytorch", "compat.contract.session")
+"""Modules whose code decides what is recorded."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Inputs of a graph, states included."""
+
+    feeds: list[dict[str, np.ndarray]]
+    said: str
+    """Which recordings they come from, in words."""
+
+
+def choose(model: Model, corpus: Corpus) -> tuple[list[Item], str]:
+    """Return recordings to calibrate a model with, and where they come from in words."""
+    items = model.items(corpus, "full")
+    groups = (*items.task.values(), items.numerics, items.timed)
+    judged = {item.id for group in groups for item in group}
+    free = {
+        name: test_set
+        for name, test_set in corpus.sets.items()
+        # Windows and excerpts are called after the recording that they were cut from; what has no
+        # truth to be judged by (generated weights) is made of the speech set.
+        if not any(one.startswith(test_set.identifier(i)) for one in judged for i in _all(test_set))
+        and (items.task or name != corpus.speech.name)
+    }
+    chosen = free or corpus.sets
+    each = -(-ITEMS // len(chosen))
+    found = [
+        item
+        for test_set in chosen.values()
+        for item in test_set.excerpts(SECONDS).items(model.sample_rate, each)
+    ]
+    said = f"{len(found)} recordings of {', '.join(chosen)}"
+    return found, said if free else f"{said}: the same that are judged, the corpus has no others"
+
+
+def _all(test_set: corpora.TestSet) -> range:
+    return range(len(test_set.lines))
+
+
+def record(reference: ModelReference, graph: str, point: str, corpus: str) -> Recorded:
+    """Return inputs of a graph at a static point, recorded in float32 on the CPU.
+
+    A batch is made of one input, recorded at the point of the smallest batch, again and again: so
+    the ranges are the same for every batch, and an answer does not change by its neighbours.
+
+    Args:
+        reference: the model.
+        graph: name of the graph.
+        point: name of the point.
+        corpus: folder of the corpus; empty for the one that is shipped.
+
+    Raises:
+        ValueError: no recording leads the model to this point.
+    """
+    model = reference.load()
+    spec = {found.name: found for found in model.graphs()}[graph]
+    items, said = choose(model, corpora.load(Path(corpus) if corpus else corpora.DEFAULT))
+    smallest_first = sorted(
+        (point, *spec.other_batches(point)), key=lambda name: spec.points[name]["batch"]
+    )
+    for recorded in smallest_first:
+        if kept := _kept(reference, model, graph, recorded, items):
+            return Recorded([_batched(feed, spec, point) for feed in kept], said)
+    raise ValueError(f"no recording of {said} leads to {graph} at {point}")
+
+
+def _kept(
+    reference: ModelReference, model: Model, graph: str, point: str, items: Sequence[Item]
+) -> list[dict[str, np.ndarray]]:
+    import torch
+
+    modules = {name: source.module() for name, source in sources(reference, model).items()}
+    graphs = {found.name: found for found in model.graphs()}
+    session = Recorder(
+        graphs, modules, dict.fromkeys(modules, "fp32"), torch.device("cpu"), (graph, point)
+    )
+    # A driver may give a graph other batches than it was given itself.
+    for batch in dict.fromkeys((graphs[graph].points[point]["batch"], *model.batches())):
+        # A large batch may be of more recordings than there are.
+        filled = [*items, *islice(cycle(items), max(0, batch - len(items)))]
+        for first in range(0, len(filled) - batch + 1, batch):
+            model.run(session, filled[first : first + batch], Stopwatch())
+        if session.kept:
+            break
+    return session.kept
+
+
+def _batched(feed: Mapping[str, np.ndarray], graph: Graph, point: str) -> dict[str, np.ndarray]:
+    """Return inputs recorded at another batch, repeated to the size of a point."""
+    return {
+        name: np.tile(
+            feed[name],
+            [-(-size // have) for size, have in zip(shape, feed[name].shape, strict=True)],
+        )
+        for name, (shape, _) in graph.examples(point).items()
+    }
+
+
+class Recorder(TorchSession):
+    """A session in PyTorch that keeps a sample of the inputs of one graph at one point."""
+
+    def __init__(
+        self,
+        graphs: Mapping[str, Any],
+        modules: dict[str, torch.nn.Module],
+        schemes: Mapping[str, str],
+        device: torch.device,
+        wanted: tuple[str, str],
+    ) -> None:
+        super().__init__(graphs, modules, schemes, device)
+        self.kept: list[dict[str, np.ndarray]] = []
+        self._wanted = wanted
+        self._calls = 0
+        self._random = random.Random(0)
+
+    def execute(
+        self, graph: str, point: str, inputs: Mapping[str, torch.Tensor]
+    ) -> Sequence[torch.Tensor]:
+        if (graph, point) == self._wanted:
+            self._keep(inputs)
+        return super().execute(graph, point, inputs)
+
+    def _keep(self, inputs: Mapping[str, torch.Tensor]) -> None:
+        # Reservoir sampling (Vitter's algorithm R): how many calls there will be is not known.
+        place = len(self.kept) if self._calls < CALLS else self._random.randrange(self._calls + 1)
+        self._calls += 1
+        if place < CALLS:
+            # Copies: states are written in place by later calls.
+            taken = {name: self.download(value).copy() for name, value in inputs.items()}
+            self.kept[place : place + 1] = [taken]

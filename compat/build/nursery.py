@@ -1,0 +1,236 @@
+"""Builders that start in no time: forked from a process that has imported what most jobs need.
+
+Importing PyTorch and transformers takes longer than most jobs of :mod:`compat.build.artifacts` do. Where
+a process can be forked safely (Linux), a run therefore has a *nursery*: a process that imports
+them when the first job comes (or at once, where one is sure to come), computes nothing itself, and
+forks for each job. A builder is still a process of its own, of the same environment and working
+folder as one that was started afresh.
+
+Over a Unix socket a client sends one line of JSON (``environment``, ``folder``) with the pipe that
+is to be the builder's output; it is answered with the builder's process number and, in the end,
+with its return code, a line each. What follows the first line is the builder's standard input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from compat.processes import child_environment
+
+ENVIRONMENT = "COMPAT_NURSERY"
+"""Path of the socket; absent where there is no nursery."""
+
+PRELOADED = (
+    "torch",
+    "torch._dynamo",
+    "torch.export",
+    "torch.onnx._internal.exporter._core",
+    "onnx",
+    "onnxscript",
+    "transformers.modeling_utils",
+    "transformers.generation",
+)
+"""Imported once for all; none of them starts a thread, which a fork would lose."""
+
+
+class Nursery:
+    """The nursery of a run; used by every process that the run starts, until it is closed."""
+
+    def __init__(self, threads: int = 0, at_once: bool = False) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        if not hasattr(os, "pidfd_open"):
+            return  # macOS and Windows: their frameworks do not survive a fork, or there is none.
+        self._folder = Path(tempfile.mkdtemp(prefix="compat-"))
+        path = self._folder / "nursery"
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(listener.fileno()), *["now"] * at_once],
+                stdin=subprocess.PIPE,
+                pass_fds=[listener.fileno()],
+                env=child_environment(threads),
+                start_new_session=True,
+            )
+        os.environ[ENVIRONMENT] = str(path)
+
+    def close(self) -> None:
+        """End it; builders end with whoever asked for them."""
+        if self._process is not None:
+            os.environ.pop(ENVIRONMENT, None)
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait()
+            self._process = None
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Builder:
+    """A process that was started to build one artifact."""
+
+    pid: int
+    input: BinaryIO
+    """Tells it what to do; its end tells it to stop."""
+    output: BinaryIO
+    """What it prints, errors too."""
+    wait: Callable[[], int]
+    """Waits for its end; returns its return code as :mod:`subprocess` has it."""
+
+
+@contextlib.contextmanager
+def builder(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Builder]:
+    """Start a builder, forked from the nursery if there is one, else by ``command``."""
+    with contextlib.ExitStack() as stack:
+        forked = _forked(environment, stack)
+        if forked:
+            yield forked
+            return
+        process = stack.enter_context(
+            subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                env=environment,
+            )
+        )
+        yield Builder(process.pid, process.stdin, process.stdout, process.wait)  # type: ignore[arg-type]
+
+
+def _forked(environment: Mapping[str, str], stack: contextlib.ExitStack) -> Builder | None:
+    path = environment.get(ENVIRONMENT)
+    if not path:
+        return None
+    connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+    ours, theirs = os.pipe()
+    output: BinaryIO = stack.enter_context(os.fdopen(ours, "rb"))
+    request = {"environment": dict(environment), "folder": os.getcwd()}
+    try:
+        connection.connect(path)
+        socket.send_fds(connection, [json.dumps(request).encode() + b"\n"], [theirs])
+        pid = _line(connection)
+    except OSError:
+        return None  # It has ended; a process of the usual kind does as well.
+    finally:
+        os.close(theirs)
+    if not pid:
+        return None
+
+    def wait() -> int:
+        return int(_line(connection) or -signal.SIGKILL)
+
+    given = stack.enter_context(os.fdopen(os.dup(connection.fileno()), "wb", buffering=0))
+    return Builder(int(pid), given, output, wait)
+
+
+def _line(connection: socket.socket) -> str:
+    """Read a line byte by byte: what follows it belongs to others."""
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = connection.recv(1)
+        if not byte:
+            return ""
+        line += byte
+    return line.decode()
+
+
+def serve(listener: socket.socket, work: Callable[[], None], ready: bool = False) -> None:
+    """Fork for each connection a process that calls ``work``, until standard input ends.
+
+    Unless it is ``ready``, it imports first what jobs need, when the first comes.
+    """
+    selector = selectors.DefaultSelector()
+    selector.register(listener, selectors.EVENT_READ)
+    selector.register(0, selectors.EVENT_READ)
+    while True:
+        for key, _ in selector.select():
+            if key.fileobj == 0:
+                return
+            if key.fileobj is not listener:
+                pid, connection = key.data
+                selector.unregister(key.fileobj)
+                os.close(key.fd)
+                code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+                with contextlib.suppress(OSError):
+                    connection.sendall(b"%d\n" % code)
+                connection.close()
+                continue
+            if not ready:
+                _preload()
+                ready = True
+            connection, _ = listener.accept()
+            pid = _fork(connection, work)
+            if pid:
+                selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, connection))
+
+
+def _preload() -> None:
+    for name in PRELOADED:
+        # What does not import is for the job that needs it to say.
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+
+
+def _fork(connection: socket.socket, work: Callable[[], None]) -> int:
+    """Return the process number of a new builder; 0 if whoever asked for it is gone."""
+    message, outputs, _, _ = socket.recv_fds(connection, 1 << 20, 1)
+    while not message.endswith(b"\n") and (more := connection.recv(1 << 20)):
+        message += more
+    if not outputs or not message.endswith(b"\n"):
+        for descriptor in outputs:
+            os.close(descriptor)
+        connection.close()
+        return 0
+    (output,) = outputs
+    request = json.loads(message)
+    pid = os.fork()
+    if pid:
+        os.close(output)
+        with contextlib.suppress(OSError):
+            connection.sendall(b"%d\n" % pid)
+        return pid
+    try:
+        os.dup2(connection.fileno(), 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.closerange(3, 1 << 10)
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        os.chdir(request["folder"])
+        if "torch" in sys.modules and "OMP_NUM_THREADS" in os.environ:
+            # Read when the library was loaded, from another environment.
+            sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        work()
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    from compat.build.builder import build_as_told
+
+    now = "now" in sys.argv
+    if now:
+        _preload()
+    with socket.socket(fileno=int(sys.argv[1])) as listening:
+        serve(listening, build_as_told, now)

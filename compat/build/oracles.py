@@ -1,0 +1,81 @@
+"""Oracles: what an honest execution of a recipe computes, simulated from the float weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def _round_weights(module: torch.nn.Module) -> torch.nn.Module:
+    """Simulate int8 weights: symmetric, one scale per output channel; arithmetic in float32."""
+    import torch
+
+    from compat.build.schemes import quantise_rows
+
+    for child in module.modules():
+        if isinstance(child, torch.nn.Linear):
+            # A new tensor: the weight may be tied to an embedding, which the scheme leaves alone.
+            weight, scale = quantise_rows(child.weight)
+            child.weight = torch.nn.Parameter(weight * scale, requires_grad=False)
+    return module
+
+
+def _round_to_4_bits(module: torch.nn.Module) -> torch.nn.Module:
+    """Simulate int4 weights: symmetric, one scale per 32 values; arithmetic in float32."""
+    import torch
+
+    from compat.build.schemes import round_blocks
+
+    for child in module.modules():
+        if isinstance(child, torch.nn.Linear):
+            rounded = round_blocks(child.weight, 32)  # As compat.build.onnx.BLOCK.
+            child.weight = torch.nn.Parameter(rounded, requires_grad=False)
+    return module
+
+
+def _round_activations(module: torch.nn.Module) -> torch.nn.Module:
+    """Simulate dynamic int8: weights as above, inputs of linear layers rounded to 8 bits."""
+    import torch
+
+    def round_input(_: torch.nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        (values,) = arguments
+        # Asymmetric, one scale per tensor, zero always representable.
+        low, high = values.min().clamp(max=0), values.max().clamp(min=0)
+        scale = ((high - low) / 255).clamp(min=1e-12)
+        zero = (-low / scale).round()
+        return (((values / scale).round() + zero).clamp(0, 255).sub(zero) * scale,)
+
+    rounded = _round_weights(module)
+    for child in rounded.modules():
+        if isinstance(child, torch.nn.Linear):
+            child.register_forward_pre_hook(round_input)
+    return rounded
+
+
+def _round_mantissas(module: torch.nn.Module) -> torch.nn.Module:
+    """Simulate tf32: operands of products rounded to 10 bits of mantissa, sums in float32."""
+    import torch
+
+    def rounded(values: torch.Tensor) -> torch.Tensor:
+        bits = values.contiguous().view(torch.int32)
+        # Round to nearest, ties away from zero, as the conversion instruction does.
+        return ((bits + 0x1000) & ~0x1FFF).view(torch.float32)
+
+    def round_input(_: torch.nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (rounded(arguments[0]),)
+
+    for child in module.modules():
+        if isinstance(child, (torch.nn.Linear, torch.nn.Conv1d)):
+            child.weight = torch.nn.Parameter(rounded(child.weight), requires_grad=False)
+            child.register_forward_pre_hook(round_input)
+    return module
+
+
+SIMULATIONS = {
+    "int8-weights": _round_weights,
+    "int4-weights": _round_to_4_bits,
+    "int8-dynamic": _round_activations,
+    "tf32": _round_mantissas,
+}

@@ -1,0 +1,270 @@
+"""What a device is held against: reference outputs in float64, and oracles per scheme.
+
+Three-way comparison separates "this precision hurts" from "this backend is broken". The reference
+is the model in float64 on the CPU. The *oracle* of a scheme is what an honest execution of that
+scheme gives: torch on the CPU for fp32, fp16 and bf16, operands rounded to 10 mantissa bits for
+tf32, and for integer schemes a simulation that rounds weights (and activations) as the scheme
+says, made from the float weights and not from the runtime's own artifact, so that an artifact
+with a broken layer does not excuse itself.
+
+Runs in a builder process; results are cached as artifacts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compat import catalog
+from compat.build import artifacts
+from compat.build.oracles import SIMULATIONS
+from compat.build.sources import SMALL, distribution_versions, sources
+from compat.contract import digests
+from compat.contract.case import Recipe
+from compat.contract.graph import Stopwatch
+from compat.contract.item import Item, Prediction
+from compat.contract.model_reference import ModelReference
+from compat.contract.session import Session
+from compat.inputs import corpus as corpora
+from compat.inputs import stress
+from compat.models.base import Model
+from compat.models.items import Items
+
+if TYPE_CHECKING:
+    pass
+
+REFERENCE = "fp64"
+BRIEF = "brief"
+"""Profile of a slow target's first look: a part of the quick profile's inputs."""
+BRIEF_NUMERICS = 1
+"""Inputs whose numerics are judged there."""
+BRIEF_CONTRAST = 2
+"""The same of generated weights, whose outputs have to differ from input to input."""
+MODULES = (
+    __name__,
+    "compat.contract.session",
+    "compat.runtimes.pytorch",
+    "compat.models.base",
+    "compat.inputs.stress",
+    "compat.inputs.corpus",
+    "compat.inputs.mpeg",
+)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Which inputs a protocol runs: enough for any process to make the same ones."""
+
+    reference: ModelReference
+    corpus: str
+    profile: str
+    stress: tuple[str, ...]
+    """Files with the stress inputs."""
+
+    @cached_property
+    def model(self) -> Model:
+        return self.reference.load()
+
+    @cached_property
+    def corpora(self) -> corpora.Corpus:
+        return corpora.load(Path(self.corpus))
+
+    @cached_property
+    def items(self) -> Items:
+        """The model's items, stress inputs included."""
+        if self.profile == BRIEF:
+            seeded = self.reference.weights == "seeded"
+            numerics = BRIEF_CONTRAST if seeded else BRIEF_NUMERICS
+            chosen = self.model.items(self.corpora, "quick")
+            return chosen.brief(self.model.brief_seconds, numerics)
+        chosen = self.model.items(self.corpora, self.profile)
+        entries = stress.load([Path(path) for path in self.stress])
+        if self.reference.weights == "seeded" and self.profile != "full":
+            entries = stress.plain(entries)
+        if self.profile == "quick":
+            entries = [entry for entry in entries if entry.get("seconds", 0) <= stress.SHORT]
+        speech = self.corpora.speech.items(self.model.sample_rate, 24)
+        made = [stress.make(entry, speech, self.model.sample_rate) for entry in entries]
+        return Items(chosen.task, chosen.numerics, chosen.timed, made)
+
+    def fetch_reference(self, scheme: str = REFERENCE, threads: int = 0) -> Outputs:
+        """Return the reference's outputs on these inputs, computing them the first time.
+
+        ``scheme`` is ``fp64``, or ``fp32`` for a model that is too large for it.
+        """
+        return self._fetch(scheme, "", "", threads, ())
+
+    def fetch_oracle(
+        self, recipe: str, runtime: str, reference: str = REFERENCE, threads: int = 0
+    ) -> Outputs:
+        """Return what an honest execution of a recipe by a runtime gives on these inputs.
+
+        ``reference`` is the scheme of the reference, whose predictions guide it.
+        """
+        own = catalog.load().runtime(runtime).oracles
+        used = {Recipe(recipe).for_graph(graph.name) for graph in self.model.graphs()} & set(own)
+        # A simulation of the runtime's own is part of what the outputs come from.
+        code = tuple(digests.module_digest(own[scheme].__module__) for scheme in sorted(used))
+        return self._fetch(recipe, runtime if used else "", reference, threads, code)
+
+    def _fetch(
+        self, scheme: str, runtime: str, guide: str, threads: int, code: tuple[str, ...]
+    ) -> Outputs:
+        folder = artifacts.fetch(
+            f"{__name__}:make",
+            {
+                "reference": self.reference.arguments(),
+                "corpus": self.corpus,
+                "profile": self.profile,
+                "stress": list(self.stress),
+                "scheme": scheme,
+                "runtime": runtime,
+                "guide": guide,
+            },
+            (
+                self.model.fingerprint(),
+                self.corpora.fingerprint,
+                *(digests.file_digest(Path(path)) for path in self.stress),
+                digests.module_digest(*MODULES),
+                *code,
+                *distribution_versions("torch", "transformers"),
+            ),
+            threads,
+        )
+        return Outputs(folder)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Stored outputs of one scheme."""
+
+    folder: Path
+
+    @cached_property
+    def predictions(self) -> dict[str, Prediction]:
+        """Predictions by item id (of the reference only)."""
+        read: dict[str, Prediction] = json.loads(
+            (self.folder / "predictions.json").read_text(encoding="utf-8")
+        )
+        return read
+
+    def trace(self, item: str) -> dict[str, np.ndarray]:
+        """Traced arrays of one item by output name."""
+        with np.load(self.folder / f"{item}.npz", allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+
+def make(
+    folder: Path,
+    reference: Mapping[str, str],
+    corpus: str,
+    profile: str,
+    stress: Sequence[str],
+    scheme: str,
+    runtime: str,
+    guide: str,
+) -> None:
+    """Job: compute and store traces, and predictions too where there is no ``guide`` to follow.
+
+    ``guide`` is the scheme of the reference that an oracle is compared with; ``runtime`` names the
+    one whose own simulations of schemes are to be used.
+    """
+    inputs = Inputs(ModelReference(**reference), corpus, profile, tuple(stress))
+    model, items = inputs.model, inputs.items
+    sessions = _sessions(inputs.reference, model, scheme, runtime)
+    if not guide:
+        everything = [*(i for found in items.task.values() for i in found), *items.numerics]
+        # What generated weights say of a hard input is judged by nobody: only its numerics are.
+        known = inputs.reference.weights != "seeded"
+        everything += [*items.timed, *(items.stress if known else ())]
+        distinct = {item.id: item for item in everything}
+        predictions = _side_by_side(
+            sessions, distinct, lambda session, item: model.run(session, [item], Stopwatch())[0]
+        )
+        first = next(iter(predictions.values()))
+        predictions |= {item.id: first for item in items.stress if item.id not in predictions}
+        text = json.dumps(predictions)
+        (folder / "predictions.json").write_text(text, encoding="utf-8")
+        # Hard inputs are judged by their answers, where weights know any.
+        traced = {item.id: item for item in (*items.numerics, *(() if known else items.stress))}
+    else:
+        predictions = inputs.fetch_reference(guide).predictions
+        traced = {item.id: item for item in items.numerics}
+
+    def store(session: Session, item: Item) -> None:
+        arrays: dict[str, Any] = model.trace(session, item, predictions[item.id])
+        np.savez(folder / f"{item.id}.npz", **arrays)
+
+    _side_by_side(sessions, traced, store)
+
+
+def _sessions(
+    reference: ModelReference, model: Model, recipe: str, runtime: str
+) -> SimpleQueue[Session]:
+    """Return oracle sessions that share the processor: two, if the model is small.
+
+    Two inputs at a time, a core each, take less time than one after the other on both: recurrences
+    and small products gain little from a second core.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    count = 2 if threads > 1 and reference.parameters < SMALL else 1
+    torch.set_num_threads(threads // count)
+    sessions: SimpleQueue[Session] = SimpleQueue()
+    for _ in range(count):
+        sessions.put(oracle_session(reference, model, recipe, runtime))
+    return sessions
+
+
+def _side_by_side(
+    sessions: SimpleQueue[Session],
+    items: Mapping[str, Item],
+    work: Callable[[Session, Item], Any],
+) -> dict[str, Any]:
+    """Return what ``work`` gives for each item, done in as many threads as there are sessions."""
+
+    def in_turn(item: Item) -> Any:
+        session = sessions.get()
+        try:
+            return work(session, item)
+        finally:
+            sessions.put(session)
+
+    with ThreadPoolExecutor(sessions.qsize()) as pool:
+        return dict(zip(items, pool.map(in_turn, items.values()), strict=True))
+
+
+def oracle_session(
+    reference: ModelReference, model: Model, recipe: str, runtime: str = ""
+) -> Session:
+    """Return a torch session on the CPU that executes a recipe honestly, however slowly.
+
+    ``runtime`` names the one whose own simulations of schemes take the place of the usual ones.
+    """
+    import torch
+
+    from compat.build.schemes import apply_scheme
+    from compat.build.torch_session import TorchSession
+
+    device = torch.device("cpu")
+    simulations = {**SIMULATIONS, **(catalog.load().runtime(runtime).oracles if runtime else {})}
+    modules = {}
+    schemes = {}
+    for name, source in sources(reference, model).items():
+        scheme = Recipe(recipe).for_graph(name)
+        module = source.module()
+        if scheme in simulations:
+            modules[name] = simulations[scheme](module)
+        else:
+            modules[name] = apply_scheme(module, scheme, device)
+        schemes[name] = scheme
+    return TorchSession({graph.name: graph for graph in model.graphs()}, modules, schemes, device)

@@ -1,0 +1,1 @@
+"""The `compat` command: one file per subcommand."""

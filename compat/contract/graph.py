@@ -1,0 +1,151 @@
+"""Graphs: what a model asks a runtime to execute.
+
+A :class:`Graph` is a float32 ``torch.nn.Module`` without complex tensors, with named inputs,
+outputs and state. Shapes may name symbols (``"batch"``); a *point* gives them values, and a
+runtime compiles one static program per point, when the point is first used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+    from compat.contract.model_reference import ModelReference
+
+Point = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Shape and NumPy dtype name of an input; a string in the shape is a symbol of the point."""
+
+    shape: tuple[int | str, ...]
+    dtype: str = "float32"
+
+    def at(self, point: Point) -> tuple[int, ...]:
+        """Return the concrete shape at a point."""
+        return tuple(point[size] if isinstance(size, str) else size for size in self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class State(Tensor):
+    """A tensor that the graph reads and updates from call to call and that lives on the device.
+
+    ``update`` is ``"replace"`` (the graph returns the whole new value) or ``"write"`` (it returns
+    a slice of length one along ``axis``, to be written at the index given by the graph's input
+    ``position``). The latter spares copying a key/value cache at every step.
+    """
+
+    initial: float = 0.0
+    update: Literal["replace", "write"] = "replace"
+    axis: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """A file in which the makers of a model ship a graph: executed as it is, never exported.
+
+    Its inputs are called as the graph's and its states; its outputs are the graph's and then the
+    new states, in order.
+    """
+
+    path: Path
+    constants: Mapping[str, int] = field(default_factory=dict)
+    """Inputs that the file has beyond the graph's, fed with the same int64 at every call."""
+    part: str = ""
+    """TorchScript: the submodule that is the graph; empty: the whole module."""
+
+
+POSITION = "position"
+"""Name of the int32 input of shape (1,) that says where ``write`` states are written."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One program of a model.
+
+    The module's ``forward`` takes the inputs and then the states, positionally and in order, and
+    returns a tuple of the outputs and then the new values (or slices) of the states, in order.
+    """
+
+    name: str
+    inputs: Mapping[str, Tensor]
+    outputs: tuple[str, ...]
+    points: Mapping[str, Point]
+    module: Callable[[], torch.nn.Module] = field(compare=False)
+    state: Mapping[str, State] = field(default_factory=dict)
+    scalar: str = ""
+    """Name of an output of a few numbers, whose fetch shows whether the graph had really ended."""
+    large_batches: tuple[int, ...] = ()
+    """Batches among those of the points that a throughput sweep alone asks for, where they are
+    recommended: nothing else runs them, and nothing is built for them ahead."""
+    windowed: bool = False
+    """Whether one input alone goes through in batches: of its windows, or pieces of it."""
+    shipped: Mapping[str, Shipped] = field(default_factory=dict, compare=False)
+    """Float32 files by form (``torchscript``, ``onnx``, ``openvino``: an ONNX file made for it).
+
+    A graph that has any is executed from these alone; reference and oracles are the module's.
+    """
+    origin: ModelReference | None = field(default=None, compare=False)
+    """The model that a pipeline takes this graph from, with all its points: what is exported and
+    compressed of it there serves here."""
+
+    @property
+    def smallest_output(self) -> str:
+        """Name of the output that is cheapest to fetch; the first unless the graph says so."""
+        return self.scalar or self.outputs[0]
+
+    def other_batches(self, point: str) -> list[str]:
+        """Return the points that differ from one in their ``batch`` alone, large ones left out."""
+
+        def apart_from_batch(name: str) -> dict[str, int]:
+            return {symbol: n for symbol, n in self.points[name].items() if symbol != "batch"}
+
+        same = apart_from_batch(point)
+        return [
+            name
+            for name, symbols in self.points.items()
+            if name != point
+            and symbols.get("batch") not in self.large_batches
+            and apart_from_batch(name) == same
+        ]
+
+    def examples(self, point: str) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Return shape and dtype of every input and state at a point, in ``forward``'s order."""
+        return {
+            name: (tensor.at(self.points[point]), tensor.dtype)
+            for name, tensor in (*self.inputs.items(), *self.state.items())
+        }
+
+
+class Stopwatch:
+    """Accumulates seconds per named stage of a task: ``with stopwatch("features"): …``."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, float] = {}
+        self.marks: dict[str, float] = {}
+        """Moments within the task, seconds from its start (``first_token``), and what its stages
+        hold although it is no part of it (``crossing``)."""
+        self._started = 0.0
+        self._stage = ""
+
+    def __call__(self, stage: str) -> Stopwatch:
+        self._stage = stage
+        return self
+
+    def __enter__(self) -> Stopwatch:
+        from time import perf_counter
+
+        self._started = perf_counter()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        from time import perf_counter
+
+        elapsed = perf_counter() - self._started
+        self.stages[self._stage] = self.stages.get(self._stage, 0.0) + elapsed

@@ -1,0 +1,80 @@
+"""What a runtime is: something that probes targets and compiles graphs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from compat.contract.case import Recipe, Target
+from compat.contract.session import Session
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    import torch
+
+    from compat.build.sources import Source
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a runtime found of one target on this machine."""
+
+    state: Literal["here", "absent", "broken"]
+    reason: str = ""
+    remedy: str = ""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """Versions, driver, device name, memory, capabilities; never a host name or a path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a session is to be built."""
+
+    threads: int
+    device: str = ""
+    """Which of several devices, for instance ``1`` for the second GPU; empty: the first."""
+    corpus: str = ""
+    """Folder of the corpus, for recipes that are calibrated on recordings; empty: the shipped."""
+    batches: bool = False
+    """Whether inputs will be run several at once, too."""
+
+
+class Runtime(ABC):
+    """One runtime: where it can run, and how it compiles."""
+
+    name: ClassVar[str]
+    packages: ClassVar[tuple[str, ...]]
+    """Distributions whose versions identify its results."""
+    oracles: ClassVar[Mapping[str, Callable[[torch.nn.Module], torch.nn.Module]]] = {}
+    """Simulations of schemes of its own: a float32 module to one that errs as the scheme does."""
+    modules: ClassVar[tuple[str, ...]] = ()
+    """Modules whose import is the runtime's own start-up, timed apart."""
+    targets: ClassVar[tuple[Target, ...]]
+
+    def versions(self) -> Mapping[str, str]:
+        """Return versions that identify its results, of what Python does not install."""
+        return {}
+
+    def add_options(self, add: Callable[..., None]) -> None:  # noqa: B027 (an option, not a duty)
+        """Declare command-line options of its own; ``add`` is argparse's ``add_argument``."""
+
+    def use(self, options: Namespace) -> None:  # noqa: B027 (an option, not a duty)
+        """Make its options' values known to this process and to every process it starts."""
+
+    @abstractmethod
+    def probe(self, target: Target) -> Probe:
+        """Say whether a target is here; runs in a process of its own and may import anything."""
+
+    def unsupported(self, target: Target, recipe: Recipe) -> str:
+        """Return why a recipe cannot be executed, or an empty string. Cheap: imports nothing."""
+        lacking = [scheme for scheme in recipe.schemes if scheme not in target.recipes]
+        return f"{target.name} has no {' and no '.join(lacking)}" if lacking else ""
+
+    @abstractmethod
+    def compile(
+        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+    ) -> Session:
+        """Compile every graph at its first point; raise :class:`Unsupported` where it cannot."""

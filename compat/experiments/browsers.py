@@ -1,0 +1,235 @@
+"""Experiments: questions that no single case answers, asked with both sides interleaved.
+
+``browsers`` asks whether Firefox runs audio models on WebGPU faster than Chrome: the same model,
+the same audio and, where there is no GPU, the same software adapter in both, one round of each in
+turns while the other is stopped. Only a GPU can decide; a software adapter shows a direction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from compat.build.sources import sources
+from compat.contract.case import Recipe
+from compat.contract.graph import Stopwatch
+from compat.contract.model_reference import ModelReference
+from compat.contract.runtime import Options
+from compat.inputs import corpus
+from compat.inputs.features import mel_filterbank
+from compat.runtimes.web import browser as web
+from compat.runtimes.web import places
+from compat.runtimes.web import runtime as ort_web
+from compat.runtimes.web import session as web_session
+
+SHAPES = ((256, 1), (128, 2))
+FRAMES = {False: 1000, True: 100}
+DISPATCHES = {False: 20, True: 1}
+"""Of the spectral transform, on a GPU and on a software adapter."""
+RESAMPLES = 5_000
+MODEL = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
+BOTH = ("chromium", "firefox")
+
+
+class CannotCompare(Exception):
+    """One of the browsers is missing; the message says which, and the remedy."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One measure in both browsers."""
+
+    measure: str
+    chromium_ms: float
+    firefox_ms: float
+    firefox_faster: float
+    """(chromium − firefox) ÷ chromium, of medians: 0.2 is what is claimed."""
+    low: float
+    high: float
+    rounds: int
+
+    @property
+    def words(self) -> str:
+        """What the comparison found, with its interval."""
+        less = self.firefox_faster >= 0
+        ends = sorted(end if less else -end for end in (self.low, self.high))
+        return (
+            f"Firefox takes {abs(self.firefox_faster):.0%} {'less' if less else 'more'} time "
+            f"(95 %: {ends[0]:.0%} to {ends[1]:.0%}, {self.rounds} rounds)"
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the experiment found."""
+
+    adapters: dict[str, str]
+    software: bool
+    same: bool
+    """Whether both computed the same tokens and the same spectrum."""
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def verdict(self) -> str:
+        """What may be concluded."""
+        if not self.same:
+            return "no verdict: the two browsers did not compute the same"
+        if self.software:
+            return "no verdict: a software adapter shows a direction, only a GPU decides"
+        whole = self.comparisons[0]
+        if whole.low > 0:
+            return f"Firefox is faster, by {whole.low:.0%} to {whole.high:.0%}"
+        if whole.high < 0:
+            return f"Chromium is faster, by {-whole.high:.0%} to {-whole.low:.0%} of its time"
+        return "no difference beyond noise"
+
+    def json(self) -> str:
+        """Return everything as JSON."""
+        return json.dumps({**asdict(self), "verdict": self.verdict}, indent=1)
+
+
+def compare(measure: str, chromium: Sequence[float], firefox: Sequence[float]) -> Comparison:
+    """Compare paired rounds: medians, and a bootstrap 95 % interval over rounds.
+
+    Args:
+        measure: its name.
+        chromium: milliseconds per round.
+        firefox: milliseconds per round, in the same order.
+    """
+    one, two = np.asarray(chromium, float), np.asarray(firefox, float)
+    if one.shape != two.shape or one.size < 2:
+        raise ValueError("needs as many rounds of one browser as of the other, and at least two")
+    drawn = np.random.default_rng(0).integers(0, one.size, (RESAMPLES, one.size))
+    medians = np.median(one[drawn], axis=1), np.median(two[drawn], axis=1)
+    low, high = np.percentile(1 - medians[1] / medians[0], (2.5, 97.5))
+    faster = 1 - np.median(two) / np.median(one)
+    return Comparison(
+        measure,
+        float(np.median(one)),
+        float(np.median(two)),
+        float(faster),
+        float(low),
+        float(high),
+        one.size,
+    )
+
+
+def browsers(rounds: int, threads: int, said: Callable[[str], None]) -> Outcome:
+    """Run the experiment.
+
+    Args:
+        rounds: interleaved rounds of each measure.
+        threads: threads of WebAssembly, for what a provider leaves to it.
+        said: told what is going on.
+
+    Raises:
+        CannotCompare: a browser or what drives it is missing.
+    """
+    with contextlib.ExitStack() as stack:
+        opened = {name: stack.enter_context(_page(name, threads)) for name in BOTH}
+        adapters = {name: places.adapter_name(one.seen["webgpu"]) for name, one in opened.items()}
+        software = any(places.is_software(one.seen["webgpu"]) for one in opened.values())
+        said("; ".join(f"{name}: {it or 'unnamed adapter'}" for name, it in adapters.items()))
+        model: Any = MODEL.load()
+        items = corpus.load().sets["clean"].items(model.sample_rate, 8)
+        times: dict[str, dict[str, list[float]]] = {}
+        tokens: dict[str, list[Any]] = {name: [] for name in BOTH}
+        spectra: dict[str, Any] = {}
+        for number in range(rounds + 1):
+            item = items[number % len(items)]
+            # Whoever is first in one round is second in the next.
+            for name in BOTH if number % 2 else BOTH[::-1]:
+                with _awake(opened, name):
+                    for measure, ms, found in _round(opened[name], model, item, software):
+                        if number:  # The first round compiles shaders.
+                            times.setdefault(measure, {}).setdefault(name, []).append(ms)
+                        if measure == "whole task":
+                            tokens[name].append(found)
+                        elif found is not None:
+                            spectra[name] = found
+            said(f"round {number} of {rounds}")
+    same = tokens["chromium"] == tokens["firefox"] and bool(
+        np.allclose(spectra["chromium"], spectra["firefox"], rtol=1e-3, atol=1e-3)
+    )
+    found = [compare(measure, t["chromium"], t["firefox"]) for measure, t in times.items()]
+    return Outcome(adapters, software, same, tuple(found))
+
+
+@contextlib.contextmanager
+def _page(name: str, threads: int) -> Iterator[web_session.WebSession]:
+    """Open the model in one browser, on a GPU if both have one, else on one software adapter."""
+    reason, remedy = web.lacking()
+    if reason:
+        raise CannotCompare(f"{reason}: {remedy}")
+    ending = "" if web.has_gpu() else "-software"
+    place = places.PLACES[f"webgpu-{name}{ending}"]
+    reason, remedy = places.missing(place)
+    if reason:
+        raise CannotCompare(f"{reason}: {remedy}")
+    target = next(t for t in ort_web.RUNTIME.targets if t.name == f"webgpu-{name}{ending}")
+    driver = web.vulkan_of_chromium() if ending and name == "firefox" else ""
+    before = {key: os.environ.get(key) for key in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")}
+    if driver:
+        os.environ.update(dict.fromkeys(before, driver))
+    try:
+        session = web_session.WebSession(
+            sources(MODEL, MODEL.load(), threads), target, Recipe("fp32"), Options(threads)
+        )
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+@contextlib.contextmanager
+def _awake(opened: dict[str, web_session.WebSession], name: str) -> Iterator[None]:
+    """Stop every browser but one."""
+    others = [one.page for other, one in opened.items() if other != name]
+    for page in others:
+        page.signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for page in others:
+            page.signal(signal.SIGCONT)
+
+
+def _round(
+    session: web_session.WebSession, model: Any, item: Any, software: bool
+) -> Iterator[tuple[str, float, Any]]:
+    """Yield measure, milliseconds in the page, and what was computed."""
+    before = session.page.inside_s
+    (prediction,) = model.run(session, [item], Stopwatch())
+    yield "whole task", (session.page.inside_s - before) * 1000, prediction["tokens"]
+    mel = model._mel([item.samples[: model.dimensions.window]], 1)
+    times = []
+    for _ in range(3):
+        before = session.page.inside_s
+        session.run("encoder", {"mel": mel}, "b1")
+        times.append((session.page.inside_s - before) * 1000)
+    yield "encoder", median(times), None
+    audio = np.zeros(512 + 160 * (FRAMES[software] - 1), np.float32)
+    audio[: min(len(item.samples), audio.size)] = item.samples[: audio.size]
+    hann = np.zeros(512, np.float32)
+    hann[:400] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
+    filters = np.zeros((80, 257), np.float32)
+    filters[:, :201] = mel_filterbank(80).T
+    for shape in SHAPES:
+        answer, (mel,) = session.page.call(
+            "spectrum", [audio, hann, filters], shape=list(shape), dispatches=DISPATCHES[software]
+        )
+        yield f"spectrum {shape[0]}×{shape[1]}×1", answer["each"], mel

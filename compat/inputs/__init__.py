@@ -1,0 +1,1 @@
+"""What goes into a model: audio, corpora, stress inputs, features, checkpoints and generated weights."""

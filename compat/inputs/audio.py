@@ -1,0 +1,252 @@
+"""Audio files, read whole and checked."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compat.inputs import mpeg
+
+LONGEST = 6 * 3600.0
+"""Seconds of the longest recording: what is read is held in memory."""
+
+
+TOLERANCE = 0.25
+"""Seconds by which a recording may be longer or shorter than is said of it: decoders of MP3 differ
+in how much of the silence that encoders add they leave out."""
+
+
+SLACK = 0.01
+"""Seconds that may lack of what a WAV file's header promises: some programs count the header in."""
+
+
+LOUDEST = 100.0
+"""Largest sample that is believed, where 1 is full scale."""
+
+
+class CorpusError(Exception):
+    """A corpus cannot be used; the message names the file, the line and the remedy."""
+
+
+# Audio -------------------------------------------------------------------------------------------
+
+
+def read_audio(
+    path: Path, rate: int, offset: float = 0.0, seconds: float | None = None
+) -> np.ndarray:
+    """Read an audio file as mono float32 (samples,) at a sampling rate in hertz.
+
+    The result holds what was decoded, however long the header says that the file is.
+
+    Args:
+        path: a file in any format that libsndfile reads; channels are averaged.
+        rate: sampling rate of the result, in hertz.
+        offset: where to begin, in seconds.
+        seconds: how much to read; None for all the rest.
+
+    Raises:
+        CorpusError: the file is missing, is no audio, breaks off before the end that its header
+            promises, is longer than :data:`LONGEST`, or holds no samples, none that are finite, or
+            some that are larger than :data:`LOUDEST`.
+    """
+    if not path.is_file():
+        raise CorpusError(f"audio file {path} is missing: restore it, or correct the manifest.")
+    means: list[np.ndarray] = []
+    with _decoding(path, means) as file:
+        found = int(file.samplerate)
+        length = _frames(path, file)
+        first = round(offset * found)
+        wanted = _LIMITLESS if seconds is None else round(seconds * found)
+        decoded = 0
+        if file.skip(first, length):
+            # By blocks: a meeting has many channels, and their mean is all that is kept.
+            for block in file.blocks_of(wanted):
+                means.append(block.mean(axis=1, dtype=np.float32))
+                decoded += len(block)
+                _not_too_long(path, decoded / found)
+        known = length if length is not None and file.format not in _INEXACT else 0
+        if first + decoded < min(first + wanted, known):
+            _whole(path, known, first + decoded, found)
+    mono = np.concatenate(means) if means else np.zeros(0, np.float32)
+    if not len(mono) or not np.isfinite(mono).all():
+        raise CorpusError(f"audio file {path} holds no usable samples: restore it.")
+    peak = float(np.abs(mono).max())
+    if peak > LOUDEST:
+        raise CorpusError(
+            f"audio file {path} has samples of {peak:g}, and full scale is 1: restore it, or "
+            "divide them by the full scale that they were written for (32768 of 16 bits)."
+        )
+    if found != rate:
+        import soxr
+
+        mono = soxr.resample(mono, found, rate).astype(np.float32)
+    return mono
+
+
+_LIMITLESS = 1 << 62
+"""Frames that no file has: libsndfile says so where a header leaves the length open."""
+
+
+_BLOCK = 1 << 13
+"""Frames that are decoded at once; where decoding fails, how far it came is known to a block."""
+
+
+_PIPED = (1 << 31, 1 << 32)
+"""Bytes that a program promises, about, where it writes to a pipe and does not know how many."""
+
+
+_INEXACT = ("MP3", "OGG")
+"""Formats whose length is estimated, or found at the end that a file has."""
+
+
+@functools.cache
+def _stream_class() -> type[Any]:
+    """Return a class of audio files that are read from front to back.
+
+    soundfile's own ``SoundFile`` seeks after every read, which GSM 6.10 cannot do and after which
+    an MP3 goes on at another sample. Its ``blocks`` returns whatever lies in memory where
+    libsndfile decodes less than the header promises. The class is made when it is first needed,
+    as soundfile is imported only then.
+    """
+    import soundfile
+
+    class Stream(soundfile.SoundFile):  # type: ignore[misc]
+        def seekable(self) -> bool:
+            return False
+
+        def skip(self, frames: int, length: int | None) -> bool:
+            """Go to a frame; return False where the file, of so many frames, has none there."""
+            if length is not None and frames >= length:
+                return False
+            exact = length is not None and super().seekable() and self.format != "MP3"
+            if frames and exact:
+                self.seek(frames)
+            elif frames:
+                return sum(map(len, self.blocks_of(frames))) == frames
+            return True
+
+        def blocks_of(self, frames: int) -> Iterator[np.ndarray]:
+            """Yield up to so many frames, float32 (frames, channels), as far as it can be read."""
+            while frames > 0:
+                block = self.read(min(_BLOCK, frames), dtype="float32", always_2d=True)
+                if not len(block):
+                    return
+                frames -= len(block)
+                yield block
+
+    return Stream
+
+
+@contextmanager
+def _decoding(path: Path, means: Sequence[np.ndarray] = ()) -> Iterator[Any]:
+    """Open an audio file; the message of an error names it and says how far it was decoded.
+
+    ``means`` are the blocks that were decoded so far.
+    """
+    import soundfile
+
+    try:
+        with _stream_class()(path) as file:
+            rate, frames = int(file.samplerate), int(file.frames)
+            yield file
+    except (soundfile.LibsndfileError, RuntimeError, MemoryError) as error:
+        decoded, where = sum(map(len, means)), ""
+        if decoded:
+            where = f", which breaks off after {decoded / rate:.2f} s of {frames / rate:.2f} s"
+        raise CorpusError(
+            f"cannot read audio file {path}{where}: {error} Convert it to WAV or FLAC, or "
+            "restore it."
+        ) from error
+
+
+def _frames(path: Path, file: Any) -> int | None:
+    """Return how many frames an open file has; None where only decoding tells.
+
+    Raises:
+        CorpusError: the file is cut short, it is too long, or libsndfile would leave out its end.
+    """
+    frames, rate = int(file.frames), int(file.samplerate)
+    if frames >= _LIMITLESS:
+        return None
+    if file.format == "MP3":
+        counted = mpeg.count_samples(path)
+        if counted > frames + TOLERANCE * rate:
+            raise CorpusError(
+                f"audio file {path} lasts {counted / rate:.2f} s, of which only "
+                f"{frames / rate:.2f} s can be read, as its header does not say how long it is: "
+                "convert it to WAV or FLAC."
+            )
+        frames = min(frames, counted or frames)
+    _not_too_long(path, frames / rate)
+    _whole(path, _promised(path, file), frames, rate)
+    return frames
+
+
+def _whole(path: Path, promised: float, held: float, rate: int) -> None:
+    """Refuse a file that holds fewer frames than its header promises."""
+    if promised > held + SLACK * rate:
+        raise CorpusError(
+            f"audio file {path} is cut short: its header promises {promised / rate:.2f} s, and it "
+            f"holds {held / rate:.2f} s. Restore it."
+        )
+
+
+def _promised(path: Path, file: Any) -> float:
+    """Return the frames that a header promises, where libsndfile has corrected them.
+
+    For WAV, RF64, W64, AIFF and AU its notes have the promised bytes and what it found instead;
+    for SPHERE they have nothing. 0 where the header promises no more than is there.
+    """
+    if file.format == "NIST":
+        with path.open("rb") as opened:
+            count = re.search(rb"sample_count -i (\d+)", opened.read(1024))
+        return float(count[1]) if count else 0.0
+    notes = file.extra_info
+    size = re.search(
+        r"^\s*(?:data|SSND|Data [Ss]ize)\s*: (\d+)\b(?: \(should be (\d+)\))?", notes, re.M
+    )
+    whole = re.search(r"^Length : (\d+)$", notes, re.M)
+    if not size or not whole:
+        return 0.0
+    promised, held = int(size[1]), int(size[2] or whole[1])
+    piped = any(abs(promised - limit) < 1 << 17 for limit in _PIPED)
+    if promised <= held or not held or piped:
+        return 0.0
+    return float(file.frames * promised / held)
+
+
+def _not_too_long(path: Path, seconds: float) -> None:
+    if seconds > LONGEST:
+        raise CorpusError(
+            f"audio file {path} is {seconds / 3600:.1f} hours long: cut it into recordings of "
+            f"{LONGEST / 3600:.0f} hours at most."
+        )
+
+
+def audio_seconds(path: Path) -> float:
+    """Return how many seconds an audio file lasts, as far as it can be told without decoding.
+
+    It is decoded only where its header leaves the length open.
+
+    Raises:
+        CorpusError: as :func:`read_audio`.
+    """
+    facts = path.stat()
+    return _audio_seconds(path, facts.st_mtime_ns, facts.st_size)
+
+
+@functools.lru_cache(maxsize=1024)  # A manifest may cut one file into many recordings.
+def _audio_seconds(path: Path, changed: int, size: int) -> float:
+    with _decoding(path) as file:
+        frames = _frames(path, file)
+        if frames is None:
+            frames = sum(map(len, file.blocks_of(round((LONGEST + 1) * file.samplerate))))
+        seconds = frames / float(file.samplerate)
+    _not_too_long(path, seconds)
+    return seconds

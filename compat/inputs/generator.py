@@ -1,0 +1,92 @@
+"""Generated weights: the same bytes on every platform, and informative outputs."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+GENERATOR_VERSION = 1
+
+
+def uniform(name: str, count: int) -> np.ndarray:
+    """Return ``count`` float32 values, uniform on [-1, 1), that depend on ``name`` alone.
+
+    Source: Philox 4x64-10 (Salmon et al., 2011), whose raw output NumPy keeps stable.
+    """
+    key = int.from_bytes(hashlib.sha256(f"{GENERATOR_VERSION}:{name}".encode()).digest()[:16])
+    raw = np.random.Philox(key=key).random_raw((count + 1) // 2)
+    # 24 bits are what a float32 holds exactly; each 64-bit word gives two values.
+    words = np.asarray(raw, dtype="<u8").view("<u4")[:count]
+    return ((words >> 8).astype(np.float32) * np.float32(2.0**-23)) - np.float32(1.0)
+
+
+def seeded_tensor(name: str, shape: tuple[int, ...], gain: float = 1.0) -> np.ndarray:
+    """Return one generated parameter, float32 of the given shape.
+
+    Matrices and kernels (out, in, ...) have variance gain² / fan-in. Vectors are small biases,
+    except normalisation weights, which are ones; recognise them by their names, as every
+    architecture here calls them ``*norm*.weight``.
+    """
+    count = int(np.prod(shape, dtype=np.int64))
+    if len(shape) < 2:
+        if name.endswith("weight") and "norm" in name:
+            return np.ones(shape, np.float32)
+        return (uniform(name, count) * np.float32(0.02 * gain)).reshape(shape)
+    fan_in = int(np.prod(shape[1:], dtype=np.int64))
+    scale = np.float32(gain * (3.0 / fan_in) ** 0.5)
+    return (uniform(name, count) * scale).reshape(shape)
+
+
+@contextlib.contextmanager
+def unfilled() -> Iterator[None]:
+    """Leave out the random initialisation of modules that are made meanwhile.
+
+    It takes longer than :func:`seed`, which overwrites it.
+    """
+    from torch.overrides import TorchFunctionMode
+
+    class Unfilled(TorchFunctionMode):
+        def __torch_function__(
+            self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if getattr(function, "__name__", "").endswith(("normal_", "uniform_")):
+                return args[0] if args else kwargs["tensor"]
+            return function(*args, **(kwargs or {}))
+
+    with Unfilled():
+        yield
+
+
+def seed(module: torch.nn.Module, gain: Callable[[str], float | None]) -> None:
+    """Fill a module's parameters in place.
+
+    Args:
+        module: the architecture at its published size.
+        gain: gives a factor per parameter name, or None for one that keeps what the architecture
+            itself computes (sinusoid tables).
+    """
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            factor = gain(name)
+            if factor is not None:
+                values = seeded_tensor(name, tuple(parameter.shape), factor)
+                parameter.copy_(torch.from_numpy(values))
+
+
+def gains(rules: Mapping[str, float | None], default: float = 1.0) -> Callable[[str], float | None]:
+    """Return a gain function that applies the first rule whose key occurs in the name."""
+
+    def gain(name: str) -> float | None:
+        return next((value for key, value in rules.items() if key in name), default)
+
+    return gain

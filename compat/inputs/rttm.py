@@ -1,0 +1,184 @@
+"""Who speaks when (RTTM), and what is scored (UEM)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from compat.contract.item import Span
+from compat.inputs.audio import CorpusError
+
+TEXT_BYTES = 256 << 20
+"""Bytes of the largest text file: a manifest of a million recordings."""
+
+
+_OTHER_RTTM = (
+    *("SEGMENT", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT", "IP", "SU", "CB", "A/P"),
+    *("SPKR-INFO", "NO_RT_METADATA"),
+)
+"""Types of RTTM lines that say nothing of who spoke when (NIST, RT-09 evaluation plan)."""
+
+
+Segment = tuple[float, float, str]
+"""Start and end in seconds, and who speaks."""
+
+
+def _span(start: Any, end: Any) -> tuple[float, float]:
+    """Return a start and an end in seconds; raise ``ValueError`` for what is no stretch of time."""
+    begin, stop = float(start), float(end)
+    if not 0 <= begin <= stop < math.inf:
+        raise ValueError(f"{begin:g} to {stop:g} s is no stretch of time")
+    return begin, stop
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > TEXT_BYTES:
+            raise CorpusError(f"{path} is larger than {TEXT_BYTES >> 20} MiB: split the test set.")
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"cannot read {path}: {error}. Save it as UTF-8 text.") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text that are not empty, and their numbers.
+
+    Windows begins files with a mark, which joined files have inside too.
+    """
+    for number, text in enumerate(_read_text(path).split("\n"), 1):
+        line = text.strip().lstrip("\ufeff")
+        if line:
+            yield number, line
+
+
+# RTTM and UEM files ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What an RTTM file says of one recording."""
+
+    segments: list[Segment] = field(default_factory=list)
+    noscore: list[Span] = field(default_factory=list)
+    """Times that are not scored."""
+
+
+def read_rttm(path: Path) -> dict[str, list[Segment]]:
+    """Read a Rich Transcription Time Marked file: segments by recording.
+
+    Raises:
+        CorpusError: as :func:`read_turns`.
+    """
+    return {name: turns.segments for name, turns in read_turns(path).items()}
+
+
+def read_turns(path: Path) -> dict[str, Turns]:
+    """Read a Rich Transcription Time Marked file: SPEAKER and NOSCORE lines by recording.
+
+    Lines of the other types that NIST lists, and comments (``;;``), are passed over.
+
+    Raises:
+        CorpusError: the file cannot be read, or a line is malformed or can be read in two ways.
+    """
+    found: dict[str, Turns] = {}
+    for number, text in _lines(path):
+        kind = text.split(maxsplit=1)[0]
+        if kind.startswith(";;") or kind in _OTHER_RTTM:
+            continue
+        try:
+            if kind not in ("SPEAKER", "NOSCORE"):
+                raise ValueError(
+                    f"{kind[:60]} is none of the types SPEAKER, NOSCORE, {', '.join(_OTHER_RTTM)}"
+                )
+            name, start, duration, speaker = _rttm_fields(text)
+            span = _span(start, start + duration)
+            turns = found.setdefault(name, Turns())
+            if kind == "SPEAKER":
+                turns.segments.append((*span, speaker))
+            else:
+                turns.noscore.append(span)
+        except (ValueError, IndexError) as error:
+            raise CorpusError(
+                f"{path}:{number}: no RTTM line ({error}). It should read: SPEAKER name 1 start "
+                "duration <NA> <NA> speaker <NA> <NA>"
+            ) from error
+    return found
+
+
+def _rttm_fields(text: str) -> tuple[str, float, float, str]:
+    """Return recording, start, duration and speaker of a line: its fields 2, 4, 5 and 8 of 8 to 10.
+
+    Where a name holds blanks there are more fields than that, or some are not what they should be.
+    The times then are the numbers before two ``<NA>``, and the speaker is what follows these, less
+    up to two fields at the end that hold a confidence or nothing.
+    """
+    parts = _fields(text, (8, 9, 10))
+    if len(parts) < 8:
+        raise IndexError(f"{len(parts)} fields instead of 8 to 10")
+    usual = len(parts) <= 10 and all(map(_is_number, parts[3:5])) and all(map(_is_value, parts[8:]))
+    if usual and (parts[7] != _NONE or parts[5:7] == [_NONE, _NONE]):
+        return parts[1], float(parts[3]), float(parts[4]), parts[7]
+    for at in range(3, len(parts) - 4):
+        times, after = parts[at : at + 2], parts[at + 2 : at + 4]
+        if all(map(_is_number, times)) and after == [_NONE, _NONE]:
+            end = len(parts)
+            while end > max(at + 5, len(parts) - 2) and _is_value(parts[end - 1]):
+                end -= 1
+            speaker = parts[at + 4 : end]
+            if speaker == [_NONE] or _NONE not in speaker:
+                name = " ".join(parts[1 : at - 1])
+                return name, float(times[0]), float(times[1]), " ".join(speaker)
+    raise ValueError(
+        "its times or its speaker are not where they belong; where names hold blanks, write them "
+        "without, or tabs between the fields"
+    )
+
+
+_NONE = "<NA>"
+"""How RTTM writes that a field holds nothing."""
+
+
+def _fields(text: str, counts: Collection[int]) -> list[str]:
+    """Split a line at tabs if that gives one of the right numbers of fields, else at any blanks."""
+    parts = [part.strip() for part in text.split("\t")]
+    return parts if len(parts) in counts and all(parts) else text.split()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_value(text: str) -> bool:
+    return text == _NONE or _is_number(text)
+
+
+def read_uem(path: Path) -> dict[str, list[Span]]:
+    """Read an un-partitioned evaluation map: the scored parts of each recording, in seconds.
+
+    Raises:
+        CorpusError: the file cannot be read, is empty, or a line is malformed.
+    """
+    found: dict[str, list[Span]] = {}
+    for number, text in _lines(path):
+        parts = _fields(text.partition(";;")[0], (4,))
+        if not parts:
+            continue
+        try:
+            *name, _, start, end = parts  # A name may hold blanks, and nothing follows the end.
+            if not name:
+                raise ValueError(f"{len(parts)} fields instead of 4")
+            found.setdefault(" ".join(name), []).append(_span(start, end))
+        except ValueError as error:
+            raise CorpusError(
+                f"{path}:{number}: no UEM line ({error}). It should read: name 1 start end"
+            ) from error
+    if not found:
+        raise CorpusError(f"{path} is empty, so that nothing would be scored: remove or fill it.")
+    return found

@@ -1,0 +1,97 @@
+"""Inputs that are hard on a backend: silence, noise, clipping, very short, very long.
+
+The fixed list is ``fixtures/stress.toml``; an entry is a small recipe from which the audio is
+made, so that one found by search can be written down and added to the list.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compat.contract.item import Item
+from compat.inputs.corpus import FIXTURES
+
+DEFAULT = FIXTURES / "stress.toml"
+KINDS = ("speech", "silence", "noise", "tone", "impulse", "square")
+
+
+SHORT = 10.0
+"""Seconds that an input of a first look has at most."""
+
+
+class StressError(Exception):
+    """The list of stress inputs cannot be used; the message names file and remedy."""
+
+
+def load(paths: Sequence[Path] = (DEFAULT,)) -> list[dict[str, Any]]:
+    """Read entries ``[[input]]`` with name, kind, seconds, gain, offset and seed."""
+    entries: list[dict[str, Any]] = []
+    for path in paths:
+        try:
+            found = tomllib.loads(path.read_text(encoding="utf-8")).get("input", [])
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise StressError(f"cannot read {path}: {error}. Correct the file.") from error
+        for number, entry in enumerate(found, 1):
+            if entry.get("kind") not in KINDS or not isinstance(entry.get("name"), str):
+                raise StressError(
+                    f"{path}: input {number} needs a name and a kind out of {', '.join(KINDS)}."
+                )
+            entries.append(entry)
+    return entries
+
+
+def plain(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the first silence and the first noise.
+
+    Enough for weights that know no words: to those, speech is a signal like any other.
+    """
+    found = {entry["kind"]: entry for entry in reversed(entries)}
+    return [found[kind] for kind in ("silence", "noise") if kind in found] or list(entries[:1])
+
+
+def make(entry: dict[str, Any], speech: Sequence[Item], rate: int) -> Item:
+    """Make the audio of one entry.
+
+    Args:
+        entry: ``kind``, ``seconds``, and optionally ``gain`` (factor, clipped at full scale
+            afterwards), ``offset`` (added), ``seed``.
+        speech: utterances that the kind ``speech`` is taken from, one after the other.
+        rate: sampling rate in hertz.
+    """
+    seconds = float(entry.get("seconds", 2.0))
+    count = max(1, round(seconds * rate))
+    random = np.random.default_rng(int(entry.get("seed", 0)))
+    text = ""
+    time = np.arange(count) / rate
+    match entry["kind"]:
+        case "speech":
+            first = int(entry.get("seed", 0)) % len(speech)
+            parts: list[Item] = []
+            while sum(len(part.samples) for part in parts) < count:
+                parts.append(speech[(first + len(parts)) % len(speech)])
+            whole = np.concatenate([part.samples for part in parts])
+            if "seconds" in entry:
+                samples = whole[:count]
+                whole_parts = parts[:-1] if len(whole) > count else parts
+            else:
+                samples, whole_parts = parts[0].samples, parts[:1]
+            text = " ".join(part.text for part in whole_parts)
+        case "silence":
+            samples = np.zeros(count)
+        case "noise":
+            samples = random.standard_normal(count) * 0.1
+        case "tone":
+            samples = np.sin(2 * np.pi * float(entry.get("hertz", 440)) * time) * 0.5
+        case "impulse":
+            samples = np.zeros(count)
+            samples[:: max(1, rate // 10)] = 1.0
+        case _:
+            samples = np.sign(np.sin(2 * np.pi * 100 * time))
+    samples = samples * float(entry.get("gain", 1.0)) + float(entry.get("offset", 0.0))
+    clipped = np.clip(samples, -1.0, 1.0).astype(np.float32)
+    return Item(f"stress-{entry['name']}", clipped, rate, text, {"stress": dict(entry)})

@@ -1,0 +1,1 @@
+"""Judgement: results files, and the limits, expectations and rules they are held against."""

@@ -1,0 +1,179 @@
+"""Judging stored observations again: scorers and thresholds change more often than measurements.
+
+Task metrics are computed anew from the predictions that the results file keeps, whatever
+thresholds apply; all other numbers stay what was measured.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from compat import catalog
+from compat.contract.item import Item
+from compat.inputs.checkpoints import CheckpointError, find_checkpoint
+from compat.judge.results import (
+    CaseFacts,
+    Header,
+    Level,
+    Limit,
+    Observation,
+    ResultsError,
+    Run,
+    Writer,
+    file_name,
+    scorer_of,
+)
+from compat.judge.thresholds import Thresholds, default_path, load
+from compat.judge.verdict import verdict
+from compat.metrics import SCORER_VERSION
+from compat.models.base import Model, score_sets
+
+TASK = "accuracy.task"
+
+
+@dataclass(frozen=True)
+class Rescored:
+    """What became of one results file."""
+
+    path: Path
+    changed: int = 0
+    """Observations that changed their level."""
+    unplanned: int = 0
+    """Observations left as they were, because no header of their machine planned their case."""
+
+
+def rescore(runs: Sequence[Run], thresholds: Thresholds, folder: Path) -> list[Rescored]:
+    """Write results files with the same measurements, scored and judged anew.
+
+    The facts of a case come from any run of its machine: of parallel processes only one writes
+    them. Statuses that no threshold decides (crashed, unsupported, faults in outputs …) stay, and
+    so do the scores of models that are not in the catalog, or whose checkpoint is not at hand. A
+    file is replaced as a whole, so that an interruption leaves what was there.
+
+    Raises:
+        ResultsError: the folder cannot be written.
+    """
+    facts: dict[tuple[str, ...], CaseFacts] = {}
+    for run in runs:
+        for plan in run.planned:
+            # What the run itself planned comes first: another may say other things of the case.
+            facts[run.header.machine, plan.case.id] = plan.case
+            facts[run.header.machine, plan.case.id, run.header.run] = plan.case
+    by_file: dict[str, list[Run]] = {}
+    for run in runs:
+        by_file.setdefault(file_name(run.header), []).append(run)
+    shipped = thresholds.digest == load([default_path()]).digest
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".rescoring.") as fresh:
+            return [
+                _rescore(same, thresholds, shipped, facts, Path(fresh), folder / name)
+                for name, same in by_file.items()
+            ]
+    except OSError as error:
+        raise ResultsError(
+            f"cannot write to {folder}: {error.strerror}. Name another folder with --output."
+        ) from error
+
+
+def _rescore(
+    runs: Sequence[Run],
+    thresholds: Thresholds,
+    shipped: bool,
+    facts: dict[tuple[str, ...], CaseFacts],
+    fresh: Path,
+    path: Path,
+) -> Rescored:
+    """Rescore the runs that share a file name: one, or copies of it from several places."""
+    changed = unplanned = 0
+    for run in runs:
+        writer = Writer(fresh, _header(run.header, thresholds, shipped))
+        for planned in run.planned:
+            writer.write(planned)
+        for one in run.observations:
+            if one.check == TASK and one.values:
+                # What cannot be scored again keeps the version of the scorer that it has.
+                one = msgspec.structs.replace(one, scorer=scorer_of(run.header, one))
+            judged = one
+            # A time that missed its limits on a busy machine may meet others.
+            missed = one.status == "inconclusive" and bool(one.limits)
+            if one.values and (missed or one.status in ("passed", "failed")):
+                key = (run.header.machine, one.case)
+                case = facts.get((*key, run.header.run)) or facts.get(key)
+                unplanned += case is None
+                judged = _anew(one, case, thresholds) if case else one
+            changed += judged.level != one.level
+            writer.write(judged)
+        writer.close()
+    os.replace(fresh / path.name, path)
+    return Rescored(path, changed, unplanned)
+
+
+def _header(header: Header, thresholds: Thresholds, shipped: bool) -> Header:
+    own = tuple(entry for entry in header.own if entry != "thresholds")
+    return msgspec.structs.replace(
+        header,
+        hashes={**header.hashes, "thresholds": thresholds.digest},
+        versions={**header.versions, "scorer": str(SCORER_VERSION)},
+        own=own if shipped else (*own, "thresholds"),
+    )
+
+
+def _anew(one: Observation, case: CaseFacts, thresholds: Thresholds) -> Observation:
+    """Score an observation with values again, where it is a task's, and judge it again."""
+    scores = task_scores(one, case) if one.check == TASK else None
+    if scores:
+        one = msgspec.structs.replace(one, values=scores, scorer=None)
+    level, limits, reason = thresholds.judge(one.check, case, one.values)
+    # A failure with every old limit met came from a fault, which no threshold forgives.
+    if one.status == "failed" and all(old.level != "failed" for old in one.limits):
+        return one
+    return _judged(one, level or one.level or "strict", limits, reason)
+
+
+def task_scores(one: Observation, case: CaseFacts) -> dict[str, Any] | None:
+    """Return the task metrics of stored predictions; None where that cannot be."""
+    score = _scorer(case)
+    rows = [row for row in one.predictions if isinstance(row, dict) and "prediction" in row]
+    if score is None or not rows:
+        return None
+    sets: dict[str, tuple[list[Item], list[Any], list[Any]]] = {}
+    for name in dict.fromkeys(row["set"] for row in rows):
+        of_set = [row for row in rows if row["set"] == name]
+        items = [Item.without_audio(row["item"], row["truth"], row["audio_s"]) for row in of_set]
+        predictions = [row["prediction"] for row in of_set]
+        references = [row.get("reference", row["prediction"]) for row in of_set]
+        sets[name] = items, predictions, references
+    return score_sets(score, sets)
+
+
+def _scorer(case: CaseFacts) -> Callable[..., dict[str, Any]] | None:
+    known = catalog.load()
+    try:
+        family = next(family for family in known.families if family.name == case.family)
+        variant = next(variant for variant in family.variants if variant.name == case.variant)
+        trained = case.weights == "trained"
+        checkpoint = variant.trained if trained else str(find_checkpoint(variant.checkpoint))
+        model: Model = known.family_module(family.name).load(variant.name, case.weights, checkpoint)
+    except (StopIteration, CheckpointError):
+        return None
+    return model.score
+
+
+def _judged(one: Observation, level: Level, limits: tuple[Limit, ...], reason: str) -> Observation:
+    status, reason, remedy = verdict(level, reason, one.values, one.threads)
+    return msgspec.structs.replace(
+        one,
+        status=status,
+        level=None if status == "inconclusive" else level,
+        limits=limits,
+        reason=reason,
+        remedy=remedy,
+    )

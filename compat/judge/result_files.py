@@ -1,0 +1,174 @@
+"""Results files on disk: which there are below a folder, and the lines of one, bounded.
+
+A folder of results comes from anywhere and may hold anything: links in a circle, pipes, devices,
+archives that unpack to terabytes. Only regular files are opened, and no more of one is read than
+:data:`MAX_FILE`.
+"""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import os
+import stat
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from compat.judge.problems import Problems, ResultsError
+
+MIB = 2**20
+MAX_FILE = 64 * MIB
+"""Bytes of one file, unpacked; the largest published one has 4 MiB."""
+MAX_LINES = 100_000
+"""Lines of one file; the longest published one has 3,400."""
+
+_SUFFIXES = (".jsonl", ".jsonl.gz")
+_PACKED = tuple(f".jsonl{suffix}" for suffix in (".zst", ".xz", ".bz2", ".lz4", ".br", ".zip"))
+_GZIP = b"\x1f\x8b"
+_ENCODINGS = (
+    # The longer mark first: that of UTF-32 begins with that of UTF-16.
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+SPLIT = (
+    "Split it at the end of a line, and let each part begin with the file's first line, the "
+    "run header."
+)
+
+
+@dataclass(frozen=True)
+class Content:
+    """A results file as UTF-8, and what was left out of it."""
+
+    data: bytes
+    problems: Problems
+
+    def lines(self) -> Iterator[bytes]:
+        return iter(io.BytesIO(self.data))
+
+
+def find(sources: Iterable[Path], problems: Problems) -> Iterator[Path]:
+    """Yield results files: the sources that are no folder, and what lies below those that are.
+
+    A file is yielded once, however many names it has. Links to folders are not followed below a
+    source. What looks like a results file and cannot be read as one is added to ``problems``.
+    """
+    seen: set[str] = set()
+    for source in sources:
+        for path in sorted(_below(source, problems)) if os.path.isdir(source) else [source]:
+            real = os.path.realpath(path)
+            if real not in seen:
+                seen.add(real)
+                yield path
+
+
+def _below(folder: Path, problems: Problems) -> Iterator[Path]:
+    def unlisted(error: OSError) -> None:
+        problems.add(
+            "folders that cannot be listed",
+            f"cannot list {error.filename}: {error.strerror}. Make it readable.",
+        )
+
+    for parent, _, names in os.walk(folder, onerror=unlisted):
+        for name in names:
+            if name.lower().endswith(_SUFFIXES):
+                yield Path(parent, name)
+            elif name.lower().endswith(_PACKED):
+                problems.add(
+                    "files that are packed otherwise than by gzip",
+                    f"{Path(parent, name)} is packed, and only gzip is read. Unpack it.",
+                )
+
+
+def content(path: Path) -> Content:
+    """Return a results file's content as UTF-8 without a mark, unpacked where it is packed.
+
+    What lies beyond the limits is left out and named in its problems.
+
+    Raises:
+        ResultsError: it is no regular file, or cannot be opened.
+    """
+    problems = Problems()
+    try:
+        data = _read(path)
+    except OSError as error:
+        raise ResultsError(
+            f"cannot read {path}: {error.strerror}. Restore it, make it readable, or delete it.",
+            "files that cannot be opened",
+        ) from error
+    if data.startswith(_GZIP):
+        data = _unpacked(data, path, problems)
+    cut = len(data) > MAX_FILE
+    for mark, encoding in _ENCODINGS:
+        if data.startswith(mark):
+            data = _as_utf8(data[len(mark) :], encoding)
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if b"\n" not in data:
+        data = data.replace(b"\r", b"\n")
+    if cut:
+        data = data[: data.rfind(b"\n", 0, MAX_FILE) + 1]
+        problems.add(
+            "files that are too large",
+            f"{path} holds more than {MAX_FILE // MIB} MiB, of which the first "
+            f"{data.count(bytes([10])):,} lines are read. {SPLIT}",
+        )
+    if data.count(b"\n") > MAX_LINES:
+        lines = io.BytesIO(data)
+        data = data[: sum(len(next(lines)) for _ in range(MAX_LINES))]
+        problems.add(
+            "files of too many lines",
+            f"{path} holds more than {MAX_LINES:,} lines, of which the first are read. {SPLIT}",
+        )
+    return Content(data, problems)
+
+
+def _read(path: Path) -> bytes:
+    """Return one byte more than may be used, at most, of a regular file."""
+    # A pipe's or a device's opening alone may wait for ever, or do something.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ResultsError(
+            f"{path} is no regular file but {_what(path)}. Move it out of the folder.",
+            "files that are no regular files",
+        )
+    with path.open("rb", buffering=0) as file:
+        data = bytearray()
+        while len(data) <= MAX_FILE and (more := file.read(MAX_FILE + 1 - len(data))):
+            data += more
+    return bytes(data)
+
+
+def _what(path: Path) -> str:
+    mode = os.stat(path).st_mode
+    kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISDIR, "a folder"), (stat.S_ISSOCK, "a socket"))
+    return next((name for check, name in kinds if check(mode)), "a device")
+
+
+def _unpacked(data: bytes, path: Path, problems: Problems) -> bytes:
+    """Unpack what gzip packed, up to the limit; damage ends it, and is named."""
+    unpacked = bytearray()
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            while len(unpacked) <= MAX_FILE and (more := file.read1(MIB)):
+                unpacked += more
+    except (EOFError, OSError, zlib.error) as error:
+        problems.add(
+            "files whose packing is damaged",
+            f"{path} cannot be unpacked to its end: {error}. Copy it again.",
+        )
+    return bytes(unpacked)
+
+
+def _as_utf8(data: bytes, encoding: str) -> bytes:
+    """Return text as UTF-8. What is no text stays invalid, so that its line alone is refused."""
+    unit = 4 if "32" in encoding else 2
+    whole = data[: len(data) // unit * unit]
+    try:
+        text = whole.decode(encoding, "surrogatepass")
+    except UnicodeDecodeError:
+        text = whole.decode(encoding, "replace")
+    return text.encode("utf-8", "surrogatepass")

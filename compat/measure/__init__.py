@@ -1,0 +1,1 @@
+"""Measurement: what runs inside the worker process of a case."""

@@ -1,0 +1,94 @@
+"""The choice of inputs: which items of a corpus a protocol looks at."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from compat.contract.item import Item
+
+
+@dataclass(frozen=True)
+class Items:
+    """The inputs of one protocol, chosen by the model from a corpus."""
+
+    task: Mapping[str, Sequence[Item]] = field(default_factory=dict)
+    """Test sets that carry the truth; empty for seeded weights, which can prove no accuracy."""
+    numerics: Sequence[Item] = ()
+    """Inputs whose intermediate outputs are compared with the reference's."""
+    timed: Sequence[Item] = ()
+    """Inputs of the timed rounds: among those that accuracy is computed on."""
+    stress: Sequence[Item] = ()
+
+    @classmethod
+    def of(cls, sets: Mapping[str, Sequence[Item]], scored: bool = True) -> Items:
+        """Return the usual choice: six inputs of each set for numerics, the first set for timing.
+
+        ``scored`` says whether the sets carry the truth that the task metric needs.
+        """
+        some = [item for found in sets.values() for item in found[:: max(1, len(found) // 6)]]
+        return cls(sets if scored else {}, some, next(iter(sets.values()))[:16])
+
+    def brief(self, seconds: float, numerics: int) -> Items:
+        """Return a part of the choice, for what takes seconds where others take milliseconds.
+
+        Args:
+            seconds: about how much audio of each test set is kept, spread over it: whole
+                utterances, or the beginning of one conversation. Of a set of trials, whose
+                recordings are compared with one another, two pairs are kept.
+            numerics: how many of these are kept whose numerics are judged.
+        """
+
+        def fitting(items: Sequence[Item]) -> Sequence[Item]:
+            if any("trials" in item.facts for item in items):
+                return _two_pairs(items)
+            count = len(items)
+            while count > 1 and sum(item.seconds for item in _spread(items, count)) > seconds:
+                count -= 1
+            return [beginning(item, seconds) for item in _spread(items, count)]
+
+        task = {name: fitting(found) for name, found in self.task.items()}
+        kept = [item for found in task.values() for item in found]
+        if not kept:  # Generated weights, or a corpus without the truth.
+            found = fitting(self.timed)
+            kept = list(found) if len(found) >= numerics else _spread(self.timed, numerics)
+        return Items(task, _spread(kept, numerics), kept)
+
+
+def _two_pairs(items: Sequence[Item]) -> Sequence[Item]:
+    """Return two recordings of one speaker and two of another; all where no four are compared."""
+    paired = [(item.id, *trial) for item in items for trial in item.facts.get("trials", ())]
+    trials = {(one, other): same for one, other, same in paired}
+    known = {item.id for item in items}
+    pairs = [pair for pair, same in trials.items() if same and known >= set(pair)]
+    for first, second in itertools.combinations(pairs, 2):
+        across = {trials.get(pair) for pair in itertools.product(first, second)}
+        across |= {trials.get(pair) for pair in itertools.product(second, first)}
+        if False in across and True not in across:
+            return [item for item in items if item.id in {*first, *second}]
+    return items
+
+
+def _spread(items: Sequence[Item], count: int) -> list[Item]:
+    """Return up to ``count`` items, spread evenly."""
+    wanted = min(count, len(items))
+    return [items[round(i * len(items) / wanted)] for i in range(wanted)]
+
+
+def beginning(item: Item, seconds: float) -> Item:
+    """Cut a recording of which it is known who speaks when; what is said in a part is not."""
+    if item.seconds <= seconds or item.text or "segments" not in item.facts:
+        return item
+    facts = dict(item.facts)
+    for name in {"segments", "uem"} & facts.keys():
+        spans = [span for span in facts[name] if span[0] < seconds]
+        facts[name] = [[first, min(last, seconds), *of] for first, last, *of in spans]
+    samples = item.samples[: round(seconds * item.rate)]
+    name = item.id.removesuffix("-beginning")
+    return replace(item, id=f"{name}-beginning", samples=samples, facts=facts)
+
+
+def beginnings(sets: Mapping[str, Sequence[Item]], seconds: float) -> dict[str, Sequence[Item]]:
+    """Cut every recording of conversations, for a first look."""
+    return {name: [beginning(item, seconds) for item in found] for name, found in sets.items()}

@@ -1,0 +1,31 @@
+"""Batches: windows padded to the batch sizes that a graph was compiled for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from compat.contract.session import Session
+from compat.models.diarization import BATCHES
+
+
+def in_batches(
+    session: Session, graph: str, feeds: Mapping[str, Sequence[np.ndarray]], output: str
+) -> np.ndarray:
+    """Run rows through a graph, as many at once as it has points for; return an output's rows."""
+    rows = len(next(iter(feeds.values())))
+    found = []
+    start = 0
+    while start < rows:
+        batch = next((size for size in BATCHES if size >= rows - start), BATCHES[-1])
+        count = min(batch, rows - start)
+        part: dict[str, Any] = {}
+        for name, arrays in feeds.items():
+            part[name] = np.zeros((batch, *arrays[start].shape), np.float32)
+            part[name][:count] = arrays[start : start + count]
+        handles = session.run(graph, part, f"b{batch}", (output,))
+        found.append(handles[output].numpy()[:count].copy())
+        start += count
+    return np.concatenate(found)

@@ -1,0 +1,1 @@
+"""Tasks: what is right, and how far an answer is off."""

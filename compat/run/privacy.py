@@ -1,0 +1,55 @@
+"""Results are published: no folder of a person's machine, and so no user's name, goes into them."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from compat.processes import ENVIRONMENT
+
+_SEPARATOR = r"[\\/]+"
+_NOT_INSIDE = r"(?<![\w.~…$\\/-])"
+_ABSOLUTE = re.compile(_NOT_INSIDE + r"(?:[A-Za-z]:)?[\\/][^\s'\"`<>|:,;()\[\]{}]+")
+_HOMES = ("home", "Users")
+
+
+def without_paths(text: str) -> str:
+    """Return a message with absolute paths made relative, or cut to what says nothing of a person.
+
+    Paths below the working folder become relative; the home folder is ``~``, the cache
+    ``$COMPAT_CACHE``, Python's own folder and every other ``…``.
+    """
+    for folder, name in _known():
+        parts = [re.escape(part.strip("\\/")) for part in folder.parts]
+        pattern = _NOT_INSIDE + _SEPARATOR.join(parts)
+        if not name:
+            text = re.sub(pattern + _SEPARATOR + r"(?=\w|\.\w)", "", text)
+        text = re.sub(pattern + r"(?![\w-]|\.\w)", name or ".", text)
+    return _ABSOLUTE.sub(lambda found: _cut(found[0]), text)
+
+
+def _known() -> Iterator[tuple[Path, str]]:
+    """Yield folders and what stands for them, the innermost first."""
+    folders = {
+        Path(sys.base_prefix): "…",
+        Path(sys.prefix): "…",
+        Path(os.path.expanduser("~")): "~",
+        Path.cwd(): "",
+    }
+    if os.environ.get(ENVIRONMENT):
+        folders[Path(os.environ[ENVIRONMENT])] = f"${ENVIRONMENT}"
+    folders |= {folder.resolve(): name for folder, name in folders.items()}
+    deepest = sorted(folders.items(), key=lambda pair: len(pair[0].parts), reverse=True)
+    # A root (the working folder of some containers) is the beginning of every path, not a place.
+    return (pair for pair in deepest if pair[0].is_absolute() and len(pair[0].parts) > 1)
+
+
+def _cut(path: str) -> str:
+    """Cut a path to its name, if it is one: nodes of a graph are called ``/encoder/MatMul``."""
+    parts = re.split(_SEPARATOR, path.rstrip("\\/"))
+    if len(parts) < 3 or not os.path.exists(os.sep.join(parts[:2])):
+        return path
+    return "…" if parts[1] in _HOMES and len(parts) == 3 else f"…/{parts[-1]}"

@@ -1,0 +1,186 @@
+"""Which cases a run is about: words from the command line, checked, and applied to the catalog."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from compat.catalog import Catalog
+from compat.contract.case import PRECISIONS, WEIGHTS, Case, mark_name
+
+PROFILES = ("quick", "core", "full")
+EVIDENCE = ("device", "emulator", "conversion")
+CORE_ON_EMULATORS = 10.0
+"""Millions of parameters up to which the core profile has an emulator run a model: they compute a
+hundred times slower than what they stand for, and say nothing of speed."""
+QUICK_WHERE_SLOW = 2.0
+"""The same in the first look of a target that is slow: every small graph by itself, and no pipeline
+of several."""
+HERE = "here"
+"""In place of target names: those whose hardware and runtime are on this machine."""
+
+
+class SelectionError(Exception):
+    """A word of the selection means nothing; the message names the nearest valid one."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Words given by a person; an empty tuple selects everything that the profile has."""
+
+    models: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    recipes: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
+    profile: str = "core"
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
+    marked: frozenset[str] = frozenset()
+    """Words of pytest's ``-m`` expression."""
+
+    def check(self, catalog: Catalog) -> None:
+        """Raise :class:`SelectionError` for a word that no case of the catalog answers to."""
+        variants = {variant.name for family in catalog.families for variant in family.variants}
+        families = {family.name for family in catalog.families}
+        targets = {target.name for target in catalog.targets}
+        recipes = {recipe for target in catalog.targets for recipe in target.recipes}
+        _check("--models", self.models, variants | families)
+        _check("--targets", self.targets, targets | set(catalog.hardware) | {HERE})
+        _check("--weights", self.weights, set(WEIGHTS))
+        _check("--checkpoint", self.checkpoints, variants)
+        for name in self.recipes:
+            first, *parts = name.split("+")
+            _check("--recipes", [first], recipes | set(PRECISIONS))
+            _check("--recipes", [part.rpartition("-")[0] for part in parts], recipes)
+
+    def check_required(self, required: Iterable[str], catalog: Catalog) -> None:
+        """Raise :class:`SelectionError` for hardware or a target that no selected case misses."""
+        known = {*catalog.hardware, *(target.name for target in catalog.targets)}
+        for word in required:
+            if word not in known:
+                raise SelectionError(f"--require {word}: {suggestion(word, known)}")
+            if not any(word in (c.target.hardware, c.target.name) for c in self.cases(catalog)):
+                raise SelectionError(
+                    f"--require {word}: no case that is selected runs on it. Select one "
+                    "(`compat list` shows them), or do not require it."
+                )
+
+    def cases(self, catalog: Catalog) -> list[Case]:
+        """Return the selected cases in the catalog's order."""
+        composed = [name for name in self.recipes if "+" in name]
+        found = [case for case in catalog.cases(composed) if self._wants(case)]
+        marks = {m for c in found if c.target.evidence == "emulator" for m in c.target.marks}
+        named = self.models or self.targets or self.marked & marks
+        return found if named or self.profile != "quick" else _without_echoes(found)
+
+    def _wants(self, case: Case) -> bool:
+        target, recipe, variant = case.target, case.recipe, case.variant
+        named = _any((variant.name,), self.models)
+        if self.models and not _any((variant.name, case.family.name), self.models):
+            return False
+        words = [word for word in self.targets if word != HERE]
+        if words and not _any((target.name, target.hardware), words):
+            return False
+        if self.recipes and not _any((recipe.name, recipe.precision), self.recipes):
+            return False
+        if self.weights and case.weights not in self.weights:
+            return False
+        emulated = target.evidence == "emulator"
+        names = [target.name, *target.marks]
+        own = {mark_name(target.runtime), *target.marks}
+        if emulated:
+            # No machine has the hardware of an emulator: its column has to be asked for.
+            names.append(target.hardware)
+            own |= {target.evidence, mark_name(target.hardware)}
+        asked = _any(names, self.targets) or bool(own & self.marked)
+        if (target.on_request or emulated) and not asked and self.profile != "full":
+            return False
+        if named or self.profile == "full" or variant.name in self.checkpoints:
+            return True
+        marks_of_model = {mark_name(case.family.name), case.weights}
+        if not variant.core:
+            return False
+        if variant.core not in (True, case.weights) and not (
+            self.models or self.weights or marks_of_model & self.marked
+        ):
+            return False
+        if emulated and variant.parameters > CORE_ON_EMULATORS:
+            return False
+        precise = bool(self.recipes or self.marked & set(PRECISIONS))
+        if self.profile == "quick":
+            # A first look: one variant of each family, plainly, with weights that know their task;
+            # but for what was asked for.
+            first = variant.name == (case.family.stand_in or case.family.headline)
+            asked_for = self.models or self.weights or self.marked & set(WEIGHTS)
+            if not (asked_for or (first and case.weights != "seeded")):
+                return False
+            if not (recipe.name == target.plain or precise):
+                return False
+            if target.slow and variant.parameters > QUICK_WHERE_SLOW:
+                return False
+        usual = (*target.core, target.plain)
+        return precise or not target.on_host_cpu or recipe.name in usual
+
+
+def _without_echoes(cases: Iterable[Case]) -> list[Case]:
+    """Return cases with one emulator of each hardware and runtime, and of others the first model.
+
+    What one browser's software renderer has shown of a graph, another's need not at first sight.
+    """
+    firsts: dict[tuple[str, str], Case] = {}
+    kept = []
+    for case in cases:
+        if case.target.evidence == "emulator":
+            key = (case.target.hardware, case.target.runtime)
+            first = firsts.setdefault(key, case)
+            if case.target != first.target and case.variant != first.variant:
+                continue
+        kept.append(case)
+    return kept
+
+
+def _any(names: Iterable[str], patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+
+def _check(option: str, words: Iterable[str], valid: set[str]) -> None:
+    for word in words:
+        if not any(fnmatchcase(name, word) for name in valid):
+            raise SelectionError(f"{option} {word}: {suggestion(word, valid)}")
+
+
+def suggestion(word: str, valid: Iterable[str]) -> str:
+    """Return a sentence with the valid word nearest to one that is not."""
+    known = sorted(valid)
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    if near:
+        return f"there is no {word!r}. Did you mean {near[0]!r}?"
+    return f"there is no {word!r}. There are: {', '.join(known)}."
+
+
+def marks(catalog: Catalog) -> dict[str, str]:
+    """Return every mark that a case can carry, with what it means."""
+    found = {mark_name(name): f"cases on {name} hardware" for name in catalog.hardware}
+    found |= {name: f"cases in {name} precision" for name in PRECISIONS}
+    found |= {name: f"cases with {name} weights" for name in WEIGHTS}
+    found |= {name: f"cases whose evidence is {name}" for name in EVIDENCE}
+    for runtime in catalog.runtimes:
+        found.setdefault(mark_name(runtime.name), f"cases executed by {runtime.name}")
+        for target in runtime.targets:
+            for mark in target.marks:
+                found.setdefault(mark, f"cases on targets such as {target.name}")
+    for family in catalog.families:
+        found[mark_name(family.name)] = f"cases of the {family.name} family"
+        found[mark_name(family.task)] = f"cases of the task {family.task}"
+    return found
+
+
+def check_mark_expression(expression: str, known: Iterable[str]) -> None:
+    """Raise :class:`SelectionError` for a word of a ``-m`` expression that is no mark."""
+    valid = set(known)
+    without_arguments = re.sub(r"\([^()]*=[^()]*\)", "", expression)
+    for word in re.findall(r"[A-Za-z_][\w]*", without_arguments):
+        if word not in valid and word not in ("and", "or", "not", "True", "False"):
+            raise SelectionError(f"-m {expression!r}: {suggestion(word, valid)}")

@@ -1,0 +1,203 @@
+"""Conversion to Core ML, and compression of what was converted."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from compat.build.sources import Source
+    from compat.runtimes.coreml.mil import Program, Weight
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """Tables of values by which weights are stored as indices."""
+
+    bits: int
+    """Of an index: a table has two to the power of them values."""
+    channels: int = 0
+    """Most output channels that share a table; 0 where one table serves the whole tensor."""
+
+
+PALETTES = {
+    "int8-palettized": Palette(8),
+    "int8-palettized-6bit": Palette(6),
+    "int8-palettized-6bit-group16": Palette(6, 16),
+    "int4-palettized": Palette(4),
+    "int4-palettized-group16": Palette(4, 16),
+}
+
+
+INPUT = "in_"
+"""Before the name of every input of a package: some names, such as ``state``, are reserved."""
+
+
+SMALLEST = 2048
+"""Elements that a tensor of weights has at least, to be compressed."""
+
+
+FEWEST = 4
+"""Channels that a group has at least: tables for fewer can be larger than what they index."""
+
+
+# Conversion --------------------------------------------------------------------------------------
+
+
+def convert(
+    folder: Path, reference: Mapping[str, str], graph: str, point: str, scheme: str
+) -> None:
+    """Job: write a graph as a package with an ML program, float16 or with compressed weights."""
+    import coremltools
+
+    from compat.build.sources import open_source
+
+    source = open_source(reference, graph)
+    keep_log_softmax_exact()
+    if scheme == "fp16":
+        model = _converted(source, point)
+    else:
+        exact = _package(source, point, "fp16")
+        model = _compressed(coremltools.models.MLModel(str(exact), skip_model_load=True), scheme)
+    model.save(str(folder / "model.mlpackage"))
+
+
+def keep_log_softmax_exact() -> None:
+    """Teach coremltools another ``log_softmax``: its own is the logarithm of a softmax.
+
+    In float16 probabilities below 6e-8 are zero, and a score of -22 became -103 (coremltools
+    #2728). Differences from the largest score, less the logarithm of the sum of their exponentials,
+    stay within float16; ``reduce_log_sum_exp`` would not on the Neural Engine, which takes the
+    exponentials of the scores themselves (#2690).
+    """
+    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil import register_torch_op
+
+    def log_softmax(context: Any, node: Any) -> None:
+        x, axis = (context[name] for name in node.inputs[:2])
+        axes = [axis.val]
+        below = mb.sub(x=x, y=mb.reduce_max(x=x, axes=axes, keep_dims=True))
+        total = mb.reduce_sum(x=mb.exp(x=below), axes=axes, keep_dims=True)
+        context.add(mb.sub(x=below, y=mb.log(x=total), name=node.name))
+
+    register_torch_op(log_softmax, torch_alias=["_log_softmax"], override=True)
+
+
+def _package(source: Source, point: str, scheme: str) -> Path:
+    folder = source.derive(
+        f"{__name__}:convert",
+        {"point": point, "scheme": scheme},
+        (__name__, "compat.build.sources"),
+        ("coremltools", "torch", "transformers"),
+    )
+    return folder / "model.mlpackage"
+
+
+def _converted(source: Source, point: str) -> Any:
+    import coremltools
+    import torch
+
+    from compat.build.sources import example_tensors
+
+    spec = source.graph
+    outputs = [*spec.outputs, *(f"new_{name}" for name in spec.state)]
+    with warnings.catch_warnings(), torch.no_grad():
+        # Both warn of versions they were not tested with, and the tracer of its own end.
+        warnings.simplefilter("ignore")
+        examples = example_tensors(spec, point)
+        # Exported first: sizes become literals, whose computation the converter cannot fold with
+        # NumPy 2.4. Then traced: the converter knows more operators in that form.
+        static = torch.export.export(source.module(), examples).module()
+        return coremltools.convert(
+            torch.jit.trace(static, examples, check_trace=False),  # type: ignore[no-untyped-call]
+            inputs=[
+                coremltools.TensorType(INPUT + name, shape, getattr(np, dtype))
+                for name, (shape, dtype) in spec.examples(point).items()
+            ],
+            outputs=[coremltools.TensorType(name) for name in outputs],
+            minimum_deployment_target=coremltools.target.macOS15,
+            compute_precision=coremltools.precision.FLOAT16,
+            convert_to="mlprogram",
+            skip_model_load=True,
+        )
+
+
+def _compressed(model: Any, scheme: str) -> Any:
+    from coremltools.optimize import coreml
+
+    if scheme in PALETTES:
+        return _palettized(model, PALETTES[scheme])
+    grid = coreml.OpLinearQuantizerConfig(
+        mode="linear_symmetric",
+        dtype="int8",
+        granularity="per_channel",
+        weight_threshold=SMALLEST,
+    )
+    return coreml.linear_quantize_weights(model, coreml.OptimizationConfig(global_config=grid))
+
+
+def _palettized(model: Any, palette: Palette) -> Any:
+    """Return a model whose weights are indices into tables that k-means chose."""
+    from coremltools.optimize import coreml
+
+    def once(**granularity: Any) -> Any:
+        config = coreml.OpPalettizerConfig(
+            mode="kmeans", nbits=palette.bits, weight_threshold=SMALLEST, **granularity
+        )
+        return coreml.palettize_weights(model, coreml.OptimizationConfig(global_config=config))
+
+    if not palette.channels:
+        return once()
+    # A tensor whose channels the size of a group does not divide is passed over and stays float16:
+    # Whisper's embedding of 51,865 words. It is left to a smaller size, in another pass.
+    size = palette.channels + 1
+    while sizes := {n for n in _group_sizes(model, palette.channels) if 0 < n < size}:
+        size = max(sizes)
+        model = once(granularity="per_grouped_channel", group_size=size)
+    return once()
+
+
+def _group_sizes(model: Any, most: int) -> set[int]:
+    """Return the sizes of groups that would suit an axis of a weight that is not compressed."""
+    from coremltools.optimize import coreml
+
+    return {
+        channels_together(length, most)
+        for weight in coreml.get_weights_metadata(model, SMALLEST).values()
+        if weight.val.ndim > 1
+        and not any(child.op_type.startswith("constexpr_") for child in weight.child_ops)
+        for length in weight.val.shape
+    }
+
+
+def channels_together(channels: int, most: int) -> int:
+    """Return how many of a tensor's channels share a table: the most that divide them evenly.
+
+    It is 0 where fewer than ``FEWEST`` would: then all of them share one.
+    """
+    return max((size for size in range(FEWEST, most + 1) if channels % size == 0), default=0)
+
+
+def stored_scheme(program: Program) -> str:
+    """Return the scheme in which most of a program's weights are stored."""
+    counts: Counter[str] = Counter()
+    for weight in program.weights():
+        if weight.elements > SMALLEST:
+            counts[_scheme(weight)] += weight.elements
+    return counts.most_common(1)[0][0] if counts else "fp16"
+
+
+def _scheme(weight: Weight) -> str:
+    if not weight.lookup:
+        return {16: "fp16", 8: "int8-linear"}.get(weight.bits, f"fp{weight.bits}")
+    for name, palette in PALETTES.items():
+        grouped = bool(weight.channels) and weight.channels <= palette.channels
+        if palette.bits == weight.bits and (grouped or weight.channels == palette.channels):
+            return name
+    return f"{weight.bits} bits, tables for {weight.channels or 'all'} channels"

@@ -1,0 +1,145 @@
+"""Sessions of Core ML on a Mac."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compat.build.artifacts import folder_bytes
+from compat.contract.case import Recipe, Target
+from compat.contract.graph import State
+from compat.contract.runtime import Options
+from compat.contract.session import Placement, Session, Unsupported
+from compat.runtimes.coreml.convert import INPUT, _package, stored_scheme
+
+if TYPE_CHECKING:
+    from compat.build.sources import Source
+    from compat.runtimes.coreml.mil import Program
+
+
+UNITS = {"cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE"}
+
+
+# Sessions ----------------------------------------------------------------------------------------
+
+
+class CoreMlSession(Session):
+    """One program per graph and point: predicted by Core ML, or executed as converted."""
+
+    def __init__(
+        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+    ) -> None:
+        super().__init__({name: source.graph for name, source in sources.items()})
+        self.sources = sources
+        self.target = target
+        self.recipe = recipe
+        self._packages: dict[tuple[str, str], Path] = {}
+        self._programs: dict[tuple[str, str], Program] = {}
+        self._models: dict[tuple[str, str], Any] = {}
+        if target.evidence == "conversion":
+            import torch
+
+            torch.set_num_threads(options.threads)
+        for graph in self.graphs.values():
+            self._open(graph.name, next(iter(graph.points)))
+
+    def _open(self, graph: str, point: str) -> None:
+        from compat.runtimes.coreml.mil import Program
+
+        key = graph, point
+        if key in self._packages:
+            return
+        source, scheme = self.sources[graph], self.recipe.for_graph(graph)
+        source.shipped(scheme, "coreml")  # Nobody ships any: what is shipped is never converted.
+        self._packages[key] = _package(source, point, scheme)
+        program = self._programs[key] = Program(self._packages[key])
+        if self.target.evidence == "conversion":
+            if program.unknown:
+                unknown = ", ".join(program.unknown)
+                raise Unsupported(f"{graph} converts, but is not checked: no operator {unknown}")
+        else:
+            self._models[key] = _loaded(self._packages[key], self.target)
+
+    def upload(self, array: np.ndarray, graph: str) -> np.ndarray:
+        return array
+
+    def download(self, native: np.ndarray) -> np.ndarray:
+        return native
+
+    def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[np.ndarray]:
+        self._open(graph, point)
+        feeds = {INPUT + name: value for name, value in inputs.items()}
+        if self.target.evidence == "conversion":
+            return self._programs[graph, point].run(feeds)
+        predicted = self._models[graph, point].predict(feeds)
+        spec = self.graphs[graph]
+        names = (*spec.outputs, *(f"new_{name}" for name in spec.state))
+        return [np.asarray(predicted[name]) for name in names]
+
+    def write(self, state: State, buffer: Any, value: Any, position: int) -> Any:
+        buffer[(slice(None),) * state.axis + (slice(position, position + 1),)] = value
+        return buffer
+
+    def placement(self) -> Placement:
+        if self.target.evidence == "conversion":
+            raise Unsupported("a conversion is placed nowhere: no Core ML runs it")
+        costs: Counter[str] = Counter()
+        for model in self._models.values():
+            costs += _anticipated(model, self.target)
+        total = sum(costs.values())
+        shares = {unit: cost / total for unit, cost in costs.items()}
+        return Placement(shares, self.target.device, "estimated cost by unit in the compute plan")
+
+    def executed(self) -> Mapping[str, str]:
+        return {graph: stored_scheme(program) for (graph, _), program in self._programs.items()}
+
+    def notes(self) -> Mapping[str, str]:
+        return {"compiler": f"coremltools {metadata.version('coremltools')}, macOS 15 program"}
+
+    def model_bytes(self) -> int:
+        """Size of the packages of the first point of each graph."""
+        return sum(
+            folder_bytes(self._packages[graph.name, next(iter(graph.points))])
+            for graph in self.graphs.values()
+        )
+
+    def close(self) -> None:
+        self._programs.clear()
+        self._models.clear()
+
+
+# On a Mac. None of this could be run where it was written: see docs/hardware.md.
+
+
+def _loaded(package: Path, target: Target) -> Any:
+    import coremltools
+
+    units = coremltools.ComputeUnit[UNITS[target.device]]
+    return coremltools.models.MLModel(str(package), compute_units=units)
+
+
+def _anticipated(model: Any, target: Target) -> Counter[str]:
+    """Return the estimated cost of a model by the unit that Core ML anticipates for it."""
+    import coremltools
+    from coremltools.models.compute_plan import MLComputePlan
+
+    names = {
+        "MLCPUComputeDevice": "cpu",
+        "MLGPUComputeDevice": "gpu",
+        "MLNeuralEngineComputeDevice": "ane",
+    }
+    units = coremltools.ComputeUnit[UNITS[target.device]]
+    plan = MLComputePlan.load_from_path(model.get_compiled_model_path(), units)
+    costs: Counter[str] = Counter()
+    for operation in plan.model_structure.program.functions["main"].block.operations:
+        usage = plan.get_compute_device_usage_for_mlprogram_operation(operation)
+        cost = plan.get_estimated_cost_for_mlprogram_operation(operation)
+        if usage is not None and cost is not None:
+            device = type(usage.preferred_compute_device).__name__
+            costs[names.get(device, device)] += cost.weight
+    return costs

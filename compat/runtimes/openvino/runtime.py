@@ -1,0 +1,79 @@
+"""OpenVINO: one file for its devices (CPU, GPU, NPU), which are data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from compat.build.sources import Source
+from compat.contract.case import Recipe, Target
+from compat.contract.runtime import Options, Probe, Runtime
+from compat.contract.session import Session
+from compat.runtimes.openvino.oracles import (
+    round_activations,
+    round_tensors,
+    round_to_4_bits,
+    round_weights,
+)
+from compat.runtimes.openvino.session import OpenVinoSession
+
+if TYPE_CHECKING:
+    pass
+
+RECIPES = ("fp32", "fp16", "bf16", "int8-dynamic", "int8-weights", "int8-a8w8", "int4-weights")
+INSTALL = "pip install openvino==2026.4.1 nncf==3.4.0"
+
+
+class OpenVino(Runtime):
+    name = "openvino"
+    oracles: ClassVar = {
+        "int8-weights": round_weights,
+        "int8-dynamic": round_activations,
+        "int8-a8w8": round_tensors,
+        "int4-weights": round_to_4_bits,
+    }
+    packages = ("openvino", "nncf", "torch", "onnxscript")
+    modules = ("openvino",)
+    targets = (
+        Target(
+            "openvino-cpu",
+            "openvino",
+            "openvino",
+            "CPU",
+            RECIPES,
+            on_host_cpu=True,
+        ),
+        Target("openvino-gpu", "openvino", "openvino", "GPU", RECIPES),
+        Target("openvino-npu", "openvino", "openvino", "NPU", RECIPES),
+    )
+
+    def probe(self, target: Target) -> Probe:
+        try:
+            import openvino
+        except ImportError as error:
+            try:
+                metadata.version("openvino")
+            except metadata.PackageNotFoundError:
+                return Probe("absent", "OpenVINO is not installed", INSTALL)
+            return Probe("broken", f"OpenVINO does not import: {error}", f"{INSTALL} --force")
+        core = openvino.Core()
+        facts: dict[str, Any] = {"openvino": metadata.version("openvino")}
+        found = [name for name in core.available_devices if name.split(".")[0] == target.device]
+        if not found:
+            remedy = {
+                "GPU": "install Intel's compute runtime (intel-opencl-icd, level-zero)",
+                "NPU": "install Intel's NPU driver (linux-npu-driver, or from Windows Update)",
+            }.get(target.device, INSTALL)
+            return Probe("absent", f"OpenVINO finds no {target.device} device", remedy, facts)
+        facts["device"] = core.get_property(found[0], "FULL_DEVICE_NAME")
+        facts["capabilities"] = sorted(core.get_property(found[0], "OPTIMIZATION_CAPABILITIES"))
+        return Probe("here", facts=facts)
+
+    def compile(
+        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+    ) -> Session:
+        return OpenVinoSession(sources, target, recipe, options)
+
+
+RUNTIME = OpenVino()

@@ -1,0 +1,213 @@
+"""Sessions of OpenVINO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compat.build import calibration
+from compat.build.artifacts import folder_bytes
+from compat.build.sources import Source, build_ahead
+from compat.contract.case import Recipe, Target
+from compat.contract.graph import State
+from compat.contract.runtime import Options
+from compat.contract.session import Placement, Session
+from compat.inputs import corpus as corpora
+from compat.runtimes.openvino.convert import saturates
+from compat.runtimes.openvino.oracles import GROUP
+
+HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+
+
+FORMS = ("openvino", "onnx")
+"""Forms that it takes of a graph that its makers ship."""
+
+
+EXECUTED = {
+    "f32": "fp32",
+    "f16": "fp16",
+    "bf16": "bf16",
+    "f64": "fp64",
+    "i8": "int8",
+    "u8": "int8",
+    "i4": "int4",
+    "u4": "int4",
+}
+
+
+ARITHMETIC = ("FullyConnected", "MatMul", "Convolution", "GroupConvolution", "MHA")
+
+
+class OpenVinoSession(Session):
+    """One compiled model and one inference request per graph and point."""
+
+    def __init__(
+        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+    ) -> None:
+        import openvino
+
+        super().__init__({name: source.graph for name, source in sources.items()})
+        self.core = openvino.Core()
+        self.sources = sources
+        self.target = target
+        self.recipe = recipe
+        self.options = options
+        self._compiled: dict[tuple[str, str], Any] = {}
+        self._requests: dict[tuple[str, str], Any] = {}
+        self._paths: dict[str, Path] = {}
+        self._constants: dict[str, dict[str, Any]] = {}
+        self._notes: dict[str, str] = {}
+        if "int8-a8w8" not in recipe.schemes:  # Calibrated by itself at every point: none in vain.
+            build_ahead(sources, self._path, options.batches)
+        for graph in self.graphs.values():
+            self._request(graph.name, next(iter(graph.points)))
+
+    def _request(self, graph: str, point: str) -> Any:
+        key = graph, point
+        if key not in self._requests:
+            scheme = self.recipe.for_graph(graph)
+            path = self._path(graph, point)
+            self._paths.setdefault(graph, path)
+            shipped = self.sources[graph].shipped("fp32", *FORMS)
+            self._compiled[key] = self.core.compile_model(
+                self._read(graph, point, path) if shipped else str(path),
+                self._device,
+                self._properties(scheme),
+            )
+            self._constants[graph] = {
+                name: self.upload(np.array(value, np.int64), graph)
+                for name, value in (shipped.constants if shipped else {}).items()
+            }
+            self._requests[key] = self._compiled[key].create_infer_request()
+        return self._requests[key]
+
+    @property
+    def _device(self) -> str:
+        return self.target.device + (f".{self.options.device}" if self.options.device else "")
+
+    def _path(self, graph: str, point: str) -> Path:
+        source, scheme = self.sources[graph], self.recipe.for_graph(graph)
+        if not scheme.startswith("int"):
+            return source.onnx(point, forms=FORMS)
+        source.shipped(scheme, *FORMS)  # What is shipped is executed as it is, never compressed.
+        packages = ("openvino", "nncf", "torch")
+        if scheme != "int8-a8w8":
+            bits = 4 if scheme.startswith("int4") else 8
+            arguments = {"point": point, "bits": bits}
+            folder = source.derive(f"{__name__}:compress", arguments, (__name__,), packages)
+            return folder / "model.xml"
+        named = self.options.corpus
+        known = corpora.load(Path(named) if named else corpora.DEFAULT)
+        narrow = self.target.device == "CPU" and saturates()
+        folder = source.derive(
+            f"{__name__}:quantise",
+            {
+                "point": point,
+                "corpus": named,
+                "recordings": known.fingerprint,
+                "narrow": narrow,
+            },
+            (__name__, *calibration.MODULES),
+            packages,
+            fitted=True,
+        )
+        self._notes["calibration"] = (folder / "calibration.txt").read_text(encoding="utf-8")
+        if left := (folder / "float32.txt").read_text(encoding="utf-8"):
+            self._notes[f"{graph} in float32"] = left
+        if narrow:
+            self._notes["weights"] = "7 of 8 bits, as the processor has no VNNI"
+        return folder / "model.xml"
+
+    def _read(self, graph: str, point: str, path: Path) -> Any:
+        """Read a shipped file with its open shapes set: without, some operators do not convert."""
+        import openvino
+        from openvino.frontend import FrontEndManager
+
+        frontend = FrontEndManager().load_by_framework("onnx")
+        model = frontend.load(str(path))
+        for name, (shape, _) in self.graphs[graph].examples(point).items():
+            place = model.get_place_by_tensor_name(name)
+            model.set_partial_shape(place, openvino.PartialShape(shape))
+        return frontend.convert(model)
+
+    def _properties(self, scheme: str) -> dict[str, str]:
+        # Without a hint the CPU plug-in runs float32 models in bfloat16 where the processor can.
+        properties = {
+            "INFERENCE_PRECISION_HINT": HINTS.get(scheme, "f32"),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        if self.target.device == "CPU":
+            properties["INFERENCE_NUM_THREADS"] = str(self.options.threads)
+            properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = (
+                str(GROUP) if scheme == "int8-dynamic" else "0"
+            )
+        return properties
+
+    def upload(self, array: np.ndarray, graph: str) -> Any:
+        import openvino
+
+        return openvino.Tensor(array, shared_memory=True)
+
+    def download(self, native: Any) -> np.ndarray:
+        array: np.ndarray = native.data
+        return array
+
+    def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[Any]:
+        request = self._request(graph, point)
+        for name, tensor in (*inputs.items(), *self._constants[graph].items()):
+            request.set_tensor(name, tensor)
+        request.infer()
+        outputs = [request.get_output_tensor(i) for i in range(len(request.model_outputs))]
+        spec = self.graphs[graph]
+        for index, state in enumerate(spec.state.values(), len(spec.outputs)):
+            if state.update == "replace":
+                # The next run reads it while it writes the request's own output anew.
+                outputs[index] = self.upload(outputs[index].data.copy(), graph)
+        return outputs
+
+    def write(self, state: State, buffer: Any, value: Any, position: int) -> Any:
+        where = (slice(None),) * state.axis + (slice(position, position + 1),)
+        buffer.data[where] = value.data
+        return buffer
+
+    def placement(self) -> Placement:
+        counts: dict[str, int] = {}
+        for compiled in self._compiled.values():
+            for device in compiled.get_property("EXECUTION_DEVICES"):
+                name = device.split(".")[0].strip("()")
+                counts[name] = counts.get(name, 0) + 1
+        total = sum(counts.values())
+        shares = {name: count / total for name, count in counts.items()}
+        return Placement(shares, self.target.device, "execution devices of each compiled model")
+
+    def notes(self) -> Mapping[str, str]:
+        return self._notes
+
+    def executed(self) -> Mapping[str, str]:
+        return {graph: self._executed(graph, point) for graph, point in self._compiled}
+
+    def _executed(self, graph: str, point: str) -> str:
+        """Read from the runtime's own model in which precision its arithmetic nodes ran."""
+        scheme = self.recipe.for_graph(graph)
+        counts: dict[str, int] = {}
+        for node in self._compiled[graph, point].get_runtime_model().get_ops():
+            facts = node.get_rt_info()
+            if "layerType" in facts and str(facts["layerType"].astype(str)) in ARITHMETIC:
+                precision = str(facts["runtimePrecision"].astype(str))
+                counts[precision] = counts.get(precision, 0) + 1
+        if not counts:
+            return scheme
+        found = EXECUTED.get(max(counts, key=counts.__getitem__), "?")
+        # With compressed weights sums are in float32; with full int8 most products are not.
+        expected = ("int8",) if scheme == "int8-a8w8" else ("fp32", "int8", "int4")
+        return scheme if scheme.startswith("int") and found in expected else found
+
+    def model_bytes(self) -> int:
+        return sum(folder_bytes(path.parent) for path in self._paths.values())
+
+    def close(self) -> None:
+        self._requests.clear()
+        self._compiled.clear()

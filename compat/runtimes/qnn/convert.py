@@ -1,0 +1,189 @@
+"""Graphs for QNN: rewritten, and quantised on recordings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compat.build import calibration
+from compat.runtimes.qnn import graph as qnn_graph
+from compat.runtimes.qnn.oracles import MASKED
+
+if TYPE_CHECKING:
+    from compat.build.sources import Source
+
+
+ROOM = {"int8-a8w8": 1.25, "int8-a16w8": 2.0}
+"""How many times wider than recorded a range is made. Inputs that were not recorded exceed it
+somewhere, and what is cut off there cannot be told from noise. Twice the range costs one bit: 16
+have it to spare, 8 do not."""
+
+
+# Graphs ------------------------------------------------------------------------------------------
+
+
+def rewrite(folder: Path, reference: Mapping[str, str], graph: str, point: str) -> None:
+    """Job: write a graph in the form that the NPU is given."""
+    import onnx
+
+    from compat.build.sources import open_source
+
+    model = onnx.load(open_source(reference, graph).onnx(point))
+    qnn_graph.rewrite(model)
+    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data")
+
+
+def written(source: Source, point: str) -> Path:
+    """Return a graph as an ONNX file in the form that the NPU is given."""
+    folder = source.derive(
+        f"{__name__}:rewrite",
+        {"point": point},
+        (__name__, "compat.runtimes.qnn.graph", "compat.build.sources", "compat.build.onnx"),
+        ("torch", "transformers", "onnx", "onnxscript"),
+    )
+    return folder / "model.onnx"
+
+
+# Quantisation ------------------------------------------------------------------------------------
+
+
+def quantise(
+    folder: Path,
+    reference: Mapping[str, str],
+    graph: str,
+    point: str,
+    scheme: str,
+    corpus: str,
+    recordings: str,
+) -> None:
+    """Job: quantise weights and activations with the ranges that recordings of a corpus give.
+
+    ``recordings`` is the corpus's fingerprint, which makes another file of another corpus.
+    """
+    from compat.build.sources import open_source
+    from compat.contract.model_reference import ModelReference
+
+    exported = written(open_source(reference, graph), point)
+    recorded = calibration.record(ModelReference(**reference), graph, point, corpus)
+    quantise_file(exported, folder, scheme, recorded.feeds)
+    (folder / "calibration.txt").write_text(recorded.said, encoding="utf-8")
+
+
+def quantise_file(
+    exported: Path, folder: Path, scheme: str, feeds: Sequence[Mapping[str, np.ndarray]]
+) -> None:
+    """Write ``model.onnx`` into a folder: an exported file, quantised by what inputs lead to."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_static
+    from onnxruntime.quantization.execution_providers.qnn import (
+        get_qnn_qdq_config,
+        qnn_preprocess_model,
+    )
+
+    prepared, ranges = folder / "prepared.onnx", folder / "ranges.json"
+    if not qnn_preprocess_model(exported, prepared):
+        onnx.save(onnx.load(exported), prepared)
+    model = onnx.load(prepared)
+    soften_masks(model, MASKED[scheme])
+    onnx.save(model, prepared)
+    config = get_qnn_qdq_config(
+        prepared,
+        Feeds(()),
+        activation_type=QuantType.QUInt16 if scheme == "int8-a16w8" else QuantType.QUInt8,
+        weight_type=QuantType.QUInt8,
+        # Filters differ in size by orders of magnitude. It reaches convolutions and Gemm; a MatMul
+        # stays per tensor, as QNN takes no other.
+        per_channel=True,
+    )
+    write_ranges(ranges, prepared, config.op_types_to_quantize, feeds, ROOM[scheme])
+    quantize_static(
+        prepared,
+        folder / "model.onnx",
+        op_types_to_quantize=config.op_types_to_quantize,
+        per_channel=config.per_channel,
+        activation_type=config.activation_type,
+        weight_type=config.weight_type,
+        use_external_data_format=config.use_external_data_format,
+        extra_options=config.extra_options,
+        calibration_cache_path=ranges,
+    )
+    prepared.unlink()
+    ranges.unlink()
+
+
+def write_ranges(
+    path: Path,
+    model: Path,
+    operators: Sequence[str],
+    feeds: Sequence[Mapping[str, np.ndarray]],
+    room: float,
+) -> None:
+    """Write the range of every activation over inputs, widened, as ONNX Runtime reads them."""
+    from onnxruntime.quantization.calibrate import (
+        TensorData,
+        create_calibrator,
+        save_tensors_data,
+    )
+
+    augmented = path.with_name("augmented.onnx")
+    calibrator = create_calibrator(model, operators, augmented_model_path=str(augmented))
+    calibrator.collect_data(Feeds(feeds))
+    ranges = calibrator.compute_data()
+    for name in ranges:
+        low, high = (np.asarray(end, np.float32) for end in ranges[name].range_value)
+        # Both ends away from zero: what is never negative stays so.
+        ranges[name] = TensorData(lowest=low * np.float32(room), highest=high * np.float32(room))
+    save_tensors_data(ranges, path)
+    for file in path.parent.glob("augmented.onnx*"):
+        file.unlink()
+
+
+class Feeds:
+    """Recorded inputs, as ONNX Runtime's calibration reads them."""
+
+    def __init__(self, feeds: Sequence[Mapping[str, np.ndarray]]) -> None:
+        self._feeds = iter(feeds)
+
+    def get_next(self) -> Mapping[str, np.ndarray] | None:
+        return next(self._feeds, None)
+
+
+def soften_masks(model: Any, floor: float) -> None:
+    """Raise constants below -1,000 to ``-floor``: what they mask has no weight either way.
+
+    They are added to scores before a softmax or a choice; the range of the sum would be theirs.
+    """
+    import onnx
+
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            values = onnx.numpy_helper.to_array(tensor)
+            if values.size and values.min() < -1000:
+                softened = np.where(values < -1000, np.float32(-floor), values)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(softened, tensor.name))
+
+
+def executed_scheme(path: Path) -> str:
+    """Return in which precision the products of an ONNX file are executed by the NPU.
+
+    It has no float32: what is not quantised is executed in float16.
+    """
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    producers = {name: node for node in model.graph.node for name in node.output}
+    found: Counter[str] = Counter()
+    names = {onnx.TensorProto.UINT8: "int8-a8w8", onnx.TensorProto.UINT16: "int8-a16w8"}
+    for node in model.graph.node:
+        if node.op_type in ("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM"):
+            before = producers.get(node.input[0])
+            if before is not None and before.op_type == "DequantizeLinear":
+                found[names.get(kinds.get(before.input[2]), "?")] += 1
+            else:
+                found["fp16"] += 1
+    return found.most_common(1)[0][0] if found else "fp16"

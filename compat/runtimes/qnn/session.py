@@ -1,0 +1,217 @@
+"""Sessions of QNN, on the NPU or its emulator."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compat.build import calibration
+from compat.contract.case import Recipe, Target
+from compat.contract.runtime import Options
+from compat.contract.session import Placement, Unsupported
+from compat.inputs import corpus as corpora
+from compat.runtimes.ort import OrtSession, Provider, nodes_by_provider
+from compat.runtimes.qnn.convert import executed_scheme, written
+
+if TYPE_CHECKING:
+    from compat.build.sources import Source
+
+
+PROVIDER = "QNNExecutionProvider"
+
+
+INSTALL = "pip install onnxruntime==1.31.1 onnxruntime-qnn==2.7.0"
+
+
+ACTIVATION_BITS = {"int8-a8w8": 8, "int8-a16w8": 16}
+
+
+RECIPES = ("fp16", *ACTIVATION_BITS)
+
+
+EMULATED: Mapping[str, str] = {"soc_model": "60", "htp_arch": "73"}
+"""What the emulator is to be: a Snapdragon X Elite. Left to itself it finalises no float graph."""
+
+
+OPTIONS: Mapping[str, str] = {
+    "enable_htp_fp16_precision": "1",
+    # Else the provider would leave the quantisation of inputs and outputs to the processor.
+    "offload_graph_io_quantization": "0",
+}
+
+
+@cache
+def register() -> None:
+    """Make the plug-in known to this process, once: ONNX Runtime refuses a second time.
+
+    That it is known its devices do not say, where it finds none.
+    """
+    import onnxruntime
+    import onnxruntime_qnn
+
+    # Loaded after the emulator, libsndfile opens files to a handle of -1, and crashes.
+    import soundfile  # noqa: F401
+
+    onnxruntime.register_execution_provider_library(PROVIDER, onnxruntime_qnn.get_library_path())
+
+
+def devices(target: Target) -> list[Any]:
+    """Register the plug-in and return its devices for a target: the NPU's, or the emulator's."""
+    import onnxruntime
+
+    register()
+    npu = onnxruntime.OrtHardwareDeviceType.NPU
+    found = [device for device in onnxruntime.get_ep_devices() if device.ep_name == PROVIDER]
+    if target.device == "emulator":
+        return found
+    return [device for device in found if device.device.type == npu]
+
+
+def open_session(
+    path: Path, target: Target, context: Path | None = None, fallback: bool = False
+) -> Any:
+    """Open an ONNX file on the NPU.
+
+    Args:
+        path: the file, or one that names a compiled context.
+        target: the NPU or its emulator.
+        context: where to write the compiled context to, if it is wanted.
+        fallback: whether operators that QNN does not know may be left to the processor.
+
+    Raises:
+        Exception: ONNX Runtime's own, where it does not compile or a node would be left over.
+    """
+    import onnxruntime
+    import onnxruntime_qnn
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if not fallback:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if context is not None:
+        options.add_session_config_entry("ep.context_enable", "1")
+        options.add_session_config_entry("ep.context_embed_mode", "0")
+        options.add_session_config_entry("ep.context_file_path", str(context))
+    emulated = EMULATED if target.device == "emulator" else {}
+    chosen = {"backend_path": onnxruntime_qnn.get_qnn_htp_path(), **OPTIONS, **emulated}
+    options.add_provider_for_devices(devices(target)[:1], chosen)
+    # Else a provider that does not start is replaced by the processor, with a banner on standard
+    # output: perfect results, and fast.
+    return onnxruntime.InferenceSession(path, options, enable_fallback=0)
+
+
+def left_over(path: Path, target: Target) -> Counter[str]:
+    """Return the operators of a file that QNN would leave to the processor, with their number."""
+    try:
+        session = open_session(path, target, fallback=True)
+    except Exception:
+        return Counter()  # It fails for another reason, which the first error says.
+    return Counter(
+        node.op_type
+        for part in session.get_provider_graph_assignment_info()
+        if part.ep_name != PROVIDER
+        for node in part.get_nodes()
+    )
+
+
+# Sessions ----------------------------------------------------------------------------------------
+
+
+class QnnSession(OrtSession):
+    """One compiled context per graph and point."""
+
+    def __init__(
+        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+    ) -> None:
+        self.target = target
+        self._folder = tempfile.TemporaryDirectory(prefix="compat-")
+        self._nodes: Counter[str] = Counter()
+        self._notes: dict[str, str] = {}
+        super().__init__(sources, Provider(PROVIDER, "cpu", RECIPES, INSTALL), recipe, options)
+
+    def _build_ahead(self) -> None:
+        pass  # Every point is calibrated by itself, which takes long: none in vain.
+
+    def _file(self, graph: str, point: str) -> Path:
+        source, scheme = self.sources[graph], self.recipe.for_graph(graph)
+        # What is shipped is executed as it is, never rewritten or quantised.
+        if source.shipped("fp32" if scheme == "fp16" else scheme, "onnx"):
+            return source.onnx(point)
+        if scheme == "fp16":
+            return written(source, point)
+        named = self.options.corpus
+        known = corpora.load(Path(named) if named else corpora.DEFAULT)
+        folder = source.derive(
+            f"{__name__}:quantise",
+            {
+                "point": point,
+                "scheme": scheme,
+                "corpus": named,
+                "recordings": known.fingerprint,
+            },
+            (__name__, "compat.runtimes.qnn.graph", *calibration.MODULES),
+            ("torch", "transformers", "onnx", "onnxruntime"),
+            fitted=True,
+        )
+        self._notes["calibration"] = (folder / "calibration.txt").read_text(encoding="utf-8")
+        return folder / "model.onnx"
+
+    def _compile(self, graph: str, point: str, path: Path) -> Any:
+        folder = Path(self._folder.name) / f"{graph}-{point}"
+        folder.mkdir()
+        context = folder / "context.onnx"
+        try:
+            compiled = open_session(path, self.target, context)
+        except Exception as error:
+            if refused := left_over(path, self.target):
+                said = ", ".join(f"{count} {name}" for name, count in refused.most_common())
+                raise Unsupported(f"QNN cannot execute all of {graph}: not {said}") from error
+            raise
+        self._nodes += Counter(nodes_by_provider(compiled))
+        del compiled
+        self._executes.setdefault(graph, executed_scheme(path))
+        self._notes["compiler"] = f"QAIRT {compiler_version(context)}"
+        return open_session(context, self.target)
+
+    def placement(self) -> Placement:
+        counts = Counter(self._nodes)
+        for session in self._compiled.values():
+            # Of a context that was loaded all is one node, of the provider that compiled it.
+            for name, nodes in nodes_by_provider(session).items():
+                counts[name] += nodes if name != PROVIDER else 0
+        total = sum(counts.values())
+        shares = {name: count / total for name, count in counts.items()}
+        return Placement(shares, PROVIDER, "node assignment at compilation, fallback forbidden")
+
+    def notes(self) -> Mapping[str, str]:
+        return self._notes
+
+    def model_bytes(self) -> int:
+        """Size of the context binaries of the first point."""
+        return sum(
+            path.stat().st_size
+            for graph in self.graphs.values()
+            for path in (
+                Path(self._folder.name) / f"{graph.name}-{next(iter(graph.points))}"
+            ).iterdir()
+        )
+
+    def close(self) -> None:
+        super().close()
+        self._folder.cleanup()
+
+
+def compiler_version(context: Path) -> str:
+    """Return the version of the SDK that compiled a context, as its ONNX file says."""
+    import onnx
+
+    for node in onnx.load(context, load_external_data=False).graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "ep_sdk_version":
+                return str(attribute.s.decode())
+    return "of unknown version"

@@ -1,0 +1,321 @@
+"""Sessions in a page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compat.build.artifacts import folder_bytes
+from compat.contract.case import Recipe, Target
+from compat.contract.graph import POSITION
+from compat.contract.runtime import Options
+from compat.contract.session import Crash, Generated, Handle, Placement, Session, Unsupported
+from compat.runtimes.web import browser as web
+from compat.runtimes.web.places import PLACES, _said, open_page, unfit
+
+if TYPE_CHECKING:
+    from compat.build.sources import Source
+
+
+PLACED = re.compile(r"placed on \[(\w+)\]\. Number of nodes: (\d+)")
+
+
+PARTITIONED = re.compile(
+    r"number of nodes in the graph: (\d+).*number of nodes supported by WebNN: (\d+)"
+)
+
+
+FATAL = ("lstm",)
+"""Operators by which a graph takes Chromium's WebNN down: it unrolls recurrences, and long ones
+lose the context. A session whose graphs were lost so leaves them to WebAssembly, and says so."""
+
+
+@dataclass(frozen=True)
+class Remote:
+    """An output that a graph left in the page, or brought along where it was asked for."""
+
+    key: str
+    output: str
+    run: int
+    array: np.ndarray | None = None
+
+    @property
+    def handle(self) -> dict[str, Any]:
+        return {"key": self.key, "output": self.output, "run": self.run}
+
+
+class WebSession(Session):
+    """Graphs in a page; every call crosses to it once."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        target: Target,
+        recipe: Recipe,
+        options: Options,
+    ) -> None:
+        super().__init__({name: source.graph for name, source in sources.items()})
+        self.sources = sources
+        self.place = PLACES[target.name]
+        self.recipe = recipe
+        self._points: dict[tuple[str, str], str] = {}
+        self._paths: dict[str, Path] = {}
+        self._nodes: dict[str, dict[str, int]] = {}
+        self.withheld: tuple[str, ...] = ()
+        try:
+            self._begin(target, options)
+        except Crash as error:
+            if "Context is lost" not in str(error):
+                raise
+            self.withheld = FATAL
+            self._begin(target, options)
+
+    def _begin(self, target: Target, options: Options) -> None:
+        self.page = self._open(target, options)
+        try:
+            for graph in self.graphs.values():
+                self._compiled(graph.name, next(iter(graph.points)))
+        except BaseException:
+            self.close()
+            self._points.clear()
+            raise
+
+    def _open(self, target: Target, options: Options) -> web.Page:
+        """Open the page in the first browser that serves the target, as the probe did."""
+        refused = []
+        for one in web.browsers(self.place.kind):
+            software = self.place.software or self.place.provider["name"] != "webgpu"
+            page = open_page(one, software)
+            seen, _ = page.call("look")
+            reason = unfit(self.place, seen)
+            if not reason:
+                self.seen = {**seen, "version": page.version}
+                page.call(
+                    "open",
+                    bundle=self.place.bundle,
+                    options=dict(self.place.provider),
+                    threads=options.threads,
+                    withheld=list(self.withheld),
+                    title=f"{target.name} {self.recipe.name}",
+                )
+                return page
+            page.close()
+            refused.append(reason)
+        raise Unsupported("; ".join(refused) or f"no {self.place.kind} was found")
+
+    @property
+    def crossing_s(self) -> float:
+        return self.page.crossing_s
+
+    def notes(self) -> Mapping[str, Any]:
+        withheld = {"left to WebAssembly": ", ".join(self.withheld)} if self.withheld else {}
+        return {**_said(self.place, self.seen), **withheld}
+
+    def _compiled(self, graph: str, point: str) -> str:
+        """Return the key of a graph at a point, compiled when it is first asked for."""
+        key = f"{graph} {point}"
+        if (graph, point) in self._points:
+            return key
+        source, spec, scheme = self.sources[graph], self.graphs[graph], self.recipe.for_graph(graph)
+        if scheme == "fp16" and not self._has_fp16():
+            raise Unsupported("the adapter has no shader-f16")
+        path = source.onnx(point, scheme)
+        shipped = source.shipped(scheme, "onnx")
+        folder = self.page.server.mount(f"graph-{len(self._points)}", path.parent)
+        files = sorted(p.name for p in path.parent.iterdir() if p.suffix not in (".onnx", ".json"))
+        try:
+            answer, _ = self.page.call(
+                "compile",
+                key=key,
+                model=f"{folder}{path.name}",
+                data=[{"path": name, "data": f"{folder}{name}"} for name in files],
+                outputs=list(spec.outputs),
+                states=[
+                    {
+                        "name": name,
+                        "dims": list(state.at(spec.points[point])),
+                        "dtype": state.dtype,
+                        "initial": state.initial,
+                        "update": state.update,
+                        "axis": state.axis,
+                    }
+                    for name, state in spec.state.items()
+                ],
+                constants=dict(shipped.constants) if shipped else {},
+                free={},
+            )
+        except web.PageError as error:
+            if re.search("NOT_IMPLEMENTED|Could not find an implementation", str(error)):
+                raise Unsupported(str(error)) from error
+            raise
+        self._paths.setdefault(graph, path)
+        self._nodes[key] = placed(answer["lines"], self.place.name)
+        self._points[graph, point] = key
+        return key
+
+    def _has_fp16(self) -> bool:
+        if self.place.provider["name"] == "webgpu":
+            return "shader-f16" in self.seen["webgpu"]["features"]
+        if self.place.provider["name"] == "webnn":
+            device = self.seen["webnn"][self.place.provider["deviceType"]]
+            return "float16" in device["inputs"]
+        return False
+
+    def _feeds(
+        self, feeds: Mapping[str, np.ndarray | Handle], names: Sequence[str], graph: str
+    ) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
+        """Return how a message names the feeds, and the arrays that travel with it."""
+        described: list[dict[str, Any]] = []
+        arrays: list[np.ndarray] = []
+        for name in names:
+            value = feeds[name]
+            if isinstance(value, Handle):
+                described.append({"name": name, "handle": value.native.handle})
+            else:
+                described.append({"name": name, "tensor": len(arrays)})
+                kind = self.graphs[graph].inputs[name].dtype
+                arrays.append(np.ascontiguousarray(value, dtype=kind))
+        return described, arrays
+
+    def run(
+        self,
+        graph: str,
+        feeds: Mapping[str, np.ndarray | Handle],
+        point: str,
+        fetch: Sequence[str] | None = None,
+    ) -> dict[str, Handle]:
+        key, spec = self._compiled(graph, point), self.graphs[graph]
+        described, arrays = self._feeds(feeds, list(spec.inputs), graph)
+        position = feeds.get(POSITION)
+        # Without a wish the output that is cheapest to fetch comes along, and spares a crossing.
+        wanted = list(fetch) if fetch else [spec.smallest_output]
+        answer, fetched = self.page.call(
+            "run",
+            arrays,
+            key=key,
+            feeds=described,
+            position=int(position[0]) if isinstance(position, np.ndarray) else 0,
+            fetch=wanted,
+        )
+        brought = dict(zip(wanted, fetched, strict=True))
+        return {
+            name: Handle(self, Remote(key, name, answer["run"], brought.get(name)))
+            for name in spec.outputs
+            if not fetch or name in fetch
+        }
+
+    def loop(
+        self,
+        graph: str,
+        feeds: Mapping[str, np.ndarray | Handle],
+        point: str,
+        prompt: np.ndarray,
+        stop: int | None,
+        max_steps: int,
+    ) -> Generated:
+        key, spec = self._compiled(graph, point), self.graphs[graph]
+        still = [name for name in spec.inputs if name not in ("token", POSITION)]
+        described, arrays = self._feeds(feeds, still, graph)
+        answer, (tokens,) = self.page.call(
+            "loop",
+            [*arrays, np.ascontiguousarray(prompt, np.int32)],
+            key=key,
+            feeds=described,
+            prompt=len(arrays),
+            stop=stop,
+            steps=max_steps,
+        )
+        return Generated(tokens, answer["first"] / 1000)
+
+    def scan(
+        self,
+        graph: str,
+        feeds: Mapping[str, np.ndarray | Handle],
+        along: Mapping[str, np.ndarray],
+        point: str,
+        fetch: Sequence[str],
+    ) -> dict[str, np.ndarray]:
+        key, spec = self._compiled(graph, point), self.graphs[graph]
+        still = [name for name in spec.inputs if name not in along]
+        described, arrays = self._feeds(feeds, still, graph)
+        sequences, rows = self._feeds(along, list(along), graph)
+        _, found = self.page.call(
+            "scan",
+            [*arrays, *rows],
+            key=key,
+            feeds=described,
+            along=[{**one, "tensor": len(arrays) + one["tensor"]} for one in sequences],
+            fetch=list(fetch),
+        )
+        return dict(zip(fetch, found, strict=True))
+
+    def reset(self, graph: str, point: str) -> None:
+        self.page.call("reset", key=self._compiled(graph, point))
+
+    def snapshot(self, graph: str, point: str) -> dict[str, np.ndarray]:
+        answer, arrays = self.page.call("snapshot", key=self._compiled(graph, point))
+        return dict(zip(answer["names"], arrays, strict=True))
+
+    def restore(self, graph: str, point: str, snapshot: Mapping[str, np.ndarray]) -> None:
+        self.page.call(
+            "restore",
+            list(snapshot.values()),
+            key=self._compiled(graph, point),
+            names=list(snapshot),
+        )
+
+    def upload(self, array: np.ndarray, graph: str) -> Any:
+        raise TypeError("a page takes arrays with the call that uses them")
+
+    def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[Any]:
+        raise TypeError("a page runs graph and state in one call: use run()")
+
+    def download(self, native: Remote) -> np.ndarray:
+        if native.array is not None:
+            return native.array
+        _, (array,) = self.page.call("fetch", handle=native.handle)
+        return array
+
+    def placement(self) -> Placement:
+        counts: dict[str, int] = {}
+        for nodes in self._nodes.values():
+            for name, count in nodes.items():
+                counts[name] = counts.get(name, 0) + count
+        total = sum(counts.values())
+        shares = {name: count / total for name, count in counts.items()} if total else {}
+        return Placement(shares, self.place.name, "node placements that ONNX Runtime logs")
+
+    def executed(self) -> Mapping[str, str]:
+        return {graph: self.recipe.for_graph(graph) for graph, _ in self._points}
+
+    def model_bytes(self) -> int:
+        return sum(folder_bytes(path.parent) for path in self._paths.values())
+
+    def device_peak_bytes(self) -> int | None:
+        return self.page.memory()
+
+    def close(self) -> None:
+        self.page.close()
+
+
+def placed(lines: Sequence[str], provider: str) -> dict[str, int]:
+    """Return nodes by execution provider, from what ONNX Runtime logged of one graph.
+
+    A provider that compiles whole parts (WebNN) counts each as one node; what it took of the graph
+    is in a line of its own, and stands for it here.
+    """
+    counts: dict[str, int] = {}
+    taken = 0
+    for line in lines:
+        if found := PLACED.search(line):
+            counts[found[1]] = counts.get(found[1], 0) + int(found[2])
+        if found := PARTITIONED.search(line):
+            taken = int(found[2])
+    if taken and provider in counts:
+        counts[provider] = taken
+    return counts

@@ -1,0 +1,1 @@
+"""Ports of Whisper that own the whole task."""

@@ -1,0 +1,93 @@
+"""Whisper checkpoints under OpenAI's names."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compat.contract.session import Unsupported
+
+if TYPE_CHECKING:
+    from compat.build.sources import Source
+    from compat.models.whisper import WhisperModel
+
+
+WEIGHTS, DIMENSIONS = "model.safetensors", "dimensions.json"
+
+
+NAMES = (
+    (r"^model\.", ""),
+    (r"\blayers\.", "blocks."),
+    (r"\b(encoder_attn|self_attn)_layer_norm\b", r"\1_ln"),
+    (r"\bself_attn", "attn"),
+    (r"\bencoder_attn", "cross_attn"),
+    (r"\bq_proj\b", "query"),
+    (r"\bk_proj\b", "key"),
+    (r"\bv_proj\b", "value"),
+    (r"\bout_proj\b", "out"),
+    (r"\bfc1\b", "mlp.0"),
+    (r"\bfc2\b", "mlp.2"),
+    (r"\bfinal_layer_norm\b", "mlp_ln"),
+    (r"^encoder\.layer_norm\b", "encoder.ln_post"),
+    (r"^decoder\.layer_norm\b", "decoder.ln"),
+    (r"\bembed_tokens\b", "token_embedding"),
+    (r"\bembed_positions\.weight$", "positional_embedding"),
+)
+"""What a part is called in Hugging Face's checkpoints, and in OpenAI's."""
+
+
+def export(folder: Path, reference: Mapping[str, str], graph: str) -> None:
+    """Job: write weights and dimensions under the names of OpenAI's checkpoints."""
+    from safetensors.torch import save_file
+
+    from compat.contract.model_reference import ModelReference
+
+    host: Any = ModelReference(**reference).load()
+    state = host.network.state_dict()
+    # The projection onto the vocabulary is the embedding of tokens, under another name.
+    tensors = {
+        openai_name(name): tensor.contiguous()
+        for name, tensor in state.items()
+        if not name.startswith("proj_out")
+    }
+    save_file(tensors, str(folder / WEIGHTS))
+    size = host.dimensions
+    dimensions = {
+        "n_mels": size.mels,
+        "n_audio_ctx": size.source_positions,
+        "n_audio_state": size.width,
+        "n_audio_head": size.heads,
+        "n_audio_layer": size.encoder_layers,
+        "n_vocab": size.vocabulary,
+        "n_text_ctx": size.target_positions,
+        "n_text_state": size.width,
+        "n_text_head": size.heads,
+        "n_text_layer": size.decoder_layers,
+    }
+    (folder / DIMENSIONS).write_text(json.dumps(dimensions), encoding="utf-8")
+
+
+def openai_name(name: str) -> str:
+    """Translate the name of a parameter of Hugging Face's Whisper into OpenAI's."""
+    for pattern, replacement in NAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def exported(source: Source, host: WhisperModel) -> tuple[Path, dict[str, int]]:
+    """Return the folder of :func:`export`, and the dimensions in it.
+
+    Raises:
+        Unsupported: OpenAI's architecture has no place for one of the weights.
+    """
+    if not host.tied:
+        raise Unsupported(
+            "its model projects onto the embedding of tokens, and this checkpoint has a projection "
+            "of its own (tie_word_embeddings is false)"
+        )
+    folder = source.derive(f"{__name__}:export", {}, (__name__,), ("torch", "transformers"))
+    dimensions: dict[str, int] = json.loads((folder / DIMENSIONS).read_text(encoding="utf-8"))
+    return folder, dimensions

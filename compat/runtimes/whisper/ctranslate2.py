@@ -1,0 +1,223 @@
+"""CTranslate2: what faster-whisper runs on. It owns Whisper's decoding, features and text aside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from compat.contract.case import Recipe, Target
+from compat.contract.graph import Stopwatch
+from compat.contract.item import Item
+from compat.contract.runtime import Options, Probe, Runtime
+from compat.contract.session import Pipeline, Placement, Unsupported
+from compat.models.whisper import Decoded
+
+if TYPE_CHECKING:
+    from compat.build.sources import Source
+    from compat.contract.item import Prediction
+    from compat.models.whisper import WhisperModel
+
+INSTALL = "pip install ctranslate2==4.8.5"
+COMPUTE_TYPES = {
+    "fp32": "float32",
+    "fp16": "float16",
+    "bf16": "bfloat16",
+    "int8-dynamic": "int8",
+}
+"""Stored and computed types; with ``int8`` activations are quantised per row as they come."""
+BESIDE = ("tokenizer.json", "preprocessor_config.json")
+"""Files of a checkpoint that faster-whisper wants beside a converted model."""
+EXECUTED = {
+    "float32": "fp32",
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "int8": "int8-dynamic",
+    "int8_float32": "int8-dynamic",
+    "int8_float16": "int8-dynamic",
+    "int8_bfloat16": "int8-dynamic",
+}
+
+
+class CTranslate2(Runtime):
+    name = "ctranslate2"
+    packages = ("ctranslate2", "transformers")
+    modules = ("ctranslate2",)
+    targets: ClassVar[tuple[Target, ...]] = (
+        Target(
+            "cpu-ctranslate2",
+            "cpu",
+            "ctranslate2",
+            "cpu",
+            tuple(COMPUTE_TYPES),
+            on_host_cpu=True,
+            families=("whisper",),
+        ),
+        Target(
+            "cuda-ctranslate2",
+            "cuda",
+            "ctranslate2",
+            "cuda",
+            tuple(COMPUTE_TYPES),
+            families=("whisper",),
+        ),
+    )
+
+    def probe(self, target: Target) -> Probe:
+        try:
+            import ctranslate2
+        except ImportError as error:
+            try:
+                metadata.version("ctranslate2")
+            except metadata.PackageNotFoundError:
+                return Probe("absent", "CTranslate2 is not installed", INSTALL)
+            return Probe("broken", f"CTranslate2 does not import: {error}", f"{INSTALL} --force")
+        facts: dict[str, Any] = {"ctranslate2": ctranslate2.__version__}
+        if target.device == "cuda" and not ctranslate2.get_cuda_device_count():
+            remedy = "check the driver with `nvidia-smi`; CUDA 12 and cuDNN 9 are needed"
+            return Probe("absent", "CTranslate2 finds no CUDA device", remedy, facts)
+        facts["compute_types"] = sorted(ctranslate2.get_supported_compute_types(target.device))
+        return Probe("here", facts=facts)
+
+    def compile(
+        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+    ) -> CTranslate2Session:
+        return CTranslate2Session(sources, target, recipe, options)
+
+
+def convert(folder: Path, reference: Mapping[str, str], graph: str, compute_type: str) -> None:
+    """Job: convert a model, as ``ct2-transformers-converter`` does, without the network.
+
+    The converter gets the module that every runtime executes, and does not load another one.
+    """
+    import tempfile
+
+    from ctranslate2.converters import TransformersConverter
+
+    from compat.contract.model_reference import ModelReference
+
+    host: Any = ModelReference(**reference).load()
+    network = host.network
+    network.generation_config.suppress_tokens = list(host.vocabulary.suppress)
+    network.generation_config.begin_suppress_tokens = list(host.vocabulary.begin_suppress)
+
+    class Converter(TransformersConverter):  # type: ignore[misc]
+        def load_model(self, *arguments: Any, **options: Any) -> Any:
+            return network
+
+    with tempfile.TemporaryDirectory(prefix="compat-") as name:
+        checkpoint = host.checkpoint(Path(name))
+        present = [name for name in BESIDE if (checkpoint / name).is_file()]
+        Converter(str(checkpoint), copy_files=present).convert(
+            str(folder / "model"), quantization=compute_type
+        )
+
+
+class CTranslate2Session(Pipeline):
+    """The whole decoding of a Whisper checkpoint in one call."""
+
+    def __init__(
+        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+    ) -> None:
+        import ctranslate2
+
+        super().__init__(sources, recipe)
+        self.target = target
+        compute_type = COMPUTE_TYPES[recipe.scheme]
+        supported = ctranslate2.get_supported_compute_types(target.device)
+        if compute_type not in supported:
+            names = ", ".join(sorted(supported))
+            raise Unsupported(f"CTranslate2 computes in {names} on this {target.device}")
+        source = next(iter(sources.values()))
+        self.host: WhisperModel = source.reference.load()  # type: ignore[assignment]
+        folder = source.derive(
+            f"{__name__}:convert",
+            {"compute_type": compute_type},
+            (__name__,),
+            ("ctranslate2", "transformers", "torch"),
+        )
+        self.folder = folder / "model"
+        self.model = self.open(compute_type, options)
+
+    def open(self, compute_type: str, options: Options) -> Any:
+        """Load the converted model."""
+        import ctranslate2
+
+        return ctranslate2.models.Whisper(
+            str(self.folder),
+            device=self.target.device,
+            device_index=int(options.device or 0),
+            compute_type=compute_type,
+            intra_threads=options.threads,
+        )
+
+    def perform(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
+        return self.host.transcribe(items, stopwatch, self._decode)
+
+    def trace(self, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
+        mel, forced = self.host.traced_input(item, guide)
+        encoded = self.model.encode(_view(mel), to_cpu=True)
+        # What follows the start of the prompt is taken as given, and its steps have logits too.
+        (found,) = self._generate(
+            encoded, [forced], len(forced) + 1, suppress=False, return_logits_vocab=True
+        )
+        steps = len(forced) - len(self.host.vocabulary.prompt) + 1
+        logits = [np.array(step).astype(np.float32) for step in found.logits[0][:steps]]
+        return {
+            "encoder": np.array(encoded).astype(np.float32)[0],
+            "logits": np.stack(logits),
+        }
+
+    def _decode(self, mel: np.ndarray, stopwatch: Stopwatch) -> list[Decoded]:
+        with stopwatch("encoder"):
+            encoded = self.model.encode(_view(mel))
+        prompt = list(self.host.vocabulary.prompt)
+        with stopwatch("decoder"):
+            most = self.host.max_tokens
+            found = self._generate(encoded, [prompt] * len(mel), len(prompt) + most)
+        return [Decoded(list(result.sequences_ids[0])[:most]) for result in found]
+
+    def _generate(
+        self,
+        encoded: Any,
+        prompts: list[list[int]],
+        length: int,
+        suppress: bool = True,
+        **options: Any,
+    ) -> list[Any]:
+        vocabulary = self.host.vocabulary
+        found: list[Any] = self.model.generate(
+            encoded,
+            prompts,
+            beam_size=1,
+            # It generates half of this at most, leaving the rest for prompts as Whisper does.
+            max_length=2 * length,
+            suppress_tokens=list(vocabulary.suppress) if suppress else [],
+            suppress_blank=suppress and bool(vocabulary.begin_suppress),
+            **options,
+        )
+        return found
+
+    def placement(self) -> Placement:
+        return Placement({self.model.device: 1.0}, self.target.device, "device of the model")
+
+    def executed(self) -> Mapping[str, str]:
+        return {"model": EXECUTED[self.model.compute_type]}
+
+    def model_bytes(self) -> int:
+        return (self.folder / "model.bin").stat().st_size
+
+    def close(self) -> None:
+        self.model.unload_model()
+
+
+def _view(array: np.ndarray) -> Any:
+    import ctranslate2
+
+    return ctranslate2.StorageView.from_array(np.ascontiguousarray(array))
+
+
+RUNTIME = CTranslate2()

@@ -1,0 +1,124 @@
+"""faster-whisper's batched pipeline: CTranslate2, with features and batches of its own.
+
+It is given the windows that every runtime decodes, as clips: its own voice activity detection
+would choose other audio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compat.contract.case import Recipe, Target
+from compat.contract.graph import Stopwatch
+from compat.contract.item import Item
+from compat.contract.runtime import Options, Probe
+from compat.models.whisper import Decoded
+from compat.runtimes.installed import installed
+from compat.runtimes.whisper.ctranslate2 import CTranslate2, CTranslate2Session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from compat.build.sources import Source
+    from compat.contract.item import Prediction
+
+INSTALL = "pip install faster-whisper==1.2.1"
+BATCH = 8
+"""Windows that are decoded together, of one recording too: its own default. More where more
+recordings are given at once."""
+
+
+class FasterWhisper(CTranslate2):
+    name = "faster-whisper"
+    packages = ("faster-whisper", "ctranslate2")
+    modules = ("faster_whisper",)
+    targets = tuple(
+        replace(
+            target,
+            name=target.name.replace("ctranslate2", "faster-whisper"),
+            runtime="faster-whisper",
+            # CTranslate2 itself is in the core profile; here it gets many windows at once.
+            on_request=True,
+        )
+        for target in CTranslate2.targets
+    )
+
+    def probe(self, target: Target) -> Probe:
+        return installed("faster-whisper", "faster_whisper", INSTALL) or super().probe(target)
+
+    def compile(
+        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+    ) -> FasterWhisperSession:
+        return FasterWhisperSession(sources, target, recipe, options)
+
+
+class FasterWhisperSession(CTranslate2Session):
+    """``BatchedInferencePipeline.transcribe``, greedy, for a fixed number of tokens."""
+
+    def open(self, compute_type: str, options: Options) -> Any:
+        from faster_whisper import BatchedInferencePipeline, WhisperModel
+
+        frames = 2 * self.host.dimensions.source_positions
+        prompt = self.host.vocabulary.prompt
+
+        class AnySize(WhisperModel):  # type: ignore[misc]
+            """Published sizes are as they were; smaller windows and vocabularies work too."""
+
+            def encode(self, features: np.ndarray) -> Any:
+                # It has padded them to 30 s.
+                return super().encode(np.ascontiguousarray(features[..., :frames]))
+
+            def get_prompt(self, *arguments: Any, **options: Any) -> list[int]:
+                # It takes a model of few tokens for one that knows no languages.
+                return list(prompt)
+
+        model = AnySize(
+            str(self.folder),
+            device=self.target.device,
+            device_index=int(options.device or 0),
+            compute_type=compute_type,
+            cpu_threads=options.threads,
+        )
+        self.pipeline = BatchedInferencePipeline(model)
+        return model.model
+
+    def perform(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
+        def hear(windows: Sequence[np.ndarray]) -> list[Decoded]:
+            with stopwatch("pipeline"):
+                return self._hear(windows, len(items))
+
+        return self.host.join(items, stopwatch, hear)
+
+    def _hear(self, windows: Sequence[np.ndarray], together: int) -> list[Decoded]:
+        vocabulary = self.host.vocabulary
+        rate = self.host.sample_rate
+        ends = np.cumsum([len(window) for window in windows])
+        # Half a sample more, as it cuts off what is behind the point.
+        clips = [
+            {"start": (end - len(window) + 0.5) / rate, "end": (end + 0.5) / rate}
+            for end, window in zip(ends, windows, strict=True)
+        ]
+        prompt, most = len(vocabulary.prompt), self.host.max_tokens
+        segments, _ = self.pipeline.transcribe(
+            np.concatenate(windows),
+            language=vocabulary.language,
+            task=vocabulary.task,
+            beam_size=1,
+            temperature=0.0,
+            suppress_tokens=list(vocabulary.suppress),
+            suppress_blank=bool(vocabulary.begin_suppress),
+            without_timestamps=True,
+            vad_filter=False,
+            clip_timestamps=clips,
+            batch_size=max(BATCH, together),
+            # CTranslate2 generates half of it at most, leaving the rest for prompts.
+            max_new_tokens=min(2 * most + prompt, self.pipeline.model.max_length - prompt),
+        )
+        return [Decoded(list(segment.tokens)[:most]) for segment in segments]
+
+
+RUNTIME = FasterWhisper()

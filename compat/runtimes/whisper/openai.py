@@ -1,0 +1,179 @@
+"""openai-whisper: the baseline that the field compares with. It owns Whisper's decoding.
+
+Only ``decode`` is used, for a fixed number of tokens: ``transcribe`` decodes again at other
+temperatures where it does not trust the result, and no two runs would do the same work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compat.contract.case import Recipe, Target
+from compat.contract.graph import Stopwatch
+from compat.contract.item import Item
+from compat.contract.runtime import Options, Probe, Runtime
+from compat.contract.session import Pipeline, Placement, Unsupported
+from compat.models.whisper import Decoded
+from compat.runtimes.installed import installed
+from compat.runtimes.whisper.checkpoint import WEIGHTS, exported
+
+if TYPE_CHECKING:
+    from compat.build.sources import Source
+    from compat.contract.item import Prediction
+    from compat.models.whisper import WhisperModel
+
+INSTALL = "pip install openai-whisper==20250625"
+
+
+class OpenAIWhisper(Runtime):
+    name = "openai-whisper"
+    packages = ("openai-whisper", "torch")
+    modules = ("whisper",)
+    targets = (
+        Target(
+            "cpu-openai-whisper",
+            "cpu",
+            "openai-whisper",
+            "cpu",
+            # Its own command line runs float32 on processors, whatever it is asked for.
+            ("fp32",),
+            on_host_cpu=True,
+            families=("whisper",),
+        ),
+        Target(
+            "cuda-openai-whisper",
+            "cuda",
+            "openai-whisper",
+            "cuda",
+            ("fp32", "fp16"),
+            families=("whisper",),
+        ),
+    )
+
+    def probe(self, target: Target) -> Probe:
+        missing = installed("openai-whisper", "whisper", INSTALL)
+        if missing:
+            return missing
+        import torch
+
+        versions = {name: metadata.version(name) for name in self.packages}
+        if target.device == "cuda" and not (torch.cuda.is_available() and torch.version.cuda):
+            remedy = "check the driver with `nvidia-smi`, and install PyTorch's CUDA build"
+            return Probe("absent", "PyTorch finds no CUDA device", remedy, versions)
+        return Probe("here", facts=versions)
+
+    def compile(
+        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+    ) -> OpenAIWhisperSession:
+        return OpenAIWhisperSession(sources, target, recipe, options)
+
+
+class OpenAIWhisperSession(Pipeline):
+    """The model and the decoding loop of the package, on given weights."""
+
+    def __init__(
+        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+    ) -> None:
+        import torch
+        from safetensors.torch import load_file
+        from whisper.decoding import DecodingOptions
+        from whisper.model import ModelDimensions, Whisper
+        from whisper.tokenizer import get_tokenizer
+
+        super().__init__(sources, recipe)
+        torch.set_num_threads(options.threads)
+        source = next(iter(sources.values()))
+        self.host: WhisperModel = source.reference.load()  # type: ignore[assignment]
+        self.folder, dimensions = exported(source, self.host)
+        model = Whisper(ModelDimensions(**dimensions))
+        vocabulary = self.host.vocabulary
+        tokenizer = get_tokenizer(
+            model.is_multilingual,
+            num_languages=model.num_languages,
+            language=vocabulary.language,
+            task=vocabulary.task,
+        )
+        if tuple(tokenizer.sot_sequence_including_notimestamps) != vocabulary.prompt:
+            raise Unsupported(
+                "openai-whisper has tokenizers and prompts of the published sizes built in, and "
+                f"{source.reference.variant} has another"
+            )
+        blank = {*tokenizer.encode(" "), tokenizer.eot}
+        if vocabulary.begin_suppress and set(vocabulary.begin_suppress) != blank:
+            raise Unsupported(
+                f"openai-whisper suppresses the tokens {sorted(blank)} at the beginning, and this "
+                f"checkpoint asks for {sorted(vocabulary.begin_suppress)}"
+            )
+        model.load_state_dict(load_file(str(self.folder / WEIGHTS)))
+        device = torch.device(target.device + (f":{options.device}" if options.device else ""))
+        # Parameters stay in float32, and layers cast them to the precision of what they are given.
+        self.model: Any = model.to(device).eval()
+        self._seen = ""
+        self.options = DecodingOptions(
+            language=vocabulary.language,
+            task=vocabulary.task,
+            without_timestamps=True,
+            fp16=recipe.scheme == "fp16",
+            temperature=0.0,
+            sample_len=self.host.max_tokens,
+            suppress_tokens=list(vocabulary.suppress),
+            suppress_blank=bool(vocabulary.begin_suppress),
+        )
+
+    def perform(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
+        return self.host.transcribe(items, stopwatch, self._decode)
+
+    def _decode(self, mel: np.ndarray, stopwatch: Stopwatch) -> list[Decoded]:
+        import torch
+        from whisper.decoding import decode
+
+        with torch.inference_mode():
+            with stopwatch("encoder"):
+                encoded = self.model.embed_audio(self._upload(mel))
+                self._seen = str(encoded.dtype)
+                # Fetched, so that the encoder has ended when its time is taken.
+                level = encoded.float().abs().mean(dim=(1, 2)).cpu().numpy()
+            with stopwatch("decoder"):
+                found = decode(self.model, encoded, self.options)
+        rows = zip(found, level, strict=True)
+        return [Decoded(list(row.tokens), float(value)) for row, value in rows]
+
+    def trace(self, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
+        import torch
+
+        mel, forced = self.host.traced_input(item, guide)
+        with torch.inference_mode():
+            encoded = self.model.embed_audio(self._upload(mel))
+            tokens = torch.tensor([forced], device=self.model.device)
+            logits = self.model.logits(tokens, encoded)[0, len(self.host.vocabulary.prompt) - 1 :]
+        return {
+            "encoder": encoded[0].float().cpu().numpy(),
+            "logits": logits.float().cpu().numpy(),
+        }
+
+    def _upload(self, mel: np.ndarray) -> Any:
+        import torch
+
+        dtype = torch.float16 if self.options.fp16 else torch.float32
+        return torch.from_numpy(mel).to(self.model.device, dtype)
+
+    def placement(self) -> Placement:
+        counts: dict[str, int] = {}
+        for parameter in self.model.parameters():
+            counts[parameter.device.type] = counts.get(parameter.device.type, 0) + 1
+        shares = {device: count / sum(counts.values()) for device, count in counts.items()}
+        return Placement(shares, self.model.device.type, "device of every parameter")
+
+    def executed(self) -> Mapping[str, str]:
+        return {"model": {"torch.float32": "fp32", "torch.float16": "fp16"}[self._seen]}
+
+    def model_bytes(self) -> int:
+        state = self.model.state_dict().values()
+        return sum(tensor.numel() * tensor.element_size() for tensor in state)
+
+
+RUNTIME = OpenAIWhisper()
