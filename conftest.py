@@ -1,4 +1,4 @@
-"""What every pytest run from this folder shares; the suites' own hooks are in compat/run/plugin.py."""
+"""What every pytest run from this folder shares; the suites' hooks are in compat/run/plugin.py."""
 
 from hypothesis import settings
 

@@ -21,7 +21,9 @@ from types import ModuleType
 from typing import Any
 
 from compat.contract.case import HARDWARE, Case, Family, Recipe, Target
+from compat.contract.model_reference import ModelReference
 from compat.contract.runtime import Runtime
+from compat.models.base import Model
 
 FAMILIES = (
     "compat.models.whisper",
@@ -118,6 +120,19 @@ class Catalog:
         except (ValueError, StopIteration):
             raise KeyError(identifier) from None
         return Case(family, variant, weights, target, Recipe(recipe))
+
+
+def open_model(reference: ModelReference) -> Model:
+    """Load a model's host side: no graph is built and no runtime imported yet."""
+    module = load().family_module(reference.family)
+    model: Model = module.load(reference.variant, reference.weights, reference.checkpoint)
+    return model
+
+
+def parameters(reference: ModelReference) -> float:
+    """Return the size of a model's variant, in millions of parameters."""
+    family = next(family for family in load().families if family.name == reference.family)
+    return next(v.parameters for v in family.variants if v.name == reference.variant)
 
 
 def use(files: list[str]) -> None:

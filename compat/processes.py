@@ -16,6 +16,8 @@ OFFLINE: Mapping[str, str] = {
     "NNCF_CI": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+CACHE = "COMPAT_CACHE"
+"""Environment variable that names the folder of derived files."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -51,6 +53,3 @@ def stop_with_parent() -> None:
         os._exit(3)
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-ENVIRONMENT = "COMPAT_CACHE"

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compat.build.schemes import apply_scheme
-from compat.build.sources import Source
+from compat.build.sources import GraphSource
 from compat.build.torch_session import TorchSession
 from compat.contract.case import Family, Recipe, Target, Variant
 from compat.contract.digests import digest, module_digest
@@ -497,7 +497,7 @@ class Waits(DoesNotWait):
         self.queue.submit(lambda: None).result()
 
 
-class SpoiltSource(Source):
+class SpoiltSource(GraphSource):
     """Gives a decoder that a job of this module makes in place of the honest one."""
 
     job = ""
@@ -586,12 +586,12 @@ class Faulty(Runtime):
         "sound-queue": Waits,
         **{f"sound-torch-{number}": TorchSession for number in range(1, 6)},
     }
-    in_onnx: Mapping[str, type[Source]] = {
+    in_onnx: Mapping[str, type[GraphSource]] = {
         "faulty-aliased": AliasedInputs,
         "faulty-broken-layer": BrokenLayer,
-        "faulty-fell-back": Source,
-        "sound-accelerator": Source,
-        **{f"sound-onnx-{number}": Source for number in range(1, 6)},
+        "faulty-fell-back": GraphSource,
+        "sound-accelerator": GraphSource,
+        **{f"sound-onnx-{number}": GraphSource for number in range(1, 6)},
     }
     targets = tuple(
         Target(
@@ -610,7 +610,7 @@ class Faulty(Runtime):
         return Probe("here")
 
     def compile(
-        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+        self, sources: Mapping[str, GraphSource], target: Target, recipe: Recipe, options: Options
     ) -> Session:
         if target.name in self.in_onnx:
             kind = self.in_onnx[target.name]
@@ -768,7 +768,7 @@ class Breaking(Runtime):
 
     def compile(
         self,
-        sources: Mapping[str, Source],
+        sources: Mapping[str, GraphSource],
         target: Target,
         recipe: Recipe,
         options: Options,

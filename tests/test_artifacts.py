@@ -46,7 +46,7 @@ def forgetful(folder):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(processes.ENVIRONMENT, str(tmp_path / "cache"))
+    monkeypatch.setenv(processes.CACHE, str(tmp_path / "cache"))
     (tmp_path / "jobs_of_the_test.py").write_text(JOBS, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     return tmp_path / "cache"
@@ -151,7 +151,7 @@ def test_a_cache_that_cannot_be_written_names_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(processes.ENVIRONMENT, str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv(processes.CACHE, str(tmp_path / "file" / "cache"))
     with pytest.raises(artifacts.ArtifactError, match=r"compat cache clear.*COMPAT_CACHE"):
         fetch("slow", log=os.devnull, seconds=0)
 
@@ -174,7 +174,7 @@ def test_a_builder_ends_with_its_parent(tmp_path: Path) -> None:
 
     log = tmp_path / "log"
     code = (
-        "from compat import artifacts; artifacts.fetch("
+        "from compat.build import artifacts; artifacts.fetch("
         f"'jobs_of_the_test:slow', {{'log': {str(log)!r}, 'seconds': 60}}, [])"
     )
     parent = subprocess.Popen([sys.executable, "-c", code])

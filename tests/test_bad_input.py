@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from compat.inputs.corpus import FIXTURES, load
+from compat.contract.places import FIXTURES
+from compat.inputs.corpus import load
 from compat.judge.results import read_all
 
 ROOT = FIXTURES.parent

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from compat.build import calibration
+from compat.catalog import open_model
 from compat.contract.model_reference import ModelReference
 from compat.inputs import corpus
 
@@ -15,7 +16,7 @@ NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper
 
 
 def judged(reference: ModelReference) -> set[str]:
-    items = reference.load().items(corpus.load(), "full")
+    items = open_model(reference).items(corpus.load(), "full")
     groups = (*items.task.values(), items.numerics, items.timed)
     return {item.id.rsplit("-", 1)[0] for group in groups for item in group} | {
         item.id for group in groups for item in group
@@ -40,7 +41,7 @@ def judged(reference: ModelReference) -> set[str]:
     ],
 )
 def test_none_of_what_is_judged(reference: ModelReference, left_out: set[str]) -> None:
-    items, said = calibration.choose(reference.load(), corpus.load())
+    items, said = calibration.choose(open_model(reference), corpus.load())
     assert len(items) >= calibration.ITEMS
     sets = {item.id.split("-")[0] for item in items}
     assert not sets & left_out and all(name in said for name in sets)
@@ -50,13 +51,13 @@ def test_none_of_what_is_judged(reference: ModelReference, left_out: set[str]) -
 
 def test_a_corpus_of_one_set_says_so(tmp_path: Path) -> None:
     (tmp_path / "clean").symlink_to(corpus.DEFAULT / "clean")
-    items, said = calibration.choose(NANO.load(), corpus.load(tmp_path))
+    items, said = calibration.choose(open_model(NANO), corpus.load(tmp_path))
     assert items and "the same that are judged" in said
 
 
 def test_records_the_inputs_of_a_graph_with_its_states() -> None:
     recorded = calibration.record(NANO, "decoder", "b1", "")
-    graph = {graph.name: graph for graph in NANO.load().graphs()}["decoder"]
+    graph = {graph.name: graph for graph in open_model(NANO).graphs()}["decoder"]
     assert len(recorded.feeds) == calibration.CALLS
     for feed in recorded.feeds:
         assert {name: (value.shape, str(value.dtype)) for name, value in feed.items()} == {
@@ -74,7 +75,7 @@ def test_a_batch_has_the_ranges_of_one_input() -> None:
     """Else a graph for batches would round by other steps, and answers change by their number."""
     for graph in ("encoder", "decoder"):
         alone, four = (calibration.record(NANO, graph, point, "").feeds for point in ("b1", "b4"))
-        spec = {found.name: found for found in NANO.load().graphs()}[graph]
+        spec = {found.name: found for found in open_model(NANO).graphs()}[graph]
         assert len(alone) == len(four)
         for one, feed in zip(alone, four, strict=True):
             for name, (shape, dtype) in spec.examples("b4").items():
@@ -90,7 +91,7 @@ def test_a_batch_has_the_ranges_of_one_input() -> None:
 def test_a_point_without_one_of_a_single_input_is_recorded_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    spec = {found.name: found for found in NANO.load().graphs()}["encoder"]
+    spec = {found.name: found for found in open_model(NANO).graphs()}["encoder"]
     monkeypatch.setattr(type(spec), "other_batches", lambda self, point: [])
     recorded = calibration.record(NANO, "encoder", "b32", "")
     # More than there are recordings.

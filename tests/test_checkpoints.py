@@ -19,11 +19,12 @@ from compat.build.sources import sources
 from compat.contract.case import Recipe
 from compat.contract.graph import Stopwatch
 from compat.contract.model_reference import ModelReference
+from compat.contract.places import FIXTURES
 from compat.contract.runtime import Options
 from compat.contract.session import Unsupported
 from compat.inputs import weights as checkpoints
 from compat.inputs.checkpoints import CheckpointError, find_checkpoint
-from compat.inputs.corpus import FIXTURES, load
+from compat.inputs.corpus import load
 from compat.models import resemblyzer, segmentation, silero, wav2vec2, wespeaker, whisper
 from compat.runtimes.whisper import checkpoint as whisper_checkpoint
 
@@ -164,7 +165,7 @@ def test_a_tied_projection_may_be_there_or_not(tmp_path: Path) -> None:
     found = network("whisper", folder).state_dict()
     assert torch.equal(found[table], found["proj_out.weight"] + 1)
     reference = ModelReference("whisper", "whisper-tiny", "pretrained", str(folder))
-    model: Any = reference.load()
+    model: Any = catalog.open_model(reference)
     source = sources(reference, model)["encoder"]
     with pytest.raises(Unsupported, match="a projection of its own"):
         whisper_checkpoint.exported(source, model)
@@ -382,7 +383,7 @@ def predictions(family: str, folder: Path, target_name: str) -> list[Mapping[str
     runtime = loaded.runtime(target.runtime)
     pytest.importorskip(runtime.modules[0])
     reference = ModelReference(family, f"{family}-nano", "trained", str(folder))
-    model = reference.load()
+    model = catalog.open_model(reference)
     session = runtime.compile(
         sources(reference, model, 1), target, Recipe("fp32"), Options(threads=1)
     )

@@ -12,6 +12,7 @@ import torch
 
 from compat.build.reference import oracle_session
 from compat.build.sources import sources
+from compat.catalog import open_model
 from compat.contract.case import Recipe
 from compat.contract.graph import Stopwatch
 from compat.contract.model_reference import ModelReference
@@ -72,7 +73,7 @@ def test_absent_and_broken_name_the_remedy(monkeypatch: pytest.MonkeyPatch) -> N
 
 @needs_tools
 def test_whisper_converts_and_transcribes_as_the_reference_does(cache: None) -> None:
-    model = NANO.load()
+    model = open_model(NANO)
     session = RUNTIME.compile(sources(NANO, model, 2), CONVERSION, Recipe("fp16"), Options(2))
     item = load().sets["clean"].items(model.sample_rate, 1)[0]
     reference = oracle_session(NANO, model, "fp32")
@@ -89,7 +90,7 @@ def test_whisper_converts_and_transcribes_as_the_reference_does(cache: None) -> 
 
 @needs_tools
 def test_compressed_weights_are_smaller_and_as_coarse_as_they_say(cache: None) -> None:
-    model = NANO.load()
+    model = open_model(NANO)
     opened = {"decoder": sources(NANO, model, 2)["decoder"]}
     graph = opened["decoder"].graph
     generator = np.random.default_rng(0)
@@ -123,7 +124,7 @@ def test_compressed_weights_are_smaller_and_as_coarse_as_they_say(cache: None) -
 @needs_tools
 def test_a_broken_palette_shows(cache: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is judged is what the package holds: one table of weights upside down is seen."""
-    model = NANO.load()
+    model = open_model(NANO)
     opened = {"encoder": sources(NANO, model, 2)["encoder"]}
     session = RUNTIME.compile(opened, CONVERSION, Recipe("int8-palettized"), Options(2))
     program: Program = session._programs["encoder", "b1"]

@@ -1,4 +1,4 @@
-"""compat.inputs.corpus: every accepted form of an own corpus, and every way in which one can be wrong."""
+"""Corpora: every accepted form of an own corpus, and every way in which one can be wrong."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from compat.contract.item import Item
+from compat.inputs import audio, rttm
 from compat.inputs import audio as inputs_audio
-from compat.inputs import corpus
 from compat.inputs.audio import CorpusError, read_audio
 from compat.inputs.corpus import Corpus, TestSet, load
 from compat.inputs.rttm import read_rttm, read_uem
@@ -549,13 +549,13 @@ def test_a_large_rttm_is_read_in_time(tmp_path: Path) -> None:
 
 def test_too_large_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_text(tmp_path / "a.uem", *["a 1 0 1"] * 200)
-    monkeypatch.setattr(corpus, "TEXT_BYTES", 1 << 10)
+    monkeypatch.setattr(rttm, "TEXT_BYTES", 1 << 10)
     with pytest.raises(CorpusError, match=r"a\.uem is larger than .*: split the test set"):
         read_uem(path)
-    audio = write_audio(tmp_path / "a.wav")
-    monkeypatch.setattr(corpus, "LONGEST", 1.5)
+    long = write_audio(tmp_path / "a.wav")
+    monkeypatch.setattr(audio, "LONGEST", 1.5)
     with pytest.raises(CorpusError, match=r"a\.wav is 0\.0 hours long: cut it"):
-        read_audio(audio, RATE)
+        read_audio(long, RATE)
 
 
 # --- audio -----------------------------------------------------------------------------------

@@ -15,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compat.build.sources import sources
+from compat.catalog import open_model
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.model_reference import ModelReference
+from compat.contract.places import FIXTURES
 from compat.inputs.checkpoints import CheckpointError, find_checkpoint
-from compat.inputs.corpus import FIXTURES, load
+from compat.inputs.corpus import load
 from compat.inputs.rttm import read_rttm
 from compat.measure.predictions import same_prediction
 from compat.metrics.diarization import diarization_errors, speakers
@@ -502,7 +504,7 @@ def test_parts_are_those_of_their_own_families(trained: d.DiarizationModel) -> N
     """What is exported of a part serves both, so that it has to be the same part."""
     for graph in trained.graphs():
         assert graph.origin is not None
-        (own,) = graph.origin.load().graphs()
+        (own,) = open_model(graph.origin).graphs()
         assert graph == own
         one, other = graph.module().state_dict(), own.module().state_dict()
         assert one.keys() == other.keys()
@@ -525,7 +527,7 @@ def test_what_is_made_of_a_part_is_made_once(
     reference = ModelReference("diarization", "diarization-synthetic", "trained", checkpoint)
     for name, source in sources(reference, trained).items():
         assert source.graph.origin
-        own = sources(source.graph.origin, source.graph.origin.load())[name]
+        own = sources(source.graph.origin, open_model(source.graph.origin))[name]
         for one in (source, own):
             one.onnx("b1")
             one.derive("job", {"bits": 8}, (), ())

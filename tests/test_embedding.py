@@ -169,7 +169,7 @@ def test_other_weights_are_refused(package: Path, tmp_path: Path) -> None:
 
 
 def test_published_weights_know_the_voices_of_the_corpus(reference: ModelReference) -> None:
-    model = reference.load()
+    model = catalog.open_model(reference)
     session = oracle_session(reference, model, "fp32")
     items = trial_items(load(), RATE, 48)["speakers"]
     predictions = model.run(session, items, Stopwatch())
@@ -458,7 +458,10 @@ def sessions(
         yield {
             one.family: {
                 name: known.runtime(name).compile(
-                    sources(one, one.load(), 1), targets[target], Recipe("fp32"), Options(1)
+                    sources(one, catalog.open_model(one), 1),
+                    targets[target],
+                    Recipe("fp32"),
+                    Options(1),
                 )
                 for name, target in RUNTIMES.items()
             }
@@ -469,7 +472,7 @@ def sessions(
 def test_runtimes_agree_on_windows(
     reference: ModelReference, sessions: dict[str, dict[str, Session]]
 ) -> None:
-    model = reference.load()
+    model = catalog.open_model(reference)
     item = Item("voice", _voice(1.5))
     traces = {n: model.trace(s, item, {}) for n, s in sessions["resemblyzer"].items()}
     for name in ("onnxruntime", "openvino"):

@@ -161,7 +161,7 @@ def test_absent_file_and_folder(tmp_path: Path) -> None:
 
 MORE = """
 from pathlib import Path
-from compat import expectations
+from compat.judge import expectations
 
 shipped = expectations.load
 expectations.load = lambda paths: shipped([*paths, Path({file!r})])

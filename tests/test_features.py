@@ -1,4 +1,4 @@
-"""compat.inputs.features against transformers' WhisperFeatureExtractor and hand-checked properties."""
+"""Features against transformers' WhisperFeatureExtractor, and hand-checked properties."""
 
 from __future__ import annotations
 

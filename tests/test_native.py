@@ -37,7 +37,7 @@ def open_pipeline(reference: ModelReference, target_name: str, recipe: str = "fp
         pytest.skip(f"{MODULES[target_name]} is not installed")
     loaded = catalog.load()
     target = next(t for t in loaded.targets if t.name == target_name)
-    opened = sources(reference, reference.load(), 1)
+    opened = sources(reference, catalog.open_model(reference), 1)
     session = loaded.runtime(target.runtime).compile(opened, target, Recipe(recipe), Options(1))
     assert isinstance(session, Pipeline)
     return session
@@ -51,7 +51,7 @@ def item_of(model: WhisperModel) -> Item:
 
 def follows(session: Pipeline, reference: ModelReference, tolerance: float = 1e-3) -> None:
     """Hold traces against PyTorch's, along tokens that it chose and along others."""
-    model = reference.load()
+    model = catalog.open_model(reference)
     oracle = oracle_session(reference, model, "fp32")
     item = item_of(model)  # type: ignore[arg-type]
     tokens = list(range(300, 306))
@@ -164,7 +164,7 @@ def test_faster_whisper_decodes_a_batch_in_one(
 def test_mlx_hears_what_pytorch_does() -> None:
     session = open_pipeline(NANO, "cpu-mlx")
     follows(session, NANO)
-    model = NANO.load()
+    model = catalog.open_model(NANO)
     items = load().sets["clean"].items(model.sample_rate, 3)
     expected = model.run(oracle_session(NANO, model, "fp32"), items, Stopwatch())
     found = session.perform(items, Stopwatch())
@@ -176,7 +176,7 @@ def test_mlx_s_int8_is_the_one_that_is_simulated() -> None:
     session = open_pipeline(NANO, "cpu-mlx", "int8-weights")
     assert session.executed() == {"model": "int8-weights"}
     assert session.model_bytes() < 2_000_000
-    model = NANO.load()
+    model = catalog.open_model(NANO)
     item = item_of(model)  # type: ignore[arg-type]
     forced = {"tokens": list(range(300, 306))}
     found = session.trace(item, forced)["encoder"]

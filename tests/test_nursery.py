@@ -77,7 +77,7 @@ def running(jobs: Path) -> Iterator[nursery.Nursery]:
 
 @pytest.fixture(autouse=True)
 def cache(running: nursery.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(processes.ENVIRONMENT, str(tmp_path / "cache"))
+    monkeypatch.setenv(processes.CACHE, str(tmp_path / "cache"))
     return tmp_path
 
 
@@ -121,7 +121,7 @@ def _builder_of(log: Path, environment: dict[str, str]) -> tuple[subprocess.Pope
     """Start a process that asks for an artifact; return it and its builder."""
     arguments = {"log": str(log)}
     code = (
-        "from compat import artifacts; "
+        "from compat.build import artifacts; "
         f"artifacts.fetch('jobs_of_the_nursery:waits', {arguments}, [])"
     )
     asker = subprocess.Popen([sys.executable, "-c", code], env=environment)

@@ -44,7 +44,7 @@ NEEDED = 0.8
 
 FAMILY = f"""
 import json, subprocess, sys, threading, time
-from compat import occupancy
+from compat.measure import occupancy
 
 START = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', *sys.argv[1:]])"
 started = []

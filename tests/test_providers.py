@@ -153,7 +153,7 @@ def test_placement_catches_a_provider_that_fell_back() -> None:
     """ONNX Runtime warns once and runs everything on the CPU."""
     absent = "DmlExecutionProvider" if sys.platform != "win32" else "CoreMLExecutionProvider"
     provider = ort.Provider(absent, "cpu", ort.RECIPES, "")
-    model = NANO.load()
+    model = catalog.open_model(NANO)
     with pytest.warns(UserWarning, match="is not in available provider names"):
         session = ort.OrtSession(sources(NANO, model, 1), provider, Recipe("fp32"), Options(1))
     run_nano(session, model)
@@ -178,7 +178,7 @@ def test_placement_catches_an_npu_that_did_not_start(capfd: pytest.CaptureFixtur
             self._executes.setdefault(graph, "fp32")
             return onnxruntime.InferenceSession(path, options)
 
-    model = NANO.load()
+    model = catalog.open_model(NANO)
     provider = ort.Provider(name, "cpu", ort.RECIPES, "")
     session = Plugged(sources(NANO, model, 1), provider, Recipe("fp32"), Options(1))
     assert "Unable to load backend" in capfd.readouterr().err

@@ -15,7 +15,7 @@ import torch
 
 from compat import catalog
 from compat.build.reference import oracle_session
-from compat.build.sources import Source, sources
+from compat.build.sources import GraphSource, sources
 from compat.contract.case import Recipe
 from compat.contract.graph import Graph, Tensor
 from compat.contract.model_reference import ModelReference
@@ -112,11 +112,11 @@ def test_a_back_end_that_does_not_load_is_broken(
 # Where it runs ---------------------------------------------------------------------------------
 
 
-def source_of(module: torch.nn.Module, shape: tuple[int, ...], folder: Path) -> Source:
+def source_of(module: torch.nn.Module, shape: tuple[int, ...], folder: Path) -> GraphSource:
     """Return a source of one graph, x to y, exported into a folder."""
     graph = Graph("g", {"x": Tensor(shape)}, ("y",), {"p": {"batch": 1}}, lambda: module)
 
-    class Exported(Source):
+    class Exported(GraphSource):
         def onnx(self, point: str, scheme: str = "fp32", forms: Any = ()) -> Path:
             program = torch.onnx.export(
                 module.eval(),
@@ -499,7 +499,7 @@ def test_the_oracle_leaves_masked_scores_masked() -> None:
 @pytest.mark.parametrize("recipe", ["int8-a16w8", "int8-a8w8"])
 def test_the_decoder_is_quantised_whole(recipe: str, cache: None) -> None:
     """Whisper's step, with its caches: the executed scheme is read from the file."""
-    model = NANO.load()
+    model = catalog.open_model(NANO)
     decoder = {"decoder": sources(NANO, model, 1)["decoder"]}
     session = RUNTIME.compile(decoder, EMULATOR, Recipe(recipe), Options(2))
     graph = session.graphs["decoder"]

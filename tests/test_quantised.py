@@ -31,7 +31,7 @@ NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return NANO.load()
+    return catalog.open_model(NANO)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def open_session(target_name: str, recipe: str, reference: ModelReference = NANO
     found = runtime.probe(target)
     if found.state != "here":
         pytest.skip(f"{found.reason} ({found.remedy})")
-    opened = sources(reference, reference.load(), 1)
+    opened = sources(reference, catalog.open_model(reference), 1)
     return runtime.compile(opened, target, Recipe(recipe), Options(1))
 
 
@@ -171,7 +171,7 @@ def test_recurrent_layers_stay_in_float32_under_full_int8() -> None:
     except CheckpointError as error:
         pytest.skip(str(error))
     reference = replace(EMBEDDER, checkpoint=checkpoint)
-    model = reference.load()
+    model = catalog.open_model(reference)
     items = corpus.load().sets["speakers"].items(model.sample_rate, 3)
     session = open_session("openvino-cpu", "int8-a8w8", reference)
     found = model.run(session, items, Stopwatch())

@@ -99,7 +99,7 @@ def test_every_recommended_batch_can_be_run() -> None:
     assert entries
     for entry in entries:
         for variant in entry.variants:
-            model = ModelReference(entry.family, variant, "seeded").load()
+            model = catalog.open_model(ModelReference(entry.family, variant, "seeded"))
             assert {entry.lowest, entry.batch} <= set(model.batches(entry.batch)), entry
 
 
@@ -187,7 +187,7 @@ def test_show_prints_it(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
 @pytest.mark.parametrize("family", ["whisper", "wav2vec2"])
 def test_sizes_of_a_sweep(family: str, recommended: int, expected: tuple[int, ...]) -> None:
     name = f"{family}-nano"
-    model = ModelReference(family, name, "trained", f"checkpoints/{name}").load()
+    model = catalog.open_model(ModelReference(family, name, "trained", f"checkpoints/{name}"))
     assert model.batches(recommended) == expected
 
 

@@ -124,7 +124,7 @@ def test_a_simulation_serves_its_own_runtime_alone(
     toy = ModelReference("toy", "toy", "seeded")
 
     def weights(recipe: str, runtime: str) -> torch.Tensor:
-        session = oracle_session(toy, toy.load(), recipe, runtime)
+        session = oracle_session(toy, catalog.open_model(toy), recipe, runtime)
         modules = session.modules.values()  # type: ignore[attr-defined]
         return torch.cat([p.flatten() for module in modules for p in module.parameters()])
 
@@ -159,7 +159,7 @@ def test_generated_weights_do_not_depend_on_who_asks(family: str, variant: str) 
     found = []
     for gradients in (True, False):
         with torch.set_grad_enabled(gradients):
-            model = ModelReference(family, variant, "seeded").load()
+            model = catalog.open_model(ModelReference(family, variant, "seeded"))
             modules = [graph.name for graph in model.graphs()]
             source = sources(ModelReference(family, variant, "seeded"), model)[modules[-1]]
             found.append(source.module().state_dict())

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from compat import catalog
 from compat.build.reference import oracle_session
 from compat.build.schemes import apply_scheme
-from compat.build.sources import OPSET, Source, example_tensors, sources
+from compat.build.sources import OPSET, GraphSource, example_tensors, sources
 from compat.build.torch_session import TorchSession
 from compat.contract.case import Recipe
 from compat.contract.graph import Graph, State, Stopwatch, Tensor
@@ -39,13 +39,13 @@ def open_session(target_name: str, recipe: str) -> Session:
     target = next(t for t in loaded.targets if t.name == target_name)
     if find_spec(target.runtime) is None:
         pytest.skip(f"{target.runtime} is not installed")
-    opened = sources(NANO, NANO.load(), 1)
+    opened = sources(NANO, catalog.open_model(NANO), 1)
     return loaded.runtime(target.runtime).compile(opened, target, Recipe(recipe), Options(1))
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return NANO.load()
+    return catalog.open_model(NANO)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_a_state_is_read_before_it_is_replaced(target: str, tmp_path: Path) -> N
             return self.b(x) + t, torch.tanh(self.a(x)), torch.tanh(self.b(s))
 
     @dataclass(frozen=True)
-    class Exported(Source):
+    class Exported(GraphSource):
         def onnx(self, point: str, scheme: str = "fp32", forms: tuple = ()) -> Path:
             program = torch.onnx.export(
                 self.module(),
@@ -259,7 +259,7 @@ def test_ctranslate2_follows_the_tokens_it_is_given(model: Model, items: list[It
 
 
 def test_ctranslate2_takes_generated_weights() -> None:
-    tiny = ModelReference("whisper", "whisper-tiny", "seeded").load()
+    tiny = catalog.open_model(ModelReference("whisper", "whisper-tiny", "seeded"))
     with TemporaryDirectory() as folder:
         checkpoint = tiny.checkpoint(Path(folder))  # type: ignore[attr-defined]
         words = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))

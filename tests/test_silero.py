@@ -227,7 +227,7 @@ def reference(package: Path) -> ModelReference:
 def session(reference: ModelReference) -> Session:
     """The rebuilt module in float32, on PyTorch."""
     torch.set_num_threads(1)
-    return oracle_session(reference, reference.load(), "fp32")
+    return oracle_session(reference, catalog.open_model(reference), "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,7 @@ def exact(reference: ModelReference, items: list[Item]) -> Callable[[str], list[
     @cache
     def traces(variant: str) -> list[Any]:
         named = replace(reference, variant=variant)
-        model = named.load()
+        model = catalog.open_model(named)
         opened = oracle_session(named, model, "fp64")
         return [model.trace(opened, item, {}) for item in items]
 
@@ -257,7 +257,7 @@ def open_session(reference: ModelReference, runtime: str, recipe: str = "fp32") 
         pytest.importorskip(runtime)
     loaded = catalog.load()
     target = next(target for target in loaded.targets if target.name == RUNTIMES[runtime])
-    opened = sources(reference, reference.load(), 1)
+    opened = sources(reference, catalog.open_model(reference), 1)
     return loaded.runtime(target.runtime).compile(opened, target, Recipe(recipe), Options(1))
 
 
@@ -274,7 +274,7 @@ def test_the_rebuilt_module_is_what_is_shipped(
     shipped = runtime.InferenceSession(
         package / silero.ONNX.name, providers=["CPUExecutionProvider"]
     )
-    model = reference.load()
+    model = catalog.open_model(reference)
     for item in items:
         context = np.zeros((1, 64), np.float32)
         state = np.zeros((2, 1, 128), np.float32)
@@ -304,7 +304,7 @@ def test_every_form_is_its_network(
     runtime: str,
 ) -> None:
     named = replace(reference, variant=variant)
-    model = named.load()
+    model = catalog.open_model(named)
     opened = open_session(named, runtime)
     same = "silero-vad" if model.form.weights is silero.SCRIPT else variant
     for item, expected in zip(
@@ -321,7 +321,7 @@ def test_a_batch_answers_as_its_recordings_do(
     reference: ModelReference, exact: Callable[[str], list[Any]], items: list[Item], runtime: str
 ) -> None:
     named = replace(reference, variant="silero-vad-shipped")
-    model = named.load()
+    model = catalog.open_model(named)
     opened = open_session(named, runtime)
     found = listen(model, opened, items)
     for one, expected in zip(found, exact("silero-vad"), strict=True):
@@ -389,7 +389,7 @@ def test_chunks_overlap_by_their_context(lengths: list[int], together: int) -> N
 def test_state_begins_anew_with_each_recording(
     reference: ModelReference, session: Session, items: list[Item]
 ) -> None:
-    model = reference.load()
+    model = catalog.open_model(reference)
     first = listen(model, session, items[:1])
     listen(model, session, items[1:2])
     assert listen(model, session, items[:1])[0].tolist() == first[0].tolist()
@@ -402,7 +402,7 @@ def test_state_begins_anew_with_each_recording(
 def test_a_stream_may_be_interrupted(
     reference: ModelReference, session: Session, items: list[Item]
 ) -> None:
-    model = reference.load()
+    model = catalog.open_model(reference)
     chunks = model._chunks(items[:1], 1)
     (whole,) = model._listen(session, chunks)
     half = len(chunks) // 2
@@ -418,7 +418,7 @@ def test_a_stream_may_be_interrupted(
 def test_predictions_are_scored_as_recorded(
     reference: ModelReference, session: Session, package: Path
 ) -> None:
-    model = reference.load()
+    model = catalog.open_model(reference)
     item = load().sets["long"].item(0, RATE)
     (prediction,) = model.run(session, [item], Stopwatch())
     scores = model.score([item], [prediction], [prediction])

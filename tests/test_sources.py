@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from compat.build.sources import Source, build_ahead, sources
+from compat.build.sources import GraphSource, build_ahead, sources
+from compat.catalog import open_model
 from compat.contract.graph import Graph, Tensor
 from compat.contract.model_reference import ModelReference
 from compat.inputs import checkpoints as weights
@@ -42,7 +43,9 @@ def test_what_is_built_ahead(
     variant: str, windowed: bool, batches: bool, expected: list[str]
 ) -> None:
     reference = ModelReference("whisper", variant, "seeded")
-    sources = {name: Source(reference, graph(name, windowed), "", 2) for name in ("one", "two")}
+    sources = {
+        name: GraphSource(reference, graph(name, windowed), "", 2) for name in ("one", "two")
+    }
     asked: list[tuple[str, str]] = []
     build_ahead(sources, lambda name, point: asked.append((name, point)), batches)
     assert sorted(asked) == sorted((name, point) for name in sources for point in expected)
@@ -65,13 +68,15 @@ def test_large_batches_are_not_built_ahead(
     reference: ModelReference, expected: set[tuple[str, str]]
 ) -> None:
     asked: list[tuple[str, str]] = []
-    found = sources(reference, reference.load(), 2)
+    found = sources(reference, open_model(reference), 2)
     build_ahead(found, lambda name, point: asked.append((name, point)), True)
     assert sorted(asked) == sorted(expected)
 
 
 def test_only_what_is_needed_at_once_may_fail_at_once() -> None:
-    sources = {"g": Source(ModelReference("whisper", "whisper-nano", "seeded"), graph("g"), "", 2)}
+    sources = {
+        "g": GraphSource(ModelReference("whisper", "whisper-nano", "seeded"), graph("g"), "", 2)
+    }
 
     def refuse(point: str) -> Any:
         def file(name: str, wanted: str) -> None:
@@ -92,11 +97,11 @@ def test_generated_weights_replace_every_initialisation(
     """They are not waited for: neither drawn, nor missed by what is generated in their place."""
     family = variant.partition("-")[0]
     before = torch.random.get_rng_state()
-    found: Any = ModelReference(family, variant, "seeded").load()
+    found: Any = open_model(ModelReference(family, variant, "seeded"))
     state = found.network.state_dict()
     assert torch.equal(torch.random.get_rng_state(), before)
     monkeypatch.setattr(weights, "unfilled", nullcontext)
-    usual: Any = ModelReference(family, variant, "seeded").load()
+    usual: Any = open_model(ModelReference(family, variant, "seeded"))
     expected = usual.network.state_dict()
     assert not torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(values, expected[name]) for name, values in state.items())

@@ -36,7 +36,7 @@ if found.state != "here":
     print(json.dumps({"skip": found.reason}))
     sys.exit()
 nano = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
-model = nano.load()
+model = catalog.open_model(nano)
 opened = sources(nano, model, 1)
 items = corpus.load().sets["clean"].items(model.sample_rate, 8)
 

@@ -27,10 +27,11 @@ from compat.contract.case import Recipe
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.model_reference import ModelReference
+from compat.contract.places import FIXTURES
 from compat.contract.runtime import Options
 from compat.contract.session import Session
 from compat.inputs.checkpoints import CheckpointError
-from compat.inputs.corpus import FIXTURES, load
+from compat.inputs.corpus import load
 from compat.metrics.numerics import compare, contrast_db
 from compat.metrics.wer import corpus_errors, total
 from compat.models import wav2vec2

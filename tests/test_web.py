@@ -343,13 +343,13 @@ def target_of(name: str) -> Any:
 
 def open_session(name: str, recipe: str = "fp32") -> Session:
     target = target_of(name)
-    opened = sources(NANO, NANO.load(), 1)
+    opened = sources(NANO, catalog.open_model(NANO), 1)
     return ort_web.RUNTIME.compile(opened, target, Recipe(recipe), Options(1))
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    return NANO.load()
+    return catalog.open_model(NANO)
 
 
 @pytest.fixture(scope="module")
@@ -464,7 +464,7 @@ def test_a_wrong_kernel_shows(
     code = (page / "page.js").read_text()
     assert code.count(line) == 1
     (page / "page.js").write_text(code.replace(line, defect))
-    monkeypatch.setattr(ort_web, "PAGE", page)
+    monkeypatch.setattr(places, "PAGE", page)
     session = open_session(name)
     try:
         with pytest.raises(AssertionError):

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compat.build.reference import oracle_session
+from compat.catalog import open_model
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.model_reference import ModelReference
@@ -37,7 +38,7 @@ def test_merge_restores_a_sequence_cut_with_overlap(tokens: list[int], data: st.
 
 
 def test_long_audio_is_transcribed_in_overlapping_windows() -> None:
-    model = NANO.load()
+    model = open_model(NANO)
     session = oracle_session(NANO, model, "fp32")
     items = load().sets["long"].items(model.sample_rate)
     assert all(item.seconds > 10 for item in items)
@@ -65,7 +66,7 @@ def test_generated_values_are_scaled_by_fan_in() -> None:
 def test_generated_weights_are_admitted(variant: str) -> None:
     """Silence, noise and speech must differ by 20 dB more than a strict tolerance forgives."""
     reference = ModelReference("whisper", variant, "seeded")
-    model = reference.load()
+    model = open_model(reference)
     session = oracle_session(reference, model, "fp32")
     random = np.random.default_rng(0)
     window = model.dimensions.window

@@ -32,9 +32,9 @@ from compat.contract.case import Recipe
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.model_reference import ModelReference
+from compat.contract.places import FIXTURES
 from compat.contract.runtime import Options
 from compat.inputs.checkpoints import CheckpointError
-from compat.inputs.corpus import FIXTURES
 from compat.models import whisper
 
 TOKENS = {"bos_token_id": END, "eos_token_id": END, "pad_token_id": END}
@@ -243,7 +243,7 @@ def test_generated_weights_have_the_published_tokens(size: int) -> None:
 
 @pytest.mark.parametrize("variant", ["whisper-tiny.en", "whisper-tiny"])
 def test_the_english_only_size_is_one_token_smaller(variant: str) -> None:
-    model = ModelReference("whisper", variant, "seeded").load()
+    model = catalog.open_model(ModelReference("whisper", variant, "seeded"))
     count = sum(parameter.numel() for parameter in model.network.parameters())
     assert count / 1e6 == pytest.approx(37.8, abs=0.05)
     assert model.network.config.vocab_size == (51864 if variant.endswith(".en") else 51865)

@@ -25,9 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from compat.build import nursery
-from compat.build.builder import build_as_told
 from compat.contract.digests import digest
-from compat.processes import ENVIRONMENT, child_environment, ending
+from compat.processes import CACHE, child_environment, ending
 
 _BUILDING = "COMPAT_BUILDING"
 
@@ -94,7 +93,7 @@ def cache_folder() -> Path:
     """Return the cache's folder: ``$COMPAT_CACHE``, else the user's cache folder."""
     import platformdirs
 
-    named = os.environ.get(ENVIRONMENT)
+    named = os.environ.get(CACHE)
     return Path(named) if named else Path(platformdirs.user_cache_dir("compat"))
 
 
@@ -162,7 +161,7 @@ def _writing_cache() -> Iterator[None]:
     except OSError as error:
         raise ArtifactError(
             f"cannot write the cache {cache_folder()}: {error.strerror or error}. "
-            f"Free some space (`compat cache clear`) or name another folder in ${ENVIRONMENT}."
+            f"Free some space (`compat cache clear`) or name another folder in ${CACHE}."
         ) from error
 
 
@@ -206,7 +205,7 @@ def _build_in_process(
     request = {"job": job, "folder": str(building), "arguments": dict(arguments)}
     line = json.dumps(request).encode() + b"\n"
     environment = {**child_environment(threads), _BUILDING: "1"}
-    with nursery.builder([sys.executable, "-m", "compat.build.artifacts"], environment) as process:
+    with nursery.builder([sys.executable, "-m", "compat.build.builder"], environment) as process:
         built_by(process.pid)
         with contextlib.suppress(OSError):  # One that is dead already has said why.
             process.input.write(line)
@@ -266,10 +265,6 @@ def clear(match: str = "") -> int:
             elif path.suffix == ".lock":
                 path.unlink(missing_ok=True)
     return freed
-
-
-if __name__ == "__main__":
-    build_as_told()
 
 
 def folder_bytes(folder: Path) -> int:

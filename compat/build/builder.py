@@ -1,13 +1,18 @@
-"""The builder: a process that makes one derived file, started as ``python -m compat.build.builder``."""
+"""The builder: a process that makes one derived file (``python -m compat.build.builder``).
+
+With ``--serve DESCRIPTOR [now]`` it is the nursery, which forks a builder for each connection.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import NoReturn
 
+from compat.build import nursery
 from compat.build.artifacts import run_job
 from compat.processes import stop_with_parent
 
@@ -32,3 +37,18 @@ def build_as_told() -> NoReturn:
     sys.stdout.flush()
     # Not a plain return: the thread above still waits on standard input, and joining it would hang.
     os._exit(0)
+
+
+def main() -> None:
+    """Build one artifact, or serve a nursery."""
+    if "--serve" not in sys.argv:
+        build_as_told()
+    descriptor, *when = sys.argv[sys.argv.index("--serve") + 1 :]
+    if "now" in when:
+        nursery.preload()
+    with socket.socket(fileno=int(descriptor)) as listener:
+        nursery.serve(listener, build_as_told, ready="now" in when)
+
+
+if __name__ == "__main__":
+    main()

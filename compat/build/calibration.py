@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compat import catalog
 from compat.build.sources import sources
 from compat.build.torch_session import TorchSession
 from compat.contract.graph import Graph, Stopwatch
@@ -90,7 +91,7 @@ def record(reference: ModelReference, graph: str, point: str, corpus: str) -> Re
     Raises:
         ValueError: no recording leads the model to this point.
     """
-    model = reference.load()
+    model = catalog.open_model(reference)
     spec = {found.name: found for found in model.graphs()}[graph]
     items, said = choose(model, corpora.load(Path(corpus) if corpus else corpora.DEFAULT))
     smallest_first = sorted(

@@ -1,10 +1,10 @@
 """Builders that start in no time: forked from a process that has imported what most jobs need.
 
-Importing PyTorch and transformers takes longer than most jobs of :mod:`compat.build.artifacts` do. Where
-a process can be forked safely (Linux), a run therefore has a *nursery*: a process that imports
-them when the first job comes (or at once, where one is sure to come), computes nothing itself, and
-forks for each job. A builder is still a process of its own, of the same environment and working
-folder as one that was started afresh.
+Importing PyTorch and transformers takes longer than most jobs of :mod:`compat.build.artifacts` do.
+Where a process can be forked safely (Linux), a run therefore has a *nursery*: a process that
+imports them when the first job comes (or at once, where one is sure to come), computes nothing
+itself, and forks for each job. A builder is still a process of its own, of the same environment
+and working folder as one that was started afresh.
 
 Over a Unix socket a client sends one line of JSON (``environment``, ``folder``) with the pipe that
 is to be the builder's output; it is answered with the builder's process number and, in the end,
@@ -60,7 +60,10 @@ class Nursery:
             listener.bind(str(path))
             listener.listen()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__, str(listener.fileno()), *["now"] * at_once],
+                [
+                    *(sys.executable, "-m", "compat.build.builder", "--serve"),
+                    *(str(listener.fileno()), *["now"] * at_once),
+                ],
                 stdin=subprocess.PIPE,
                 pass_fds=[listener.fileno()],
                 env=child_environment(threads),
@@ -172,7 +175,7 @@ def serve(listener: socket.socket, work: Callable[[], None], ready: bool = False
                 connection.close()
                 continue
             if not ready:
-                _preload()
+                preload()
                 ready = True
             connection, _ = listener.accept()
             pid = _fork(connection, work)
@@ -180,7 +183,8 @@ def serve(listener: socket.socket, work: Callable[[], None], ready: bool = False
                 selector.register(os.pidfd_open(pid), selectors.EVENT_READ, (pid, connection))
 
 
-def _preload() -> None:
+def preload() -> None:
+    """Import what jobs need."""
     for name in PRELOADED:
         # What does not import is for the job that needs it to say.
         with contextlib.suppress(Exception):
@@ -224,13 +228,3 @@ def _fork(connection: socket.socket, work: Callable[[], None]) -> int:
         sys.stderr.flush()
     finally:
         os._exit(1)
-
-
-if __name__ == "__main__":
-    from compat.build.builder import build_as_told
-
-    now = "now" in sys.argv
-    if now:
-        _preload()
-    with socket.socket(fileno=int(sys.argv[1])) as listening:
-        serve(listening, build_as_told, now)

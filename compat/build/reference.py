@@ -71,7 +71,7 @@ class Inputs:
 
     @cached_property
     def model(self) -> Model:
-        return self.reference.load()
+        return catalog.open_model(self.reference)
 
     @cached_property
     def corpora(self) -> corpora.Corpus:
@@ -217,7 +217,7 @@ def _sessions(
     import torch
 
     threads = torch.get_num_threads()
-    count = 2 if threads > 1 and reference.parameters < SMALL else 1
+    count = 2 if threads > 1 and catalog.parameters(reference) < SMALL else 1
     torch.set_num_threads(threads // count)
     sessions: SimpleQueue[Session] = SimpleQueue()
     for _ in range(count):

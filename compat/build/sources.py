@@ -12,11 +12,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compat import catalog
 from compat.build import artifacts
 from compat.contract import digests
 from compat.contract.graph import Graph, Shipped
 from compat.contract.model_reference import ModelReference
 from compat.contract.session import Unsupported
+from compat.contract.source import Source
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +42,7 @@ def distribution_versions(*names: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Source:
+class GraphSource:
     """One graph of a model, ready to be taken by a runtime."""
 
     reference: ModelReference
@@ -117,7 +119,7 @@ class Source:
         ``fitted`` to the inputs that the graph sees in this model is made of its origin, if any.
         """
         if self.graph.origin and not fitted:
-            origin = sources(self.graph.origin, self.graph.origin.load(), self.threads)
+            origin = sources(self.graph.origin, catalog.open_model(self.graph.origin), self.threads)
             return origin[self.graph.name].derive(job, arguments, modules, distributions)
         return artifacts.fetch(
             job,
@@ -135,10 +137,12 @@ class Source:
         )
 
 
-def sources(reference: ModelReference, model: Model, threads: int = 0) -> dict[str, Source]:
+def sources(reference: ModelReference, model: Model, threads: int = 0) -> dict[str, GraphSource]:
     """Return the sources of every graph of a model."""
     fingerprint = model.fingerprint()
-    return {graph.name: Source(reference, graph, fingerprint, threads) for graph in model.graphs()}
+    return {
+        graph.name: GraphSource(reference, graph, fingerprint, threads) for graph in model.graphs()
+    }
 
 
 def build_ahead(
@@ -161,7 +165,7 @@ def build_ahead(
         with contextlib.suppress(Exception):
             file(name, point)
 
-    small = all(source.reference.parameters < SMALL for source in sources.values())
+    small = all(catalog.parameters(source.reference) < SMALL for source in sources.values())
     if small:
         wanted += [
             partial(later, name, point)
@@ -173,10 +177,10 @@ def build_ahead(
     artifacts.side_by_side(wanted, threads if small else 1)
 
 
-def open_source(reference: Mapping[str, str], graph: str) -> Source:
+def open_source(reference: Mapping[str, str], graph: str) -> GraphSource:
     """Open one graph inside a job, from the job's arguments."""
     opened = ModelReference(**reference)
-    return sources(opened, opened.load())[graph]
+    return sources(opened, catalog.open_model(opened))[graph]
 
 
 def copy_shipped(folder: Path, reference: Mapping[str, str], graph: str, file: str) -> None:

@@ -15,7 +15,7 @@ from compat.contract.session import Placement, Session
 if TYPE_CHECKING:
     import torch
 
-    from compat.build.sources import Source
+    from compat.contract.source import Source
 
 
 KERNEL = "aten::_scaled_dot_product_"

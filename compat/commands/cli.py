@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from compat import __version__, catalog, processes
 from compat.build import artifacts
 from compat.contract.case import Case
+from compat.contract.places import ROOT
 from compat.contract.untrusted import clean, one_line
 from compat.inputs.checkpoints import INSTALL_WEIGHTS, PACKAGE, CheckpointError, find_checkpoint
 from compat.judge import recommendations, results
@@ -27,7 +28,6 @@ LOCAL = Path("reports/local")
 PUBLISHED = Path("reports")
 REJECTED = 20
 """Files that were not published and are told one by one; the others are counted."""
-ROOT = Path(__file__).resolve().parent.parent
 
 EXAMPLES = """\
 examples:
@@ -316,7 +316,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         found_in = f"in the package {row['package']}"
         table.add_row(escape(what), symbols[row["state"]], escape(found_in), escape(row["remedy"]))
     console.print(table)
-    console.print(f"cache: {artifacts.cache_folder()} (${processes.ENVIRONMENT} names another)")
+    console.print(f"cache: {artifacts.cache_folder()} (${processes.CACHE} names another)")
     return 0
 
 

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from compat.models.base import Model
 
 
 @dataclass(frozen=True)
@@ -27,20 +23,3 @@ class ModelReference:
             "weights": self.weights,
             "checkpoint": self.checkpoint,
         }
-
-    @property
-    def parameters(self) -> float:
-        """Millions of parameters of the variant."""
-        from compat import catalog
-
-        families = {family.name: family for family in catalog.load().families}
-        variants = families[self.family].variants
-        return next(found.parameters for found in variants if found.name == self.variant)
-
-    def load(self) -> Model:
-        """Load the model's host side: no graph is built and no runtime imported yet."""
-        from compat import catalog
-
-        module = catalog.load().family_module(self.family)
-        model: Model = module.load(self.variant, self.weights, self.checkpoint)
-        return model

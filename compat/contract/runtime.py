@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from compat.build.sources import Source
+    from compat.contract.source import Source
 
 
 @dataclass(frozen=True, slots=True)

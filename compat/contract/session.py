@@ -19,9 +19,9 @@ from compat.contract.case import Recipe
 from compat.contract.graph import POSITION, Graph, State
 
 if TYPE_CHECKING:
-    from compat.build.sources import Source
     from compat.contract.graph import Stopwatch
     from compat.contract.item import Item, Prediction
+    from compat.contract.source import Source
 
 
 class Unsupported(Exception):

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from compat import catalog
 from compat.build.sources import sources
 from compat.contract.case import Recipe
 from compat.contract.graph import Stopwatch
@@ -138,7 +139,7 @@ def browsers(rounds: int, threads: int, said: Callable[[str], None]) -> Outcome:
         adapters = {name: places.adapter_name(one.seen["webgpu"]) for name, one in opened.items()}
         software = any(places.is_software(one.seen["webgpu"]) for one in opened.values())
         said("; ".join(f"{name}: {it or 'unnamed adapter'}" for name, it in adapters.items()))
-        model: Any = MODEL.load()
+        model: Any = catalog.open_model(MODEL)
         items = corpus.load().sets["clean"].items(model.sample_rate, 8)
         times: dict[str, dict[str, list[float]]] = {}
         tokens: dict[str, list[Any]] = {name: [] for name in BOTH}
@@ -181,7 +182,10 @@ def _page(name: str, threads: int) -> Iterator[web_session.WebSession]:
         os.environ.update(dict.fromkeys(before, driver))
     try:
         session = web_session.WebSession(
-            sources(MODEL, MODEL.load(), threads), target, Recipe("fp32"), Options(threads)
+            sources(MODEL, catalog.open_model(MODEL), threads),
+            target,
+            Recipe("fp32"),
+            Options(threads),
         )
     finally:
         for key, value in before.items():

@@ -1,1 +1,1 @@
-"""What goes into a model: audio, corpora, stress inputs, features, checkpoints and generated weights."""
+"""What goes into a model: audio, corpora, hard inputs, features, checkpoints, generated weights."""

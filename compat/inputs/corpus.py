@@ -28,10 +28,10 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from compat.contract.item import Item, Span
+from compat.contract.places import FIXTURES
 from compat.inputs.audio import TOLERANCE, CorpusError, audio_seconds, read_audio
 from compat.inputs.rttm import Turns, _lines, _span, read_turns, read_uem
 
-FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 DEFAULT = FIXTURES / "corpus"
 MANIFEST = "manifest.jsonl"
 TRIALS = "trials.txt"

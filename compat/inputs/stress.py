@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from compat.contract.item import Item
-from compat.inputs.corpus import FIXTURES
+from compat.contract.places import FIXTURES
 
 DEFAULT = FIXTURES / "stress.toml"
 KINDS = ("speech", "silence", "noise", "tone", "impulse", "square")

@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 
 from compat import catalog
 from compat.contract.case import PRECISIONS, Case, Family
+from compat.contract.places import FIXTURES
 from compat.judge.entries import Format
 
 
@@ -90,7 +91,7 @@ class Recommendations:
 
 def default_path() -> Path:
     """The recommendations that this project ships."""
-    return Path(__file__).resolve().parent.parent / "fixtures" / "recommendations.toml"
+    return FIXTURES / "recommendations.toml"
 
 
 def load(path: Path) -> Recommendations:

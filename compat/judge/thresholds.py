@@ -28,6 +28,7 @@ from typing import Any, Literal, get_args
 
 from compat import catalog
 from compat.contract.case import PRECISIONS, WEIGHTS, Evidence
+from compat.contract.places import FIXTURES
 from compat.judge.entries import Format
 from compat.judge.results import CaseFacts, Level, Limit
 
@@ -140,8 +141,8 @@ class Thresholds:
         Args:
             check: name of the check, for instance ``accuracy.numerics``.
             facts: the case.
-            values: what the check found, as in :attr:`compat.judge.results.Observation.values`; nested
-                dictionaries and lists are walked (list items by index: ``interval.1``).
+            values: what the check found, as in an observation's ``values``; nested dictionaries and
+                lists are walked (list items by index: ``interval.1``).
 
         Returns:
             The worst level over all metrics; one :class:`Limit` per metric that was judged, worst
@@ -167,7 +168,7 @@ class Thresholds:
 
 def default_path() -> Path:
     """The thresholds that this project ships."""
-    return Path(__file__).resolve().parent.parent / "fixtures" / "thresholds.toml"
+    return FIXTURES / "thresholds.toml"
 
 
 def load(paths: Iterable[Path]) -> Thresholds:

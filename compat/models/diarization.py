@@ -28,9 +28,10 @@ from compat.contract.digests import digest, file_digest, module_digest
 from compat.contract.graph import Graph, Stopwatch
 from compat.contract.item import Item, Prediction
 from compat.contract.model_reference import ModelReference
+from compat.contract.places import FIXTURES
 from compat.contract.session import Session
 from compat.inputs.checkpoints import find_checkpoint, verified
-from compat.inputs.corpus import FIXTURES, Corpus
+from compat.inputs.corpus import Corpus
 from compat.inputs.features import HOP_LENGTH
 from compat.inputs.generator import GENERATOR_VERSION
 from compat.models import resemblyzer, segmentation, wespeaker

@@ -23,10 +23,11 @@ from compat.contract.case import Family, Variant
 from compat.contract.digests import digest, file_digest, module_digest
 from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
+from compat.contract.places import FIXTURES
 from compat.contract.session import Session
 from compat.inputs import generator
 from compat.inputs.checkpoints import CheckpointError
-from compat.inputs.corpus import FIXTURES, Corpus
+from compat.inputs.corpus import Corpus
 from compat.inputs.weights import Rules, fill_from_files, fill_from_state, match, stored_tensors
 from compat.models.base import Model
 from compat.models.items import Items, beginnings

@@ -28,13 +28,14 @@ from compat.contract.case import Family, Variant
 from compat.contract.digests import digest, module_digest
 from compat.contract.graph import Graph, Shipped, State, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
+from compat.contract.places import FIXTURES
 from compat.contract.session import Session
 from compat.inputs import checkpoints as weights_module
-from compat.inputs.corpus import FIXTURES, Corpus
+from compat.inputs.corpus import Corpus
 from compat.inputs.weights import fill_from_state
 from compat.models.base import Model
 from compat.models.items import Items, beginnings
-from compat.models.tasks.voice_activity import _decided
+from compat.models.tasks.voice_activity import decided
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +128,7 @@ class Form:
     weights: File
     """Of the rebuilt module."""
     shipped: Mapping[str, File] = field(default_factory=dict)
-    """Files by form, see :class:`compat.contract.graph.Shipped`; empty: the rebuilt module is exported."""
+    """Files by form, see :class:`Shipped`; empty: the rebuilt module is exported."""
     chunks: int = 1
     """Chunks in a call; with more than one, the batch is one."""
 
@@ -282,8 +283,8 @@ class SileroModel(Model):
 
         return task_activity(
             [item.facts["segments"] for item in items],
-            [_decided(prediction) for prediction in predictions],
-            [_decided(reference) for reference in references],
+            [decided(prediction, THRESHOLD) for prediction in predictions],
+            [decided(reference, THRESHOLD) for reference in references],
             [item.scored for item in items],
             STEP,
         )
@@ -291,7 +292,7 @@ class SileroModel(Model):
     def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
         from compat.metrics.activity import frame_errors
 
-        ours, theirs = _decided(prediction), _decided(reference)
+        ours, theirs = decided(prediction, THRESHOLD), decided(reference, THRESHOLD)
         nobody = item.facts.get("stress", {}).get("kind", "speech") != "speech"
         segments = item.facts.get("segments", [] if nobody else None)
         if segments is None:  # It holds speech, nobody has noted where: the reference is believed.

@@ -22,10 +22,11 @@ from compat.contract.case import Family, Variant
 from compat.contract.digests import digest, module_digest
 from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
+from compat.contract.places import FIXTURES
 from compat.contract.session import Session
 from compat.inputs import checkpoints as weights_module
 from compat.inputs import generator
-from compat.inputs.corpus import FIXTURES, Corpus
+from compat.inputs.corpus import Corpus
 from compat.inputs.weights import (
     POSITIONS,
     Rules,

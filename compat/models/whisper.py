@@ -20,11 +20,12 @@ from compat.contract.case import Family, Variant
 from compat.contract.digests import digest, module_digest
 from compat.contract.graph import Graph, State, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
+from compat.contract.places import FIXTURES
 from compat.contract.session import Session
 from compat.inputs import checkpoints as weights_module
 from compat.inputs import generator
 from compat.inputs.audio import CorpusError
-from compat.inputs.corpus import FIXTURES, Corpus, TestSet
+from compat.inputs.corpus import Corpus, TestSet
 from compat.inputs.features import log_mel_spectrogram
 from compat.inputs.weights import (
     POSITIONS,

@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from compat.contract.places import ROOT
+
 SUITES = ROOT / "suites"
 SETTINGS = ROOT / "pyproject.toml"
 ADDED = "PYTEST_ADDOPTS"

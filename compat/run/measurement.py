@@ -63,8 +63,8 @@ def check(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Declare a test function of a suite to be a check.
 
-    The versions of the project's own checks are in :mod:`compat.judge.checks`; ``version`` is that of an
-    outside author's, 1 unless it is given.
+    The versions of the project's own checks are in :mod:`compat.judge.checks`; ``version`` is that
+    of an outside author's, 1 unless it is given.
 
     Raises:
         ValueError: the version is below 1, or not the one that the project's check has.

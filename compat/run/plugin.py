@@ -1,7 +1,7 @@
 """The pytest plugin: options, marks, collection, and one observation per check.
 
-Hooks only; what they do lives in :mod:`compat.run.run` and :mod:`compat.run.selection`, which need no
-pytest.
+Hooks only; what they do lives in :mod:`compat.run.run` and :mod:`compat.run.selection`, which
+need no pytest.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import pytest
 
 from compat import catalog
 from compat.contract.case import Case
+from compat.contract.places import FIXTURES
 from compat.contract.untrusted import clean
-from compat.inputs.corpus import FIXTURES
 from compat.judge.expectations import ExpectationsError
 from compat.judge.recommendations import RecommendationsError
 from compat.judge.results import Observation, ResultsError

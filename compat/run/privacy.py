@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from compat.processes import ENVIRONMENT
+from compat.processes import CACHE
 
 _SEPARATOR = r"[\\/]+"
 _NOT_INSIDE = r"(?<![\w.~…$\\/-])"
@@ -39,8 +39,8 @@ def _known() -> Iterator[tuple[Path, str]]:
         Path(os.path.expanduser("~")): "~",
         Path.cwd(): "",
     }
-    if os.environ.get(ENVIRONMENT):
-        folders[Path(os.environ[ENVIRONMENT])] = f"${ENVIRONMENT}"
+    if os.environ.get(CACHE):
+        folders[Path(os.environ[CACHE])] = f"${CACHE}"
     folders |= {folder.resolve(): name for folder, name in folders.items()}
     deepest = sorted(folders.items(), key=lambda pair: len(pair[0].parts), reverse=True)
     # A root (the working folder of some containers) is the beginning of every path, not a place.

@@ -10,13 +10,14 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from compat import catalog
 from compat.contract.case import Target
 from compat.contract.runtime import Probe
 from compat.processes import child_environment
+from compat.run.privacy import without_paths
 
 TIME_LIMIT = 300.0
 """Seconds until a runtime that does not answer is broken; a starved machine may take two minutes
@@ -61,16 +62,30 @@ def probe_runtime(name: str, only: Collection[str] = ()) -> dict[str, Probe]:
     except subprocess.TimeoutExpired:
         reason = f"{name} did not answer within {TIME_LIMIT:.0f} s when it was loaded"
         broken = Probe("broken", reason, "update the driver, or restart the machine")
-        return {target.name: broken for target in targets}
+        return {target.name: _clean(broken) for target in targets}
     lines = done.stdout.decode(errors="replace").splitlines()
     try:
         answers: dict[str, dict[str, Any]] = json.loads(lines[-1])
-        return {target: Probe(**answer) for target, answer in answers.items()}
+        return {target: _clean(Probe(**answer)) for target, answer in answers.items()}
     except (IndexError, ValueError, TypeError):
         said = " | ".join(done.stderr.decode(errors="replace").strip().splitlines()[-3:])
         reason = f"loading {name} ended the process (status {done.returncode}): {said}"
         broken = Probe("broken", reason, f"install {name} again, or update its driver")
-        return {target.name: broken for target in targets}
+        return {target.name: _clean(broken) for target in targets}
+
+
+def _clean(probe: Probe) -> Probe:
+    """Cut the paths of this machine from what a runtime says: results are published."""
+    facts = {
+        name: without_paths(fact) if isinstance(fact, str) else fact
+        for name, fact in probe.facts.items()
+    }
+    return replace(
+        probe,
+        reason=without_paths(probe.reason)[:400],
+        remedy=without_paths(probe.remedy),
+        facts=facts,
+    )
 
 
 def _main(name: str, *only: str) -> None:

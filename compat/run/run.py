@@ -21,6 +21,7 @@ from compat.build.artifacts import entries
 from compat.build.sources import OPSET
 from compat.contract.case import Case, Target
 from compat.contract.digests import file_digest
+from compat.contract.places import FIXTURES, ROOT
 from compat.hardware import facts as hardware
 from compat.inputs import corpus, stress
 from compat.inputs.checkpoints import INSTALL_WEIGHTS, PACKAGE, CheckpointError, find_checkpoint
@@ -88,7 +89,7 @@ class Run:
         self.thresholds = thresholds.load(
             [thresholds.default_path(), *self.settings.threshold_files]
         )
-        self.expectations = expectations.load([corpus.FIXTURES / "expectations"])
+        self.expectations = expectations.load([FIXTURES / "expectations"])
         self.recommendations = recommendations.load(recommendations.default_path())
         self.prober = Prober()
 
@@ -323,12 +324,11 @@ class Run:
 
 def git_commit() -> str:
     """Return the commit of the working tree, with ``+`` if it was changed; empty outside git."""
-    root = Path(__file__).resolve().parent.parent
 
     def git(*words: str) -> str:
         try:
             done = subprocess.run(
-                ["git", "-C", str(root), *words],
+                ["git", "-C", str(ROOT), *words],
                 capture_output=True,
                 text=True,
                 timeout=20,

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 from compat.build.artifacts import folder_bytes
-from compat.build.sources import Source, build_ahead
+from compat.build.sources import build_ahead
 from compat.contract.case import Recipe, Target
 from compat.contract.graph import State
 from compat.contract.runtime import Options, Probe, Runtime
 from compat.contract.session import Placement, Session, Unsupported
+from compat.contract.source import Source
 from compat.hardware import facts as hardware
-from compat.run.privacy import without_paths
 
 RECIPES = ("fp32", "fp16", "bf16", "int8-dynamic", "int8-weights", "int4-weights")
 
@@ -194,7 +194,7 @@ def loader_message(said: str) -> str:
     telling = [line for line in lines if re.search("error|fail", line, re.I) and "***" not in line]
     # Without time, source file and status code, which the log puts in front.
     line = re.sub(r"^.*?\[[A-Z]:onnxruntime\S* [^\]]*\] ", "", (telling or lines or [""])[0])
-    return without_paths(re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line))[:400]
+    return re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)[:2000]
 
 
 def _heard(action: Callable[[], Any]) -> tuple[Any, str]:

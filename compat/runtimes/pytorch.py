@@ -16,7 +16,7 @@ from compat.contract.session import Session
 if TYPE_CHECKING:
     import torch
 
-    from compat.build.sources import Source
+    from compat.contract.source import Source
 RECIPES = (*FLOATS, "int8-dynamic", "int8-weights")
 INSTALL = "pip install torch==2.13.0"
 

@@ -17,7 +17,7 @@ from compat.runtimes.pytorch import PyTorch
 if TYPE_CHECKING:
     import torch
 
-    from compat.build.sources import Source
+    from compat.contract.source import Source
 
 MODES = {"cpu": "default", "cuda": "reduce-overhead"}
 """``reduce-overhead`` records CUDA graphs: decoding one token launches hundreds of kernels."""

@@ -22,7 +22,7 @@ from compat.runtimes.pytorch import PyTorch
 if TYPE_CHECKING:
     import torch
 
-    from compat.build.sources import Source
+    from compat.contract.source import Source
 
 GROUP = 32
 """Weights of torchao's int4 that share one scale."""

@@ -125,7 +125,8 @@ def small_corpus(folder: Path) -> Path:
 def imports(rounds: int) -> list[Outcome]:
     """Importing compat, and collecting its suites, loads no heavy library."""
     programs = {
-        "importing compat": "import compat, compat.catalog, compat.commands.cli; compat.catalog.load()",
+        "importing compat": "import compat, compat.catalog, compat.commands.cli; "
+        "compat.catalog.load()",
         "collecting the suites": "import os, sys, pytest; out, sys.stdout = sys.stdout, "
         "open(os.devnull, 'w'); status = pytest.main(['suites', '--collect-only', '-qq', '-p', "
         "'no:cacheprovider']); sys.stdout = out; assert status == 0, status",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compat.catalog import open_model
 from compat.contract.case import Recipe, Target
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
@@ -19,7 +20,7 @@ from compat.contract.session import Pipeline, Placement
 from compat.models.whisper import Decoded
 
 if TYPE_CHECKING:
-    from compat.build.sources import Source
+    from compat.build.sources import GraphSource
     from compat.contract.item import Prediction
     from compat.models.whisper import WhisperModel
 
@@ -50,7 +51,7 @@ class HuggingFace(Runtime):
         return Probe("here")
 
     def compile(
-        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+        self, sources: Mapping[str, GraphSource], target: Target, recipe: Recipe, options: Options
     ) -> HuggingFaceSession:
         return HuggingFaceSession(sources, recipe, options)
 
@@ -58,14 +59,16 @@ class HuggingFace(Runtime):
 class HuggingFaceSession(Pipeline):
     """``generate``, greedy, with the attention that the library chooses."""
 
-    def __init__(self, sources: Mapping[str, Source], recipe: Recipe, options: Options) -> None:
+    def __init__(
+        self, sources: Mapping[str, GraphSource], recipe: Recipe, options: Options
+    ) -> None:
         import torch
         from transformers import GenerationConfig
 
         super().__init__(sources, recipe)
         torch.set_num_threads(options.threads)
         source = next(iter(sources.values()))
-        self.host: WhisperModel = source.reference.load()  # type: ignore[assignment]
+        self.host: WhisperModel = open_model(source.reference)  # type: ignore[assignment]
         self.network = self.host.network.eval()
         vocabulary = self.host.vocabulary
         known = self.host.folder is not None

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from compat.contract.session import Session
-from compat.models.diarization import BATCHES
 
 
 def in_batches(
@@ -16,16 +15,18 @@ def in_batches(
 ) -> np.ndarray:
     """Run rows through a graph, as many at once as it has points for; return an output's rows."""
     rows = len(next(iter(feeds.values())))
+    points = {symbols["batch"]: name for name, symbols in session.graphs[graph].points.items()}
+    sizes = sorted(points)
     found = []
     start = 0
     while start < rows:
-        batch = next((size for size in BATCHES if size >= rows - start), BATCHES[-1])
+        batch = next((size for size in sizes if size >= rows - start), sizes[-1])
         count = min(batch, rows - start)
         part: dict[str, Any] = {}
         for name, arrays in feeds.items():
             part[name] = np.zeros((batch, *arrays[start].shape), np.float32)
             part[name][:count] = arrays[start : start + count]
-        handles = session.run(graph, part, f"b{batch}", (output,))
+        handles = session.run(graph, part, points[batch], (output,))
         found.append(handles[output].numpy()[:count].copy())
         start += count
     return np.concatenate(found)

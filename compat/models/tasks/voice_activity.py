@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from compat.contract.item import Prediction
-from compat.models.silero import THRESHOLD
 
 
-def _decided(prediction: Prediction) -> np.ndarray:
-    decided: np.ndarray = np.asarray(prediction["probabilities"]) >= THRESHOLD
+def decided(prediction: Prediction, threshold: float) -> np.ndarray:
+    """Return, per frame, whether its probability of speech reaches the threshold."""
+    decided: np.ndarray = np.asarray(prediction["probabilities"]) >= threshold
     return decided

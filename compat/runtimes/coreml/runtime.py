@@ -2,9 +2,9 @@
 
 On a Mac a graph is predicted by Core ML on the unit that the target names. Elsewhere the same
 package is made, and the program in it, with its weights as they are stored, is executed operator by
-operator in PyTorch (:mod:`compat.runtimes.coreml.mil`): what converted, how large it is, and how exact. Caches stay
-on the host and go in and out as arrays: Core ML's own states crashed decoders with palettized
-weights after a hundred predictions (coremltools #2716).
+operator in PyTorch (:mod:`compat.runtimes.coreml.mil`): what converted, how large it is, and how
+exact. Caches stay on the host and go in and out as arrays: Core ML's own states crashed decoders
+with palettized weights after a hundred predictions (coremltools #2716).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from compat.runtimes.coreml.oracles import (
 from compat.runtimes.coreml.session import UNITS, CoreMlSession
 
 if TYPE_CHECKING:
-    from compat.build.sources import Source
+    from compat.contract.source import Source
 
 INSTALL = "pip install coremltools==9.0"
 RECIPES = ("fp16", "int8-linear", *PALETTES)

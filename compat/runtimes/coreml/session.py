@@ -18,7 +18,7 @@ from compat.contract.session import Placement, Session, Unsupported
 from compat.runtimes.coreml.convert import INPUT, _package, stored_scheme
 
 if TYPE_CHECKING:
-    from compat.build.sources import Source
+    from compat.contract.source import Source
     from compat.runtimes.coreml.mil import Program
 
 

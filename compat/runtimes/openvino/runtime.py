@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from compat.build.sources import Source
 from compat.contract.case import Recipe, Target
 from compat.contract.runtime import Options, Probe, Runtime
 from compat.contract.session import Session
+from compat.contract.source import Source
 from compat.runtimes.openvino.oracles import (
     round_activations,
     round_tensors,

@@ -10,11 +10,12 @@ import numpy as np
 
 from compat.build import calibration
 from compat.build.artifacts import folder_bytes
-from compat.build.sources import Source, build_ahead
+from compat.build.sources import build_ahead
 from compat.contract.case import Recipe, Target
 from compat.contract.graph import State
 from compat.contract.runtime import Options
 from compat.contract.session import Placement, Session
+from compat.contract.source import Source
 from compat.inputs import corpus as corpora
 from compat.runtimes.openvino.convert import saturates
 from compat.runtimes.openvino.oracles import GROUP
@@ -97,20 +98,25 @@ class OpenVinoSession(Session):
         if scheme != "int8-a8w8":
             bits = 4 if scheme.startswith("int4") else 8
             arguments = {"point": point, "bits": bits}
-            folder = source.derive(f"{__name__}:compress", arguments, (__name__,), packages)
+            folder = source.derive(
+                "compat.runtimes.openvino.convert:compress",
+                arguments,
+                ("compat.runtimes.openvino.convert",),
+                packages,
+            )
             return folder / "model.xml"
         named = self.options.corpus
         known = corpora.load(Path(named) if named else corpora.DEFAULT)
         narrow = self.target.device == "CPU" and saturates()
         folder = source.derive(
-            f"{__name__}:quantise",
+            "compat.runtimes.openvino.convert:quantise",
             {
                 "point": point,
                 "corpus": named,
                 "recordings": known.fingerprint,
                 "narrow": narrow,
             },
-            (__name__, *calibration.MODULES),
+            ("compat.runtimes.openvino.convert", *calibration.MODULES),
             packages,
             fitted=True,
         )

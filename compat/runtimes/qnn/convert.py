@@ -14,7 +14,7 @@ from compat.runtimes.qnn import graph as qnn_graph
 from compat.runtimes.qnn.oracles import MASKED
 
 if TYPE_CHECKING:
-    from compat.build.sources import Source
+    from compat.contract.source import Source
 
 
 ROOM = {"int8-a8w8": 1.25, "int8-a16w8": 2.0}

@@ -30,7 +30,7 @@ from compat.runtimes.qnn.session import (
 )
 
 if TYPE_CHECKING:
-    from compat.build.sources import Source
+    from compat.contract.source import Source
 
 
 class Qnn(Runtime):

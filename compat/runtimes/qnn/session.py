@@ -18,7 +18,7 @@ from compat.runtimes.ort import OrtSession, Provider, nodes_by_provider
 from compat.runtimes.qnn.convert import executed_scheme, written
 
 if TYPE_CHECKING:
-    from compat.build.sources import Source
+    from compat.contract.source import Source
 
 
 PROVIDER = "QNNExecutionProvider"
@@ -147,14 +147,14 @@ class QnnSession(OrtSession):
         named = self.options.corpus
         known = corpora.load(Path(named) if named else corpora.DEFAULT)
         folder = source.derive(
-            f"{__name__}:quantise",
+            "compat.runtimes.qnn.convert:quantise",
             {
                 "point": point,
                 "scheme": scheme,
                 "corpus": named,
                 "recordings": known.fingerprint,
             },
-            (__name__, "compat.runtimes.qnn.graph", *calibration.MODULES),
+            ("compat.runtimes.qnn.convert", "compat.runtimes.qnn.graph", *calibration.MODULES),
             ("torch", "transformers", "onnx", "onnxruntime"),
             fitted=True,
         )

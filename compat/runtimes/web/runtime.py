@@ -19,7 +19,7 @@ from compat.runtimes.web.session import WebSession
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    from compat.build.sources import Source
+    from compat.contract.source import Source
 
 
 def _target(name: str, place: Place) -> Target:

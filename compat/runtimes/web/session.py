@@ -19,7 +19,7 @@ from compat.runtimes.web import browser as web
 from compat.runtimes.web.places import PLACES, _said, open_page, unfit
 
 if TYPE_CHECKING:
-    from compat.build.sources import Source
+    from compat.contract.source import Source
 
 
 PLACED = re.compile(r"placed on \[(\w+)\]\. Number of nodes: (\d+)")

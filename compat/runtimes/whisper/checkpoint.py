@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compat import catalog
 from compat.contract.session import Unsupported
 
 if TYPE_CHECKING:
-    from compat.build.sources import Source
+    from compat.contract.source import Source
     from compat.models.whisper import WhisperModel
 
 
@@ -45,7 +46,7 @@ def export(folder: Path, reference: Mapping[str, str], graph: str) -> None:
 
     from compat.contract.model_reference import ModelReference
 
-    host: Any = ModelReference(**reference).load()
+    host: Any = catalog.open_model(ModelReference(**reference))
     state = host.network.state_dict()
     # The projection onto the vocabulary is the embedding of tokens, under another name.
     tensors = {

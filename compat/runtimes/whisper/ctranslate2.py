@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from compat import catalog
 from compat.contract.case import Recipe, Target
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
@@ -17,8 +18,8 @@ from compat.contract.session import Pipeline, Placement, Unsupported
 from compat.models.whisper import Decoded
 
 if TYPE_CHECKING:
-    from compat.build.sources import Source
     from compat.contract.item import Prediction
+    from compat.contract.source import Source
     from compat.models.whisper import WhisperModel
 
 INSTALL = "pip install ctranslate2==4.8.5"
@@ -99,7 +100,7 @@ def convert(folder: Path, reference: Mapping[str, str], graph: str, compute_type
 
     from compat.contract.model_reference import ModelReference
 
-    host: Any = ModelReference(**reference).load()
+    host: Any = catalog.open_model(ModelReference(**reference))
     network = host.network
     network.generation_config.suppress_tokens = list(host.vocabulary.suppress)
     network.generation_config.begin_suppress_tokens = list(host.vocabulary.begin_suppress)
@@ -132,7 +133,7 @@ class CTranslate2Session(Pipeline):
             names = ", ".join(sorted(supported))
             raise Unsupported(f"CTranslate2 computes in {names} on this {target.device}")
         source = next(iter(sources.values()))
-        self.host: WhisperModel = source.reference.load()  # type: ignore[assignment]
+        self.host: WhisperModel = catalog.open_model(source.reference)  # type: ignore[assignment]
         folder = source.derive(
             f"{__name__}:convert",
             {"compute_type": compute_type},

@@ -23,8 +23,8 @@ from compat.runtimes.whisper.ctranslate2 import CTranslate2, CTranslate2Session
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from compat.build.sources import Source
     from compat.contract.item import Prediction
+    from compat.contract.source import Source
 
 INSTALL = "pip install faster-whisper==1.2.1"
 BATCH = 8

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compat import catalog
 from compat.contract.case import Recipe, Target
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
@@ -25,8 +26,8 @@ from compat.runtimes.whisper.checkpoint import WEIGHTS, exported
 if TYPE_CHECKING:
     import torch
 
-    from compat.build.sources import Source
     from compat.contract.item import Prediction
+    from compat.contract.source import Source
     from compat.models.whisper import WhisperModel
 
 INSTALL = 'pip install "mlx[cpu]==0.32.4" mlx-whisper==0.4.3'
@@ -122,7 +123,7 @@ class MlxSession(Pipeline):
         self.scheme = recipe.scheme
         mx.set_default_device(mx.Device(mx.cpu if target.device == "cpu" else mx.gpu))
         source = next(iter(sources.values()))
-        self.host: WhisperModel = source.reference.load()  # type: ignore[assignment]
+        self.host: WhisperModel = catalog.open_model(source.reference)  # type: ignore[assignment]
         folder, dimensions = exported(source, self.host)
         dtype = getattr(mx, DTYPES[self.scheme])
         self.model: Any = Whisper(ModelDimensions(**dimensions), dtype)

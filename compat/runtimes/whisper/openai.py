@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compat import catalog
 from compat.contract.case import Recipe, Target
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
@@ -22,8 +23,8 @@ from compat.runtimes.installed import installed
 from compat.runtimes.whisper.checkpoint import WEIGHTS, exported
 
 if TYPE_CHECKING:
-    from compat.build.sources import Source
     from compat.contract.item import Prediction
+    from compat.contract.source import Source
     from compat.models.whisper import WhisperModel
 
 INSTALL = "pip install openai-whisper==20250625"
@@ -87,7 +88,7 @@ class OpenAIWhisperSession(Pipeline):
         super().__init__(sources, recipe)
         torch.set_num_threads(options.threads)
         source = next(iter(sources.values()))
-        self.host: WhisperModel = source.reference.load()  # type: ignore[assignment]
+        self.host: WhisperModel = catalog.open_model(source.reference)  # type: ignore[assignment]
         self.folder, dimensions = exported(source, self.host)
         model = Whisper(ModelDimensions(**dimensions))
         vocabulary = self.host.vocabulary
