@@ -471,7 +471,9 @@ def test_an_interval_that_ends_before_it_begins_is_none(tmp_path: Path) -> None:
     assert one.figures.speed_up is None
 
 
-@pytest.mark.parametrize("value", [10**400, float("nan"), "2", True, None])
+@pytest.mark.parametrize(
+    "value", [10**400, float("nan"), "2", True, None], ids=lambda value: str(value)[:9]
+)
 def test_what_is_no_number_crowds_nobody(value: Any) -> None:
     assert crowding({"others_busy": value, "processors": 2}, 1) == ""
     assert crowding({"others_busy": 2.0, "processors": value}, 1) == ""

@@ -180,9 +180,9 @@ def _collect(sources: Sequence[Path]) -> Collection:
     return results.read_all(folders)
 
 
-def _tell(collection: Collection) -> None:
+def _tell(problems: Sequence[str]) -> None:
     """Say on standard error what could not be read."""
-    for problem in collection.problems:
+    for problem in problems:
         _warn(f"compat: {problem}")
 
 
@@ -408,7 +408,7 @@ def show(arguments: argparse.Namespace) -> int:
     console.print("\nobservations")
     count = 0
     collection = results.read_all(folders)
-    _tell(collection)
+    _tell(collection.problems)
     for run in collection.runs:
         for one in run.observations:
             if one.case == case.id:
@@ -431,10 +431,9 @@ def report(arguments: argparse.Namespace) -> int:
 
     from compat.report import matrix_markdown
 
-    collection = _collect(arguments.sources)
-    shown = _build(collection)
+    shown = _build(_collect(arguments.sources))
     if not shown.rows:
-        _tell(collection)
+        _tell(shown.problems)
         where = ", ".join(map(str, arguments.sources or [LOCAL / "results"]))
         raise ResultsError(
             f"no results in {where} can be reported, so no site is written. "
@@ -490,7 +489,7 @@ def rescore(arguments: argparse.Namespace) -> int:
 
     limits = load([default_path(), *arguments.thresholds])
     collection = _collect(arguments.sources)
-    _tell(collection)
+    _tell(collection.problems)
     for one in judge_again(collection.runs, limits, arguments.output):
         _say(f"{one.changed} levels changed: {os.path.relpath(one.path)}")
         if one.unplanned:
