@@ -1,29 +1,37 @@
-"""What authors outside this project import; nothing here moves without notice.
+"""The names that authors outside this project import; nothing here moves without notice.
 
 Models, runtimes and tasks in a catalog file or in a package of their own import from here alone.
 """
 
+from compat.build.artifacts import folder_bytes
+from compat.build.sources import build_ahead, open_source
 from compat.contract.case import Case, Family, Recipe, Target, Variant
 from compat.contract.digests import digest, file_digest, module_digest
+from compat.contract.execution import Driver, Execution, GraphExecution, only_scheme
 from compat.contract.graph import Graph, Shipped, State, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
-from compat.contract.runtime import Options, Probe, Runtime
-from compat.contract.session import Handle, Pipeline, Placement, Session, Unsupported
+from compat.contract.runtime import GraphRuntime, Options, Probe, Runtime
+from compat.contract.session import Handle, Placement, Session, Steps, TensorSession, Unsupported
+from compat.contract.source import Source
 from compat.inputs.corpus import Corpus
+from compat.inputs.generator import seed
 from compat.models.base import Model
 from compat.models.items import Items
 
 __all__ = [
     "Case",
     "Corpus",
+    "Driver",
+    "Execution",
     "Family",
     "Graph",
+    "GraphExecution",
+    "GraphRuntime",
     "Handle",
     "Item",
     "Items",
     "Model",
     "Options",
-    "Pipeline",
     "Placement",
     "Prediction",
     "Probe",
@@ -31,13 +39,21 @@ __all__ = [
     "Runtime",
     "Session",
     "Shipped",
+    "Source",
     "State",
+    "Steps",
     "Stopwatch",
     "Target",
     "Tensor",
+    "TensorSession",
     "Unsupported",
     "Variant",
+    "build_ahead",
     "digest",
     "file_digest",
+    "folder_bytes",
     "module_digest",
+    "only_scheme",
+    "open_source",
+    "seed",
 ]

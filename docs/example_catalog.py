@@ -14,13 +14,22 @@ from pathlib import Path
 
 import numpy as np
 
-from compat.contract.case import Family, Target, Variant
-from compat.contract.digests import digest, module_digest
-from compat.contract.graph import Graph, Tensor
-from compat.contract.runtime import Probe, Runtime
-from compat.contract.session import Placement, Session
-from compat.models.base import Model
-from compat.models.items import Items
+from compat.api import (
+    Family,
+    Graph,
+    GraphRuntime,
+    Items,
+    Model,
+    Placement,
+    Probe,
+    Target,
+    Tensor,
+    TensorSession,
+    Variant,
+    digest,
+    module_digest,
+    open_source,
+)
 
 # The model -------------------------------------------------------------------------------------
 
@@ -134,7 +143,7 @@ def detector_module():
 # The runtime -----------------------------------------------------------------------------------
 
 
-class NumPy(Runtime):
+class NumPy(GraphRuntime):
     """Executes detectors with NumPy."""
 
     name = "numpy"
@@ -159,13 +168,11 @@ class NumPy(Runtime):
 
 def write_weights(folder: Path, reference, graph):
     """Job: what this runtime compiles, done once in a process of its own and kept in the cache."""
-    from compat.build.sources import open_source
-
     weights = open_source(reference, graph).module().weights
     (folder / "weights.json").write_text(json.dumps(weights.tolist()))
 
 
-class NumPySession(Session):
+class NumPySession(TensorSession):
     """Arrays are its device tensors, so that there is nothing to copy or to wait for."""
 
     def __init__(self, graphs, weights):

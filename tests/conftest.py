@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -144,3 +145,90 @@ def faulty_catalog(monkeypatch: pytest.MonkeyPatch, cache_folder: Path) -> Itera
     catalog.load.cache_clear()
     yield catalog.load()
     catalog.load.cache_clear()
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Callable[[Any, Any], Any]:
+    """Return a function that makes the source of a graph from a module, for any runtime."""
+    import torch
+
+    from compat.build.sources import OPSET, GraphSource, example_tensors
+    from compat.contract.model_reference import ModelReference
+
+    @dataclass(frozen=True)
+    class Exported(GraphSource):
+        def onnx(self, point: str, scheme: str = "fp32", forms: tuple[str, ...] = ()) -> Path:
+            folder = tmp_path / self.graph.name
+            folder.mkdir(exist_ok=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                program = torch.onnx.export(
+                    self.module(),
+                    example_tensors(self.graph, point),
+                    input_names=[*self.graph.inputs, *self.graph.state],
+                    output_names=[
+                        *self.graph.outputs,
+                        *(f"new_{name}" for name in self.graph.state),
+                    ],
+                    opset_version=OPSET,
+                    dynamo=True,
+                    verbose=False,
+                )
+            assert program is not None
+            program.save(str(folder / "model.onnx"))
+            return folder / "model.onnx"
+
+    reference = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
+    return lambda graph, network: Exported(reference, replace(graph, module=lambda: network), "")
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A graph whose output goes into it again, as a sampler's latent does."""
+
+    source: Any
+    latent: Any
+    """float32 (1, 64): where it begins."""
+    times: Any
+    """float32 (steps, 1, 64): what each step is told."""
+    expected: Mapping[str, Any]
+    """Each output of every step, (steps, 1, 64), by PyTorch."""
+
+
+@pytest.fixture(params=["after", "beside"])
+def sampler(request: pytest.FixtureRequest, export: Callable[[Any, Any], Any]) -> Sampler:
+    """A sampler that reads its input after it has written the output that is carried.
+
+    Runtimes write an output at another time where it is read again (``after``).
+    """
+    import numpy as np
+    import torch
+
+    from compat.contract.graph import Graph, Tensor
+
+    class Denoise(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.b = torch.nn.Linear(64, 64), torch.nn.Linear(64, 64)
+
+        def forward(self, latent: torch.Tensor, time: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            denoised = torch.tanh(self.a(latent)) + time
+            if request.param == "beside":
+                return denoised, torch.tanh(self.b(latent))
+            return denoised, torch.tanh(self.b(denoised)) + latent
+
+    network = Denoise().eval().requires_grad_(False)
+    inputs = {"latent": Tensor((1, 64)), "time": Tensor((1, 64))}
+    outputs = ("denoised", "difference")
+    graph = Graph("sampler", inputs, outputs, {"p": {}}, Denoise)
+    latent, *times = np.random.default_rng(0).standard_normal((8, 1, 64)).astype(np.float32)
+    rows: dict[str, list[Any]] = {name: [] for name in outputs}
+    carried = torch.from_numpy(latent)
+    for time in times:
+        values = network(carried, torch.from_numpy(time))
+        for name, value in zip(outputs, values, strict=True):
+            rows[name].append(value.numpy())
+        carried = values[0]
+    expected = {name: np.stack(row) for name, row in rows.items()}
+    return Sampler(export(graph, network), latent, np.stack(times), expected)

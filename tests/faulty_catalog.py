@@ -33,8 +33,8 @@ from compat.contract.case import Family, Recipe, Target, Variant
 from compat.contract.digests import digest, module_digest
 from compat.contract.graph import Graph, State, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
-from compat.contract.runtime import Options, Probe, Runtime
-from compat.contract.session import Placement, Session
+from compat.contract.runtime import GraphRuntime, Options, Probe
+from compat.contract.session import Placement, Session, Steps, TensorSession
 from compat.inputs import generator
 from compat.inputs import weights as checkpoints
 from compat.inputs.corpus import Corpus
@@ -206,11 +206,18 @@ class ToyModel(Model):
                 encoded = session.run("encoder", {"features": features}, f"b{batch}")
                 session.synchronize()
             with stopwatch("decoder"):
-                prompt = np.full((batch, 1), START, np.int32)
-                generated = session.loop("decoder", encoded, f"b{batch}", prompt, None, TOKENS)
+                generated = session.steps(
+                    "decoder",
+                    {**encoded, "token": np.full(batch, START, np.int32)},
+                    f"b{batch}",
+                    TOKENS,
+                    along={"position": np.arange(TOKENS, dtype=np.int32)[:, None]},
+                    carry={"token": "next_token"},
+                    fetch=("next_token",),
+                ).outputs["next_token"]
             level = encoded["level"].numpy()
             for row, (index, _) in enumerate(part):
-                tokens[index] += [int(token) for token in generated.tokens[row]]
+                tokens[index] += [int(token) for token in generated[:, row]]
                 levels[index] += float(level[row])
         return [{"tokens": t, "level": v} for t, v in zip(tokens, levels, strict=True)]
 
@@ -218,17 +225,10 @@ class ToyModel(Model):
         features = band_energies(item.samples[:WINDOW])[None]
         encoded = session.run("encoder", {"features": features}, "b1")
         hidden = encoded["hidden"].numpy()[0].copy()
-        session.reset("decoder", "b1")
-        logits = []
-        for position, token in enumerate([START, *guide["tokens"][: TOKENS - 1]]):
-            feeds = {
-                **encoded,
-                "token": np.array([token], np.int32),
-                "position": np.array([position], np.int32),
-            }
-            stepped = session.run("decoder", feeds, "b1", ("logits",))
-            logits.append(stepped["logits"].numpy()[0].copy())
-        return {"encoder": hidden, "logits": np.stack(logits)}
+        forced = np.array([START, *guide["tokens"][: TOKENS - 1]], np.int32)[:, None]
+        along = {"token": forced, "position": np.arange(len(forced), dtype=np.int32)[:, None]}
+        steps = session.steps("decoder", encoded, "b1", len(forced), along=along, fetch=("logits",))
+        return {"encoder": hidden, "logits": steps.outputs["logits"][:, 0]}
 
     def score(
         self,
@@ -380,10 +380,11 @@ class Truncates(TorchSession):
 
 
 class StopsEarly(TorchSession):
-    """Ends every autoregressive loop two tokens too early."""
+    """Ends every autoregressive decoding two tokens too early."""
 
-    def loop(self, graph: str, feeds: Any, point: str, prompt: Any, stop: Any, steps: int) -> Any:
-        return super().loop(graph, feeds, point, prompt, stop, steps - 2)
+    def steps(self, graph: str, feeds: Any, point: str, count: int, **options: Any) -> Steps:
+        fewer = 2 if options.get("carry") else 0
+        return super().steps(graph, feeds, point, count - fewer, **options)
 
 
 class KeepsState(TorchSession):
@@ -561,7 +562,7 @@ def break_layer(
     onnx.save(model, folder / "model.onnx")
 
 
-class Faulty(Runtime):
+class Faulty(GraphRuntime):
     """One target for each defect, and sound ones beside them."""
 
     name = "faulty"
@@ -639,7 +640,7 @@ class Faulty(Runtime):
 # Dying processes -------------------------------------------------------------------------------
 
 
-class Nothing(Session):
+class Nothing(TensorSession):
     """Returns zeros of the right shapes; imports nothing but NumPy. ``happen`` is the fault."""
 
     def __init__(self, graphs: Mapping[str, Graph], happen: Callable[[str], None]) -> None:
@@ -743,7 +744,7 @@ def nothing(when: str) -> None:
     pass
 
 
-class Breaking(Runtime):
+class Breaking(GraphRuntime):
     """One target for each way in which a process can fail."""
 
     name = "breaking"

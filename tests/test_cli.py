@@ -23,11 +23,11 @@ LINES = ("--case-lines", "--tb=no", "--no-summary")
 """As `compat matrix` runs the suites."""
 
 TPU = """
-from compat.case import Target
-from compat.runtimes.base import Probe, Runtime
+from compat.contract.case import Target
+from compat.contract.runtime import GraphRuntime, Probe
 
 
-class Tpu(Runtime):
+class Tpu(GraphRuntime):
     name = "tpu"
     packages = ()
     targets = tuple(
@@ -48,11 +48,11 @@ RUNTIME = Tpu()
 """Hardware that this project does not know, one target of it absent and one broken."""
 
 NPU = """
-from compat.case import Target
-from compat.runtimes.base import Probe, Runtime
+from compat.contract.case import Target
+from compat.contract.runtime import GraphRuntime, Probe
 
 
-class Npu(Runtime):
+class Npu(GraphRuntime):
     packages = ()
 
     def __init__(self, name, state, modules=()):

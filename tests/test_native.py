@@ -13,11 +13,12 @@ from compat import catalog
 from compat.build.reference import oracle_session
 from compat.build.sources import sources
 from compat.contract.case import Recipe
+from compat.contract.execution import Execution
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.model_reference import ModelReference
 from compat.contract.runtime import Options
-from compat.contract.session import Pipeline, Unsupported
+from compat.contract.session import Unsupported
 from compat.inputs.corpus import load
 from compat.models.whisper import SEEDED_TOKENS, WhisperModel
 from compat.runtimes import installed
@@ -32,15 +33,14 @@ MODULES = {
 }
 
 
-def open_pipeline(reference: ModelReference, target_name: str, recipe: str = "fp32") -> Pipeline:
+def open_port(reference: ModelReference, target_name: str, recipe: str = "fp32") -> Execution:
     if find_spec(MODULES[target_name]) is None:
         pytest.skip(f"{MODULES[target_name]} is not installed")
     loaded = catalog.load()
     target = next(t for t in loaded.targets if t.name == target_name)
-    opened = sources(reference, catalog.open_model(reference), 1)
-    session = loaded.runtime(target.runtime).compile(opened, target, Recipe(recipe), Options(1))
-    assert isinstance(session, Pipeline)
-    return session
+    model = catalog.open_model(reference)
+    opened = sources(reference, model, 1)
+    return loaded.runtime(target.runtime).open(model, opened, target, Recipe(recipe), Options(1))
 
 
 def item_of(model: WhisperModel) -> Item:
@@ -49,7 +49,7 @@ def item_of(model: WhisperModel) -> Item:
     return max(items, key=lambda one: one.seconds)
 
 
-def follows(session: Pipeline, reference: ModelReference, tolerance: float = 1e-3) -> None:
+def follows(execution: Execution, reference: ModelReference, tolerance: float = 1e-3) -> None:
     """Hold traces against PyTorch's, along tokens that it chose and along others."""
     model = catalog.open_model(reference)
     oracle = oracle_session(reference, model, "fp32")
@@ -57,7 +57,7 @@ def follows(session: Pipeline, reference: ModelReference, tolerance: float = 1e-
     tokens = list(range(300, 306))
     for forced in ({"tokens": tokens}, {"tokens": tokens[::-1]}):
         expected = model.trace(oracle, item, forced)
-        found = session.trace(item, forced)
+        found = execution.trace(item, forced)
         assert found.keys() == expected.keys()
         for name, array in found.items():
             scale = np.abs(expected[name]).max()
@@ -66,12 +66,13 @@ def follows(session: Pipeline, reference: ModelReference, tolerance: float = 1e-
 
 @pytest.mark.parametrize("name", ["ctranslate2", "openai-whisper", "mlx"])
 def test_components_cannot_differ(name: str) -> None:
-    """Refused by what all pipelines share, before anything is converted."""
+    """Refused by what all ports share, before anything is converted."""
     runtime = catalog.load().runtime(name)
+    model = catalog.open_model(NANO)
     if not all(find_spec(one.split(".")[0]) for one in runtime.modules):
         pytest.skip(f"{name} is not installed")
     with pytest.raises(Unsupported, match=r"one precision .* not fp32\+fp16-decoder"):
-        runtime.compile({}, runtime.targets[0], Recipe("fp32+fp16-decoder"), Options(1))
+        runtime.open(model, {}, runtime.targets[0], Recipe("fp32+fp16-decoder"), Options(1))
 
 
 # openai-whisper --------------------------------------------------------------------------------
@@ -107,24 +108,24 @@ def test_names_are_those_of_openai(theirs: str, ours: str) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_openai_whisper_computes_what_pytorch_does() -> None:
-    session = open_pipeline(TINY, "cpu-openai-whisper")
-    follows(session, TINY)
-    item = item_of(session.host)  # type: ignore[attr-defined]
+    execution = open_port(TINY, "cpu-openai-whisper")
+    follows(execution, TINY)
+    item = item_of(execution.host)  # type: ignore[attr-defined]
     stopwatch = Stopwatch()
-    (found,) = session.perform([item], stopwatch)
+    (found,) = execution.predict([item], stopwatch)
     assert len(found["tokens"]) == SEEDED_TOKENS and found["level"] > 0
     # A window of generated weights may not end by itself, whatever its tokens are.
-    assert session.host.vocabulary.end in session.options.suppress_tokens  # type: ignore[attr-defined]
+    assert execution.host.vocabulary.end in execution.options.suppress_tokens  # type: ignore[attr-defined]
     assert {"features", "encoder", "decoder"} <= stopwatch.stages.keys()
-    assert session.placement().share == 1.0 and session.executed() == {"model": "fp32"}
-    assert session.model_bytes() > 4 * 37_000_000
+    assert execution.placement().share == 1.0 and execution.executed() == {"model": "fp32"}
+    assert execution.model_bytes() > 4 * 37_000_000
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_openai_whisper_refuses_another_tokenizer() -> None:
     with pytest.raises(Unsupported, match="tokenizers of the published sizes"):
-        open_pipeline(NANO, "cpu-openai-whisper")
+        open_port(NANO, "cpu-openai-whisper")
 
 
 def test_absent_and_broken_packages_have_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,8 +145,8 @@ def test_faster_whisper_decodes_a_batch_in_one(
     recordings: int, together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its own default in ordinary runs; a sweep that gives it more gets a batch of as many."""
-    session = open_pipeline(NANO, "cpu-faster-whisper")
-    pipeline = session.pipeline  # type: ignore[attr-defined]
+    execution = open_port(NANO, "cpu-faster-whisper")
+    pipeline = execution.pipeline  # type: ignore[attr-defined]
     transcribe, asked = pipeline.transcribe, []
 
     def recorded(*arguments: object, **options: object) -> object:
@@ -153,8 +154,8 @@ def test_faster_whisper_decodes_a_batch_in_one(
         return transcribe(*arguments, **options)
 
     monkeypatch.setattr(pipeline, "transcribe", recorded)
-    items = load().sets["clean"].items(session.host.sample_rate, recordings)  # type: ignore[attr-defined]
-    assert len(session.perform(items, Stopwatch())) == recordings
+    items = load().sets["clean"].items(execution.host.sample_rate, recordings)  # type: ignore[attr-defined]
+    assert len(execution.predict(items, Stopwatch())) == recordings
     assert asked == [together]
 
 
@@ -162,24 +163,24 @@ def test_faster_whisper_decodes_a_batch_in_one(
 
 
 def test_mlx_hears_what_pytorch_does() -> None:
-    session = open_pipeline(NANO, "cpu-mlx")
-    follows(session, NANO)
+    execution = open_port(NANO, "cpu-mlx")
+    follows(execution, NANO)
     model = catalog.open_model(NANO)
     items = load().sets["clean"].items(model.sample_rate, 3)
     expected = model.run(oracle_session(NANO, model, "fp32"), items, Stopwatch())
-    found = session.perform(items, Stopwatch())
+    found = execution.predict(items, Stopwatch())
     assert [one["tokens"] for one in found] == [one["tokens"] for one in expected]
-    assert session.placement().share == 1.0 and session.executed() == {"model": "fp32"}
+    assert execution.placement().share == 1.0 and execution.executed() == {"model": "fp32"}
 
 
 def test_mlx_s_int8_is_the_one_that_is_simulated() -> None:
-    session = open_pipeline(NANO, "cpu-mlx", "int8-weights")
-    assert session.executed() == {"model": "int8-weights"}
-    assert session.model_bytes() < 2_000_000
+    execution = open_port(NANO, "cpu-mlx", "int8-weights")
+    assert execution.executed() == {"model": "int8-weights"}
+    assert execution.model_bytes() < 2_000_000
     model = catalog.open_model(NANO)
     item = item_of(model)  # type: ignore[arg-type]
     forced = {"tokens": list(range(300, 306))}
-    found = session.trace(item, forced)["encoder"]
+    found = execution.trace(item, forced)["encoder"]
     exact = model.trace(oracle_session(NANO, model, "fp32"), item, forced)["encoder"]
     simulated = model.trace(oracle_session(NANO, model, "int8-weights", "mlx"), item, forced)
     error = np.abs(simulated["encoder"] - exact).max()

@@ -12,11 +12,11 @@ from compat.run import probing
 
 RUNTIME = """
 import os, signal, time
-from compat.case import Target
-from compat.runtimes.base import Probe, Runtime
+from compat.contract.case import Target
+from compat.contract.runtime import GraphRuntime, Probe
 
 
-class Odd(Runtime):
+class Odd(GraphRuntime):
     name = "odd"
     packages = ()
     targets = (Target("cpu-odd", "cpu", "odd", "cpu", ("fp32",), on_host_cpu=True),)

@@ -502,6 +502,12 @@ def examples() -> list[tuple[str, str]]:
     return re.findall(pattern, read(CONTRIBUTING), re.S)
 
 
+def test_examples_import_from_the_api_alone() -> None:
+    texts = [read(ROOT / "docs" / "example_catalog.py"), *dict(examples()).values()]
+    imports = [re.findall(r"^\s*(?:from|import) (compat[\w.]*)", text, re.M) for text in texts]
+    assert {name for names in imports for name in names} == {"compat.api"}
+
+
 def test_example_model_runs_on_the_example_runtime(tmp_path: Path) -> None:
     written = {place: tmp_path / Path(place).name for place, _ in examples()}
     for place, content in examples():

@@ -22,6 +22,7 @@ from compat.judge.recommendations import Recommendations, RecommendationsError, 
 from compat.judge.results import Observation, read_all
 from compat.judge.thresholds import Thresholds
 from compat.measure.protocol import Protocol
+from compat.measure.robustness import in_batch
 from compat.run.client import OutOfMemory, StageFailure, TimedOut
 from compat.run.measurement import Measurement
 
@@ -225,7 +226,7 @@ def test_ordinary_runs_compile_no_large_batch(
     # A minute is many windows, which go through one by one.
     protocol.stage("found", {"entry": {"kind": "speech", "seconds": 60}})
     assert ran == {"b1"}
-    assert protocol._in_batch() == {"items": 4, "different": []}
+    assert in_batch(protocol.case) == {"items": 4, "different": []}
     for batch in protocol.stage("batches", {"recommended": 0}):
         protocol.stage("throughput", {"batch": batch, "rounds": 1})
     assert ran == {"b1", "b4"}

@@ -23,7 +23,7 @@ from compat.contract.item import Item
 from compat.contract.model_reference import ModelReference
 from compat.inputs import stress
 from compat.inputs.corpus import DEFAULT
-from compat.measure import protocol
+from compat.measure import case_under_test, protocol
 from compat.measure.request import CaseRequest
 from compat.models.items import Items
 
@@ -64,7 +64,7 @@ def test_a_model_too_large_for_float64_has_a_float32_reference(
     faulty_catalog: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMPAT_CACHE", str(tmp_path))
-    monkeypatch.setattr(protocol, "LARGE", 0.0)
+    monkeypatch.setattr(case_under_test, "LARGE", 0.0)
     request = CaseRequest("toy@seeded/cpu-torch/fp32", str(DEFAULT), "quick", threads=1)
     found = protocol.Protocol(asdict(request)).stage("numerics", {})
     assert found["values"]["reference"] == "fp32" and not found["faults"]
@@ -100,15 +100,14 @@ def test_an_emulator_runs_no_input_twice(
     for evidence in ("device", "emulator"):
         request = CaseRequest("toy@seeded/cpu-torch/fp32", str(DEFAULT), "quick", threads=1)
         measured = protocol.Protocol(asdict(request))
-        target = replace(measured.case.target, evidence=evidence)
-        measured.case = replace(measured.case, target=target)
-        transcribe, here = measured.transcribe, ran.setdefault(evidence, [])
+        measured.case.target = replace(measured.case.target, evidence=evidence)
+        predict, here = measured.case.predict, ran.setdefault(evidence, [])
 
-        def counted(items: Any, transcribe: Any = transcribe, here: Any = here) -> Any:
+        def counted(items: Any, predict: Any = predict, here: Any = here) -> Any:
             here += [item.id for item in items]
-            return transcribe(items)
+            return predict(items)
 
-        monkeypatch.setattr(measured, "transcribe", counted)
+        monkeypatch.setattr(measured.case, "predict", counted)
         measured.stage("loads", {})
         found = measured.stage("standard", {})
         assert sorted(found["predictions"]) == sorted(found["seconds"]) == sorted(set(here))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,14 +16,14 @@ from tokenizers import Tokenizer
 from compat import catalog
 from compat.build.reference import oracle_session
 from compat.build.schemes import apply_scheme
-from compat.build.sources import OPSET, GraphSource, example_tensors, sources
+from compat.build.sources import GraphSource, sources
 from compat.build.torch_session import TorchSession
 from compat.contract.case import Recipe
 from compat.contract.graph import Graph, State, Stopwatch, Tensor
 from compat.contract.item import Item
 from compat.contract.model_reference import ModelReference
 from compat.contract.runtime import Options
-from compat.contract.session import Pipeline, Placement, Session
+from compat.contract.session import Placement, Session
 from compat.inputs.corpus import load
 from compat.models import whisper
 from compat.models.base import Model
@@ -34,13 +33,19 @@ TARGETS = ("cpu-torch", "cpu-onnxruntime", "openvino-cpu")
 NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
 
 
-def open_session(target_name: str, recipe: str) -> Session:
+def open_execution(target_name: str, recipe: str) -> Any:
     loaded = catalog.load()
     target = next(t for t in loaded.targets if t.name == target_name)
     if find_spec(target.runtime) is None:
         pytest.skip(f"{target.runtime} is not installed")
-    opened = sources(NANO, catalog.open_model(NANO), 1)
-    return loaded.runtime(target.runtime).compile(opened, target, Recipe(recipe), Options(1))
+    model = catalog.open_model(NANO)
+    opened = sources(NANO, model, 1)
+    return loaded.runtime(target.runtime).open(model, opened, target, Recipe(recipe), Options(1))
+
+
+def open_session(target_name: str, recipe: str) -> Session:
+    session: Session = open_execution(target_name, recipe).session
+    return session
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +63,15 @@ def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     opened = open_session(request.param, "fp32")
     yield opened
     opened.close()
+
+
+def compiled(target_name: str, source: GraphSource) -> Session:
+    loaded = catalog.load()
+    target = next(t for t in loaded.targets if t.name == target_name)
+    runtime: Any = loaded.runtime(target.runtime)
+    graph = source.graph.name
+    session: Session = runtime.compile({graph: source}, target, Recipe("fp32"), Options(1))
+    return session
 
 
 def step(session: Session, encoded: dict, tokens: list[int], position: int, point: str = "b1"):
@@ -152,7 +166,7 @@ def test_components_may_have_schemes_of_their_own(
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_state_is_read_before_it_is_replaced(target: str, tmp_path: Path) -> None:
+def test_a_state_is_read_before_it_is_replaced(target: str, export: Any) -> None:
     """A delay line: one state's new value comes from the old value of another."""
 
     class Delay(torch.nn.Module):
@@ -164,31 +178,10 @@ def test_a_state_is_read_before_it_is_replaced(target: str, tmp_path: Path) -> N
         def forward(self, x: torch.Tensor, s: torch.Tensor, t: torch.Tensor) -> tuple:
             return self.b(x) + t, torch.tanh(self.a(x)), torch.tanh(self.b(s))
 
-    @dataclass(frozen=True)
-    class Exported(GraphSource):
-        def onnx(self, point: str, scheme: str = "fp32", forms: tuple = ()) -> Path:
-            program = torch.onnx.export(
-                self.module(),
-                example_tensors(self.graph, point),
-                input_names=["x", "s", "t"],
-                output_names=["y", "new_s", "new_t"],
-                opset_version=OPSET,
-                dynamo=True,
-                verbose=False,
-            )
-            program.save(str(tmp_path / "model.onnx"))
-            return tmp_path / "model.onnx"
-
     network = Delay().eval().requires_grad_(False)
     states = {"s": State((1, 64)), "t": State((1, 64))}
-    graph = Graph("g", {"x": Tensor((1, 64))}, ("y",), {"p": {}}, lambda: network, states)
-    found = next(t for t in catalog.load().targets if t.name == target)
-    runtime = catalog.load().runtime(found.runtime)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        session = runtime.compile(
-            {"g": Exported(NANO, graph, "")}, found, Recipe("fp32"), Options(1)
-        )
+    graph = Graph("g", {"x": Tensor((1, 64))}, ("y",), {"p": {}}, Delay, states)
+    session = compiled(target, export(graph, network))
     s = t = np.zeros((1, 64), np.float32)
     for x in np.random.default_rng(0).standard_normal((6, 1, 64)).astype(np.float32):
         expected, s, t = (y.numpy() for y in network(*map(torch.from_numpy, (x, s, t))))
@@ -196,6 +189,61 @@ def test_a_state_is_read_before_it_is_replaced(target: str, tmp_path: Path) -> N
             session.run("g", {"x": x}, "p")["y"].numpy(), expected, atol=1e-5
         )
     session.close()
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_carried_output_is_read_before_it_is_written(target: str, sampler: Any) -> None:
+    """It stays on the device, where some runtimes write it into the same memory every time."""
+    session = compiled(target, sampler.source)
+    feeds, count = {"latent": sampler.latent}, len(sampler.times)
+    for fetch in ((), ("denoised", "difference")):
+        steps = session.steps(
+            *("sampler", feeds, "p", count),
+            along={"time": sampler.times},
+            carry={"latent": "denoised"},
+            fetch=fetch,
+        )
+        last = steps.last["denoised"].numpy()
+        np.testing.assert_allclose(last, sampler.expected["denoised"][-1], atol=1e-5)
+        assert steps.outputs.keys() == set(fetch) and steps.count == count
+        for name, values in steps.outputs.items():
+            np.testing.assert_allclose(values, sampler.expected[name], atol=1e-5, err_msg=name)
+    session.close()
+
+
+def test_a_prompt_is_forced_and_tokens_carried(
+    model: Any, items: list[Item], session: Session
+) -> None:
+    """What a loop of runs gives, with every token handed over by the host."""
+    chunks = [item.samples for item in items]
+    prompt, most = model.vocabulary.prompt, 3
+    encoded = encode(model, session, chunks, "b4")
+    session.reset("decoder", "b4")
+    tokens, expected = np.full(4, prompt[0], np.int32), []
+    for position in range(len(prompt) - 1 + most):
+        feeds = {**encoded, "token": tokens, "position": np.array([position], np.int32)}
+        answer = session.run("decoder", feeds, "b4")["next_token"].numpy().astype(np.int32)
+        if position + 1 < len(prompt):
+            tokens = np.full(4, prompt[position + 1], np.int32)
+        else:
+            tokens = answer
+            expected.append(answer.copy())
+    count = len(prompt) - 1 + most
+    steps = session.steps(
+        *("decoder", encoded, "b4", count),
+        along={
+            "token": np.tile(np.array(prompt, np.int32)[:, None], 4),
+            "position": np.arange(count, dtype=np.int32)[:, None],
+        },
+        carry={"token": "next_token"},
+        fetch=("next_token", "key_0"),
+    )
+    np.testing.assert_array_equal(steps.outputs["next_token"], expected)
+    np.testing.assert_array_equal(steps.last["next_token"].numpy(), expected[-1])
+    keys = session.snapshot("decoder", "b4")["key_0"]
+    np.testing.assert_array_equal(steps.outputs["key_0"][-1], keys)
+    assert (steps.outputs["key_0"][0] != keys).any()
+    assert steps.count == count and steps.first_s > 0
 
 
 def test_a_module_of_buffers_alone_has_their_precision() -> None:
@@ -244,17 +292,16 @@ def test_onnx_runtime_admits_that_it_casts_float16(model: Model, items: list[Ite
 
 def test_ctranslate2_follows_the_tokens_it_is_given(model: Model, items: list[Item]) -> None:
     """Its logits along forced tokens are the reference's, also along tokens it would not choose."""
-    session = open_session("cpu-ctranslate2", "fp32")
-    assert isinstance(session, Pipeline)
+    execution = open_execution("cpu-ctranslate2", "fp32")
     reference = oracle_session(NANO, model, "fp32")
     item = max(items, key=lambda one: len(one.text.split()))
     (guide,) = model.run(reference, [item], Stopwatch())
-    (found,) = session.perform([item], Stopwatch())
+    (found,) = execution.predict([item], Stopwatch())
     assert found["text"] == guide["text"] and len(guide["tokens"]) > 5
     other = {"tokens": guide["tokens"][::-1]}
     for forced in (guide, other):
         expected = model.trace(reference, item, forced)
-        for name, array in session.trace(item, forced).items():
+        for name, array in execution.trace(item, forced).items():
             np.testing.assert_allclose(array, expected[name], atol=1e-3, err_msg=name)
 
 

@@ -21,11 +21,13 @@ TARGETS = ("cpu-torch", "cpu-onnxruntime", "cpu-ctranslate2", "openvino-cpu")
 WORK = """
 import json, os, sys, time
 import numpy as np
-from compat import catalog, corpus
-from compat.case import Recipe
-from compat.graph import Stopwatch
-from compat.runtimes.base import Options, Pipeline
-from compat.sources import ModelReference, sources
+from compat import catalog
+from compat.build.sources import sources
+from compat.contract.case import Recipe
+from compat.contract.graph import Stopwatch
+from compat.contract.model_reference import ModelReference
+from compat.contract.runtime import Options
+from compat.inputs import corpus
 
 name = sys.argv[1]
 loaded = catalog.load()
@@ -51,9 +53,10 @@ def used():
 
 
 for threads in (1, 2):
-    session = runtime.compile(opened, target, Recipe("fp32"), Options(threads))
-    if isinstance(session, Pipeline):
-        work = lambda: session.perform(items, Stopwatch())
+    execution = runtime.open(model, opened, target, Recipe("fp32"), Options(threads))
+    session = getattr(execution, "session", None)
+    if session is None:
+        work = lambda: execution.predict(items, Stopwatch())
     else:
         mel = session.graphs["encoder"].inputs["mel"].at(session.graphs["encoder"].points["b4"])
         feeds = {"mel": np.random.default_rng(0).standard_normal(mel).astype(np.float32)}
@@ -68,7 +71,7 @@ for threads in (1, 2):
         wall = time.perf_counter() - started
         spent = {name: time - before.get(name, 0.0) for name, time in used().items()}
         total = sum(spent.values())
-        if isinstance(session, Pipeline):
+        if session is None:
             # Features and text, on this side of the runtime, while its own threads wait.
             del spent[str(os.getpid())]
         # A thread works if it has a tenth of the busiest one's time: housekeeping has less.
@@ -77,7 +80,7 @@ for threads in (1, 2):
         if busy >= threads:
             break
     print(json.dumps(found), flush=True)
-    session.close()
+    execution.close()
 """
 
 

@@ -412,16 +412,64 @@ def test_state_can_be_kept_and_brought_back(
     np.testing.assert_array_equal(expected, step(300, place))
 
 
-def test_a_scan_is_a_run_of_every_step(model: Any, items: list[Item], session: Session) -> None:
-    tokens = np.array([*model.vocabulary.prompt, 300, 301], np.int32)[:, None]
-    along = {"token": tokens, "position": np.arange(len(tokens), dtype=np.int32)[:, None]}
+def test_steps_in_the_page_are_those_of_the_contract(
+    model: Any, items: list[Item], session: Session
+) -> None:
+    """A forced decoder, a prompt that goes on by itself, and one that is stopped."""
+    prompt = np.array(model.vocabulary.prompt, np.int32)[:, None]
+    forced = np.concatenate([prompt, [[300], [301]]]).astype(np.int32)
+    position = np.arange(len(forced), dtype=np.int32)[:, None]
     encoded = session.run("encoder", mel_of(model, items), "b1")
-    wanted = ("logits", "key_0")
-    found = session.scan("decoder", encoded, along, "b1", wanted)
-    expected = Session.scan(session, "decoder", encoded, along, "b1", wanted)
-    for name in wanted:
-        np.testing.assert_allclose(found[name], expected[name], atol=1e-6, err_msg=name)
-        assert (found[name][0] != found[name][-1]).any()
+    carry = {"token": "next_token"}
+    for options in (
+        {"along": {"token": forced, "position": position}, "fetch": ("logits", "key_0")},
+        {
+            "along": {"token": prompt, "position": position},
+            "carry": carry,
+            "fetch": ("next_token", "logits"),
+        },
+        {"along": {"position": position}, "carry": carry, "stop": ("next_token", 0)},
+    ):
+        feeds = {**encoded, "token": prompt[0]}
+        arguments = ("decoder", feeds, "b1", len(forced))
+        within = session.steps(*arguments, **options)
+        last = {name: handle.numpy() for name, handle in within.last.items()}
+        expected = Session.steps(session, *arguments, **options)
+        assert within.outputs.keys() == expected.outputs.keys()
+        assert within.count == expected.count and within.first_s > 0
+        for name, values in expected.outputs.items():
+            np.testing.assert_allclose(within.outputs[name], values, atol=1e-6, err_msg=name)
+        assert last.keys() == expected.last.keys()
+        for name, handle in expected.last.items():
+            np.testing.assert_allclose(last[name], handle.numpy(), atol=1e-6, err_msg=name)
+        if "key_0" in within.outputs:
+            assert (within.outputs["key_0"][0] != within.outputs["key_0"][-1]).any()
+    answers = within.outputs["next_token"][:, 0]
+    stopped = session.steps(*arguments, **{**options, "stop": ("next_token", int(answers[1]))})
+    assert stopped.count == int(np.flatnonzero(answers == answers[1])[0]) + 1
+
+
+@pytest.mark.parametrize("name", RUNNING)
+def test_a_carried_output_is_read_before_it_is_written(name: str, sampler: Any) -> None:
+    """Outputs have buffers of their own on a device, which no call may read and write at once."""
+    target = target_of(name)
+    opened = {"sampler": sampler.source}
+    session = ort_web.RUNTIME.compile(opened, target, Recipe("fp32"), Options(1))
+    try:
+        for fetch in (("denoised", "difference"), ()):
+            steps = session.steps(
+                *("sampler", {"latent": sampler.latent}, "p", len(sampler.times)),
+                along={"time": sampler.times},
+                carry={"latent": "denoised"},
+                fetch=fetch,
+            )
+            for output, values in steps.outputs.items():
+                expected = sampler.expected[output]
+                np.testing.assert_allclose(values, expected, atol=1e-5, err_msg=output)
+        last = steps.last["denoised"].numpy()
+        np.testing.assert_allclose(last, sampler.expected["denoised"][-1], atol=1e-5)
+    finally:
+        session.close()
 
 
 def test_outputs_are_stale_when_their_graph_ran_again(
@@ -496,8 +544,9 @@ def resident(page: web.Page) -> int:
 def test_a_long_run_neither_grows_nor_slows(name: str, model: Any, items: list[Item]) -> None:
     session: Any = open_session(name)
     utterances, steps = LONG[name]
-    page, prompt = session.page, np.array([model.vocabulary.prompt], np.int32)
-    each = min(steps, model.dimensions.target_positions - prompt.shape[1])
+    page, prompt = session.page, np.array(model.vocabulary.prompt, np.int32)[:, None]
+    each = min(steps, model.dimensions.target_positions - len(prompt))
+    count = len(prompt) - 1 + each
     seconds: list[list[float]] = [[], []]
     held, alive = [], []
     try:
@@ -511,8 +560,13 @@ def test_a_long_run_neither_grows_nor_slows(name: str, model: Any, items: list[I
         per_step = []
         for _ in range(-(-steps // each)):
             before = page.inside_s
-            made = session.loop("decoder", encoded, "b1", prompt, None, each)
-            assert made.tokens.shape == (1, each)
+            made = session.steps(
+                *("decoder", encoded, "b1", count),
+                along={"token": prompt, "position": np.arange(count, dtype=np.int32)[:, None]},
+                carry={"token": "next_token"},
+                fetch=("next_token",),
+            )
+            assert made.outputs["next_token"].shape == (each, 1)
             per_step.append(page.inside_s - before)
             alive.append(page.call("census")[0]["count"])
             held.append(resident(page))

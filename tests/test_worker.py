@@ -216,14 +216,15 @@ def test_an_unusable_corpus_is_named(start: Start, tmp_path: Path) -> None:
 ODD = """
 import os, signal, time
 from faulty_catalog import Nothing, nothing
-from compat.artifacts import fetch
-from compat.case import Target
-from compat.runtimes.base import Placement, Probe, Runtime
+from compat.build.artifacts import fetch
+from compat.contract.case import Target
+from compat.contract.runtime import GraphRuntime, Probe
+from compat.contract.session import Placement
 
 NAMES = ("builds-slowly", "builds-briefly", "builds-largely", "builds-nothing", "builds-fatally")
 
 
-class Builds(Runtime):
+class Builds(GraphRuntime):
     name = "builds"
     packages = ()
     targets = tuple(Target(n, "webgpu", "builds", "gpu", ("fp32",)) for n in (*NAMES, "odd"))

@@ -10,7 +10,7 @@ import numpy as np
 
 from compat.build.schemes import apply_scheme
 from compat.contract.graph import State
-from compat.contract.session import Placement, Session
+from compat.contract.session import Placement, TensorSession
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +38,7 @@ def open_module(source: Source, scheme: str, device: torch.device) -> torch.nn.M
     return module.eval()
 
 
-class TorchSession(Session):
+class TorchSession(TensorSession):
     """Modules on a device; states are written in place."""
 
     def __init__(

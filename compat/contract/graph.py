@@ -71,6 +71,9 @@ class Graph:
 
     The module's ``forward`` takes the inputs and then the states, positionally and in order, and
     returns a tuple of the outputs and then the new values (or slices) of the states, in order.
+
+    Raises:
+        ValueError: two of inputs, outputs and states have one name; a file of it could not be made.
     """
 
     name: str
@@ -94,6 +97,11 @@ class Graph:
     origin: ModelReference | None = field(default=None, compare=False)
     """The model that a pipeline takes this graph from, with all its points: what is exported and
     compressed of it there serves here."""
+
+    def __post_init__(self) -> None:
+        names = (*self.inputs, *self.outputs, *self.state)
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{self.name} has two tensors of one name: {', '.join(twice)}")
 
     @property
     def smallest_output(self) -> str:

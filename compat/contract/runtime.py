@@ -1,4 +1,8 @@
-"""What a runtime is: something that probes targets and compiles graphs."""
+"""Runtimes: what probes targets and opens models on them.
+
+A runtime of graphs subclasses :class:`GraphRuntime` and compiles; one that owns the whole task of
+some families subclasses :class:`Runtime` and opens an execution of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from compat.contract.case import Recipe, Target
+from compat.contract.execution import Driver, Execution, GraphExecution
 from compat.contract.session import Session
 
 if TYPE_CHECKING:
@@ -43,7 +48,7 @@ class Options:
 
 
 class Runtime(ABC):
-    """One runtime: where it can run, and how it compiles."""
+    """One runtime: where it can run, and how it opens a model there."""
 
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
@@ -74,7 +79,35 @@ class Runtime(ABC):
         return f"{target.name} has no {' and no '.join(lacking)}" if lacking else ""
 
     @abstractmethod
+    def open(
+        self,
+        model: Driver,
+        sources: Mapping[str, Source],
+        target: Target,
+        recipe: Recipe,
+        options: Options,
+    ) -> Execution:
+        """Make a model ready on a target; raise :class:`Unsupported` where that cannot be.
+
+        ``sources`` holds the model's graphs by name, with their weights.
+        """
+
+
+class GraphRuntime(Runtime):
+    """A runtime that compiles graphs, which the model drives."""
+
+    @abstractmethod
     def compile(
         self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
     ) -> Session:
         """Compile every graph at its first point; raise :class:`Unsupported` where it cannot."""
+
+    def open(
+        self,
+        model: Driver,
+        sources: Mapping[str, Source],
+        target: Target,
+        recipe: Recipe,
+        options: Options,
+    ) -> Execution:
+        return GraphExecution(model, self.compile(sources, target, recipe, options))

@@ -1,27 +1,22 @@
-"""What a runtime is: something that compiles graphs and runs them.
+"""Sessions: the compiled graphs of one model on one target, as models run them.
 
-A new runtime subclasses :class:`Runtime` and :class:`Session`, and writes four short methods of
-the latter: ``upload``, ``execute``, ``download`` and ``placement``. State, loops, beams and
-snapshots are inherited; a runtime overrides them where it can do better.
+A model calls :class:`Session`. A runtime usually subclasses :class:`TensorSession`, which asks for
+three calls on tensors (``upload``, ``execute``, ``download``; ``write`` where a graph has states
+that are written) and derives the rest; one that keeps graph and state elsewhere, as a page does,
+subclasses :class:`Session`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from compat.contract.case import Recipe
 from compat.contract.graph import POSITION, Graph, State
-
-if TYPE_CHECKING:
-    from compat.contract.graph import Stopwatch
-    from compat.contract.item import Item, Prediction
-    from compat.contract.source import Source
 
 
 class Unsupported(Exception):
@@ -49,54 +44,43 @@ class Placement:
 
 
 class Handle:
-    """A device-resident tensor, valid until the graph that made it runs again."""
+    """A device-resident tensor, valid until the graph that made it runs again.
 
-    __slots__ = ("_session", "native")
+    It may be fed to any graph, to the one that made it too.
+    """
 
-    def __init__(self, session: Session, native: Any) -> None:
-        self._session = session
+    __slots__ = ("_download", "native")
+
+    def __init__(self, native: Any, download: Callable[[Any], np.ndarray]) -> None:
         self.native = native
+        self._download = download
 
     def numpy(self) -> np.ndarray:
         """Copy to the host; floating-point values arrive as float32 (float64 stays)."""
-        array = self._session.download(self.native)
+        array = self._download(self.native)
         return array if array.dtype != np.float16 else array.astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class Generated:
-    """The tokens of an autoregressive loop."""
+class Steps:
+    """The result of :meth:`Session.steps`."""
 
-    tokens: np.ndarray
-    """int32 (batch, steps): what was generated after the prompt, the stop token included."""
-    first_token_s: float
-    """Seconds from the start of the loop to the first generated token on the host."""
+    outputs: Mapping[str, np.ndarray]
+    """Fetched outputs, each (steps, *its shape); the steps of a prompt are not among them."""
+    last: Mapping[str, Handle]
+    """Outputs of the last step that were carried or fetched, on the device."""
+    count: int
+    """Steps that ran, those of a prompt included."""
+    first_s: float
+    """Seconds from the start until the first fetched outputs were on the host; 0 without any."""
 
 
-class Session(ABC):
-    """Compiled graphs of one model on one target, with their state."""
-
-    def __init__(self, graphs: Mapping[str, Graph]) -> None:
-        self.graphs = graphs
-        self._state: dict[tuple[str, str], dict[str, Any]] = {}
-
-    # What a runtime must say -------------------------------------------------------------------
-
-    @abstractmethod
-    def upload(self, array: np.ndarray, graph: str) -> Any:
-        """Make a native tensor of a host array, in the precision that ``graph`` executes."""
-
-    @abstractmethod
-    def download(self, native: Any) -> np.ndarray:
-        """Copy a native tensor to the host, waiting for it."""
-
-    @abstractmethod
-    def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[Any]:
-        """Run a graph on native tensors; return outputs and new states natively, in order."""
+class Compiled(ABC):
+    """Something compiled for a target: it can tell where and how it ran, and be released."""
 
     @abstractmethod
     def placement(self) -> Placement:
-        """Say which share of the nodes that ran did so on the target."""
+        """Return which share of the nodes that ran did so on the target."""
 
     @abstractmethod
     def executed(self) -> Mapping[str, str]:
@@ -104,20 +88,15 @@ class Session(ABC):
 
     @abstractmethod
     def model_bytes(self) -> int:
-        """Size of the compiled graphs' weights, as stored on disk or held in memory."""
-
-    # What a runtime may do better --------------------------------------------------------------
-
-    def synchronize(self) -> None:  # noqa: B027 (an option, not a duty)
-        """Wait until everything that was started has ended. Synchronous runtimes need nothing."""
-
-    def device_peak_bytes(self) -> int | None:
-        """Peak memory of the device, where it is apart from the process's own."""
-        return None
+        """Return the size of the compiled weights, as stored on disk or held in memory."""
 
     def notes(self) -> Mapping[str, Any]:
         """Return what else decides the results: ``compiler``, ``calibration``, the ``browser``."""
         return {}
+
+    def device_peak_bytes(self) -> int | None:
+        """Return the peak memory of the device, where it is apart from the process's own."""
+        return None
 
     @property
     def crossing_s(self) -> float:
@@ -128,12 +107,204 @@ class Session(ABC):
         """
         return 0.0
 
-    def write(self, state: State, buffer: Any, value: Any, position: int) -> Any:
-        """Write a slice into a state buffer; return the buffer to be used from now on."""
-        raise TypeError(f"{type(self).__name__} must implement write() for cached states")
-
     def close(self) -> None:  # noqa: B027 (an option, not a duty)
         """Release the device."""
+
+
+class Session(Compiled):
+    """The graphs of one model, compiled, with their states: what a model calls."""
+
+    def __init__(self, graphs: Mapping[str, Graph]) -> None:
+        self.graphs = graphs
+
+    @abstractmethod
+    def run(
+        self,
+        graph: str,
+        feeds: Mapping[str, np.ndarray | Handle],
+        point: str,
+        fetch: Sequence[str] | None = None,
+    ) -> dict[str, Handle]:
+        """Run a graph once and update its states.
+
+        Args:
+            graph: name of the graph.
+            feeds: one array or handle per input; extra handles are ignored, so that the outputs
+                of one graph can be passed to the next as they are.
+            point: name of the static shape point.
+            fetch: outputs wanted; all of them when None.
+        """
+
+    @abstractmethod
+    def reset(self, graph: str, point: str) -> None:
+        """Give every state of a graph its initial value."""
+
+    @abstractmethod
+    def snapshot(self, graph: str, point: str) -> dict[str, np.ndarray]:
+        """Copy the states of a graph to the host."""
+
+    @abstractmethod
+    def restore(self, graph: str, point: str, snapshot: Mapping[str, np.ndarray]) -> None:
+        """Set the states of a graph from a snapshot."""
+
+    def synchronize(self) -> None:
+        """Wait until everything that was started has ended. Synchronous runtimes need nothing."""
+
+    def gather(self, graph: str, point: str, rows: np.ndarray) -> None:
+        """Reorder the batch rows of every state (beam search); ``rows`` is int (batch,)."""
+        axes = {n: s.shape.index("batch") for n, s in self.graphs[graph].state.items()}
+        states = {
+            name: np.take(value, rows, axis=axes[name])
+            for name, value in self.snapshot(graph, point).items()
+        }
+        self.restore(graph, point, states)
+
+    def steps(
+        self,
+        graph: str,
+        feeds: Mapping[str, np.ndarray | Handle],
+        point: str,
+        count: int,
+        *,
+        along: Mapping[str, np.ndarray] | None = None,
+        carry: Mapping[str, str] | None = None,
+        stop: tuple[str, int] | None = None,
+        fetch: Sequence[str] = (),
+    ) -> Steps:
+        """Run a graph ``count`` times from its initial states, as decoders and samplers do.
+
+        An input takes, at step ``i`` (from 0), the first of these that there is: ``along[i]``; the
+        output that it carries, of the step before; its value in ``feeds``.
+
+        A carried input that is also given along is *forced* first: a decoder's prompt of ``n``
+        tokens. Its last value is fed at step ``n - 1``, whose outputs are the first answer: the
+        steps before it are not fetched and cannot stop the run.
+
+        ======================  ================================================================
+        autoregressive decoder  ``along={"token": prompt, "position": arange}``,
+                                ``carry={"token": "next_token"}``, ``stop=("next_token", end)``
+        forced decoder          ``along={"token": tokens, "position": arange}``
+        recurrence over chunks  ``along={"input": chunks}``
+        diffusion               ``feeds={"latent": noise}``, ``along={"time": times}``,
+                                ``carry={"latent": "denoised"}``; the answer is ``last["denoised"]``
+        ======================  ================================================================
+
+        Args:
+            graph: name of the graph.
+            feeds: arrays or handles: inputs that stay the same, and first values of carried ones.
+            point: name of the static shape point.
+            count: steps in all, those of a prompt included.
+            along: values of inputs step by step, each (steps, *shape of the input): at least
+                ``count`` of them, or, of a carried input, at most.
+            carry: input to the output that it takes from the step before. Both have one shape and
+                dtype; the value stays on the device.
+            stop: an output and a value. The run ends after the step at which every row (first
+                axis) of that output has been nothing but this value once: for (batch,) a token,
+                for (batch, 4) four equal codes. The output is fetched.
+            fetch: outputs, and states after each step, that are copied to the host.
+
+        Raises:
+            ValueError: ``along`` has too few values, or more of a carried input than steps.
+        """
+        along, carry = along or {}, carry or {}
+        prompt = prompt_steps(count, along, carry)
+        wanted = fetched(fetch, stop)
+        states = [name for name in wanted if name in self.graphs[graph].state]
+        outputs = [name for name in wanted if name not in states]
+        needed = tuple(dict.fromkeys((*outputs, *carry.values())))
+        rows: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
+        last: dict[str, Handle] = {}
+        ended: np.ndarray | bool = False
+        first_s, step = 0.0, 0
+        self.reset(graph, point)
+        started = perf_counter()
+        for step in range(count):
+            carried = {name: last[output] for name, output in carry.items() if last}
+            given = {name: values[step] for name, values in along.items() if step < len(values)}
+            last = self.run(graph, {**feeds, **carried, **given}, point, needed)
+            if step < prompt:
+                continue
+            for name in outputs:
+                rows[name].append(last[name].numpy().copy())
+            for name, value in (self.snapshot(graph, point) if states else {}).items():
+                if name in states:
+                    rows[name].append(value)
+            if step == prompt and wanted:
+                first_s = perf_counter() - started
+            if stop is not None:
+                answer = rows[stop[0]][-1]
+                ended = ended | (answer.reshape(len(answer), -1) == stop[1]).all(axis=1)
+                if np.all(ended):
+                    break
+        return Steps({name: np.stack(r) for name, r in rows.items()}, last, step + 1, first_s)
+
+
+def prompt_steps(count: int, along: Mapping[str, np.ndarray], carry: Mapping[str, str]) -> int:
+    """Return how many steps come before the first answer; check the arguments of ``steps``.
+
+    Raises:
+        ValueError: ``along`` has too few values, or more of a carried input than steps.
+    """
+    for name, values in along.items():
+        if name in carry and len(values) > count:
+            raise ValueError(f"{len(values)} values of the prompt {name} for {count} steps")
+        if name not in carry and len(values) < count:
+            raise ValueError(f"{len(values)} values along {name} for {count} steps")
+    if count < 1:
+        raise ValueError(f"{count} steps: one is the fewest")
+    return max([len(along[name]) - 1 for name in carry if name in along], default=0)
+
+
+def fetched(fetch: Sequence[str], stop: tuple[str, int] | None) -> list[str]:
+    """Return what ``steps`` copies to the host: what it is asked for, and what may stop it."""
+    return list(dict.fromkeys((*fetch, *(stop[:1] if stop else ()))))
+
+
+class TensorSession(Session):
+    """A session on tensors of a runtime, which implements what is abstract here.
+
+    Raises:
+        TypeError: a graph has states that are written, and the class has no ``write``.
+    """
+
+    def __init__(self, graphs: Mapping[str, Graph]) -> None:
+        super().__init__(graphs)
+        self._state: dict[tuple[str, str], dict[str, Any]] = {}
+        written = [
+            name
+            for name, graph in graphs.items()
+            if any(state.update == "write" for state in graph.state.values())
+        ]
+        if written and type(self).write is TensorSession.write:
+            raise TypeError(
+                f"{type(self).__name__} must implement write(): {', '.join(written)} has states "
+                "that are written by slice"
+            )
+
+    # What a runtime must say -------------------------------------------------------------------
+
+    @abstractmethod
+    def upload(self, array: np.ndarray, graph: str) -> Any:
+        """Make a native tensor of a host array, in the precision that ``graph`` executes."""
+
+    @abstractmethod
+    def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[Any]:
+        """Run a graph on native tensors; return outputs and new states natively, in order.
+
+        An input may be an output of the graph's last run: a runtime that writes outputs into the
+        same memory every time must not read and write it at once.
+        """
+
+    @abstractmethod
+    def download(self, native: Any) -> np.ndarray:
+        """Copy a native tensor to the host, waiting for it."""
+
+    def write(self, state: State, buffer: Any, value: Any, position: int) -> Any:
+        """Write a slice into a state buffer; return the buffer to be used from now on.
+
+        A class whose graphs have such states implements it, which is checked when it is built.
+        """
+        raise NotImplementedError
 
     # What follows from it ----------------------------------------------------------------------
 
@@ -144,15 +315,6 @@ class Session(ABC):
         point: str,
         fetch: Sequence[str] | None = None,
     ) -> dict[str, Handle]:
-        """Run a graph once and update its state.
-
-        Args:
-            graph: name of the graph.
-            feeds: one array or handle per input; extra handles are ignored, so that the outputs
-                of one graph can be passed to the next as they are.
-            point: name of the static shape point.
-            fetch: outputs wanted; all of them when None.
-        """
         spec = self.graphs[graph]
         inputs: dict[str, Any] = {}
         for name, tensor in spec.inputs.items():
@@ -174,105 +336,18 @@ class Session(ABC):
             else:
                 states[name] = value
         named = zip(spec.outputs, outputs, strict=False)
-        return {name: Handle(self, value) for name, value in named if not fetch or name in fetch}
-
-    def loop(
-        self,
-        graph: str,
-        feeds: Mapping[str, np.ndarray | Handle],
-        point: str,
-        prompt: np.ndarray,
-        stop: int | None,
-        max_steps: int,
-    ) -> Generated:
-        """Run a step graph until every row has emitted ``stop``, or for ``max_steps`` tokens.
-
-        The graph has inputs ``token`` (batch,) and ``position`` (1,) and an output
-        ``next_token`` (batch,). ``prompt`` is int32 (batch, length). State is reset first.
-        """
-        self.reset(graph, point)
-        started = perf_counter()
-        first = 0.0
-        generated: list[np.ndarray] = []
-        token = prompt[:, 0]
-        finished = np.zeros(len(prompt), dtype=bool)
-        for position in range(prompt.shape[1] + max_steps - 1):
-            outputs = self.run(
-                graph,
-                {**feeds, "token": token, POSITION: np.array([position], np.int32)},
-                point,
-                ("next_token",),
-            )
-            if position + 1 < prompt.shape[1]:
-                token = prompt[:, position + 1]
-                continue
-            token = outputs["next_token"].numpy().astype(np.int32)
-            if not generated:
-                first = perf_counter() - started
-            generated.append(token)
-            if stop is not None:
-                finished |= token == stop
-                if finished.all():
-                    break
-        return Generated(np.stack(generated, axis=1), first)
-
-    def scan(
-        self,
-        graph: str,
-        feeds: Mapping[str, np.ndarray | Handle],
-        along: Mapping[str, np.ndarray],
-        point: str,
-        fetch: Sequence[str],
-    ) -> dict[str, np.ndarray]:
-        """Run a step graph along sequences that are known beforehand. State is reset first.
-
-        Args:
-            graph: name of the graph.
-            feeds: the inputs that are the same at every step.
-            along: the other inputs, each (steps, *shape of the input).
-            point: name of the static shape point.
-            fetch: outputs, and states after each step, that are wanted.
-
-        Returns:
-            Each of ``fetch``, (steps, *its shape): outputs as :meth:`Handle.numpy` has them, states
-            as :meth:`snapshot` does.
-        """
-        self.reset(graph, point)
-        found: dict[str, list[np.ndarray]] = {name: [] for name in fetch}
-        states = [name for name in fetch if name in self.graphs[graph].state]
-        outputs = [name for name in fetch if name not in states]
-        for step in range(len(next(iter(along.values())))):
-            fed = {**feeds, **{name: values[step] for name, values in along.items()}}
-            made = self.run(graph, fed, point, outputs)
-            for name in outputs:
-                found[name].append(made[name].numpy().copy())
-            kept = self.snapshot(graph, point) if states else {}
-            for name in states:
-                found[name].append(kept[name])
-        return {name: np.stack(values) for name, values in found.items()}
+        return {n: Handle(v, self.download) for n, v in named if not fetch or n in fetch}
 
     def reset(self, graph: str, point: str) -> None:
-        """Give every state of a graph its initial value."""
         self._state.pop((graph, point), None)
 
     def snapshot(self, graph: str, point: str) -> dict[str, np.ndarray]:
-        """Copy the states of a graph to the host."""
         return {name: self.download(v).copy() for name, v in self._states(graph, point).items()}
 
     def restore(self, graph: str, point: str, snapshot: Mapping[str, np.ndarray]) -> None:
-        """Set the states of a graph from a snapshot."""
         self._state[graph, point] = {
             name: self.upload(value.copy(), graph) for name, value in snapshot.items()
         }
-
-    def gather(self, graph: str, point: str, rows: np.ndarray) -> None:
-        """Reorder the batch rows of every state (beam search); ``rows`` is int (batch,)."""
-        axes = {n: s.shape.index("batch") for n, s in self.graphs[graph].state.items()}
-        taken = {
-            name: np.take(value, rows, axis=axes[name])
-            for name, value in self.snapshot(graph, point).items()
-        }
-        self.restore(graph, point, taken)
 
     def _states(self, graph: str, point: str) -> dict[str, Any]:
         if (graph, point) not in self._state:
@@ -284,36 +359,3 @@ class Session(ABC):
                 for name, state in spec.state.items()
             }
         return self._state[graph, point]
-
-
-class Pipeline(Session):
-    """A session of a runtime that owns the whole task of some families, features and text aside.
-
-    It has no graphs to be run one by one; its outputs are judged as everybody's are.
-
-    Raises:
-        Unsupported: the recipe gives components schemes of their own.
-    """
-
-    def __init__(self, sources: Mapping[str, Source], recipe: Recipe) -> None:
-        super().__init__({name: source.graph for name, source in sources.items()})
-        if "+" in recipe.name:
-            name = recipe.name
-            raise Unsupported(f"one precision for the whole model is all it has, not {name}")
-
-    @abstractmethod
-    def perform(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
-        """Do the whole task on a batch, as :meth:`compat.models.base.Model.run` does."""
-
-    @abstractmethod
-    def trace(self, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
-        """Return those outputs of :meth:`compat.models.base.Model.trace` that can be had."""
-
-    def upload(self, array: np.ndarray, graph: str) -> Any:
-        raise TypeError(f"{type(self).__name__} runs no single graphs")
-
-    def download(self, native: Any) -> np.ndarray:
-        raise TypeError(f"{type(self).__name__} runs no single graphs")
-
-    def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[Any]:
-        raise TypeError(f"{type(self).__name__} runs no single graphs")

@@ -1,32 +1,130 @@
-"""Latency: how often a measurement is repeated, and the clock of a busy machine."""
+"""Latency: timed rounds, what falsifies them, and the clock of a busy machine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import cycle, islice
 from time import perf_counter
+from typing import Any
 
 import numpy as np
+
+from compat.build.reference import oracle_session
+from compat.contract.graph import Stopwatch
+from compat.contract.item import Item
+from compat.measure import occupancy
+from compat.measure.case_under_test import CaseUnderTest
+from compat.metrics import timing
 
 HOST_ROUNDS = 3
 """Times that the target and the host each do the task; the fastest counts."""
 
-
 PAIRS = (1, 9)
 """Fewest and most pairs of a repeated and a fresh input, to show a kept result."""
-
 
 FETCHES = (3, 21)
 """Fewest and most runs with a fetch after each, to show a clock that does not wait."""
 
-
 ENOUGH = 0.5
-"""Seconds after which the fewest are enough. What is fast is disturbed easily: it gets more."""
+"""Seconds. A measurement is repeated up to its maximum count while the total stays below this.
+
+Fast models get more repeats, because their timings are noisier.
+"""
 
 
-def _goes_on(limits: tuple[int, int], seconds: Sequence[float], done: int) -> bool:
-    """Tell whether another measurement is due: at least the fewest, more while they are cheap."""
-    fewest, most = limits
-    return done < fewest or (done < most and sum(seconds) < ENOUGH)
+def timed(case: CaseUnderTest, index: int) -> dict[str, Any]:
+    """Run a timed round on the next standard input; say whether its output is the judged one.
+
+    A fixed piece of arithmetic is timed beside it, to tell a slow backend from a busy machine.
+    """
+    items = case.inputs.items.timed
+    item = items[index % len(items)]
+    baseline = calibrate()
+    (prediction,), stopwatch, seconds = case.predict([item])
+    return {
+        "seconds": seconds,
+        "baseline_s": baseline,
+        "stages": stopwatch.stages,
+        "marks": stopwatch.marks,
+        "audio_s": item.seconds,
+        "tokens": len(prediction.get("tokens", ())),
+        "same": case.is_standard(item, prediction),
+    }
+
+
+def processors(case: CaseUnderTest) -> dict[str, Any]:
+    """Read how long all processes, and the worker's own, have used the processors so far."""
+    return occupancy.reading(case.processors)
+
+
+def suspicions(case: CaseUnderTest) -> dict[str, Any]:
+    """Look for what falsifies timings: kept results, and clocks that do not wait.
+
+    ``faults`` are certain; ``doubts`` rest on single rounds, while other processes had the
+    processors.
+    """
+    before = processors(case)
+    for attempt in range(2):
+        repeats, fresh = _repeats_and_fresh(case, attempt)
+        run_s, fetch_s = _waits(case)
+        checked = {"repeat_speed_up": timing.cached_result(repeats, fresh)}
+        if run_s:
+            checked["fetch_share"] = timing.unsynchronised(run_s, fetch_s)
+        if not any(suspicion.flagged for suspicion in checked.values()):
+            break  # Only what shows twice is a fault: a busy machine can feign one.
+    others = timing.others_busy(before, processors(case))
+    crowded = timing.crowding(others, case.options.threads)
+    flagged = [suspicion for suspicion in checked.values() if suspicion.flagged]
+    doubts = [suspicion.detail for suspicion in flagged if crowded and suspicion.feignable]
+    return {
+        "values": {name: suspicion.value for name, suspicion in checked.items()},
+        "samples": {"repeat_s": repeats, "fresh_s": fresh, "run_s": run_s, "fetch_s": fetch_s},
+        "faults": [one.detail for one in flagged if one.detail not in doubts],
+        "doubts": [f"{crowded}; {doubt}" for doubt in doubts],
+    }
+
+
+def host(case: CaseUnderTest) -> dict[str, Any]:
+    """Do one task on the target and on the host's own processor, by turns."""
+    import torch
+
+    item = case.inputs.items.timed[0]
+    case.predict([item])  # Warms up, and leaves the threads as the runtime wants them.
+    model = case.inputs.model
+    threads = torch.get_num_threads()
+    session = oracle_session(case.inputs.reference, model, "fp32")
+    torch.set_num_threads(case.options.threads)
+    model.run(session, [item], Stopwatch())
+    target_s, host_s = [], []
+    before = processors(case)
+    for _ in range(HOST_ROUNDS):
+        target_s.append(case.predict([item])[2])
+        started = perf_counter()
+        model.run(session, [item], Stopwatch())
+        host_s.append(perf_counter() - started)
+    others = timing.others_busy(before, processors(case))
+    torch.set_num_threads(threads)
+    return {"samples": {"host_s": host_s, "target_s": target_s}, "others": others}
+
+
+def throughput(case: CaseUnderTest, batch: int, rounds: int) -> dict[str, Any]:
+    """Run batches of standard inputs; report seconds per round."""
+    items = list(islice(cycle(case.inputs.items.timed), batch))
+    case.predict(items)
+    seconds = [case.predict(items)[2] for _ in range(rounds)]
+    return {"seconds": seconds, "audio_s": sum(item.seconds for item in items)}
+
+
+def batches(case: CaseUnderTest, recommended: int = 0) -> list[int]:
+    """Return the model's usual batch sizes, and large ones up to a recommended one."""
+    return list(case.inputs.model.batches(recommended))
+
+
+def unseen(item: Item, number: int) -> Item:
+    """Return an input of the same work for the model, yet other bytes: a trace fainter each."""
+    fainter = np.float32(1 - 0.002 * number)
+    return replace(item, id="fresh", samples=item.samples * fainter)
 
 
 def calibrate() -> float:
@@ -36,3 +134,36 @@ def calibrate() -> float:
     for _ in range(12):
         matrix = np.tanh(matrix @ matrix * 1e-3)
     return perf_counter() - started
+
+
+def _repeats_and_fresh(case: CaseUnderTest, attempt: int) -> tuple[list[float], list[float]]:
+    """Time one input again and again, between inputs that were never seen before."""
+    item = case.standard_items[0]
+    _ = case.standard  # Not its first time: accuracy has seen it.
+    repeats: list[float] = []
+    fresh: list[float] = []
+    while _goes_on(PAIRS, [*repeats, *fresh], len(fresh)):
+        other = unseen(item, PAIRS[1] * attempt + len(fresh) + 1)
+        repeats.append(case.predict([item])[2])
+        fresh.append(case.predict([other])[2])
+    return repeats, fresh
+
+
+def _waits(case: CaseUnderTest) -> tuple[list[float], list[float]]:
+    """Time work until it is synchronised, and then the fetch of an output; warms up first."""
+    run_s: list[float] = []
+    fetch_s: list[float] = []
+    if case.execution.synchronisation() is None:
+        return run_s, fetch_s
+    while _goes_on(FETCHES, [*run_s, *fetch_s], len(run_s)):
+        waited = case.execution.synchronisation()
+        assert waited is not None
+        run_s.append(waited[0])
+        fetch_s.append(waited[1])
+    return run_s, fetch_s
+
+
+def _goes_on(limits: tuple[int, int], seconds: Sequence[float], done: int) -> bool:
+    """Tell whether another measurement is due: at least the fewest, more while they are cheap."""
+    fewest, most = limits
+    return done < fewest or (done < most and sum(seconds) < ENOUGH)

@@ -1,4 +1,4 @@
-"""Memory of this process."""
+"""Memory of the worker, as its operating system counts it."""
 
 from __future__ import annotations
 

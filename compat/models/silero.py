@@ -316,9 +316,12 @@ class SileroModel(Model):
         States that are named follow, each (calls, *its shape).
         """
         count, batch, length = chunks.shape
-        along = {"input": chunks.reshape(count // self.form.chunks, -1, length)}
-        found = session.scan("vad", {}, along, f"b{batch}", ("output", *states))
-        return (found["output"].reshape(count, batch), *(found[name] for name in states))
+        calls = count // self.form.chunks
+        along = {"input": chunks.reshape(calls, -1, length)}
+        outputs = session.steps(
+            "vad", {}, f"b{batch}", calls, along=along, fetch=("output", *states)
+        ).outputs
+        return (outputs["output"].reshape(count, batch), *(outputs[name] for name in states))
 
 
 def _count(item: Item) -> int:

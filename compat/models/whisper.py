@@ -386,25 +386,33 @@ class WhisperModel(TranscriptionModel):
     def run(
         self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
     ) -> list[Prediction]:
+        prompt = np.array(self.vocabulary.prompt, np.int32)
+
         def decode(mel: np.ndarray, stopwatch: Stopwatch) -> list[Decoded]:
             point = f"b{len(mel)}"
             with stopwatch("encoder"):
                 encoded = session.run("encoder", {"mel": mel}, point)
                 session.synchronize()
             with stopwatch("decoder"):
-                generated = session.loop(
+                count = len(prompt) - 1 + self.max_tokens
+                generated = session.steps(
                     "decoder",
                     encoded,
                     point,
-                    np.tile(np.array(self.vocabulary.prompt, np.int32), (len(mel), 1)),
-                    self.vocabulary.end if self.folder else None,
-                    self.max_tokens,
+                    count,
+                    along={
+                        "token": np.tile(prompt[:, None], len(mel)),
+                        "position": np.arange(count, dtype=np.int32)[:, None],
+                    },
+                    carry={"token": "next_token"},
+                    stop=("next_token", self.vocabulary.end) if self.folder else None,
+                    fetch=("next_token",),
                 )
             if "first_token" not in stopwatch.marks:
                 before = stopwatch.stages["features"] + stopwatch.stages["encoder"]
-                stopwatch.marks["first_token"] = before + generated.first_token_s
+                stopwatch.marks["first_token"] = before + generated.first_s
             level = encoded["level"].numpy()
-            rows = zip(generated.tokens, level, strict=True)
+            rows = zip(generated.outputs["next_token"].T, level, strict=True)
             return [Decoded([int(token) for token in row], float(level)) for row, level in rows]
 
         return self.transcribe(items, stopwatch, decode)
@@ -452,8 +460,11 @@ class WhisperModel(TranscriptionModel):
             "token": np.array(forced, np.int32)[:, None],
             "position": np.arange(len(forced), dtype=np.int32)[:, None],
         }
-        logits = session.scan("decoder", encoded, along, "b1", ("logits",))["logits"]
-        return {"encoder": hidden, "logits": logits[len(self.vocabulary.prompt) - 1 :, 0]}
+        forced_steps = session.steps(
+            "decoder", encoded, "b1", len(forced), along=along, fetch=("logits",)
+        )
+        logits = forced_steps.outputs["logits"][len(self.vocabulary.prompt) - 1 :, 0]
+        return {"encoder": hidden, "logits": logits}
 
     def traced_input(self, item: Item, guide: Prediction) -> tuple[np.ndarray, list[int]]:
         """Return mel (1, mels, frames) of the first window, and the tokens that are forced."""

@@ -20,8 +20,8 @@ from compat.build.artifacts import folder_bytes
 from compat.build.sources import build_ahead
 from compat.contract.case import Recipe, Target
 from compat.contract.graph import State
-from compat.contract.runtime import Options, Probe, Runtime
-from compat.contract.session import Placement, Session, Unsupported
+from compat.contract.runtime import GraphRuntime, Options, Probe
+from compat.contract.session import Placement, Session, TensorSession, Unsupported
 from compat.contract.source import Source
 from compat.hardware import facts as hardware
 
@@ -91,7 +91,7 @@ EXPORTERS = ("torch", "onnx", "onnxscript")
 """Modules without which there is no graph to run."""
 
 
-class OnnxRuntime(Runtime):
+class OnnxRuntime(GraphRuntime):
     name = "onnxruntime"
     packages = (*BUILDS, "torch", "onnxscript")
     modules = ("onnxruntime",)
@@ -218,7 +218,7 @@ def _heard(action: Callable[[], Any]) -> tuple[Any, str]:
         return result, file.read().decode(errors="replace")
 
 
-class OrtSession(Session):
+class OrtSession(TensorSession):
     """One inference session per graph and point, sharing nothing but the threads' number."""
 
     def __init__(

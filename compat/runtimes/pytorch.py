@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from compat.build.schemes import FLOATS
 from compat.build.torch_session import TorchSession, open_module
 from compat.contract.case import Recipe, Target
-from compat.contract.runtime import Options, Probe, Runtime
-from compat.contract.session import Session
+from compat.contract.runtime import GraphRuntime, Options, Probe
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +20,7 @@ RECIPES = (*FLOATS, "int8-dynamic", "int8-weights")
 INSTALL = "pip install torch==2.13.0"
 
 
-class PyTorch(Runtime):
+class PyTorch(GraphRuntime):
     name = "torch"
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     modules: ClassVar[tuple[str, ...]] = ("torch",)
@@ -92,7 +91,7 @@ class PyTorch(Runtime):
 
     def compile(
         self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
-    ) -> Session:
+    ) -> TorchSession:
         import torch
 
         torch.set_num_threads(options.threads)

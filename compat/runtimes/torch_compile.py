@@ -11,7 +11,7 @@ from compat.build.schemes import FLOATS
 from compat.build.torch_session import TorchSession
 from compat.contract.case import Recipe, Target
 from compat.contract.runtime import Options, Probe
-from compat.contract.session import Session, Unsupported
+from compat.contract.session import Unsupported
 from compat.runtimes.pytorch import PyTorch
 
 if TYPE_CHECKING:
@@ -68,14 +68,13 @@ class TorchCompile(PyTorch):
 
     def compile(
         self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
-    ) -> Session:
+    ) -> TorchSession:
         import torch
 
         for source in sources.values():
             if source.graph.shipped:
                 raise Unsupported(f"{source.graph.name} is shipped compiled, there is no source")
         session = super().compile(sources, target, recipe, options)
-        assert isinstance(session, TorchSession)
         compiled: Any = torch.compile
         for name, module in session.modules.items():
             fast = compiled(module, fullgraph=True, dynamic=False, mode=MODES[target.device])

@@ -304,12 +304,12 @@ def timing(rounds: int) -> list[Outcome]:
     try:
         worker.ask("timed", index=0)
         protocol = Protocol(asdict(request))
-        model, session = protocol.inputs.model, protocol.session
-        items = protocol.inputs.items.timed
+        execution = protocol.case.execution
+        items = protocol.case.inputs.items.timed
 
         def bare(index: int) -> float:
             started = time.perf_counter()
-            model.run(session, [items[index % len(items)]], Stopwatch())
+            execution.predict([items[index % len(items)]], Stopwatch())
             return time.perf_counter() - started
 
         def reported(index: int) -> float:

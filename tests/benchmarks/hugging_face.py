@@ -7,21 +7,21 @@ of this project instead.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from compat.catalog import open_model
 from compat.contract.case import Recipe, Target
+from compat.contract.execution import Driver, Execution, only_scheme
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.runtime import Options, Probe, Runtime
-from compat.contract.session import Pipeline, Placement
+from compat.contract.session import Placement
 from compat.models.whisper import Decoded
 
 if TYPE_CHECKING:
-    from compat.build.sources import GraphSource
     from compat.contract.item import Prediction
+    from compat.contract.source import Source
     from compat.models.whisper import WhisperModel
 
 
@@ -50,25 +50,27 @@ class HuggingFace(Runtime):
             return Probe("absent", f"no {' and no '.join(missing)}", 'pip install -e ".[torch]"')
         return Probe("here")
 
-    def compile(
-        self, sources: Mapping[str, GraphSource], target: Target, recipe: Recipe, options: Options
-    ) -> HuggingFaceSession:
-        return HuggingFaceSession(sources, recipe, options)
+    def open(
+        self,
+        model: Driver,
+        sources: Mapping[str, Source],
+        target: Target,
+        recipe: Recipe,
+        options: Options,
+    ) -> Execution:
+        return HuggingFaceExecution(cast("WhisperModel", model), recipe, options)
 
 
-class HuggingFaceSession(Pipeline):
+class HuggingFaceExecution(Execution):
     """``generate``, greedy, with the attention that the library chooses."""
 
-    def __init__(
-        self, sources: Mapping[str, GraphSource], recipe: Recipe, options: Options
-    ) -> None:
+    def __init__(self, model: WhisperModel, recipe: Recipe, options: Options) -> None:
         import torch
         from transformers import GenerationConfig
 
-        super().__init__(sources, recipe)
+        only_scheme(recipe)
         torch.set_num_threads(options.threads)
-        source = next(iter(sources.values()))
-        self.host: WhisperModel = open_model(source.reference)  # type: ignore[assignment]
+        self.host = model
         self.network = self.host.network.eval()
         vocabulary = self.host.vocabulary
         known = self.host.folder is not None
@@ -83,7 +85,7 @@ class HuggingFaceSession(Pipeline):
             begin_suppress_tokens=list(vocabulary.begin_suppress) or None,
         )
 
-    def perform(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
+    def predict(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
         return self.host.transcribe(items, stopwatch, self._decode)
 
     def _decode(self, mel: np.ndarray, stopwatch: Stopwatch) -> list[Decoded]:

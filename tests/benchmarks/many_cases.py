@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compat.contract.case import Family, Target, Variant
-from compat.contract.runtime import Options, Probe, Runtime
+from compat.contract.runtime import GraphRuntime, Options, Probe
 from compat.contract.session import Session
 
 VARIANTS, TARGETS, RECIPES = 10, 10, 20
@@ -17,7 +17,7 @@ FAMILY = Family(
 )
 
 
-class Many(Runtime):
+class Many(GraphRuntime):
     name = "many-runtime"
     packages = ()
     # Emulator evidence beside the host CPU: support, placement, numerics, memory and stress apply.

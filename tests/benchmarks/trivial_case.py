@@ -13,8 +13,8 @@ import numpy as np
 from compat.contract.case import Family, Target, Variant
 from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
-from compat.contract.runtime import Options, Probe, Runtime
-from compat.contract.session import Placement, Session
+from compat.contract.runtime import GraphRuntime, Options, Probe
+from compat.contract.session import Placement, Session, TensorSession
 from compat.inputs.corpus import Corpus
 from compat.models.base import Model
 from compat.models.items import Items
@@ -59,7 +59,7 @@ def load(variant: str, weights: str, checkpoint: str) -> TrivialModel:
     return TrivialModel()
 
 
-class TrivialSession(Session):
+class TrivialSession(TensorSession):
     def upload(self, array: np.ndarray, graph: str) -> np.ndarray:
         return array
 
@@ -79,7 +79,7 @@ class TrivialSession(Session):
         return 0
 
 
-class TrivialRuntime(Runtime):
+class TrivialRuntime(GraphRuntime):
     name = "trivial-runtime"
     packages = ("onnxruntime",)
     modules = ("onnxruntime",)

@@ -16,7 +16,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from compat.contract.case import Recipe, Target
-from compat.contract.runtime import Options, Probe, Runtime
+from compat.contract.runtime import GraphRuntime, Options, Probe
 from compat.contract.session import Session
 from compat.runtimes.coreml.convert import PALETTES
 from compat.runtimes.coreml.oracles import (
@@ -36,7 +36,7 @@ INSTALL = "pip install coremltools==9.0"
 RECIPES = ("fp16", "int8-linear", *PALETTES)
 
 
-class CoreMl(Runtime):
+class CoreMl(GraphRuntime):
     name = "coreml"
     packages = ("coremltools", "torch")
     modules = ("coremltools",)

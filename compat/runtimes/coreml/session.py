@@ -14,7 +14,7 @@ from compat.build.artifacts import folder_bytes
 from compat.contract.case import Recipe, Target
 from compat.contract.graph import State
 from compat.contract.runtime import Options
-from compat.contract.session import Placement, Session, Unsupported
+from compat.contract.session import Placement, TensorSession, Unsupported
 from compat.runtimes.coreml.convert import INPUT, _package, stored_scheme
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ UNITS = {"cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE"}
 # Sessions ----------------------------------------------------------------------------------------
 
 
-class CoreMlSession(Session):
+class CoreMlSession(TensorSession):
     """One program per graph and point: predicted by Core ML, or executed as converted."""
 
     def __init__(

@@ -7,7 +7,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from compat.contract.case import Recipe, Target
-from compat.contract.runtime import Options, Probe, Runtime
+from compat.contract.runtime import GraphRuntime, Options, Probe
 from compat.contract.session import Session
 from compat.contract.source import Source
 from compat.runtimes.openvino.oracles import (
@@ -25,7 +25,7 @@ RECIPES = ("fp32", "fp16", "bf16", "int8-dynamic", "int8-weights", "int8-a8w8", 
 INSTALL = "pip install openvino==2026.4.1 nncf==3.4.0"
 
 
-class OpenVino(Runtime):
+class OpenVino(GraphRuntime):
     name = "openvino"
     oracles: ClassVar = {
         "int8-weights": round_weights,

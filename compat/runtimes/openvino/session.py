@@ -14,7 +14,7 @@ from compat.build.sources import build_ahead
 from compat.contract.case import Recipe, Target
 from compat.contract.graph import State
 from compat.contract.runtime import Options
-from compat.contract.session import Placement, Session
+from compat.contract.session import Placement, TensorSession
 from compat.contract.source import Source
 from compat.inputs import corpus as corpora
 from compat.runtimes.openvino.convert import saturates
@@ -42,7 +42,7 @@ EXECUTED = {
 ARITHMETIC = ("FullyConnected", "MatMul", "Convolution", "GroupConvolution", "MHA")
 
 
-class OpenVinoSession(Session):
+class OpenVinoSession(TensorSession):
     """One compiled model and one inference request per graph and point."""
 
     def __init__(
@@ -58,6 +58,7 @@ class OpenVinoSession(Session):
         self.options = options
         self._compiled: dict[tuple[str, str], Any] = {}
         self._requests: dict[tuple[str, str], Any] = {}
+        self._outputs: dict[tuple[str, str], list[Any]] = {}
         self._paths: dict[str, Path] = {}
         self._constants: dict[str, dict[str, Any]] = {}
         self._notes: dict[str, str] = {}
@@ -163,15 +164,18 @@ class OpenVinoSession(Session):
 
     def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[Any]:
         request = self._request(graph, point)
+        own = {id(tensor) for tensor in self._outputs.get((graph, point), ())}
+        # The request would read its own output (a state, a carried value) while it writes it. All
+        # are copied before any is set, which may take the memory of an output away.
+        inputs = {
+            name: self.upload(tensor.data.copy(), graph) if id(tensor) in own else tensor
+            for name, tensor in inputs.items()
+        }
         for name, tensor in (*inputs.items(), *self._constants[graph].items()):
             request.set_tensor(name, tensor)
         request.infer()
         outputs = [request.get_output_tensor(i) for i in range(len(request.model_outputs))]
-        spec = self.graphs[graph]
-        for index, state in enumerate(spec.state.values(), len(spec.outputs)):
-            if state.update == "replace":
-                # The next run reads it while it writes the request's own output anew.
-                outputs[index] = self.upload(outputs[index].data.copy(), graph)
+        self._outputs[graph, point] = outputs
         return outputs
 
     def write(self, state: State, buffer: Any, value: Any, position: int) -> Any:
@@ -215,5 +219,6 @@ class OpenVinoSession(Session):
         return sum(folder_bytes(path.parent) for path in self._paths.values())
 
     def close(self) -> None:
+        self._outputs.clear()
         self._requests.clear()
         self._compiled.clear()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compat.contract.case import Recipe, Target
-from compat.contract.runtime import Options, Probe, Runtime
+from compat.contract.runtime import GraphRuntime, Options, Probe
 from compat.contract.session import Session
 from compat.runtimes.qnn.oracles import round_to_8, round_to_16
 from compat.runtimes.qnn.session import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from compat.contract.source import Source
 
 
-class Qnn(Runtime):
+class Qnn(GraphRuntime):
     name = "qnn"
     packages = ("onnxruntime-qnn", "onnxruntime", "torch", "onnxscript")
     modules = ("onnxruntime", "onnxruntime_qnn")

@@ -349,7 +349,8 @@ async function compile(call) {
   const lines = placements.slice();
   if (device instanceof Gpu && !device.device) await device.begin();
   const entry = {
-    session, key, outputs, made: new Map(), ready: new Map(), states: new Map(), run: 0,
+    session, key, outputs, run: 0,
+    made: new Map(), ready: new Map(), spare: new Map(), states: new Map(),
     constants: Object.fromEntries(Object.entries(constants).map(([name, value]) => (
       [name, new ort.Tensor('int64', BigInt64Array.of(BigInt(value)), [])]
     ))),
@@ -383,11 +384,24 @@ async function reset(entry) {
   }
 }
 
+// No tensor may be input and output of one call: an output that is fed to its own graph has two, in
+// turns.
+async function swap({ ready, spare }, inputs) {
+  const given = new Set(Object.values(inputs));
+  for (const [name, tensor] of ready) {
+    if (tensor && given.has(tensor)) {
+      ready.set(name, spare.get(name) ?? await device.allocate(tensor.type, tensor.dims));
+      spare.set(name, tensor);
+    }
+  }
+}
+
 // Runs a graph once: feeds by name, the states besides; returns its outputs by name.
 async function execute(entry, feeds, position) {
   const { session, stated, states, outputs } = entry;
   const inputs = { ...entry.constants, ...feeds };
   for (const [name, state] of states) inputs[name] = state.current;
+  await swap(entry, inputs);
   const wanted = {};
   session.outputNames.forEach((name, index) => {
     const state = stated[index - outputs.length];
@@ -400,7 +414,7 @@ async function execute(entry, feeds, position) {
     const state = stated[index - outputs.length];
     if (!state) {
       const last = entry.made.get(outputs[index]);
-      if (last && last !== results[name] && last !== entry.ready.get(name)) last.dispose();
+      if (last && last !== results[name] && !entry.ready.get(name)) last.dispose();
       entry.made.set(outputs[index], results[name]);
     } else if (state.update === 'replace') {
       const kept = states.get(state.name);
@@ -429,8 +443,10 @@ async function fetched(tensor) {
   return { dtype: tensor.type, dims: tensor.dims, data: await device.download(tensor) };
 }
 
-// Has a graph run many times: from its initial state, with what is fed at every step uploaded once.
-async function repeatedly(entry, call, steps) {
+// Runs a graph step by step from its initial states; see Session.steps in contract/session.py. What
+// is fed at every step is uploaded once, and what is fetched at each is one tensor in the end.
+async function steps(entry, { count, prompt, along, carry, stop, fetch, ...call }) {
+  const began = performance.now();
   await reset(entry);
   const feeds = fed(call);
   const uploaded = [];
@@ -440,72 +456,64 @@ async function repeatedly(entry, call, steps) {
       uploaded.push(feeds[name] = await device.upload({ dtype, dims, data }));
     }
   }
-  await steps(feeds);
-  uploaded.forEach((tensor) => device.free(tensor));
-}
-
-async function loop(entry, { prompt, stop, steps, ...call }) {
-  const began = performance.now();
-  const { data, dims: [batch, length] } = call.tensors[prompt];
-  const column = (place) => Int32Array.from({ length: batch }, (_, row) => data[row * length + place]);
-  const finished = new Array(batch).fill(false);
-  const generated = [];
-  let first = 0;
-  await repeatedly(entry, call, async (feeds) => {
-    let token = column(0);
-    for (let position = 0; position < length + steps - 1; position += 1) {
-      feeds.token = new ort.Tensor('int32', token, [batch]);
-      feeds.position = new ort.Tensor('int32', Int32Array.of(position), [1]);
-      const made = await execute(entry, feeds, position);
-      if (position + 1 < length) {
-        token = column(position + 1);
-        continue;
-      }
-      token = Int32Array.from(await device.download(made.get('next_token')), Number);
-      if (!generated.length) first = performance.now() - began;
-      generated.push(token);
-      token.forEach((value, row) => { finished[row] ||= value === stop; });
-      if (stop !== null && finished.every(Boolean)) break;
-    }
-  });
-  const tokens = new Int32Array(batch * generated.length);
-  generated.forEach((row, step) => {
-    row.forEach((value, index) => { tokens[index * generated.length + step] = value; });
-  });
-  return [{ first }, [{ dtype: 'int32', dims: [batch, generated.length], data: tokens }]];
-}
-
-// Runs a graph along sequences; what is fetched at each step is one tensor in the end. Devices work
-// in order, so that a step need not wait for what is fetched after the one before it.
-async function scan(entry, { along, fetch, ...call }) {
   const sequences = along.map(({ name, tensor }) => {
-    const { dtype, dims: [steps, ...dims], data } = call.tensors[tensor];
+    const { dtype, dims: [length, ...dims], data } = call.tensors[tensor];
     const at = (step) => data.subarray(step * size(dims), (step + 1) * size(dims));
-    return { name, steps, at, tensor: (step) => new ort.Tensor(dtype, at(step), dims) };
+    return { name, length, at, tensor: (step) => new ort.Tensor(dtype, at(step), dims) };
   });
-  const [{ steps }] = sequences;
   const positions = sequences.find(({ name }) => name === 'position');
-  const found = fetch.map(() => null);
-  const keep = async (index, step, tensor) => {
+  const still = call.feeds.find(({ name, handle }) => name === 'position' && !handle);
+  const [fixed] = still ? call.tensors[still.tensor].data : [0];
+
+  let first = 0;
+  const kept = fetch.map(() => null);
+  const keep = async (index, row, tensor) => {
     const { dtype, dims, data } = await fetched(tensor);
-    found[index] ??= { dtype, dims: [steps, ...dims], data: new data.constructor(steps * size(dims)) };
-    found[index].data.set(data, step * size(dims));
+    if (row === 0) first = performance.now() - began;
+    const most = [count - prompt, ...dims];
+    kept[index] ??= { dtype, dims: most, data: new data.constructor(size(most)) };
+    kept[index].data.set(data, row * size(dims));
   };
-  await repeatedly(entry, call, async (feeds) => {
-    let pending = [];
-    for (let step = 0; step < steps; step += 1) {
-      sequences.forEach(({ name, tensor }) => { feeds[name] = tensor(step); });
-      const made = await execute(entry, feeds, positions ? positions.at(step)[0] : 0);
+  const ended = [];
+  const stopped = (output) => {
+    const { dims: [, rows, ...rest], data } = kept[fetch.indexOf(stop.output)];
+    const codes = size(rest);
+    for (let row = 0; row < rows; row += 1) {
+      const from = (output * rows + row) * codes;
+      ended[row] ||= data.subarray(from, from + codes).every((code) => Number(code) === stop.value);
+    }
+    return ended.every(Boolean);
+  };
+  // Devices work in order, so that a step need not wait for what is fetched after the one before
+  // it. Tokens are waited for: an application shows them as they come, or stops at one.
+  const told = stop !== null || fetch.some((name) => Object.values(carry).includes(name));
+  const ahead = told ? 1 : AHEAD;
+  let pending = [];
+  let step = 0;
+  for (let over = false; !over; step += 1) {
+    sequences.forEach(({ name, length, tensor }) => {
+      if (step < length) feeds[name] = tensor(step);
+    });
+    const made = await execute(entry, feeds, positions ? positions.at(step)[0] : fixed);
+    for (const [input, output] of Object.entries(carry)) feeds[input] = made.get(output);
+    const row = step - prompt;
+    over = step === count - 1;
+    if (row >= 0) {
       fetch.forEach((name, index) => {
-        pending.push(keep(index, step, entry.states.get(name)?.current ?? made.get(name)));
+        pending.push(keep(index, row, entry.states.get(name)?.current ?? made.get(name)));
       });
-      if (step % AHEAD === AHEAD - 1 || step === steps - 1) {
-        await Promise.all(pending);
+      if (row % ahead === ahead - 1 || over) {
+        await (fetch.length ? Promise.all(pending) : device.finish());
         pending = [];
       }
+      over ||= stop !== null && stopped(row);
     }
-  });
-  return [{}, found];
+  }
+  uploaded.forEach((tensor) => device.free(tensor));
+  const rows = step - prompt;
+  return [{ first, count: step, run: entry.run }, kept.map(({ dtype, dims: [, ...dims], data }) => (
+    { dtype, dims: [rows, ...dims], data: data.subarray(0, rows * size(dims)) }
+  ))];
 }
 
 // Calls -------------------------------------------------------------------------------------------
@@ -589,9 +597,7 @@ const CALLS = {
       await Promise.all(call.fetch.map((name) => fetched(made.get(name))))];
   },
 
-  async loop(call) { return loop(graphs.get(call.key), call); },
-
-  async scan(call) { return scan(graphs.get(call.key), call); },
+  async steps(call) { return steps(graphs.get(call.key), call); },
 
   async fetch({ handle }) { return [{}, [await fetched(handled(handle))]]; },
 

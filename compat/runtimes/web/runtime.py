@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from compat.contract.case import Recipe, Target
-from compat.contract.runtime import Options, Probe, Runtime
+from compat.contract.runtime import GraphRuntime, Options, Probe
 from compat.contract.session import Crash, Session
 from compat.runtimes.web import browser as web
 from compat.runtimes.web.places import BROWSERS, PLACES, Place, _remedy, _said, look, missing, unfit
@@ -43,7 +43,7 @@ def _target(name: str, place: Place) -> Target:
     )
 
 
-class OrtWeb(Runtime):
+class OrtWeb(GraphRuntime):
     name = "ort-web"
     packages = ("torch", "onnxscript")
     targets = tuple(_target(name, place) for name, place in PLACES.items())

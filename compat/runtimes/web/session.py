@@ -14,7 +14,16 @@ from compat.build.artifacts import folder_bytes
 from compat.contract.case import Recipe, Target
 from compat.contract.graph import POSITION
 from compat.contract.runtime import Options
-from compat.contract.session import Crash, Generated, Handle, Placement, Session, Unsupported
+from compat.contract.session import (
+    Crash,
+    Handle,
+    Placement,
+    Session,
+    Steps,
+    Unsupported,
+    fetched,
+    prompt_steps,
+)
 from compat.runtimes.web import browser as web
 from compat.runtimes.web.places import PLACES, _said, open_page, unfit
 
@@ -194,7 +203,7 @@ class WebSession(Session):
         position = feeds.get(POSITION)
         # Without a wish the output that is cheapest to fetch comes along, and spares a crossing.
         wanted = list(fetch) if fetch else [spec.smallest_output]
-        answer, fetched = self.page.call(
+        answer, arrays = self.page.call(
             "run",
             arrays,
             key=key,
@@ -202,57 +211,50 @@ class WebSession(Session):
             position=int(position[0]) if isinstance(position, np.ndarray) else 0,
             fetch=wanted,
         )
-        brought = dict(zip(wanted, fetched, strict=True))
+        brought = dict(zip(wanted, arrays, strict=True))
         return {
-            name: Handle(self, Remote(key, name, answer["run"], brought.get(name)))
+            name: self._handle(Remote(key, name, answer["run"], brought.get(name)))
             for name in spec.outputs
             if not fetch or name in fetch
         }
 
-    def loop(
+    def steps(
         self,
         graph: str,
         feeds: Mapping[str, np.ndarray | Handle],
         point: str,
-        prompt: np.ndarray,
-        stop: int | None,
-        max_steps: int,
-    ) -> Generated:
+        count: int,
+        *,
+        along: Mapping[str, np.ndarray] | None = None,
+        carry: Mapping[str, str] | None = None,
+        stop: tuple[str, int] | None = None,
+        fetch: Sequence[str] = (),
+    ) -> Steps:
+        along, carry = along or {}, carry or {}
+        prompt = prompt_steps(count, along, carry)
         key, spec = self._compiled(graph, point), self.graphs[graph]
-        still = [name for name in spec.inputs if name not in ("token", POSITION)]
-        described, arrays = self._feeds(feeds, still, graph)
-        answer, (tokens,) = self.page.call(
-            "loop",
-            [*arrays, np.ascontiguousarray(prompt, np.int32)],
-            key=key,
-            feeds=described,
-            prompt=len(arrays),
-            stop=stop,
-            steps=max_steps,
-        )
-        return Generated(tokens, answer["first"] / 1000)
-
-    def scan(
-        self,
-        graph: str,
-        feeds: Mapping[str, np.ndarray | Handle],
-        along: Mapping[str, np.ndarray],
-        point: str,
-        fetch: Sequence[str],
-    ) -> dict[str, np.ndarray]:
-        key, spec = self._compiled(graph, point), self.graphs[graph]
-        still = [name for name in spec.inputs if name not in along]
-        described, arrays = self._feeds(feeds, still, graph)
+        wanted = fetched(fetch, stop)
+        still, arrays = self._feeds(feeds, [n for n in spec.inputs if n not in along], graph)
         sequences, rows = self._feeds(along, list(along), graph)
-        _, found = self.page.call(
-            "scan",
+        answer, outputs = self.page.call(
+            "steps",
             [*arrays, *rows],
             key=key,
-            feeds=described,
+            feeds=still,
+            count=count,
+            prompt=prompt,
             along=[{**one, "tensor": len(arrays) + one["tensor"]} for one in sequences],
-            fetch=list(fetch),
+            carry=dict(carry),
+            stop={"output": stop[0], "value": stop[1]} if stop else None,
+            fetch=wanted,
         )
-        return dict(zip(fetch, found, strict=True))
+        kept = dict.fromkeys(name for name in (*wanted, *carry.values()) if name in spec.outputs)
+        return Steps(
+            dict(zip(wanted, outputs, strict=True)),
+            {name: self._handle(Remote(key, name, answer["run"])) for name in kept},
+            answer["count"],
+            answer["first"] / 1000,
+        )
 
     def reset(self, graph: str, point: str) -> None:
         self.page.call("reset", key=self._compiled(graph, point))
@@ -269,13 +271,10 @@ class WebSession(Session):
             names=list(snapshot),
         )
 
-    def upload(self, array: np.ndarray, graph: str) -> Any:
-        raise TypeError("a page takes arrays with the call that uses them")
+    def _handle(self, remote: Remote) -> Handle:
+        return Handle(remote, self._fetched)
 
-    def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[Any]:
-        raise TypeError("a page runs graph and state in one call: use run()")
-
-    def download(self, native: Remote) -> np.ndarray:
+    def _fetched(self, native: Remote) -> np.ndarray:
         if native.array is not None:
             return native.array
         _, (array,) = self.page.call("fetch", handle=native.handle)

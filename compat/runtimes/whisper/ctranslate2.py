@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
 from compat import catalog
 from compat.contract.case import Recipe, Target
+from compat.contract.execution import Driver, Execution, only_scheme
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.runtime import Options, Probe, Runtime
-from compat.contract.session import Pipeline, Placement, Unsupported
+from compat.contract.session import Placement, Unsupported
 from compat.models.whisper import Decoded
 
 if TYPE_CHECKING:
@@ -83,10 +84,15 @@ class CTranslate2(Runtime):
         facts["compute_types"] = sorted(ctranslate2.get_supported_compute_types(target.device))
         return Probe("here", facts=facts)
 
-    def compile(
-        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
-    ) -> CTranslate2Session:
-        return CTranslate2Session(sources, target, recipe, options)
+    def open(
+        self,
+        model: Driver,
+        sources: Mapping[str, Source],
+        target: Target,
+        recipe: Recipe,
+        options: Options,
+    ) -> Execution:
+        return CTranslate2Execution(cast("WhisperModel", model), sources, target, recipe, options)
 
 
 def convert(folder: Path, reference: Mapping[str, str], graph: str, compute_type: str) -> None:
@@ -117,23 +123,27 @@ def convert(folder: Path, reference: Mapping[str, str], graph: str, compute_type
         )
 
 
-class CTranslate2Session(Pipeline):
+class CTranslate2Execution(Execution):
     """The whole decoding of a Whisper checkpoint in one call."""
 
     def __init__(
-        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+        self,
+        model: WhisperModel,
+        sources: Mapping[str, Source],
+        target: Target,
+        recipe: Recipe,
+        options: Options,
     ) -> None:
         import ctranslate2
 
-        super().__init__(sources, recipe)
+        compute_type = COMPUTE_TYPES[only_scheme(recipe)]
+        self.host = model
         self.target = target
-        compute_type = COMPUTE_TYPES[recipe.scheme]
         supported = ctranslate2.get_supported_compute_types(target.device)
         if compute_type not in supported:
             names = ", ".join(sorted(supported))
             raise Unsupported(f"CTranslate2 computes in {names} on this {target.device}")
         source = next(iter(sources.values()))
-        self.host: WhisperModel = catalog.open_model(source.reference)  # type: ignore[assignment]
         folder = source.derive(
             f"{__name__}:convert",
             {"compute_type": compute_type},
@@ -155,7 +165,7 @@ class CTranslate2Session(Pipeline):
             intra_threads=options.threads,
         )
 
-    def perform(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
+    def predict(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
         return self.host.transcribe(items, stopwatch, self._decode)
 
     def trace(self, item: Item, guide: Prediction) -> dict[str, np.ndarray]:

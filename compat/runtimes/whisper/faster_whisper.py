@@ -8,23 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from compat.contract.case import Recipe, Target
+from compat.contract.execution import Driver, Execution
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.runtime import Options, Probe
 from compat.models.whisper import Decoded
 from compat.runtimes.installed import installed
-from compat.runtimes.whisper.ctranslate2 import CTranslate2, CTranslate2Session
+from compat.runtimes.whisper.ctranslate2 import CTranslate2, CTranslate2Execution
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from compat.contract.item import Prediction
     from compat.contract.source import Source
+    from compat.models.whisper import WhisperModel
 
 INSTALL = "pip install faster-whisper==1.2.1"
 BATCH = 8
@@ -50,13 +52,18 @@ class FasterWhisper(CTranslate2):
     def probe(self, target: Target) -> Probe:
         return installed("faster-whisper", "faster_whisper", INSTALL) or super().probe(target)
 
-    def compile(
-        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
-    ) -> FasterWhisperSession:
-        return FasterWhisperSession(sources, target, recipe, options)
+    def open(
+        self,
+        model: Driver,
+        sources: Mapping[str, Source],
+        target: Target,
+        recipe: Recipe,
+        options: Options,
+    ) -> Execution:
+        return FasterWhisperExecution(cast("WhisperModel", model), sources, target, recipe, options)
 
 
-class FasterWhisperSession(CTranslate2Session):
+class FasterWhisperExecution(CTranslate2Execution):
     """``BatchedInferencePipeline.transcribe``, greedy, for a fixed number of tokens."""
 
     def open(self, compute_type: str, options: Options) -> Any:
@@ -86,7 +93,7 @@ class FasterWhisperSession(CTranslate2Session):
         self.pipeline = BatchedInferencePipeline(model)
         return model.model
 
-    def perform(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
+    def predict(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
         def hear(windows: Sequence[np.ndarray]) -> list[Decoded]:
             with stopwatch("pipeline"):
                 return self._hear(windows, len(items))

@@ -9,16 +9,16 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from compat import catalog
 from compat.contract.case import Recipe, Target
+from compat.contract.execution import Driver, Execution, only_scheme
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.runtime import Options, Probe, Runtime
-from compat.contract.session import Pipeline, Placement
+from compat.contract.session import Placement
 from compat.models.whisper import Decoded
 from compat.runtimes.installed import installed
 from compat.runtimes.whisper.checkpoint import WEIGHTS, exported
@@ -102,28 +102,37 @@ class Mlx(Runtime):
             facts["device"] = mx.device_info()["device_name"]
         return Probe("here", facts=facts)
 
-    def compile(
-        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
-    ) -> MlxSession:
-        return MlxSession(sources, target, recipe, options)
+    def open(
+        self,
+        model: Driver,
+        sources: Mapping[str, Source],
+        target: Target,
+        recipe: Recipe,
+        options: Options,
+    ) -> Execution:
+        return MlxExecution(cast("WhisperModel", model), sources, target, recipe, options)
 
 
-class MlxSession(Pipeline):
+class MlxExecution(Execution):
     """The model of mlx-whisper, decoded greedily with its own caches."""
 
     def __init__(
-        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+        self,
+        model: WhisperModel,
+        sources: Mapping[str, Source],
+        target: Target,
+        recipe: Recipe,
+        options: Options,
     ) -> None:
         import mlx.core as mx
         import mlx.nn as nn
         from mlx_whisper.whisper import ModelDimensions, Whisper
 
-        super().__init__(sources, recipe)
+        self.scheme = only_scheme(recipe)
+        self.host = model
         self.target = target
-        self.scheme = recipe.scheme
         mx.set_default_device(mx.Device(mx.cpu if target.device == "cpu" else mx.gpu))
         source = next(iter(sources.values()))
-        self.host: WhisperModel = catalog.open_model(source.reference)  # type: ignore[assignment]
         folder, dimensions = exported(source, self.host)
         dtype = getattr(mx, DTYPES[self.scheme])
         self.model: Any = Whisper(ModelDimensions(**dimensions), dtype)
@@ -142,7 +151,7 @@ class MlxSession(Pipeline):
         mask[0, list(vocabulary.begin_suppress)] = -np.inf
         self.first_mask, self.mask = mx.array(mask[0], dtype), mx.array(mask[1], dtype)
 
-    def perform(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
+    def predict(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
         return self.host.transcribe(items, stopwatch, self._decode)
 
     def _decode(self, mel: np.ndarray, stopwatch: Stopwatch) -> list[Decoded]:

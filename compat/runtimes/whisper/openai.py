@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from compat import catalog
 from compat.contract.case import Recipe, Target
+from compat.contract.execution import Driver, Execution, only_scheme
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.runtime import Options, Probe, Runtime
-from compat.contract.session import Pipeline, Placement, Unsupported
+from compat.contract.session import Placement, Unsupported
 from compat.models.whisper import Decoded
 from compat.runtimes.installed import installed
 from compat.runtimes.whisper.checkpoint import WEIGHTS, exported
@@ -67,17 +67,27 @@ class OpenAIWhisper(Runtime):
             return Probe("absent", "PyTorch finds no CUDA device", remedy, versions)
         return Probe("here", facts=versions)
 
-    def compile(
-        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
-    ) -> OpenAIWhisperSession:
-        return OpenAIWhisperSession(sources, target, recipe, options)
+    def open(
+        self,
+        model: Driver,
+        sources: Mapping[str, Source],
+        target: Target,
+        recipe: Recipe,
+        options: Options,
+    ) -> Execution:
+        return OpenAIWhisperExecution(cast("WhisperModel", model), sources, target, recipe, options)
 
 
-class OpenAIWhisperSession(Pipeline):
+class OpenAIWhisperExecution(Execution):
     """The model and the decoding loop of the package, on given weights."""
 
     def __init__(
-        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
+        self,
+        model: WhisperModel,
+        sources: Mapping[str, Source],
+        target: Target,
+        recipe: Recipe,
+        options: Options,
     ) -> None:
         import torch
         from safetensors.torch import load_file
@@ -85,16 +95,16 @@ class OpenAIWhisperSession(Pipeline):
         from whisper.model import ModelDimensions, Whisper
         from whisper.tokenizer import get_tokenizer
 
-        super().__init__(sources, recipe)
+        scheme = only_scheme(recipe)
+        self.host = model
         torch.set_num_threads(options.threads)
         source = next(iter(sources.values()))
-        self.host: WhisperModel = catalog.open_model(source.reference)  # type: ignore[assignment]
         self.folder, dimensions = exported(source, self.host)
-        model = Whisper(ModelDimensions(**dimensions))
+        network = Whisper(ModelDimensions(**dimensions))
         vocabulary = self.host.vocabulary
         tokenizer = get_tokenizer(
-            model.is_multilingual,
-            num_languages=model.num_languages,
+            network.is_multilingual,
+            num_languages=network.num_languages,
             language=vocabulary.language,
             task=vocabulary.task,
         )
@@ -109,23 +119,23 @@ class OpenAIWhisperSession(Pipeline):
                 f"openai-whisper suppresses the tokens {sorted(blank)} at the beginning, and this "
                 f"checkpoint asks for {sorted(vocabulary.begin_suppress)}"
             )
-        model.load_state_dict(load_file(str(self.folder / WEIGHTS)))
+        network.load_state_dict(load_file(str(self.folder / WEIGHTS)))
         device = torch.device(target.device + (f":{options.device}" if options.device else ""))
         # Parameters stay in float32, and layers cast them to the precision of what they are given.
-        self.model: Any = model.to(device).eval()
+        self.model: Any = network.to(device).eval()
         self._seen = ""
         self.options = DecodingOptions(
             language=vocabulary.language,
             task=vocabulary.task,
             without_timestamps=True,
-            fp16=recipe.scheme == "fp16",
+            fp16=scheme == "fp16",
             temperature=0.0,
             sample_len=self.host.max_tokens,
             suppress_tokens=list(vocabulary.suppress),
             suppress_blank=bool(vocabulary.begin_suppress),
         )
 
-    def perform(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
+    def predict(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
         return self.host.transcribe(items, stopwatch, self._decode)
 
     def _decode(self, mel: np.ndarray, stopwatch: Stopwatch) -> list[Decoded]:

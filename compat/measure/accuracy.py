@@ -1,0 +1,78 @@
+"""Accuracy: scores of the task, and numerics of what the graphs compute."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from compat.contract.item import Item, Prediction
+from compat.measure.case_under_test import CaseUnderTest
+from compat.measure.predictions import scored_row
+from compat.metrics import numerics as metrics
+from compat.models.base import OUTSIDE_UEM, score_sets
+
+
+def task(case: CaseUnderTest) -> dict[str, Any]:
+    """Score each test set against the truth and against the reference."""
+    predicted = case.standard.predictions
+    expected = case.reference.predictions
+    sets: dict[str, tuple[Sequence[Item], list[Prediction], list[Prediction]]] = {}
+    faults: list[str] = []
+    rows: list[dict[str, Any]] = []
+    outside: list[str] = []
+    for name, items in case.inputs.items.task.items():
+        predictions = [predicted[item.id] for item in items]
+        references = [expected[item.id] for item in items]
+        sets[name] = items, predictions, references
+        outside += [item.id for item in items if not item.is_scored]
+        faults += [f"{name}: {fault}" for fault in case.faults(predictions, references)]
+        rows += [scored_row(name, *one) for one in zip(items, predictions, references, strict=True)]
+    values = score_sets(case.inputs.model.score, sets)
+    return {"values": values, "faults": faults, "predictions": rows, OUTSIDE_UEM: outside}
+
+
+def numerics(case: CaseUnderTest) -> dict[str, Any]:
+    """Compare traced outputs with the reference's and with the oracle's."""
+    items = case.inputs.items.numerics
+    oracle = case.inputs.fetch_oracle(
+        case.recipe.name, case.target.runtime, case.reference_scheme, case.options.threads
+    )
+    guides = case.reference.predictions
+    traced = [case.trace(item, guides[item.id]) for item in items]
+    expected = [case.reference.trace(item.id) for item in items]
+    honest = [oracle.trace(item.id) for item in items]
+    values: dict[str, Any] = {}
+    faults = _truncations(case)
+    for name in traced[0]:
+        reference = [arrays[name] for arrays in expected]
+        device = [arrays[name] for arrays in traced]
+        blind = metrics.blind_faults(device, reference)
+        faults += [f"{name}: {fault}" for fault in blind]
+        if not any("shape" in fault or "missing" in fault for fault in blind):
+            compared = metrics.compare(
+                reference, [arrays[name] for arrays in honest], device, case.epsilon
+            )
+            if len(reference) > 1:
+                compared["contrast_db"] = metrics.contrast_db(reference)
+            values[name] = compared
+    return {
+        "values": {**values, "reference": case.reference_scheme, "inputs": len(items)},
+        "faults": faults,
+    }
+
+
+def _truncations(case: CaseUnderTest) -> list[str]:
+    """Return the fault that tokens of generated weights are lost.
+
+    Such a decoder never ends by itself: fewer tokens than the reference's are truncated.
+    """
+    if case.weights != "seeded":
+        return []
+    predictions, references = case.standard.predictions, case.reference.predictions
+    lengths = [
+        (len(predictions[i.id].get("tokens", ())), len(references[i.id]["tokens"]))
+        for i in case.inputs.items.numerics
+        if i.id in predictions and "tokens" in references[i.id]
+    ]
+    short = [(ours, theirs) for ours, theirs in lengths if ours < theirs]
+    return [f"truncated: {short[0][0]} of {short[0][1]} tokens"] if short else []

@@ -1,0 +1,206 @@
+"""The case under test: what it was asked for, how it executes, and its standard pass.
+
+Stages (``accuracy``, ``latency``, ``robustness``, ``memory``) are functions of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from compat import catalog
+from compat.build import artifacts
+from compat.build.reference import BRIEF, REFERENCE, Inputs, Outputs
+from compat.build.sources import sources
+from compat.contract.case import precision_of
+from compat.contract.execution import Execution
+from compat.contract.graph import Stopwatch
+from compat.contract.item import Item, Prediction
+from compat.contract.model_reference import ModelReference
+from compat.contract.runtime import Options
+from compat.contract.session import Unsupported
+from compat.measure import occupancy
+from compat.measure.memory import peak_bytes, resident_bytes
+from compat.measure.predictions import prediction_faults, same_prediction
+from compat.measure.request import CaseRequest
+
+EPSILON = 1e-5
+"""Relative error that is allowed whatever the oracle's: two honest float32 sums differ by it."""
+
+EPSILON_FLOAT32 = 1e-4
+"""The same where the reference itself is float32, and errs as its oracle does."""
+
+LARGE = 400.0
+"""Millions of parameters above which the reference is float32, as float64 would not fit."""
+
+
+@dataclass(frozen=True)
+class StandardPass:
+    """Every standard input, run once: these are the outputs that accuracy judges."""
+
+    predictions: Mapping[str, Prediction]
+    """By item id."""
+    seconds: Mapping[str, float]
+    """By item id."""
+    peak_bytes: int
+    """Peak memory of this process so far, before references are read."""
+    device_peak_bytes: int | None
+
+
+class CaseUnderTest:
+    """One case with its inputs; built from a :class:`CaseRequest` given as a mapping."""
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        asked = CaseRequest(**request)
+        case = catalog.load().case(asked.id)
+        self.target, self.recipe, self.weights = case.target, case.recipe, case.weights
+        self.variant = case.variant
+        checkpoint = asked.checkpoint or (self.variant.trained if self.weights == "trained" else "")
+        reference = ModelReference(case.family.name, self.variant.name, self.weights, checkpoint)
+        brief = asked.profile == "quick" and self.target.slow
+        profile, hard = (BRIEF, ()) if brief else (asked.profile, asked.stress)
+        self.inputs = Inputs(reference, asked.corpus, profile, tuple(hard))
+        self.options = Options(asked.threads, asked.device, asked.corpus, self.batched)
+        self.reference_scheme = REFERENCE if self.variant.parameters < LARGE else "fp32"
+        self.epsilon = EPSILON if self.reference_scheme == REFERENCE else EPSILON_FLOAT32
+        self.processors = occupancy.allowed()
+        """Numbers of the processors that this process may use."""
+        self.timings: dict[str, float] = {}
+        """Of opening the case: ``baseline_bytes`` before it, ``import_s``, ``load_s`` and
+        ``artifacts_s``."""
+        self._ran: dict[str, tuple[Prediction, float]] = {}
+
+    @property
+    def batched(self) -> bool:
+        """Whether inputs in a batch are compared with the same alone.
+
+        Of generated weights another last bit changes the answer.
+        """
+        return self.weights != "seeded" and self.inputs.profile not in ("quick", BRIEF)
+
+    @cached_property
+    def execution(self) -> Execution:
+        """The model on its target; times its parts the first time."""
+        runtime = catalog.load().runtime(self.target.runtime)
+        reason = runtime.unsupported(self.target, self.recipe)
+        if reason:
+            raise Unsupported(reason)
+        model = self.inputs.model
+        model.graphs()
+        self.timings["baseline_bytes"] = resident_bytes()
+        started = perf_counter()
+        for package in runtime.modules:
+            importlib.import_module(package)
+        imported = perf_counter()
+        built = artifacts.seconds_building()
+        opened = sources(self.inputs.reference, model, self.options.threads)
+        execution = runtime.open(model, opened, self.target, self.recipe, self.options)
+        names = {part.rpartition("-")[2] for part in self.recipe.name.split("+")[1:]}
+        if not names <= set(opened):
+            raise ValueError(
+                f"{self.recipe.name} names {', '.join(sorted(names - set(opened)))}; the "
+                f"components of {self.variant.name} are {', '.join(opened)}"
+            )
+        building = artifacts.seconds_building() - built
+        self.timings |= {
+            "import_s": imported - started,
+            "load_s": perf_counter() - imported - building,
+            "artifacts_s": building,
+        }
+        return execution
+
+    @cached_property
+    def reference(self) -> Outputs:
+        """The stored reference outputs on this case's inputs."""
+        return self.inputs.fetch_reference(self.reference_scheme, self.options.threads)
+
+    # Running -----------------------------------------------------------------------------------
+
+    def predict(self, items: Sequence[Item]) -> tuple[list[Prediction], Stopwatch, float]:
+        """Run the whole task on a batch; return predictions, stages and seconds."""
+        stopwatch = Stopwatch()
+        started = perf_counter()
+        execution = self.execution
+        crossed = execution.crossing_s
+        predictions = execution.predict(items, stopwatch)
+        crossing = execution.crossing_s - crossed
+        if crossing:
+            stopwatch.marks["crossing"] = crossing
+        return predictions, stopwatch, perf_counter() - started - crossing
+
+    def trace(self, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
+        """Return the outputs of one input whose numerics are judged."""
+        return self.execution.trace(item, guide)
+
+    @cached_property
+    def standard_items(self) -> list[Item]:
+        """Every distinct input that accuracy or timing looks at, in a fixed order."""
+        items = self.inputs.items
+        everything = (*(i for one in items.task.values() for i in one), *items.timed)
+        return list({item.id: item for item in everything}.values())
+
+    @cached_property
+    def first_run(self) -> dict[str, Any]:
+        """One standard input, run on what was just opened: cold start, sizes, precision.
+
+        Raises:
+            Unsupported: another precision was executed than was asked for.
+        """
+        execution = self.execution
+        first = self.standard_items[0]
+        built = artifacts.seconds_building()
+        predictions, _, seconds = self.predict([first])
+        if self.target.evidence == "emulator":
+            # Its seconds mean nothing and are many: the same input is not run again.
+            self._ran[first.id] = predictions[0], seconds
+        seconds -= artifacts.seconds_building() - built  # A shape that was exported meanwhile.
+        executed = dict(execution.executed())
+        for graph, scheme in executed.items():
+            wanted = self.recipe.for_graph(graph)
+            if precision_of(scheme) != precision_of(wanted):
+                raise Unsupported(f"executed {scheme}: {graph} was asked to run {wanted}")
+        return {
+            "cold": {
+                "import_s": self.timings["import_s"],
+                "load_s": self.timings["load_s"],
+                "first_run_s": seconds,
+            },
+            "artifacts_s": self.timings["artifacts_s"],
+            "model_bytes": execution.model_bytes(),
+            "executed": executed,
+            "notes": dict(execution.notes()),
+            "weights": self.inputs.model.fingerprint(),
+            "faults": self.faults(predictions),
+        }
+
+    @cached_property
+    def standard(self) -> StandardPass:
+        """The standard pass, run when it is first asked for."""
+        predictions: dict[str, Prediction] = {}
+        seconds: dict[str, float] = {}
+        for item in self.standard_items:
+            if item.id in self._ran:
+                predictions[item.id], seconds[item.id] = self._ran[item.id]
+            else:
+                (predictions[item.id],), _, seconds[item.id] = self.predict([item])
+        # Before references and oracles are read, which belong to the suite and not to the case.
+        peak = peak_bytes()
+        return StandardPass(predictions, seconds, peak, self.execution.device_peak_bytes())
+
+    # Judging by the task -----------------------------------------------------------------------
+
+    def faults(
+        self, predictions: Sequence[Prediction], references: Sequence[Prediction] | None = None
+    ) -> list[str]:
+        """Return faults of predictions that no average may hide."""
+        return prediction_faults(predictions, references)
+
+    def is_standard(self, item: Item, prediction: Prediction) -> bool:
+        """Return whether a prediction is that of the standard pass, but for rounding."""
+        return same_prediction(prediction, self.standard.predictions[item.id])

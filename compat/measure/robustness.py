@@ -1,0 +1,83 @@
+"""Robustness: hard inputs, batches, and another order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import cycle, islice
+from typing import Any
+
+import numpy as np
+
+from compat.contract.item import Item
+from compat.inputs import stress as inputs
+from compat.measure.case_under_test import CaseUnderTest
+from compat.metrics import numerics
+
+
+def stress(case: CaseUnderTest) -> dict[str, Any]:
+    """Run the stress inputs, the batch and the order check, against the reference."""
+    results = {item.id: _stressed(case, item) for item in case.inputs.items.stress}
+    first = case.standard_items[:1]
+    # Does the first input give the same after all others as it did at first?
+    result = {"inputs": results, "order": _differences(case, first)}
+    if case.batched:
+        result["batch"] = in_batch(case)
+    return result
+
+
+def in_batch(case: CaseUnderTest) -> dict[str, Any]:
+    """Compare the answers to inputs in a batch with those to the same alone."""
+    size = case.inputs.model.batches()[-1]
+    return _differences(case, list(islice(cycle(case.standard_items), size)))
+
+
+def found(case: CaseUnderTest, entry: dict[str, Any]) -> dict[str, Any]:
+    """Run one input made on the spot: only crashes and blindness can show."""
+    speech = case.standard_items
+    item = inputs.make({"name": "found", **entry}, speech, case.inputs.model.sample_rate)
+    predictions, _, seconds = case.predict([item])
+    return {"faults": case.faults(predictions), "seconds": seconds}
+
+
+def _stressed(case: CaseUnderTest, item: Item) -> dict[str, Any]:
+    reference = case.reference.predictions[item.id]
+    longest = max(case.inputs.items.stress, key=lambda one: one.seconds)
+    result: dict[str, Any] = {"audio_s": item.seconds}
+    faults: list[str] = []
+    if case.weights != "seeded" or item is longest:
+        (prediction,), _, result["seconds"] = case.predict([item])
+        faults = case.faults([prediction])
+    if case.weights != "seeded":
+        return {**result, **case.inputs.model.errors(item, prediction, reference), "faults": faults}
+    # Free-running tokens of generated weights prove nothing: compare what is computed.
+    traced, expected = case.trace(item, reference), case.reference.trace(item.id)
+    for name, array in traced.items():
+        faults += numerics.blind_faults([array], [expected[name]])
+    if not faults:
+        result["snr_db"] = min(
+            _snr_db(case, name, array, expected[name]) for name, array in traced.items()
+        )
+    return {**result, "faults": faults}
+
+
+def _snr_db(case: CaseUnderTest, name: str, array: np.ndarray, expected: np.ndarray) -> float:
+    """Return how exact one output of a hard input is.
+
+    Errors count by how much outputs differ over ordinary inputs: silence has no variation of its
+    own.
+    """
+    usual = [case.reference.trace(one.id)[name] for one in case.inputs.items.numerics]
+    compared = numerics.compare([*usual, expected], None, [*usual, array])
+    return float(compared["worst_snr_db"])
+
+
+def _differences(case: CaseUnderTest, items: Sequence[Item]) -> dict[str, Any]:
+    """Run some standard inputs once more; say whose answers are others than in their own pass."""
+    _ = case.standard
+    predictions, _, _ = case.predict(items)
+    different = [
+        item.id
+        for item, prediction in zip(items, predictions, strict=True)
+        if not case.is_standard(item, prediction)
+    ]
+    return {"items": len(items), "different": different}
