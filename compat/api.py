@@ -6,7 +6,7 @@ Models, runtimes and tasks in a catalog file or in a package of their own import
 from compat.build.artifacts import folder_bytes
 from compat.build.sources import build_ahead, open_source
 from compat.contract.case import Case, Family, Recipe, Target, Variant
-from compat.contract.digests import digest, file_digest, module_digest
+from compat.contract.digests import digest, file_digest
 from compat.contract.execution import Driver, Execution, GraphExecution, only_scheme
 from compat.contract.graph import Graph, Shipped, State, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
@@ -14,7 +14,7 @@ from compat.contract.runtime import GraphRuntime, Options, Probe, Runtime
 from compat.contract.session import Handle, Placement, Session, Steps, TensorSession, Unsupported
 from compat.contract.source import Source
 from compat.inputs.corpus import Corpus
-from compat.inputs.generator import seed
+from compat.inputs.generator import gains, generated_digest, seed
 from compat.models.base import Model
 from compat.models.items import Items
 
@@ -52,7 +52,8 @@ __all__ = [
     "digest",
     "file_digest",
     "folder_bytes",
-    "module_digest",
+    "gains",
+    "generated_digest",
     "only_scheme",
     "open_source",
     "seed",

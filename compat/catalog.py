@@ -18,12 +18,14 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compat.contract.case import HARDWARE, Case, Family, Recipe, Target
-from compat.contract.model_reference import ModelReference
-from compat.contract.runtime import Runtime
-from compat.models.base import Model
+
+if TYPE_CHECKING:
+    from compat.contract.model_reference import ModelReference
+    from compat.contract.runtime import Runtime
+    from compat.models.base import Model
 
 FAMILIES = (
     "compat.models.whisper",
@@ -48,6 +50,8 @@ RUNTIMES = (
     "compat.runtimes.coreml.runtime",
     "compat.runtimes.web.runtime",
 )
+SMALL = 50.0
+"""Millions of parameters below which memory is no object, in float64 and twice."""
 ENVIRONMENT = "COMPAT_CATALOG"
 ENTRY_POINTS = "compat"
 
@@ -133,6 +137,11 @@ def parameters(reference: ModelReference) -> float:
     """Return the size of a model's variant, in millions of parameters."""
     family = next(family for family in load().families if family.name == reference.family)
     return next(v.parameters for v in family.variants if v.name == reference.variant)
+
+
+def is_small(reference: ModelReference) -> bool:
+    """Return whether two copies of a model fit into memory beside all else."""
+    return parameters(reference) < SMALL
 
 
 def use(files: list[str]) -> None:

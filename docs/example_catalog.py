@@ -26,8 +26,6 @@ from compat.api import (
     Tensor,
     TensorSession,
     Variant,
-    digest,
-    module_digest,
     open_source,
 )
 
@@ -60,9 +58,9 @@ def load(variant, weights, checkpoint):
 class Loudness(Model):
     """Probability of speech for every frame."""
 
-    def fingerprint(self):
-        # Whatever changes the answers: the weights, and the code of this file.
-        return digest([WEIGHTS, module_digest(__name__)])
+    def content(self):
+        # What determines the weights; the code of this file counts by itself.
+        return WEIGHTS
 
     def graphs(self):
         return (
@@ -156,12 +154,7 @@ class NumPy(GraphRuntime):
 
     def compile(self, sources, target, recipe, options):
         # A source gives the graph as a torch module; `source.onnx(point)` gives it as a file.
-        folder = sources["detector"].derive(
-            f"{__name__}:write_weights",
-            {},
-            (__name__,),
-            ("torch",),
-        )
+        folder = sources["detector"].derive(write_weights, {}, packages=("torch",)).fetch()
         weights = json.loads((folder / "weights.json").read_text())
         return NumPySession({name: source.graph for name, source in sources.items()}, weights)
 

@@ -30,11 +30,11 @@ from compat.build.schemes import apply_scheme
 from compat.build.sources import GraphSource
 from compat.build.torch_session import TorchSession
 from compat.contract.case import Family, Recipe, Target, Variant
-from compat.contract.digests import digest, module_digest
 from compat.contract.graph import Graph, State, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
 from compat.contract.runtime import GraphRuntime, Options, Probe
 from compat.contract.session import Placement, Session, Steps, TensorSession
+from compat.contract.source import Derived
 from compat.inputs import generator
 from compat.inputs import weights as checkpoints
 from compat.inputs.corpus import Corpus
@@ -120,15 +120,9 @@ class ToyModel(Model):
         if folder:
             checkpoints.checkpoint_files(folder)
 
-    def fingerprint(self) -> str:
+    def content(self) -> Any:
         content = checkpoints.checkpoint_fingerprint(self.folder) if self.folder else ""
-        return digest(
-            [
-                content,
-                self.weights,
-                module_digest(__name__, "compat.inputs.weights", "compat.inputs.checkpoints"),
-            ]
-        )
+        return [content, self.weights]
 
     def graphs(self) -> tuple[Graph, ...]:
         points = {f"b{batch}": {"batch": batch} for batch in SIZES}
@@ -501,30 +495,29 @@ class Waits(DoesNotWait):
 class SpoiltSource(GraphSource):
     """Gives a decoder that a job of this module makes in place of the honest one."""
 
-    job = ""
-
-    def onnx(self, point: str, scheme: str = "fp32") -> Path:
+    def onnx(self, point: str, scheme: str = "fp32", forms: Sequence[str] = ("onnx",)) -> Path:
         if self.graph.name != "decoder":
             return super().onnx(point, scheme)
-        folder = self.derive(
-            f"{__name__}:{self.job}",
-            {"point": point, "scheme": scheme},
-            (__name__, "compat.build.onnx"),
-            ("torch", "onnx", "onnxscript", "onnxruntime"),
-        )
-        return folder / "model.onnx"
+        return self.spoilt(point, scheme).fetch() / "model.onnx"
+
+    def spoilt(self, point: str, scheme: str) -> Derived:
+        raise NotImplementedError
 
 
 class AliasedInputs(SpoiltSource):
     """Its export was given one tensor object for two inputs."""
 
-    job = "export_aliased"
+    def spoilt(self, point: str, scheme: str) -> Derived:
+        packages = ("torch", "onnx", "onnxscript")
+        return self.derive(export_aliased, {"point": point, "scheme": scheme}, packages)
 
 
 class BrokenLayer(SpoiltSource):
     """The scales of one layer of its int8 artifact are off by a quarter."""
 
-    job = "break_layer"
+    def spoilt(self, point: str, scheme: str) -> Derived:
+        arguments = {"point": point, "scheme": scheme}
+        return self.derive(break_layer, arguments, ("onnx",), [self.exported(point, scheme)])
 
 
 def export_aliased(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +17,9 @@ import pytest
 
 from compat import processes
 from compat.build import artifacts
+from compat.contract import digests
+
+ROOT = Path(__file__).resolve().parents[1]
 
 JOBS = """
 import time
@@ -48,12 +53,22 @@ def forgetful(folder):
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(processes.CACHE, str(tmp_path / "cache"))
     (tmp_path / "jobs_of_the_test.py").write_text(JOBS, encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    # For builders, and for this process.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(ROOT))))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "jobs_of_the_test", raising=False)
+    for cached in (digests.code_digest, digests.code_files, digests._file):
+        cached.cache_clear()
     return tmp_path / "cache"
 
 
-def fetch(job: str, fingerprint: str = "1", **arguments: object) -> Path:
-    return artifacts.fetch(f"jobs_of_the_test:{job}", arguments, [fingerprint])
+def artifact(job: str, model: str = "1", **arguments: object) -> artifacts.Artifact:
+    function = getattr(importlib.import_module("jobs_of_the_test"), job)
+    return artifacts.Artifact(function, arguments, inputs={"model": model})
+
+
+def fetch(job: str, model: str = "1", **arguments: object) -> Path:
+    return artifact(job, model, **arguments).fetch()
 
 
 def test_builds_once_however_many_ask(tmp_path: Path) -> None:
@@ -70,7 +85,7 @@ def test_other_content_is_another_artifact(tmp_path: Path) -> None:
     log = str(tmp_path / "log")
     first = fetch("slow", log=log, seconds=0)
     assert fetch("slow", log=log, seconds=0) == first
-    assert fetch("slow", fingerprint="2", log=log, seconds=0) != first
+    assert fetch("slow", model="2", log=log, seconds=0) != first
 
 
 def test_a_failed_build_leaves_nothing_and_says_why(cache: Path) -> None:
@@ -89,7 +104,6 @@ def test_the_cause_comes_before_the_tail() -> None:
 
 def test_a_missing_file_of_a_job_is_no_fault_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMPAT_BUILDING", "1")
-    monkeypatch.syspath_prepend(os.environ["PYTHONPATH"])
     with pytest.raises(FileNotFoundError, match="a-file-of-its-own"):
         fetch("forgetful")
 
@@ -105,7 +119,7 @@ def test_a_builder_that_is_dead_at_once_is_no_fault_of_the_cache(
 
 def test_whoever_waits_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[tuple[str, int]] = []
-    monkeypatch.setattr(artifacts, "told", lambda what, pids: heard.append((what, len(pids))))
+    monkeypatch.setattr(artifacts, "on_wait", lambda what, pids: heard.append((what, len(pids))))
     for _ in range(2):
         fetch("slow", log=os.devnull, seconds=0, scheme="int8")
     building = "jobs_of_the_test:slow int8"
@@ -114,15 +128,16 @@ def test_whoever_waits_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_side_by_side_they_are_told_of_and_timed_together(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[tuple[str, int]] = []
-    monkeypatch.setattr(artifacts, "told", lambda what, pids: heard.append((what, len(pids))))
+    monkeypatch.setattr(artifacts, "on_wait", lambda what, pids: heard.append((what, len(pids))))
     before, started = artifacts.seconds_building(), time.perf_counter()
     jobs = [partial(fetch, "slow", log=os.devnull, seconds=2, scheme=s) for s in ("one", "two")]
     artifacts.side_by_side(jobs, 2)
     took = time.perf_counter() - started
     assert artifacts.seconds_building() - before == pytest.approx(took, abs=0.5)
     assert heard[-1] == ("", 0)
-    both = ("jobs_of_the_test:slow one, jobs_of_the_test:slow two", 2)
-    assert both in heard and heard.count(("", 0)) == 1  # Until the last has ended.
+    both = {"jobs_of_the_test:slow one", "jobs_of_the_test:slow two"}
+    assert any(set(what.split(", ")) == both and builders == 2 for what, builders in heard)
+    assert heard.count(("", 0)) == 1  # When the last has ended.
 
 
 def test_side_by_side_a_failure_is_raised() -> None:
@@ -168,14 +183,13 @@ def test_shown_and_cleared(cache: Path) -> None:
 
 def test_a_builder_ends_with_its_parent(tmp_path: Path) -> None:
     import subprocess
-    import sys
 
     import psutil
 
     log = tmp_path / "log"
     code = (
-        "from compat.build import artifacts; artifacts.fetch("
-        f"'jobs_of_the_test:slow', {{'log': {str(log)!r}, 'seconds': 60}}, [])"
+        "import jobs_of_the_test; from compat.build.artifacts import Artifact; "
+        f"Artifact(jobs_of_the_test.slow, {{'log': {str(log)!r}, 'seconds': 60}}).fetch()"
     )
     parent = subprocess.Popen([sys.executable, "-c", code])
     deadline = time.monotonic() + 60

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compat.build.sources import sources
+from compat.build.sources import copy_shipped, sources
 from compat.catalog import open_model
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
@@ -513,28 +513,20 @@ def test_parts_are_those_of_their_own_families(trained: d.DiarizationModel) -> N
     assert [graph.origin for graph in seeded.graphs()] == [None, None]
 
 
-def test_what_is_made_of_a_part_is_made_once(
-    trained: d.DiarizationModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[Any] = []
-
-    def fetch(job: str, arguments: dict[str, Any], *others: object) -> Path:
-        asked.append((job, arguments, others))
-        return Path()
-
-    monkeypatch.setattr("compat.build.artifacts.fetch", fetch)
+def test_what_is_made_of_a_part_is_made_once(trained: d.DiarizationModel) -> None:
     checkpoint = "checkpoints/segmentation-3.0-synthetic"
     reference = ModelReference("diarization", "diarization-synthetic", "trained", checkpoint)
     for name, source in sources(reference, trained).items():
         assert source.graph.origin
         own = sources(source.graph.origin, open_model(source.graph.origin))[name]
-        for one in (source, own):
-            one.onnx("b1")
-            one.derive("job", {"bits": 8}, (), ())
-            # What is fitted to a model's inputs would else be fitted to what it is judged on.
-            one.derive("job", {"corpus": ""}, (), (), fitted=True)
-        exported, compressed, fitted = zip(asked[:3], asked[3:], strict=True)
-        asked.clear()
-        assert exported[0] == exported[1]
-        assert compressed[0] == compressed[1]
+        both = [(one, one.exported("b1")) for one in (source, own)]
+        assert both[0][1].name == both[1][1].name
+        arguments = {"file": "model.onnx"}
+        made = [one.derive(copy_shipped, arguments, (), [export]).name for one, export in both]
+        assert made[0] == made[1]
+        # What is fitted to a model's inputs would else be fitted to what it is judged on.
+        fitted = [
+            one.derive(copy_shipped, arguments, (), [export], fitted=True).name
+            for one, export in both
+        ]
         assert fitted[0] != fitted[1]

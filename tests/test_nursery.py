@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -17,6 +18,8 @@ import pytest
 from compat import processes
 from compat.build import artifacts, nursery
 from compat.processes import child_environment
+
+ROOT = Path(__file__).resolve().parents[1]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a nursery")
 
@@ -69,7 +72,8 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def running(jobs: Path) -> Iterator[nursery.Nursery]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(jobs))
+        patch.setenv("PYTHONPATH", os.pathsep.join((str(jobs), str(ROOT))))
+        patch.syspath_prepend(str(jobs))
         found = nursery.Nursery(threads=1)
         yield found
         found.close()
@@ -82,7 +86,8 @@ def cache(running: nursery.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def fetch(job: str, threads: int = 1, **arguments: object) -> Path:
-    return artifacts.fetch(f"jobs_of_the_nursery:{job}", arguments, [], threads)
+    function = getattr(importlib.import_module("jobs_of_the_nursery"), job)
+    return artifacts.Artifact(function, arguments, threads=threads).fetch()
 
 
 def test_a_builder_is_forked_into_the_asker_s_surroundings(
@@ -121,8 +126,8 @@ def _builder_of(log: Path, environment: dict[str, str]) -> tuple[subprocess.Pope
     """Start a process that asks for an artifact; return it and its builder."""
     arguments = {"log": str(log)}
     code = (
-        "from compat.build import artifacts; "
-        f"artifacts.fetch('jobs_of_the_nursery:waits', {arguments}, [])"
+        "import jobs_of_the_nursery; from compat.build.artifacts import Artifact; "
+        f"Artifact(jobs_of_the_nursery.waits, {arguments}).fetch()"
     )
     asker = subprocess.Popen([sys.executable, "-c", code], env=environment)
     deadline = time.monotonic() + 20
@@ -163,7 +168,7 @@ def test_a_builder_that_cannot_begin_says_why(cache: Path, monkeypatch: pytest.M
 
 def test_a_nursery_that_is_gone_is_done_without(jobs: Path, cache: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(jobs))
+        patch.setenv("PYTHONPATH", os.pathsep.join((str(jobs), str(ROOT))))
         patch.setenv(nursery.ENVIRONMENT, str(cache / "nobody-listens"))
         found = json.loads((fetch("look") / "found.json").read_text())
     assert not found["preloaded"] and found["parent"] == os.getpid()

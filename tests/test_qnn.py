@@ -7,6 +7,7 @@ import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -130,7 +131,10 @@ def source_of(module: torch.nn.Module, shape: tuple[int, ...], folder: Path) -> 
             program.save(str(folder / "model.onnx"))
             return folder / "model.onnx"
 
-        def derive(self, *job: Any, **options: Any) -> Path:
+        def derive(self, *job: Any, **options: Any) -> Any:
+            return SimpleNamespace(fetch=self.written)
+
+        def written(self) -> Path:
             (folder / "written").mkdir()
             shutil.copyfile(self.onnx("p"), folder / "written" / "model.onnx")
             return folder / "written"

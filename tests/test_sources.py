@@ -12,7 +12,7 @@ from compat.build.sources import GraphSource, build_ahead, sources
 from compat.catalog import open_model
 from compat.contract.graph import Graph, Tensor
 from compat.contract.model_reference import ModelReference
-from compat.inputs import checkpoints as weights
+from compat.inputs import generator as weights
 
 
 def graph(name: str, windowed: bool = False) -> Graph:

@@ -216,7 +216,7 @@ def test_an_unusable_corpus_is_named(start: Start, tmp_path: Path) -> None:
 ODD = """
 import os, signal, time
 from faulty_catalog import Nothing, nothing
-from compat.build.artifacts import fetch
+from compat.build.artifacts import Artifact
 from compat.contract.case import Target
 from compat.contract.runtime import GraphRuntime, Probe
 from compat.contract.session import Placement
@@ -235,7 +235,8 @@ class Builds(GraphRuntime):
     def compile(self, sources, target, recipe, options):
         graphs = {{name: source.graph for name, source in sources.items()}}
         if target.name in NAMES:
-            fetch(__name__ + ":" + target.name.replace("-", "_"), {{}}, [{fingerprint!r}])
+            job = globals()[target.name.replace("-", "_")]
+            Artifact(job, {{}}, inputs={{"model": {fingerprint!r}}}).fetch()
         return Odd(graphs, nothing)
 
 

@@ -1,10 +1,10 @@
 """The cache of derived files: exports, quantised graphs, reference outputs.
 
-An artifact is a folder named by the hash of everything that determines it: the job, its
-arguments, the bytes of the weights and the code, the versions of the packages that make it. It
-is built in a process of its own, so that exporting a graph neither slows nor fattens the process
-that is being measured, and moved into place in one step, so that parallel workers and
-interruptions leave either a whole artifact or none.
+An artifact is a folder named by the hash of everything that determines it: the job and its code,
+its arguments, the weights and recordings that go in, the artifacts that the job starts from, the
+versions of the packages that it uses. It is built in a process of its own, so that exporting a
+graph neither slows nor fattens the process that is being measured, and moved into place in one
+step, so that parallel workers and interruptions leave either a whole artifact or none.
 """
 
 from __future__ import annotations
@@ -20,33 +20,40 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from compat.build import nursery
-from compat.contract.digests import digest
+from compat.contract.digests import code_digest, digest
+from compat.contract.source import Derived, Job
 from compat.processes import CACHE, child_environment, ending
 
 _BUILDING = "COMPAT_BUILDING"
+"""Environment variable that is set in builders: what a job needs, it builds itself."""
 
 
 class ArtifactError(Exception):
-    """A derived file could not be built; the message ends with what the builder said."""
+    """A derived file could not be built; the message ends with the last line of the builder."""
 
 
-def _nobody(building: str, builders: Sequence[int]) -> None:
+def _ignore(awaited: str, builder_pids: Sequence[int]) -> None:
     pass
 
 
-told: Callable[[str, Sequence[int]], None] = _nobody
-"""Told what this process waits to have built, and by which processes once there are any; at the
-end that it is nothing any more (``""``). A worker passes it on: the time and the memory of a
-builder are the suite's own, and not those of the case."""
+on_wait: Callable[[str, Sequence[int]], None] = _ignore
+"""Callback ``(awaited, builder_pids)``, called whenever the set of artifacts that this process
+waits for changes; ``awaited`` describes them and is empty when there are none. The worker forwards
+it, so that the parent pauses the stage's deadline and ignores the builders' memory."""
 
 
 class _Waits:
-    """What this process waits to have built, in any of its threads, and how long it has waited."""
+    """The artifacts that this process waits for, in any of its threads, and the seconds so spent.
+
+    Threads that wait at the same time are counted once.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -55,30 +62,30 @@ class _Waits:
         self._awaited: dict[object, tuple[str, int | None]] = {}
 
     @contextlib.contextmanager
-    def __call__(self, building: str) -> Iterator[Callable[[int], None]]:
-        """Wait for something; gives a function that is told which process builds it."""
-        this = object()
+    def __call__(self, description: str) -> Iterator[Callable[[int], None]]:
+        """Wait for an artifact; yields a function that takes its builder's process number."""
+        key = object()
 
-        def know(builder: int | None) -> None:
+        def note(builder_pid: int | None) -> None:
             with self._lock:
                 if not self._awaited:
                     self._since = time.perf_counter()
-                self._awaited[this] = building, builder
-                self._tell()
+                self._awaited[key] = description, builder_pid
+                self._report()
 
-        know(None)
+        note(None)
         try:
-            yield know
+            yield note
         finally:
             with self._lock:
-                del self._awaited[this]
+                del self._awaited[key]
                 if not self._awaited:
                     self.seconds += time.perf_counter() - self._since
-                self._tell()
+                self._report()
 
-    def _tell(self) -> None:
-        names = ", ".join(name for name, _ in self._awaited.values())
-        told(names, [builder for _, builder in self._awaited.values() if builder is not None])
+    def _report(self) -> None:
+        descriptions = ", ".join(description for description, _ in self._awaited.values())
+        on_wait(descriptions, [pid for _, pid in self._awaited.values() if pid is not None])
 
 
 _waits = _Waits()
@@ -97,57 +104,97 @@ def cache_folder() -> Path:
     return Path(named) if named else Path(platformdirs.user_cache_dir("compat"))
 
 
-def fetch(
-    job: str,
-    arguments: Mapping[str, Any],
-    fingerprint: Sequence[str],
-    threads: int = 0,
-) -> Path:
-    """Return the folder of an artifact, building it first if it is not there.
-
-    Args:
-        job: ``module:function``, called as ``function(folder, **arguments)`` in a builder process.
-        arguments: JSON values, part of the identity.
-        fingerprint: whatever else determines the bytes: versions, hashes of weights and code.
-        threads: number of threads for the builder; 0 leaves it to the libraries.
-
-    Raises:
-        ArtifactError: the builder failed, or the cache cannot be written.
-    """
-    import filelock
-
-    identity = {"job": job, "arguments": dict(arguments), "fingerprint": list(fingerprint)}
-    name = f"{job.rsplit(':', 1)[1]}-{digest(identity)}"
-    folder = cache_folder() / name
-    if _complete(folder):
-        return folder
-    with _waits(described(job, arguments)) as built_by:
-        lock = filelock.FileLock(str(folder) + ".lock")
-        with _writing_cache():
-            cache_folder().mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+def package_versions(*distributions: str) -> list[str]:
+    """Return ``name==version`` of each distribution, or ``name absent``."""
+    versions = []
+    for name in distributions:
         try:
-            if not _complete(folder):
-                _build(job, arguments, identity, folder, threads, built_by)
-        finally:
-            lock.release()
-    return folder
+            versions.append(f"{name}=={metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            versions.append(f"{name} absent")
+    return versions
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A derived file: what a job makes. Its name is known before it is built."""
+
+    job: Job
+    """A function at the top of a module, called as ``job(folder, **arguments)`` in a builder."""
+    arguments: Mapping[str, Any]
+    """JSON values."""
+    packages: Sequence[str] = ()
+    """Distributions whose versions determine the bytes."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Digests of what the arguments only name: ``{"model": …, "corpus": …}``."""
+    made_from: Sequence[Derived] = ()
+    """Artifacts that the job starts from. It may fetch no others."""
+    threads: int = 0
+    """Threads for the builder; 0 leaves it to the libraries. They do not change the bytes."""
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that determines the bytes; ``artifact.json`` keeps it."""
+        return {
+            "job": f"{self.job.__module__}:{self.job.__name__}",
+            "arguments": dict(self.arguments),
+            "inputs": dict(self.inputs),
+            "made_from": sorted(artifact.name for artifact in self.made_from),
+            "code": code_digest(self.job.__module__),
+            "packages": package_versions(*self.packages),
+        }
+
+    @cached_property
+    def name(self) -> str:
+        """Name of its folder in the cache, such as ``compress-1f0c…``."""
+        return f"{self.job.__name__}-{digest(self.identity)}"
+
+    def fetch(self) -> Path:
+        """Return its folder, building it first if it is not in the cache.
+
+        Raises:
+            ArtifactError: the builder failed, the cache cannot be written, or the job under way
+                does not say that it starts from this artifact.
+        """
+        import filelock
+
+        if _under_way and self.name not in _under_way[-1][1]:
+            raise ArtifactError(
+                f"{_under_way[-1][0]} starts from {self.name}, which its identity lacks, so that "
+                "a change of it would be missed: name it in `made_from`. If the code was changed "
+                "meanwhile, run again."
+            )
+        folder = cache_folder() / self.name
+        if _complete(folder):
+            return folder
+        with _waits(described(self.identity["job"], self.arguments)) as note_builder:
+            lock = filelock.FileLock(str(folder) + ".lock")
+            with _writing_cache():
+                cache_folder().mkdir(parents=True, exist_ok=True)
+                lock.acquire()
+            try:
+                if not _complete(folder):
+                    _build(self.identity, folder, self.threads, note_builder)
+            finally:
+                lock.release()
+        return folder
 
 
 def side_by_side(fetches: Sequence[Callable[[], object]], at_once: int) -> None:
-    """Call functions that fetch artifacts, so many at once: most jobs use one processor.
+    """Call functions that fetch artifacts, ``at_once`` of them at a time.
 
-    A job that fetches does so one after the other, as it builds them itself.
+    Most jobs use one processor. Inside a builder they are called one after the other, as it builds
+    in its own process.
     """
     if os.environ.get(_BUILDING):
         at_once = 1
     with ThreadPoolExecutor(max(1, at_once)) as pool:
-        for _ in pool.map(lambda fetched: fetched(), fetches):
+        for _ in pool.map(lambda fetch: fetch(), fetches):
             pass
 
 
 def described(job: str, arguments: Mapping[str, Any]) -> str:
-    """Return what a job makes, as ``reference:make whisper-tiny seeded fp64``."""
+    """Describe what a job makes, such as ``reference:make whisper-tiny seeded fp64``."""
     words = {**arguments, **arguments.get("reference", {})}
     shown = [words[k] for k in ("variant", "weights", "graph", "point", "scheme") if k in words]
     return " ".join(map(str, (job.rsplit(".", 1)[-1], *shown)))
@@ -155,7 +202,10 @@ def described(job: str, arguments: Mapping[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _writing_cache() -> Iterator[None]:
-    """Name cache and remedy where writing to it fails. Errors of a job are no such errors."""
+    """Raise :class:`ArtifactError` with the remedy for an :class:`OSError` inside the block.
+
+    The block writes to the cache and runs no job, whose errors are its own.
+    """
     try:
         yield
     except OSError as error:
@@ -170,23 +220,23 @@ def _complete(folder: Path) -> bool:
 
 
 def _build(
-    job: str,
-    arguments: Mapping[str, Any],
     identity: Mapping[str, Any],
     folder: Path,
     threads: int,
-    built_by: Callable[[int], None],
+    note_builder: Callable[[int], None],
 ) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with _writing_cache():
         part = tempfile.mkdtemp(prefix=folder.name + ".", suffix=".part", dir=folder.parent)
     building = Path(part)
+    request = {name: identity[name] for name in ("job", "arguments", "made_from")}
+    request["folder"] = str(building)
     started = time.time()
     try:
         if os.environ.get(_BUILDING):
-            run_job(job, building, arguments)
+            run_job(request)
         else:
-            _build_in_process(job, arguments, building, threads, built_by)
+            _build_in_process(request, threads, note_builder)
         facts = {**identity, "seconds": round(time.time() - started, 3), "built": started}
         with _writing_cache():
             (building / "artifact.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
@@ -196,34 +246,43 @@ def _build(
 
 
 def _build_in_process(
-    job: str,
-    arguments: Mapping[str, Any],
-    building: Path,
-    threads: int,
-    built_by: Callable[[int], None],
+    request: Mapping[str, Any], threads: int, note_builder: Callable[[int], None]
 ) -> None:
-    request = {"job": job, "folder": str(building), "arguments": dict(arguments)}
     line = json.dumps(request).encode() + b"\n"
     environment = {**child_environment(threads), _BUILDING: "1"}
     with nursery.builder([sys.executable, "-m", "compat.build.builder"], environment) as process:
-        built_by(process.pid)
-        with contextlib.suppress(OSError):  # One that is dead already has said why.
+        note_builder(process.pid)
+        with contextlib.suppress(OSError):  # A builder that is dead already has printed the cause.
             process.input.write(line)
-        said = process.output.read().decode(errors="replace")
+        printed = process.output.read().decode(errors="replace")
         code = process.wait()
     if code != 0:
-        *before, cause = said.strip().splitlines() or ["it said nothing"]
+        *before, cause = printed.strip().splitlines() or ["it said nothing"]
         if code < 0:
             cause = f"the builder {ending(code)}; it last printed: {cause}"
         tail = "\n".join(before)[-4000:]
-        raise ArtifactError(f"{job} failed: {cause}\n{tail}".strip())
+        raise ArtifactError(f"{request['job']} failed: {cause}\n{tail}".strip())
 
 
-def run_job(job: str, folder: Path, arguments: Mapping[str, Any]) -> None:
-    """Call a job's function in this process."""
-    module, function = job.split(":")
+_under_way: list[tuple[str, Sequence[str]]] = []
+"""The jobs that this process is running, each inside the one before it, with the names of the
+artifacts that each may fetch."""
+
+
+def run_job(request: Mapping[str, Any]) -> None:
+    """Call a job's function in this process.
+
+    Args:
+        request: ``job`` (``module:function``), ``folder``, ``arguments``, and in ``made_from`` the
+            names of the artifacts that the job may fetch.
+    """
+    module, function = request["job"].split(":")
     loaded = sys.modules.get(module) or importlib.import_module(module)
-    getattr(loaded, function)(folder, **arguments)
+    _under_way.append((request["job"], request["made_from"]))
+    try:
+        getattr(loaded, function)(Path(request["folder"]), **request["arguments"])
+    finally:
+        _under_way.pop()
 
 
 @dataclass(frozen=True)
@@ -238,7 +297,7 @@ class Entry:
 
 
 def entries() -> Iterator[Entry]:
-    """Yield every artifact in the cache, unfinished ones left out."""
+    """Yield every finished artifact in the cache."""
     root = cache_folder()
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
         try:

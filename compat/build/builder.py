@@ -9,7 +9,6 @@ import json
 import os
 import socket
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 from compat.build import nursery
@@ -17,20 +16,23 @@ from compat.build.artifacts import run_job
 from compat.processes import stop_with_parent
 
 
-def build_as_told() -> NoReturn:
-    """Build one artifact as told on standard input, and end; at once when that pipe is closed."""
+def build_requested() -> NoReturn:
+    """Build the artifact that a line on standard input requests, and end this process.
+
+    It ends at once when standard input is closed: whoever asked is gone.
+    """
     try:
         request = json.loads(sys.stdin.readline())
         stop_with_parent()
         from compat import catalog
 
         catalog.load()
-        run_job(request["job"], Path(request["folder"]), request["arguments"])
+        run_job(request)
     except BaseException as error:
         import traceback
 
         traceback.print_exc()
-        # The cause once more, last and in one line: what waits for the builder says it first.
+        # The cause once more, last and in one line: the asker's message begins with it.
         cause = " ".join(str(error).split())
         print(f"{type(error).__name__}: {cause}"[:1000], file=sys.stderr, flush=True)
         os._exit(1)
@@ -42,12 +44,12 @@ def build_as_told() -> NoReturn:
 def main() -> None:
     """Build one artifact, or serve a nursery."""
     if "--serve" not in sys.argv:
-        build_as_told()
+        build_requested()
     descriptor, *when = sys.argv[sys.argv.index("--serve") + 1 :]
     if "now" in when:
         nursery.preload()
     with socket.socket(fileno=int(descriptor)) as listener:
-        nursery.serve(listener, build_as_told, ready="now" in when)
+        nursery.serve(listener, build_requested, ready="now" in when)
 
 
 if __name__ == "__main__":

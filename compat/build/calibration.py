@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compat import catalog
-from compat.build.sources import sources
+from compat.build.schemes import float_module
 from compat.build.torch_session import TorchSession
 from compat.contract.graph import Graph, Stopwatch
 from compat.contract.item import Item
@@ -35,8 +35,6 @@ SECONDS = 8.0
 """Longest recording; of a longer one excerpts are taken."""
 CALLS = 32
 """Calls of a graph that are kept, spread evenly over all: activations of a cache fill up late."""
-MODULES = (__name__, "compat.inputs.corpus", "compat.runtimes.pytorch", "compat.contract.session")
-"""Modules whose code decides what is recorded."""
 
 
 @dataclass(frozen=True)
@@ -98,18 +96,18 @@ def record(reference: ModelReference, graph: str, point: str, corpus: str) -> Re
         (point, *spec.other_batches(point)), key=lambda name: spec.points[name]["batch"]
     )
     for recorded in smallest_first:
-        if kept := _kept(reference, model, graph, recorded, items):
+        if kept := _kept(model, graph, recorded, items):
             return Recorded([_batched(feed, spec, point) for feed in kept], said)
     raise ValueError(f"no recording of {said} leads to {graph} at {point}")
 
 
 def _kept(
-    reference: ModelReference, model: Model, graph: str, point: str, items: Sequence[Item]
+    model: Model, graph: str, point: str, items: Sequence[Item]
 ) -> list[dict[str, np.ndarray]]:
     import torch
 
-    modules = {name: source.module() for name, source in sources(reference, model).items()}
-    graphs = {found.name: found for found in model.graphs()}
+    graphs = {spec.name: spec for spec in model.graphs()}
+    modules = {name: float_module(spec) for name, spec in graphs.items()}
     session = Recorder(
         graphs, modules, dict.fromkeys(modules, "fp32"), torch.device("cpu"), (graph, point)
     )

@@ -19,16 +19,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
 from compat import catalog
 from compat.build import artifacts
 from compat.build.oracles import SIMULATIONS
-from compat.build.sources import SMALL, distribution_versions, sources
-from compat.contract import digests
+from compat.build.schemes import float_module
 from compat.contract.case import Recipe
+from compat.contract.digests import code_digest, file_digest
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item, Prediction
 from compat.contract.model_reference import ModelReference
@@ -38,9 +39,6 @@ from compat.inputs import stress
 from compat.models.base import Model
 from compat.models.items import Items
 
-if TYPE_CHECKING:
-    pass
-
 REFERENCE = "fp64"
 BRIEF = "brief"
 """Profile of a slow target's first look: a part of the quick profile's inputs."""
@@ -48,15 +46,6 @@ BRIEF_NUMERICS = 1
 """Inputs whose numerics are judged there."""
 BRIEF_CONTRAST = 2
 """The same of generated weights, whose outputs have to differ from input to input."""
-MODULES = (
-    __name__,
-    "compat.contract.session",
-    "compat.runtimes.pytorch",
-    "compat.models.base",
-    "compat.inputs.stress",
-    "compat.inputs.corpus",
-    "compat.inputs.mpeg",
-)
 
 
 @dataclass(frozen=True)
@@ -100,7 +89,7 @@ class Inputs:
 
         ``scheme`` is ``fp64``, or ``fp32`` for a model that is too large for it.
         """
-        return self._fetch(scheme, "", "", threads, ())
+        return Outputs(self._artifact(scheme, threads).fetch())
 
     def fetch_oracle(
         self, recipe: str, runtime: str, reference: str = REFERENCE, threads: int = 0
@@ -110,16 +99,22 @@ class Inputs:
         ``reference`` is the scheme of the reference, whose predictions guide it.
         """
         own = catalog.load().runtime(runtime).oracles
-        used = {Recipe(recipe).for_graph(graph.name) for graph in self.model.graphs()} & set(own)
+        schemes = {Recipe(recipe).for_graph(graph.name) for graph in self.model.graphs()} & set(own)
         # A simulation of the runtime's own is part of what the outputs come from.
-        code = tuple(digests.module_digest(own[scheme].__module__) for scheme in sorted(used))
-        return self._fetch(recipe, runtime if used else "", reference, threads, code)
+        code = {f"oracle {scheme}": code_digest(own[scheme].__module__) for scheme in schemes}
+        named = runtime if schemes else ""
+        return Outputs(self._artifact(recipe, threads, named, reference, code).fetch())
 
-    def _fetch(
-        self, scheme: str, runtime: str, guide: str, threads: int, code: tuple[str, ...]
-    ) -> Outputs:
-        folder = artifacts.fetch(
-            f"{__name__}:make",
+    def _artifact(
+        self,
+        scheme: str,
+        threads: int = 0,
+        runtime: str = "",
+        guide: str = "",
+        oracles: Mapping[str, str] = MappingProxyType({}),
+    ) -> artifacts.Artifact:
+        return artifacts.Artifact(
+            make,
             {
                 "reference": self.reference.arguments(),
                 "corpus": self.corpus,
@@ -129,17 +124,16 @@ class Inputs:
                 "runtime": runtime,
                 "guide": guide,
             },
-            (
-                self.model.fingerprint(),
-                self.corpora.fingerprint,
-                *(digests.file_digest(Path(path)) for path in self.stress),
-                digests.module_digest(*MODULES),
-                *code,
-                *distribution_versions("torch", "transformers"),
-            ),
+            ("torch", "transformers"),
+            {
+                "model": self.model.fingerprint(),
+                "corpus": self.corpora.fingerprint,
+                **{f"stress {n}": file_digest(Path(p)) for n, p in enumerate(self.stress)},
+                **oracles,
+            },
+            [self._artifact(guide)] if guide else [],
             threads,
         )
-        return Outputs(folder)
 
 
 @dataclass(frozen=True)
@@ -217,7 +211,7 @@ def _sessions(
     import torch
 
     threads = torch.get_num_threads()
-    count = 2 if threads > 1 and catalog.parameters(reference) < SMALL else 1
+    count = 2 if threads > 1 and catalog.is_small(reference) else 1
     torch.set_num_threads(threads // count)
     sessions: SimpleQueue[Session] = SimpleQueue()
     for _ in range(count):
@@ -257,14 +251,15 @@ def oracle_session(
 
     device = torch.device("cpu")
     simulations = {**SIMULATIONS, **(catalog.load().runtime(runtime).oracles if runtime else {})}
+    graphs = {graph.name: graph for graph in model.graphs()}
     modules = {}
     schemes = {}
-    for name, source in sources(reference, model).items():
+    for name, graph in graphs.items():
         scheme = Recipe(recipe).for_graph(name)
-        module = source.module()
+        module = float_module(graph)
         if scheme in simulations:
             modules[name] = simulations[scheme](module)
         else:
             modules[name] = apply_scheme(module, scheme, device)
         schemes[name] = scheme
-    return TorchSession({graph.name: graph for graph in model.graphs()}, modules, schemes, device)
+    return TorchSession(graphs, modules, schemes, device)

@@ -1,7 +1,8 @@
-"""Numeric schemes of PyTorch modules: half precisions and weights of few bits."""
+"""Graphs as PyTorch modules, and their numeric schemes: half precisions and few-bit weights."""
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,24 @@ from compat.contract.session import Unsupported
 if TYPE_CHECKING:
     import torch
 
+    from compat.contract.graph import Graph
+
 
 FLOATS = ("fp32", "fp16", "bf16")
+
+
+def float_module(graph: Graph) -> torch.nn.Module:
+    """Build a graph's float32 module, in evaluation mode, without gradients.
+
+    It is a copy: graphs of one model share parameters, which each recipe converts its way.
+    """
+    import torch
+
+    # With gradients, wherever it is called: without, what a library takes apart comes back as
+    # buffers and not as parameters, and other weights would be generated.
+    with torch.enable_grad():
+        module = graph.module()
+    return copy.deepcopy(module).eval().requires_grad_(False)
 
 
 def apply_scheme(module: torch.nn.Module, scheme: str, device: torch.device) -> torch.nn.Module:

@@ -1,24 +1,22 @@
-"""Sources: a model's graphs in the forms that runtimes accept, each built once and cached."""
+"""Sources: the graphs of a model in the forms that runtimes accept, each built once and cached."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compat import catalog
 from compat.build import artifacts
-from compat.contract import digests
+from compat.build.schemes import float_module
 from compat.contract.graph import Graph, Shipped
 from compat.contract.model_reference import ModelReference
 from compat.contract.session import Unsupported
-from compat.contract.source import Source
+from compat.contract.source import Derived, Job, Source
 
 if TYPE_CHECKING:
     import torch
@@ -26,19 +24,6 @@ if TYPE_CHECKING:
     from compat.models.base import Model
 
 OPSET = 18
-SMALL = 50.0
-"""Millions of parameters below which memory is no object, in float64 and twice."""
-
-
-def distribution_versions(*names: str) -> tuple[str, ...]:
-    """Return ``name==version`` for each distribution that is installed."""
-    found = []
-    for name in names:
-        try:
-            found.append(f"{name}=={metadata.version(name)}")
-        except metadata.PackageNotFoundError:
-            found.append(f"{name} absent")
-    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -48,7 +33,7 @@ class GraphSource:
     reference: ModelReference
     graph: Graph
     fingerprint: str
-    """Identifies weights and the code of the model."""
+    """Hex digits that identify the model's weights and code."""
     threads: int = 0
 
     def module(self) -> torch.nn.Module:
@@ -56,13 +41,7 @@ class GraphSource:
 
         It is a copy: graphs of one model share parameters, which each recipe converts its way.
         """
-        import torch
-
-        # With gradients, wherever it is called: without, what a library takes apart comes back as
-        # buffers and not as parameters, and other weights would be generated.
-        with torch.enable_grad():
-            module = self.graph.module()
-        return copy.deepcopy(module).eval().requires_grad_(False)
+        return float_module(self.graph)
 
     def shipped(self, scheme: str, *forms: str) -> Shipped | None:
         """Return the file that the makers ship in the first of these forms that they ship.
@@ -92,47 +71,44 @@ class GraphSource:
             forms: of a graph that its makers ship, which forms will do, preferred first.
 
         Raises:
-            Unsupported: its makers ship it, but not so.
+            Unsupported: its makers ship it, but in none of these forms.
         """
+        return self.exported(point, scheme, forms).fetch() / "model.onnx"
+
+    def exported(
+        self, point: str, scheme: str = "fp32", forms: Sequence[str] = ("onnx",)
+    ) -> Derived:
+        """Return the artifact that :meth:`onnx` fetches; nothing is built for its name."""
+        from compat.build.onnx import make  # Here, as that module opens sources.
+
         if shipped := self.shipped(scheme, *forms):
-            arguments = {"file": shipped.path.name}
-            return self.derive(f"{__name__}:copy_shipped", arguments, (), ()) / "model.onnx"
-        folder = self.derive(
-            "compat.build.onnx:make",
-            {"point": point, "scheme": scheme},
-            ("compat.build.sources", "compat.build.onnx"),
-            ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"),
-        )
-        return folder / "model.onnx"
+            return self.derive(copy_shipped, {"file": shipped.path.name}, ())
+        packages = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
+        made_from = () if scheme == "fp32" else (self.exported(point),)
+        return self.derive(make, {"point": point, "scheme": scheme}, packages, made_from)
 
     def derive(
         self,
-        job: str,
+        job: Job,
         arguments: Mapping[str, Any],
-        modules: Sequence[str],
-        distributions: Sequence[str],
+        packages: Sequence[str],
+        made_from: Sequence[Derived] = (),
         fitted: bool = False,
-    ) -> Path:
-        """Return the folder of something made from this graph by a runtime's own job.
+    ) -> Derived:
+        """Return what a runtime's own job makes of this graph; ``fetch()`` builds it.
 
-        The job is called as ``function(folder, reference=…, graph=…, **arguments)``. What is not
-        ``fitted`` to the inputs that the graph sees in this model is made of its origin, if any.
+        See :meth:`compat.contract.source.Source.derive`. What is not ``fitted`` to the inputs that
+        the graph sees in this model is made of the graph's origin, if it has one.
         """
         if self.graph.origin and not fitted:
             origin = sources(self.graph.origin, catalog.open_model(self.graph.origin), self.threads)
-            return origin[self.graph.name].derive(job, arguments, modules, distributions)
-        return artifacts.fetch(
+            return origin[self.graph.name].derive(job, arguments, packages, made_from)
+        return artifacts.Artifact(
             job,
-            {
-                "reference": self.reference.arguments(),
-                "graph": self.graph.name,
-                **arguments,
-            },
-            (
-                self.fingerprint,
-                digests.module_digest(*modules),
-                *distribution_versions(*distributions),
-            ),
+            {"reference": self.reference.arguments(), "graph": self.graph.name, **arguments},
+            packages,
+            {"model": self.fingerprint},
+            made_from,
             self.threads,
         )
 
@@ -148,33 +124,34 @@ def sources(reference: ModelReference, model: Model, threads: int = 0) -> dict[s
 def build_ahead(
     sources: Mapping[str, Source], file: Callable[[str, str], object], batches: bool
 ) -> None:
-    """Have the files that a session is about to ask for built at once, a processor each.
+    """Build the files that a session is about to ask for side by side, a processor each.
 
-    They are those of every graph at its first point. Of small models those for other batches too,
-    where they are asked for later; what fails of these fails then.
+    These are the files of every graph at its first point, and for small models also those of other
+    batches that the session asks for later. A failure of the latter is ignored here: it is raised
+    when the file is asked for.
 
     Args:
-        sources: those of one model.
+        sources: the sources of one model, by graph.
         file: fetches the file of a graph at a point.
-        batches: whether inputs will be run several at once.
+        batches: whether several inputs will be run at once.
     """
     first = {name: next(iter(source.graph.points)) for name, source in sources.items()}
-    wanted: list[Callable[[], object]] = [partial(file, *one) for one in first.items()]
+    fetches: list[Callable[[], object]] = [partial(file, *one) for one in first.items()]
 
     def later(name: str, point: str) -> None:
         with contextlib.suppress(Exception):
             file(name, point)
 
-    small = all(catalog.parameters(source.reference) < SMALL for source in sources.values())
+    small = all(catalog.is_small(source.reference) for source in sources.values())
     if small:
-        wanted += [
+        fetches += [
             partial(later, name, point)
             for name, source in sources.items()
             if batches or source.graph.windowed
             for point in source.graph.other_batches(first[name])
         ]
     threads = max(source.threads for source in sources.values())
-    artifacts.side_by_side(wanted, threads if small else 1)
+    artifacts.side_by_side(fetches, threads if small else 1)
 
 
 def open_source(reference: Mapping[str, str], graph: str) -> GraphSource:
@@ -184,9 +161,9 @@ def open_source(reference: Mapping[str, str], graph: str) -> GraphSource:
 
 
 def copy_shipped(folder: Path, reference: Mapping[str, str], graph: str, file: str) -> None:
-    """Job: copy a shipped file, to lie alone in its folder as exported ones do."""
+    """Job: copy a shipped file into a folder of its own, as exported files have."""
     files = open_source(reference, graph).graph.shipped.values()
-    shipped = next(found for found in files if found.path.name == file)
+    shipped = next(one for one in files if one.path.name == file)
     shutil.copyfile(shipped.path, folder / "model.onnx")
 
 

@@ -1,8 +1,8 @@
-"""What a runtime is given: one graph of a model, in whichever form it accepts."""
+"""Sources: one graph of a model, in whichever form a runtime accepts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +11,23 @@ from compat.contract.model_reference import ModelReference
 
 if TYPE_CHECKING:
     import torch
+
+
+Job = Callable[..., None]
+"""A function at the top of a module that writes files into the folder that it is given first."""
+
+
+class Derived(Protocol):
+    """A derived file, known by name before it is built; :mod:`compat.build.artifacts` makes it."""
+
+    @property
+    def name(self) -> str:
+        """Name of its folder in the cache, which changes with everything that determines it."""
+        ...
+
+    def fetch(self) -> Path:
+        """Return its folder, building it in another process if it is not in the cache."""
+        ...
 
 
 class Source(Protocol):
@@ -47,13 +64,30 @@ class Source(Protocol):
         """Return the path of this graph as an ONNX file at a static point, or as it is shipped."""
         ...
 
+    def exported(
+        self, point: str, scheme: str = "fp32", forms: Sequence[str] = ("onnx",)
+    ) -> Derived:
+        """Return the artifact that :meth:`onnx` fetches, for jobs that start from it to name."""
+        ...
+
     def derive(
         self,
-        job: str,
+        job: Job,
         arguments: Mapping[str, Any],
-        modules: Sequence[str],
-        distributions: Sequence[str],
+        packages: Sequence[str],
+        made_from: Sequence[Derived] = (),
         fitted: bool = False,
-    ) -> Path:
-        """Return the folder of something that a runtime's own job makes from this graph, cached."""
+    ) -> Derived:
+        """Return what a runtime's own job makes of this graph; ``fetch()`` builds it.
+
+        The job is called as ``job(folder, reference=…, graph=…, **arguments)``. Its code, with all
+        that its module imports, and the model's weights and code belong to the identity.
+
+        Args:
+            job: a function at the top of a module.
+            arguments: JSON values.
+            packages: distributions whose versions determine the bytes.
+            made_from: artifacts that the job starts from, such as ``[self.exported(point)]``.
+            fitted: whether it depends on the inputs that the graph sees in this very model.
+        """
         ...

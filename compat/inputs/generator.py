@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compat.contract.digests import digest
+
 if TYPE_CHECKING:
     import torch
 
 
 GENERATOR_VERSION = 1
+
+
+def generated_digest(gains: Mapping[str, float | None]) -> str:
+    """Return 16 hex digits that identify the weights generated with a family's gains."""
+    return digest([GENERATOR_VERSION, dict(gains)])
 
 
 def uniform(name: str, count: int) -> np.ndarray:

@@ -119,12 +119,12 @@ def main() -> int:
                 lines.put(line)
         os._exit(0)
 
-    def tell(building: str, builders: Sequence[int]) -> None:
-        event = {"building": building, "builders": builders}
+    def forward(awaited: str, builder_pids: Sequence[int]) -> None:
+        event = {"building": awaited, "builders": builder_pids}
         replies.write(json.dumps(event).encode() + b"\n")
 
     threading.Thread(target=read, daemon=True).start()
-    artifacts.told = tell
+    artifacts.on_wait = forward
     protocol: Any = None
     while True:
         request = json.loads(lines.get())

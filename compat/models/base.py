@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from compat.contract.digests import code_digest, digest
 from compat.contract.graph import Graph, Stopwatch
 from compat.contract.item import Item, Prediction
 from compat.contract.session import Session
@@ -53,8 +54,12 @@ class Model(ABC):
         """Return the graphs; their modules are built only when a runtime asks for them."""
 
     @abstractmethod
+    def content(self) -> Any:
+        """Return a JSON value that determines the weights and settings: digests of files, sizes."""
+
     def fingerprint(self) -> str:
-        """Return hex digits that identify the weights and this driver's code."""
+        """Return hex digits that identify content and code, with all that the code imports."""
+        return digest([self.content(), code_digest(type(self).__module__)])
 
     @abstractmethod
     def items(self, corpus: Corpus, profile: str) -> Items:

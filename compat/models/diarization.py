@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compat.contract.case import Family, Variant
-from compat.contract.digests import digest, file_digest, module_digest
+from compat.contract.digests import file_digest
 from compat.contract.graph import Graph, Stopwatch
 from compat.contract.item import Item, Prediction
 from compat.contract.model_reference import ModelReference
@@ -33,7 +33,6 @@ from compat.contract.session import Session
 from compat.inputs.checkpoints import find_checkpoint, verified
 from compat.inputs.corpus import Corpus
 from compat.inputs.features import HOP_LENGTH
-from compat.inputs.generator import GENERATOR_VERSION
 from compat.models import resemblyzer, segmentation, wespeaker
 from compat.models.base import Model
 from compat.models.items import Items, beginnings
@@ -376,8 +375,8 @@ class Voices(ABC):
         """Return the graph that runs on the target."""
 
     @abstractmethod
-    def fingerprint(self) -> str:
-        """Return hex digits that identify weights and code."""
+    def content(self) -> str:
+        """Return hex digits that identify the weights."""
 
     @abstractmethod
     def embed(
@@ -413,9 +412,8 @@ class PartialVoices(Voices):
     def network(self) -> torch.nn.Module:
         return resemblyzer.load_network(self.folder)
 
-    def fingerprint(self) -> str:
-        code = module_digest("compat.models.resemblyzer", *resemblyzer.MODULES)
-        return digest([file_digest(self.folder / resemblyzer.FILE), code])
+    def content(self) -> str:
+        return file_digest(self.folder / resemblyzer.FILE)
 
     def embed(
         self,
@@ -484,13 +482,8 @@ class WindowVoices(Voices):
     def network(self) -> torch.nn.Module:
         return wespeaker.load_network(self.folder)
 
-    def fingerprint(self) -> str:
-        content = (
-            file_digest(wespeaker.checkpoint_file(self.folder))
-            if self.folder
-            else digest([GENERATOR_VERSION, dict(wespeaker.SEEDED_GAINS)])
-        )
-        return digest([content, module_digest("compat.models.wespeaker")])
+    def content(self) -> str:
+        return wespeaker.weights_digest(self.folder)
 
     def embed(
         self,
@@ -527,14 +520,9 @@ class DiarizationModel(Model):
         self.folder = folder
         self.voices = voices
 
-    def fingerprint(self) -> str:
-        content = (
-            file_digest(segmentation.check_checkpoint(self.folder))
-            if self.folder
-            else digest([GENERATOR_VERSION, dict(segmentation.SEEDED_GAINS)])
-        )
-        code = module_digest(__name__, "compat.models.segmentation", *segmentation.MODULES)
-        return digest([content, code, self.voices.fingerprint(), asdict(self.settings)])
+    def content(self) -> Any:
+        weights = segmentation.weights_digest(self.folder)
+        return [weights, type(self.voices).__name__, self.voices.content(), asdict(self.settings)]
 
     def graphs(self) -> tuple[Graph, ...]:
         graph = segmentation.segmentation_graph(lambda: self.network, BATCHES)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compat.contract.case import Family, Variant
-from compat.contract.digests import digest, file_digest, module_digest
+from compat.contract.digests import file_digest
 from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
 from compat.contract.places import FIXTURES
@@ -62,14 +62,6 @@ FAMILY = Family(
         ),
     ),
 )
-
-MODULES = (
-    "compat.models.parts.lstm",
-    "compat.inputs.weights",
-    "compat.inputs.checkpoints",
-    "compat.contract.graph",
-)
-"""Modules whose code this one's depends on."""
 
 BATCHES = (1, 4)
 MODEL_TYPE = "pyannote-segmentation"
@@ -380,15 +372,21 @@ def load(variant: str, weights: str, checkpoint: str) -> SegmentationModel:
 # Driver ----------------------------------------------------------------------------------------
 
 
+def weights_digest(folder: Path | None) -> str:
+    """Return 16 hex digits that identify the weights in a folder, or the generated ones."""
+    if folder is None:
+        return generator.generated_digest(SEEDED_GAINS)
+    return file_digest(check_checkpoint(folder))
+
+
 class SegmentationModel(Model):
     """Windows of ten seconds side by side, each with its own local speakers."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def fingerprint(self) -> str:
-        code = module_digest(__name__, *MODULES)
-        return digest([file_digest(check_checkpoint(self.folder)), code])
+    def content(self) -> Any:
+        return weights_digest(self.folder)
 
     def graphs(self) -> tuple[Graph, ...]:
         return (segmentation_graph(lambda: self.network),)

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compat.contract.case import Family, Variant
-from compat.contract.digests import digest, module_digest
 from compat.contract.graph import Graph, Shipped, State, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
 from compat.contract.places import FIXTURES
@@ -189,13 +188,10 @@ class SileroModel(Model):
             name: weights_module.verified(folder / name, file.sha256)
             for name, file in files.items()
         }
-        self.content = [file.sha256 for file in files.values()]
+        self.digests = [file.sha256 for file in files.values()]
 
-    def fingerprint(self) -> str:
-        code = module_digest(
-            __name__, "compat.inputs.weights", "compat.inputs.checkpoints", "compat.contract.graph"
-        )
-        return digest([self.content, code, self.form.chunks])
+    def content(self) -> Any:
+        return [self.digests, self.form.chunks]
 
     # Graph -------------------------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compat.contract.case import Family, Variant
-from compat.contract.digests import digest, module_digest
 from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
 from compat.contract.places import FIXTURES
@@ -255,20 +254,13 @@ class Wav2Vec2Model(TranscriptionModel):
         # trained without a mask; those with layer normalisation were trained with one.
         self.masked = config["feat_extract_norm"] == "layer"
 
-    def fingerprint(self) -> str:
-        content = (
+    def content(self) -> Any:
+        weights = (
             checkpoint_fingerprint(self.folder)
             if self.folder
-            else digest([generator.GENERATOR_VERSION, dict(SEEDED_GAINS), dict(self.config)])
+            else [generator.generated_digest(SEEDED_GAINS), dict(self.config)]
         )
-        code = module_digest(
-            __name__,
-            "compat.models.tasks.asr",
-            "compat.inputs.weights",
-            "compat.inputs.checkpoints",
-            "compat.contract.graph",
-        )
-        return digest([content, code, self.windows])
+        return [weights, self.windows]
 
     # Graphs ------------------------------------------------------------------------------------
 

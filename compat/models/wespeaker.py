@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compat.contract.case import Family, Variant
-from compat.contract.digests import digest, file_digest, module_digest
+from compat.contract.digests import file_digest
 from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
 from compat.contract.session import Session
@@ -232,15 +232,6 @@ def embedding_graph(network: Callable[[], torch.nn.Module], batches: Sequence[in
     )
 
 
-MODULES = (
-    "compat.models.tasks.speaker_embedding",
-    "compat.inputs.weights",
-    "compat.inputs.checkpoints",
-    "compat.contract.graph",
-)
-"""Modules whose code this one's depends on."""
-
-
 # Weights -----------------------------------------------------------------------------------------
 
 
@@ -334,6 +325,13 @@ def _lightning_classes() -> list[Any]:
 # Driver ------------------------------------------------------------------------------------------
 
 
+def weights_digest(folder: Path | None) -> str:
+    """Return 16 hex digits that identify the weights in a folder, or the generated ones."""
+    if folder is None:
+        return generator.generated_digest(SEEDED_GAINS)
+    return file_digest(checkpoint_file(folder))
+
+
 class WeSpeakerModel(SpeakerModel):
     """One embedding per recording; that of a long one is the mean over its windows."""
 
@@ -342,14 +340,8 @@ class WeSpeakerModel(SpeakerModel):
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
-    def fingerprint(self) -> str:
-        content = (
-            file_digest(checkpoint_file(self.folder))
-            if self.folder
-            else digest([generator.GENERATOR_VERSION, dict(SEEDED_GAINS)])
-        )
-        code = module_digest(__name__, *MODULES)
-        return digest([content, code])
+    def content(self) -> Any:
+        return weights_digest(self.folder)
 
     def graphs(self) -> tuple[Graph, ...]:
         return (embedding_graph(lambda: self.network, BATCHES),)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compat.contract.case import Family, Variant
-from compat.contract.digests import digest, module_digest
 from compat.contract.graph import Graph, State, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
 from compat.contract.places import FIXTURES
@@ -261,22 +260,13 @@ class WhisperModel(TranscriptionModel):
         # Published vocabularies start at Whisper's 50,000 pieces; small ones know words only.
         self.open_vocabulary = dimensions.vocabulary > 10_000
 
-    def fingerprint(self) -> str:
-        content = (
+    def content(self) -> Any:
+        weights = (
             checkpoint_fingerprint(self.folder)
             if self.folder
-            else digest([generator.GENERATOR_VERSION, dict(SEEDED_GAINS)])
+            else generator.generated_digest(SEEDED_GAINS)
         )
-        code = module_digest(
-            __name__,
-            "compat.models.tasks.asr",
-            "compat.models.whisper_vocabulary",
-            "compat.inputs.weights",
-            "compat.inputs.checkpoints",
-            "compat.inputs.features",
-            "compat.contract.graph",
-        )
-        return digest([content, code, repr(self.dimensions), repr(self.vocabulary)])
+        return [weights, repr(self.dimensions), repr(self.vocabulary)]
 
     # Graphs ------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ class TrivialModel(Model):
         inputs = {"audio": Tensor(("batch", 1))}
         return (Graph("graph", inputs, ("answer",), {"b1": {"batch": 1}}, lambda: None),)
 
-    def fingerprint(self) -> str:
+    def content(self) -> str:
         return "trivial"
 
     def items(self, corpus: Corpus, profile: str) -> Items:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from compat.contract.source import Source
+    from compat.contract.source import Derived, Source
     from compat.runtimes.coreml.mil import Program, Weight
 
 
@@ -63,7 +63,7 @@ def convert(
     if scheme == "fp16":
         model = _converted(source, point)
     else:
-        exact = _package(source, point, "fp16")
+        exact = package(source, point, "fp16").fetch() / "model.mlpackage"
         model = _compressed(coremltools.models.MLModel(str(exact), skip_model_load=True), scheme)
     model.save(str(folder / "model.mlpackage"))
 
@@ -89,14 +89,11 @@ def keep_log_softmax_exact() -> None:
     register_torch_op(log_softmax, torch_alias=["_log_softmax"], override=True)
 
 
-def _package(source: Source, point: str, scheme: str) -> Path:
-    folder = source.derive(
-        f"{__name__}:convert",
-        {"point": point, "scheme": scheme},
-        (__name__, "compat.build.sources"),
-        ("coremltools", "torch", "transformers"),
-    )
-    return folder / "model.mlpackage"
+def package(source: Source, point: str, scheme: str) -> Derived:
+    """Return the folder with a graph's package; compressed ones are made of the float16 one."""
+    made_from = [] if scheme == "fp16" else [package(source, point, "fp16")]
+    packages = ("coremltools", "torch", "transformers")
+    return source.derive(convert, {"point": point, "scheme": scheme}, packages, made_from)
 
 
 def _converted(source: Source, point: str) -> Any:

@@ -15,7 +15,7 @@ from compat.contract.case import Recipe, Target
 from compat.contract.graph import State
 from compat.contract.runtime import Options
 from compat.contract.session import Placement, TensorSession, Unsupported
-from compat.runtimes.coreml.convert import INPUT, _package, stored_scheme
+from compat.runtimes.coreml.convert import INPUT, package, stored_scheme
 
 if TYPE_CHECKING:
     from compat.contract.source import Source
@@ -56,7 +56,7 @@ class CoreMlSession(TensorSession):
             return
         source, scheme = self.sources[graph], self.recipe.for_graph(graph)
         source.shipped(scheme, "coreml")  # Nobody ships any: what is shipped is never converted.
-        self._packages[key] = _package(source, point, scheme)
+        self._packages[key] = package(source, point, scheme).fetch() / "model.mlpackage"
         program = self._programs[key] = Program(self._packages[key])
         if self.target.evidence == "conversion":
             if program.unknown:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from compat.build import calibration
 from compat.build.artifacts import folder_bytes
 from compat.build.sources import build_ahead
 from compat.contract.case import Recipe, Target
@@ -17,7 +16,7 @@ from compat.contract.runtime import Options
 from compat.contract.session import Placement, TensorSession
 from compat.contract.source import Source
 from compat.inputs import corpus as corpora
-from compat.runtimes.openvino.convert import saturates
+from compat.runtimes.openvino.convert import compress, quantise, saturates
 from compat.runtimes.openvino.oracles import GROUP
 
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
@@ -95,32 +94,27 @@ class OpenVinoSession(TensorSession):
         if not scheme.startswith("int"):
             return source.onnx(point, forms=FORMS)
         source.shipped(scheme, *FORMS)  # What is shipped is executed as it is, never compressed.
-        packages = ("openvino", "nncf", "torch")
+        made_from = [source.exported(point)]
         if scheme != "int8-a8w8":
             bits = 4 if scheme.startswith("int4") else 8
             arguments = {"point": point, "bits": bits}
-            folder = source.derive(
-                "compat.runtimes.openvino.convert:compress",
-                arguments,
-                ("compat.runtimes.openvino.convert",),
-                packages,
-            )
-            return folder / "model.xml"
+            compressed = source.derive(compress, arguments, ("openvino", "nncf"), made_from)
+            return compressed.fetch() / "model.xml"
         named = self.options.corpus
         known = corpora.load(Path(named) if named else corpora.DEFAULT)
         narrow = self.target.device == "CPU" and saturates()
         folder = source.derive(
-            "compat.runtimes.openvino.convert:quantise",
+            quantise,
             {
                 "point": point,
                 "corpus": named,
                 "recordings": known.fingerprint,
                 "narrow": narrow,
             },
-            ("compat.runtimes.openvino.convert", *calibration.MODULES),
-            packages,
+            ("openvino", "nncf", "torch", "transformers"),
+            made_from,
             fitted=True,
-        )
+        ).fetch()
         self._notes["calibration"] = (folder / "calibration.txt").read_text(encoding="utf-8")
         if left := (folder / "float32.txt").read_text(encoding="utf-8"):
             self._notes[f"{graph} in float32"] = left

@@ -14,7 +14,7 @@ from compat.runtimes.qnn import graph as qnn_graph
 from compat.runtimes.qnn.oracles import MASKED
 
 if TYPE_CHECKING:
-    from compat.contract.source import Source
+    from compat.contract.source import Derived, Source
 
 
 ROOM = {"int8-a8w8": 1.25, "int8-a16w8": 2.0}
@@ -37,15 +37,9 @@ def rewrite(folder: Path, reference: Mapping[str, str], graph: str, point: str) 
     onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data")
 
 
-def written(source: Source, point: str) -> Path:
+def rewritten(source: Source, point: str) -> Derived:
     """Return a graph as an ONNX file in the form that the NPU is given."""
-    folder = source.derive(
-        f"{__name__}:rewrite",
-        {"point": point},
-        (__name__, "compat.runtimes.qnn.graph", "compat.build.sources", "compat.build.onnx"),
-        ("torch", "transformers", "onnx", "onnxscript"),
-    )
-    return folder / "model.onnx"
+    return source.derive(rewrite, {"point": point}, ("onnx",), made_from=[source.exported(point)])
 
 
 # Quantisation ------------------------------------------------------------------------------------
@@ -67,7 +61,7 @@ def quantise(
     from compat.build.sources import open_source
     from compat.contract.model_reference import ModelReference
 
-    exported = written(open_source(reference, graph), point)
+    exported = rewritten(open_source(reference, graph), point).fetch() / "model.onnx"
     recorded = calibration.record(ModelReference(**reference), graph, point, corpus)
     quantise_file(exported, folder, scheme, recorded.feeds)
     (folder / "calibration.txt").write_text(recorded.said, encoding="utf-8")

@@ -9,13 +9,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compat.build import calibration
 from compat.contract.case import Recipe, Target
 from compat.contract.runtime import Options
 from compat.contract.session import Placement, Unsupported
 from compat.inputs import corpus as corpora
 from compat.runtimes.ort import OrtSession, Provider, nodes_by_provider
-from compat.runtimes.qnn.convert import executed_scheme, written
+from compat.runtimes.qnn.convert import executed_scheme, quantise, rewritten
 
 if TYPE_CHECKING:
     from compat.contract.source import Source
@@ -143,21 +142,21 @@ class QnnSession(OrtSession):
         if source.shipped("fp32" if scheme == "fp16" else scheme, "onnx"):
             return source.onnx(point)
         if scheme == "fp16":
-            return written(source, point)
+            return rewritten(source, point).fetch() / "model.onnx"
         named = self.options.corpus
         known = corpora.load(Path(named) if named else corpora.DEFAULT)
         folder = source.derive(
-            "compat.runtimes.qnn.convert:quantise",
+            quantise,
             {
                 "point": point,
                 "scheme": scheme,
                 "corpus": named,
                 "recordings": known.fingerprint,
             },
-            ("compat.runtimes.qnn.convert", "compat.runtimes.qnn.graph", *calibration.MODULES),
             ("torch", "transformers", "onnx", "onnxruntime"),
+            made_from=[rewritten(source, point)],
             fitted=True,
-        )
+        ).fetch()
         self._notes["calibration"] = (folder / "calibration.txt").read_text(encoding="utf-8")
         return folder / "model.onnx"
 

@@ -89,6 +89,6 @@ def exported(source: Source, host: WhisperModel) -> tuple[Path, dict[str, int]]:
             "its model projects onto the embedding of tokens, and this checkpoint has a projection "
             "of its own (tie_word_embeddings is false)"
         )
-    folder = source.derive(f"{__name__}:export", {}, (__name__,), ("torch", "transformers"))
+    folder = source.derive(export, {}, ("torch", "transformers")).fetch()
     dimensions: dict[str, int] = json.loads((folder / DIMENSIONS).read_text(encoding="utf-8"))
     return folder, dimensions

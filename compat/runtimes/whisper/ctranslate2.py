@@ -144,13 +144,9 @@ class CTranslate2Execution(Execution):
             names = ", ".join(sorted(supported))
             raise Unsupported(f"CTranslate2 computes in {names} on this {target.device}")
         source = next(iter(sources.values()))
-        folder = source.derive(
-            f"{__name__}:convert",
-            {"compute_type": compute_type},
-            (__name__,),
-            ("ctranslate2", "transformers", "torch"),
-        )
-        self.folder = folder / "model"
+        packages = ("ctranslate2", "transformers", "torch")
+        converted = source.derive(convert, {"compute_type": compute_type}, packages)
+        self.folder = converted.fetch() / "model"
         self.model = self.open(compute_type, options)
 
     def open(self, compute_type: str, options: Options) -> Any:
