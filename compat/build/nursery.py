@@ -1,10 +1,10 @@
-"""Builders that start in no time: forked from a process that has imported what most jobs need.
+"""The nursery: a process that forks builders which have imported PyTorch already.
 
 Importing PyTorch and transformers takes longer than most jobs of :mod:`compat.build.artifacts` do.
-Where a process can be forked safely (Linux), a run therefore has a *nursery*: a process that
-imports them when the first job comes (or at once, where one is sure to come), computes nothing
-itself, and forks for each job. A builder is still a process of its own, of the same environment
-and working folder as one that was started afresh.
+Where a process can be forked safely (Linux), a run therefore has a nursery. It imports them when
+the first job comes (or at once, where one is sure to come), computes nothing itself, and forks for
+each job. A builder is still a process of its own, with the environment and working folder of the
+process that asked for it.
 
 Over a Unix socket a client sends one line of JSON (``environment``, ``folder``) with the pipe that
 is to be the builder's output; it is answered with the builder's process number and, in the end,
@@ -44,7 +44,7 @@ PRELOADED = (
     "transformers.modeling_utils",
     "transformers.generation",
 )
-"""Imported once for all; none of them starts a thread, which a fork would lose."""
+"""Modules that the nursery imports. None of them starts a thread, which a fork would lose."""
 
 
 class Nursery:
@@ -72,7 +72,7 @@ class Nursery:
         os.environ[ENVIRONMENT] = str(path)
 
     def close(self) -> None:
-        """End it; builders end with whoever asked for them."""
+        """End the nursery. Builders go on until the processes that asked for them end."""
         if self._process is not None:
             os.environ.pop(ENVIRONMENT, None)
             assert self._process.stdin is not None
@@ -88,11 +88,11 @@ class Builder:
 
     pid: int
     input: BinaryIO
-    """Tells it what to do; its end tells it to stop."""
+    """Pipe for its request; the builder stops when the pipe is closed."""
     output: BinaryIO
-    """What it prints, errors too."""
+    """Pipe with everything that it prints, errors included."""
     wait: Callable[[], int]
-    """Waits for its end; returns its return code as :mod:`subprocess` has it."""
+    """Function that waits for its end and returns its code, negative for a signal (-9: killed)."""
 
 
 @contextlib.contextmanager
@@ -143,7 +143,7 @@ def _forked(environment: Mapping[str, str], stack: contextlib.ExitStack) -> Buil
 
 
 def _line(connection: socket.socket) -> str:
-    """Read a line byte by byte: what follows it belongs to others."""
+    """Read a line byte by byte, as the bytes after it are the next reader's."""
     line = b""
     while not line.endswith(b"\n"):
         byte = connection.recv(1)
@@ -184,15 +184,15 @@ def serve(listener: socket.socket, work: Callable[[], None], ready: bool = False
 
 
 def preload() -> None:
-    """Import what jobs need."""
+    """Import :data:`PRELOADED`."""
     for name in PRELOADED:
-        # What does not import is for the job that needs it to say.
+        # The job that needs a module will fail with the reason why it does not import.
         with contextlib.suppress(Exception):
             importlib.import_module(name)
 
 
 def _fork(connection: socket.socket, work: Callable[[], None]) -> int:
-    """Return the process number of a new builder; 0 if whoever asked for it is gone."""
+    """Return the process number of a new builder; 0 if the process that asked for it is gone."""
     message, outputs, _, _ = socket.recv_fds(connection, 1 << 20, 1)
     while not message.endswith(b"\n") and (more := connection.recv(1 << 20)):
         message += more
