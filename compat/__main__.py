@@ -2,6 +2,6 @@
 
 import sys
 
-from compat.commands.cli import main
+from compat.commands.main import main
 
 sys.exit(main())

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from compat.commands import cli
+from compat.commands.main import main
 from compat.contract.runtime import Probe
 from compat.run.probing import Prober
 
@@ -193,7 +193,7 @@ def test_the_doctor_says_what_an_emulator_can_prove(
     nothing = Probe("absent", "it was not asked for")
     monkeypatch.setattr(Prober, "all", lambda self, targets: {t.name: nothing for t in targets})
     monkeypatch.setenv("COLUMNS", "200")
-    assert cli.main(["doctor"]) == 0
+    assert main(["doctor"]) == 0
     rows = capsys.readouterr().out.splitlines()
     said = {row.split()[0]: row for row in rows if "it was not asked for" in row}
     assert "emulator evidence" in said["qualcomm-emulator"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compat.commands import cli
+from compat.commands.main import main
 from compat.experiments import browsers as experiment
 from compat.experiments.browsers import Comparison, Outcome, compare
 
@@ -53,5 +53,5 @@ def test_a_missing_browser_is_named_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(experiment.web, "lacking", lambda: ("no puppeteer-core", "make browsers"))
-    assert cli.main(["experiment", "browsers"]) == 3
-    assert capsys.readouterr().err == "compat: no puppeteer-core: make browsers\n"
+    assert main(["experiment", "browsers"]) == 3
+    assert capsys.readouterr().err == "compat: no puppeteer-core\nmake browsers\n"

@@ -14,7 +14,7 @@ import pytest
 
 from compat import catalog
 from compat.build.torch_session import TorchSession
-from compat.commands.cli import main
+from compat.commands.main import main
 from compat.contract.case import Case
 from compat.contract.model_reference import ModelReference
 from compat.inputs import corpus

@@ -27,7 +27,7 @@ from rich.console import Console
 
 from compat.catalog import Catalog
 from compat.catalog import load as load_catalog
-from compat.commands.cli import main
+from compat.commands.main import main
 from compat.contract.case import HARDWARE
 from compat.hardware.facts import machine_id
 from compat.judge.results import (

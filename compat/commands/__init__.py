@@ -1,1 +1,1 @@
-"""The `compat` command: one file per subcommand."""
+"""The ``compat`` command: a module for each of its commands."""

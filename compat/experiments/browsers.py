@@ -1,12 +1,13 @@
-"""Experiments: questions that no single case answers, asked with both sides interleaved.
+"""The experiment ``browsers``: whether Firefox runs audio models on WebGPU faster than Chrome.
 
-``browsers`` asks whether Firefox runs audio models on WebGPU faster than Chrome: the same model,
-the same audio and, where there is no GPU, the same software adapter in both, one round of each in
-turns while the other is stopped. Only a GPU can decide; a software adapter shows a direction.
+Both get the same model, the same audio and, where there is no GPU, the same software adapter. They
+take turns, one round each, while the other is stopped. Only a GPU can decide; a software adapter
+shows a direction.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -21,9 +22,12 @@ import numpy as np
 from compat import catalog
 from compat.build.sources import sources
 from compat.contract.case import Recipe
+from compat.contract.errors import CompatError
 from compat.contract.graph import Stopwatch
 from compat.contract.model_reference import ModelReference
 from compat.contract.runtime import Options
+from compat.experiments.experiment import Experiment
+from compat.hardware.facts import available_cpus
 from compat.inputs import corpus
 from compat.inputs.features import mel_filterbank
 from compat.runtimes.web import browser as web
@@ -38,10 +42,6 @@ DISPATCHES = {False: 20, True: 1}
 RESAMPLES = 5_000
 MODEL = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
 BOTH = ("chromium", "firefox")
-
-
-class CannotCompare(Exception):
-    """One of the browsers is missing; the message says which, and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,16 @@ class Outcome:
             return f"Chromium is faster, by {-whole.high:.0%} to {-whole.low:.0%} of its time"
         return "no difference beyond noise"
 
+    @property
+    def lines(self) -> list[str]:
+        """The comparisons and the verdict, for a terminal."""
+        compared = [
+            f"{one.measure}: Chromium {one.chromium_ms:.1f} ms, "
+            f"Firefox {one.firefox_ms:.1f} ms; {one.words}"
+            for one in self.comparisons
+        ]
+        return [*compared, self.verdict]
+
     def json(self) -> str:
         """Return everything as JSON."""
         return json.dumps({**asdict(self), "verdict": self.verdict}, indent=1)
@@ -132,7 +142,7 @@ def browsers(rounds: int, threads: int, said: Callable[[str], None]) -> Outcome:
         said: told what is going on.
 
     Raises:
-        CannotCompare: a browser or what drives it is missing.
+        CompatError: a browser or what drives it is missing.
     """
     with contextlib.ExitStack() as stack:
         opened = {name: stack.enter_context(_page(name, threads)) for name in BOTH}
@@ -169,12 +179,12 @@ def _page(name: str, threads: int) -> Iterator[web_session.WebSession]:
     """Open the model in one browser, on a GPU if both have one, else on one software adapter."""
     reason, remedy = web.lacking()
     if reason:
-        raise CannotCompare(f"{reason}: {remedy}")
+        raise CompatError(reason, remedy)
     ending = "" if web.has_gpu() else "-software"
     place = places.PLACES[f"webgpu-{name}{ending}"]
     reason, remedy = places.missing(place)
     if reason:
-        raise CannotCompare(f"{reason}: {remedy}")
+        raise CompatError(reason, remedy)
     target = next(t for t in ort_web.RUNTIME.targets if t.name == f"webgpu-{name}{ending}")
     driver = web.vulkan_of_chromium() if ending and name == "firefox" else ""
     before = {key: os.environ.get(key) for key in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")}
@@ -237,3 +247,26 @@ def _round(
             "spectrum", [audio, hann, filters], shape=list(shape), dispatches=DISPATCHES[software]
         )
         yield f"spectrum {shape[0]}×{shape[1]}×1", answer["each"], mel
+
+
+def _run(arguments: argparse.Namespace, said: Callable[[str], None]) -> Outcome:
+    return browsers(arguments.rounds, available_cpus(), said)
+
+
+def _rounds(text: str) -> int:
+    rounds = int(text)
+    if rounds < 2:
+        raise argparse.ArgumentTypeError("an interval needs at least two")
+    return rounds
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=_rounds, default=10, help="interleaved rounds")
+
+
+EXPERIMENT = Experiment(
+    "is Firefox faster than Chrome on WebGPU?",
+    _run,
+    _arguments,
+    "compat experiment browsers --rounds 20",
+)

@@ -125,7 +125,7 @@ def small_corpus(folder: Path) -> Path:
 def imports(rounds: int) -> list[Outcome]:
     """Importing compat, and collecting its suites, loads no heavy library."""
     programs = {
-        "importing compat": "import compat, compat.catalog, compat.commands.cli; "
+        "importing compat": "import compat, compat.catalog, compat.commands.main; "
         "compat.catalog.load()",
         "collecting the suites": "import os, sys, pytest; out, sys.stdout = sys.stdout, "
         "open(os.devnull, 'w'); status = pytest.main(['suites', '--collect-only', '-qq', '-p', "
@@ -237,7 +237,7 @@ def start(rounds: int) -> list[Outcome]:
 
 
 SUITE = """\
-from compat.measurement import check
+from compat.run.measurement import check
 
 NUMBERS = dict(cosine=1.0, worst_cosine=1.0, snr_db=110.0, worst_snr_db=110.0, worst_utterance=0,
                max_error=1e-6, passing_tolerance=1e-6, rms_error=1e-7, signal_rms=0.4,

@@ -1,0 +1,123 @@
+"""``compat doctor``: what is here, absent or broken, and the remedy."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from compat import catalog, processes
+from compat.build import artifacts
+from compat.commands.command import Command
+from compat.contract.untrusted import clean, one_line
+from compat.hardware import facts
+from compat.inputs.checkpoints import INSTALL_WEIGHTS, PACKAGE, CheckpointError, find_checkpoint
+from compat.run.probing import Prober
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    """Probe every target."""
+    loaded = catalog.load()
+    found = Prober().all(loaded.targets)
+    machine = facts.machine_facts()
+    rows: list[dict[str, Any]] = [
+        {
+            "hardware": target.hardware,
+            "target": target.name,
+            "state": found[target.name].state,
+            "reason": found[target.name].reason,
+            "remedy": found[target.name].remedy,
+            "facts": dict(found[target.name].facts),
+            "evidence": target.evidence,
+        }
+        for target in loaded.targets
+    ]
+    for hardware in loaded.hardware:
+        if not any(row["hardware"] == hardware for row in rows):
+            rows.append(
+                {
+                    "hardware": hardware,
+                    "target": f"({hardware})",
+                    "state": "absent",
+                    "reason": "no runtime of the catalog serves this hardware yet",
+                    "remedy": "add one with --catalog FILE, see docs/extending.md",
+                    "facts": {},
+                    "evidence": "",
+                }
+            )
+    rows.sort(key=lambda row: loaded.hardware.index(row["hardware"]))
+    packaged = _packaged_weights(loaded)
+    if arguments.json:
+        shown = {"machine": facts.machine_id(machine), "facts": machine, "targets": rows}
+        print(json.dumps({**shown, "weights": packaged}))
+        return 0
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    processor = machine.get("cpu", {})
+    console.print(
+        f"Machine {facts.machine_id(machine)}: "
+        f"{escape(one_line(processor.get('model', 'unknown processor')))}, "
+        f"{facts.available_cpus()} cores, "
+        f"{facts.available_memory_bytes() / 2**30:.0f} GiB of memory"
+    )
+    table = Table(box=None, pad_edge=False)
+    for column in ("target", "state", "what was found", "remedy"):
+        table.add_column(column, overflow="fold")
+    symbols = {
+        "here": "[green]✓ here[/]",
+        "absent": "[dim]· absent[/]",
+        "broken": "[red]! broken[/]",
+    }
+    for row in rows:
+        known = ", ".join(f"{name} {value}" for name, value in row["facts"].items())
+        # What a device measures needs no word; an emulator or a conversion times nothing.
+        proves = f"{row['evidence']} evidence" if row["evidence"] not in ("", "device") else ""
+        said = ". ".join(part for part in (str(row["reason"]), known, proves) if part)
+        table.add_row(
+            escape(one_line(row["target"])),
+            symbols[str(row["state"])],
+            escape(clean(said)),
+            escape(clean(row["remedy"])),
+        )
+    for row in packaged:
+        what = f"weights of {row['families']}"
+        found_in = f"in the package {row['package']}"
+        table.add_row(escape(what), symbols[row["state"]], escape(found_in), escape(row["remedy"]))
+    console.print(table)
+    console.print(f"cache: {artifacts.cache_folder()} (${processes.CACHE} names another)")
+    return 0
+
+
+def _packaged_weights(loaded: catalog.Catalog) -> list[dict[str, str]]:
+    """Return which packages hold published weights, and whether they are installed."""
+    families: dict[str, list[str]] = {}
+    for family in loaded.families:
+        for checkpoint in dict.fromkeys(variant.checkpoint for variant in family.variants):
+            if checkpoint.startswith(PACKAGE):
+                families.setdefault(checkpoint, []).append(family.name)
+    rows = []
+    for checkpoint, names in families.items():
+        try:
+            find_checkpoint(checkpoint)
+            state, remedy = "here", ""
+        except CheckpointError:
+            state, remedy = "absent", INSTALL_WEIGHTS
+        package = checkpoint.removeprefix(PACKAGE).partition("/")[0]
+        said = {"package": package, "families": ", ".join(names), "state": state}
+        rows.append({**said, "remedy": remedy})
+    return rows
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+COMMAND = Command(
+    "say what is here, absent or broken, and the remedy",
+    doctor,
+    "example:\n  compat doctor --json",
+    _arguments,
+)

@@ -1,0 +1,95 @@
+"""The ``compat`` command: its parser, and what becomes of errors.
+
+Each command is a module of this package that declares ``COMMAND``. A new command is one file, and
+its name in :data:`COMMANDS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from compat import __version__, catalog
+from compat.commands.command import Command
+from compat.commands.printing import warn
+from compat.contract.errors import CompatError
+
+COMMANDS = (
+    "matrix",
+    "doctor",
+    "list",
+    "show",
+    "report",
+    "publish",
+    "rescore",
+    "cache",
+    "experiment",
+    "schema",
+)
+"""Modules of this package, in the order in which ``compat --help`` lists them."""
+
+EXAMPLES = """\
+examples:
+  compat matrix --quick               this machine's matrix, in a few minutes
+  compat doctor                       what is here, what is absent, and the remedy
+  compat list --models whisper-tiny   the cases of a variant
+  compat show whisper-tiny@seeded/cpu-torch/fp32
+  compat report reports/results       the site and the matrix of published results
+  compat cache clear                  free the disk of exports and references
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = command_parser()
+    parsed, rest = parser.parse_known_args(arguments)
+    command: Command = parsed.command
+    if rest and not command.takes_rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    parsed.rest = rest
+    try:
+        if parsed.catalog:
+            catalog.use(parsed.catalog)
+        return command.run(parsed)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except CompatError as error:
+        warn(f"compat: {error.message}")
+        if error.remedy:
+            warn(error.remedy)
+        return 3
+
+
+def command_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; what it parses names its :class:`Command`."""
+    parser = argparse.ArgumentParser(
+        prog="compat",
+        description="Which audio model runs how well on which hardware, measured.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"compat {__version__}")
+    parsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name in COMMANDS:
+        command: Command = import_module(f"compat.commands.{name}").COMMAND
+        own = parsers.add_parser(
+            name,
+            help=command.help,
+            description=command.help[0].upper() + command.help[1:] + ".",
+            epilog=command.epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        own.set_defaults(command=command)
+        own.add_argument("--catalog", action="append", metavar="FILE", help="more models, runtimes")
+        command.add_arguments(own)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

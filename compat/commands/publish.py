@@ -1,0 +1,62 @@
+"""``compat publish``: own results put where they are kept as evidence."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from compat.commands.command import Command
+from compat.commands.printing import say, warn
+from compat.commands.sources import LOCAL, PUBLISHED, add_sources
+from compat.report.publish import publish as put
+
+REJECTED = 20
+"""Files that were not published and are told one by one; the others are counted."""
+
+
+def publish(arguments: argparse.Namespace) -> int:
+    """Copy own results to where they are kept as evidence."""
+    sources = list(arguments.sources) or [LOCAL / "results"]
+    outcome = put(sources, arguments.output, arguments.own, arguments.dry_run)
+    would = "would be " if arguments.dry_run else ""
+    for path in outcome.published:
+        done = f"{would}published" if path in outcome.added else "unchanged"
+        say(f"{done} {os.path.relpath(path)}")
+    for path in outcome.superseded:
+        if path in outcome.archived:
+            place = os.path.relpath(outcome.archived[path])
+            say(f"{would}superseded {os.path.relpath(path)}: {would}kept in {place}")
+        else:
+            say(f"left out {path.name}: none of its observations counts beside what is published")
+    for reason in outcome.rejected[:REJECTED]:
+        warn(f"rejected {reason}")
+    if len(outcome.rejected) > REJECTED:
+        warn(f"and {len(outcome.rejected) - REJECTED:,} more rejected")
+    for change in outcome.cells:
+        say(f"cell {change}")
+    say(
+        "dry run: nothing was changed"
+        if arguments.dry_run
+        else f"matrix: {os.path.relpath(outcome.matrix)}"
+    )
+    return 3 if outcome.rejected else 0
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    add_sources(parser)
+    parser.add_argument("--output", type=Path, default=PUBLISHED, metavar="DIR")
+    parser.add_argument(
+        "--own", action="store_true", help="also results on an own corpus, checkpoint or thresholds"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be done, and change nothing"
+    )
+
+
+COMMAND = Command(
+    "put own results under reports/, to be committed",
+    publish,
+    "example:\n  compat publish reports/local/results --dry-run",
+    _arguments,
+)
