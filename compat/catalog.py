@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from compat.contract.case import HARDWARE, Case, Family, Recipe, Target
+from compat.contract.errors import CompatError
 
 if TYPE_CHECKING:
     from compat.contract.model_reference import ModelReference
@@ -54,10 +55,6 @@ SMALL = 50.0
 """Millions of parameters below which memory is no object, in float64 and twice."""
 ENVIRONMENT = "COMPAT_CATALOG"
 ENTRY_POINTS = "compat"
-
-
-class CatalogError(Exception):
-    """A catalog file cannot be used; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +155,7 @@ def load() -> Catalog:
     """Load the project's catalog and what was added to it.
 
     Raises:
-        CatalogError: a file is missing, does not import, or declares nothing.
+        CompatError: a file is missing, does not import, or declares nothing.
     """
     modules = [importlib.import_module(name) for name in (*FAMILIES, *RUNTIMES)]
     modules += [point.load() for point in metadata.entry_points(group=ENTRY_POINTS)]
@@ -181,26 +178,26 @@ def _declared(module: ModuleType, one: str, many: str) -> list[Any]:
 
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise CatalogError(f"no catalog file {path}: check the path given to --catalog.")
+        raise CompatError(f"no catalog file {path}", "check the path given to --catalog.")
     # A name that depends on the path alone, so that every process knows the module by it.
     name = f"compat_catalog_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise CatalogError(f"catalog file {path} is no Python file: name one that ends in .py.")
+        raise CompatError(f"catalog file {path} is no Python file", "name one that ends in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         del sys.modules[name]
-        raise CatalogError(
+        raise CompatError(
             f"catalog file {path} does not import: {type(error).__name__}: {error}"
         ) from error
     if not (_declared(module, "FAMILY", "FAMILIES") or _declared(module, "RUNTIME", "RUNTIMES")):
-        raise CatalogError(
-            f"catalog file {path} declares nothing: it needs FAMILY and load(), or RUNTIME. "
-            "See docs/extending.md."
+        raise CompatError(
+            f"catalog file {path} declares nothing: it needs FAMILY and load(), or RUNTIME.",
+            "See docs/extending.md.",
         )
     return module

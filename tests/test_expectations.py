@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from compat.contract.case import HARDWARE
-from compat.judge.expectations import Expectations, ExpectationsError, load
+from compat.contract.errors import CompatError
+from compat.judge.expectations import Expectations, load
 
 TODAY = date(2026, 11, 20)
 CASE = "whisper-tiny@seeded/qualcomm-emulator/int8-a8w8"
@@ -145,13 +146,13 @@ def _without(key: str) -> str:
     ],
 )
 def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ExpectationsError, match=message) as caught:
+    with pytest.raises(CompatError, match=message) as caught:
         _load(tmp_path, text)
     assert "qualcomm.toml" in str(caught.value)
 
 
 def test_absent_file_and_folder(tmp_path: Path) -> None:
-    with pytest.raises(ExpectationsError, match="no expectations file"):
+    with pytest.raises(CompatError, match="no expectations file"):
         load([tmp_path / "cuda.toml"])
     (tmp_path / "b.toml").write_text(ENTRY)
     (tmp_path / "a.toml").write_text(ENTRY + ENTRY)

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from compat.contract.session import Unsupported
 from compat.runtimes.coreml import convert as coreml_convert
 from compat.runtimes.coreml import runtime as coreml
 from compat.runtimes.coreml.convert import keep_log_softmax_exact
-from compat.runtimes.coreml.mil import OPERATORS, Program, UnknownOperator
+from compat.runtimes.coreml.mil import OPERATORS, Program
 
 coremltools: Any = pytest.importorskip("coremltools", exc_type=ImportError)
 
@@ -280,5 +281,5 @@ def test_an_operator_that_is_not_known_is_named(
     program = convert(nn.GELU(), (torch.ones(1, 3),), tmp_path)
     monkeypatch.delitem(OPERATORS, "gelu")  # type: ignore[arg-type]
     assert program.unknown == ["gelu"]
-    with pytest.raises(UnknownOperator, match="no operator gelu"):
+    with pytest.raises(Unsupported, match="no operator gelu"):
         program.run({"x0": np.ones((1, 3), np.float32)})

@@ -16,9 +16,10 @@ from compat import catalog
 from compat.build.torch_session import TorchSession
 from compat.commands.main import main
 from compat.contract.case import Case
+from compat.contract.errors import CompatError
 from compat.contract.model_reference import ModelReference
 from compat.inputs import corpus
-from compat.judge.recommendations import Recommendations, RecommendationsError, default_path, load
+from compat.judge.recommendations import Recommendations, default_path, load
 from compat.judge.results import Observation, read_all
 from compat.judge.thresholds import Thresholds
 from compat.measure.protocol import Protocol
@@ -134,7 +135,7 @@ def test_patterns_and_lists_name_variants(tmp_path: Path) -> None:
 def test_a_faulty_entry_is_named(changes: dict[str, str], said: str, tmp_path: Path) -> None:
     sound = {**VALID, "hardware": '"mps"'}
     path = write(tmp_path / "faulty.toml", sound, {**VALID, **changes})
-    with pytest.raises(RecommendationsError) as raised:
+    with pytest.raises(CompatError) as raised:
         load(path)
     assert f"{path}, entry 2 (line 7): " in str(raised.value)
     assert said in str(raised.value)
@@ -142,17 +143,15 @@ def test_a_faulty_entry_is_named(changes: dict[str, str], said: str, tmp_path: P
 
 def test_two_for_one_variant_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.toml", VALID, {**VALID, "variant": '"whisper-b*"'})
-    with pytest.raises(
-        RecommendationsError, match=r"whisper-base on cuda has .*entry 1 \(line 1\)"
-    ):
+    with pytest.raises(CompatError, match=r"whisper-base on cuda has .*entry 1 \(line 1\)"):
         load(path)
 
 
 def test_a_missing_or_torn_file_says_so(tmp_path: Path) -> None:
-    with pytest.raises(RecommendationsError, match="there is no recommendations file"):
+    with pytest.raises(CompatError, match="there is no recommendations file"):
         load(tmp_path / "none.toml")
     (tmp_path / "torn.toml").write_text("[[recommendation]\n")
-    with pytest.raises(RecommendationsError, match="not valid TOML"):
+    with pytest.raises(CompatError, match="not valid TOML"):
         load(tmp_path / "torn.toml")
 
 

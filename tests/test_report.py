@@ -29,6 +29,7 @@ from compat.catalog import Catalog
 from compat.catalog import load as load_catalog
 from compat.commands.main import main
 from compat.contract.case import HARDWARE
+from compat.contract.errors import CompatError
 from compat.hardware.facts import machine_id
 from compat.judge.results import (
     CaseFacts,
@@ -51,7 +52,7 @@ from compat.metrics import SCORER_VERSION
 from compat.report import build, matrix_markdown, print_matrix, text, write_site
 from compat.report.model import Configuration, Report
 from compat.report.publish import publish
-from compat.report.site import PALETTE, SiteError, data_json, points, summary_json
+from compat.report.site import PALETTE, data_json, points, summary_json
 from compat.run.selection import Selection
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -1613,7 +1614,7 @@ def test_rendering_replaces_only_sites_and_survives_an_interruption(
     precious = tmp_path / "home"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
-    with pytest.raises(SiteError, match="is no site"):
+    with pytest.raises(CompatError, match="is no site"):
         write_site(full_report(), precious)
     assert (precious / "thesis.txt").exists()
 

@@ -11,7 +11,8 @@ import pytest
 
 from compat import catalog
 from compat.contract.case import Family, Variant
-from compat.run.selection import Selection, SelectionError, check_mark_expression, marks, suggestion
+from compat.contract.errors import CompatError
+from compat.run.selection import Selection, check_mark_expression, marks, suggestion
 
 SEEDED = ("--weights", "seeded")
 
@@ -233,7 +234,7 @@ def test_a_checkpoint_needs_a_name(suites: Any, tmp_path: Path) -> None:
 def test_words_of_pytest_are_no_typos() -> None:
     known = ("cuda", "benchmark", "parametrize")
     check_mark_expression("cuda and not (benchmark or parametrize)", known)
-    with pytest.raises(SelectionError, match="Did you mean 'cuda'"):
+    with pytest.raises(CompatError, match="Did you mean 'cuda'"):
         check_mark_expression("cudda", known)
 
 

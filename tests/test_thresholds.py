@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from compat import catalog
+from compat.contract.errors import CompatError
 from compat.judge.results import CaseFacts, Limit
-from compat.judge.thresholds import Thresholds, ThresholdsError, default_path, load
+from compat.judge.thresholds import Thresholds, default_path, load
 
 FACTS = CaseFacts(
     id="whisper-tiny@seeded/openvino-cpu/fp16",
@@ -236,7 +237,7 @@ def test_lists_and_depth(tmp_path: Path) -> None:
     ],
 )
 def test_broken_files(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ThresholdsError, match=message) as caught:
+    with pytest.raises(CompatError, match=message) as caught:
         _load(tmp_path, text)
     assert "limits0.toml" in str(caught.value)
 
@@ -245,17 +246,17 @@ def test_hardware_of_a_catalog_file_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = _entry(more='hardware = "tpu"')
-    with pytest.raises(ThresholdsError, match="'tpu' matches nothing"):
+    with pytest.raises(CompatError, match="'tpu' matches nothing"):
         _load(tmp_path, text)
     monkeypatch.setattr(catalog, "load", lambda: SimpleNamespace(hardware=("cpu", "tpu")))
     assert _load(tmp_path, text).entries
 
 
 def test_absent_file(tmp_path: Path) -> None:
-    with pytest.raises(ThresholdsError, match=r"no thresholds file .*none\.toml"):
+    with pytest.raises(CompatError, match=r"no thresholds file .*none\.toml"):
         load([tmp_path / "none.toml"])
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ThresholdsError, match="cannot read"):
+    with pytest.raises(CompatError, match="cannot read"):
         load([tmp_path / "binary.toml"])
 
 
@@ -359,5 +360,5 @@ def test_equal_limits_leave_no_relaxed_level(tmp_path: Path) -> None:
 
 
 def test_empty_filter_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ThresholdsError, match="a text or a list"):
+    with pytest.raises(CompatError, match="a text or a list"):
         _load(tmp_path, _entry(more='family = [""]'))

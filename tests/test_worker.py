@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
+from compat.contract.errors import CompatError
 from compat.inputs.corpus import DEFAULT
 from compat.inputs.stress import DEFAULT as STRESS
 from compat.measure import worker as worker_process
@@ -373,7 +374,7 @@ def test_a_score_that_is_no_number_is_named() -> None:
         "counts": [3, True],
     }
     for value in (np.zeros(2), {1, 2}, object()):
-        with pytest.raises(worker_process.NotJson) as caught:
+        with pytest.raises(CompatError) as caught:
             worker_process.encoded("task", {"clean": {"wer": value}})
         named = f"score() must return built-in numbers (got {type(value).__name__})"
         assert str(caught.value) == named

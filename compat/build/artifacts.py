@@ -28,6 +28,7 @@ from typing import Any
 
 from compat.build import nursery
 from compat.contract.digests import code_digest, digest
+from compat.contract.errors import CompatError
 from compat.contract.source import Derived, Job
 from compat.processes import CACHE, child_environment, ending
 
@@ -35,7 +36,7 @@ _BUILDING = "COMPAT_BUILDING"
 """Environment variable that is set in builders: what a job needs, it builds itself."""
 
 
-class ArtifactError(Exception):
+class ArtifactError(CompatError):
     """A derived file could not be built; the message ends with the last line of the builder."""
 
 

@@ -10,6 +10,7 @@ from compat.commands.command import Command
 from compat.commands.printing import tell
 from compat.commands.sources import LOCAL, PUBLISHED, add_sources
 from compat.contract.case import Case
+from compat.contract.errors import CompatError
 from compat.contract.untrusted import clean
 from compat.judge import recommendations, results
 from compat.judge.results import facts_of
@@ -28,7 +29,7 @@ def show(arguments: argparse.Namespace) -> int:
         said = selection.suggestion(arguments.case, [case.id for case in loaded.cases()])
         if len(said) > 300:
             said = "`compat list` names them all."
-        raise selection.SelectionError(f"no case {arguments.case}: {said}") from None
+        raise CompatError(f"no case {arguments.case}: {said}") from None
     console = Console(highlight=False, soft_wrap=True)
     facts = facts_of(case)
     console.print(f"[bold]{case.id}[/bold]")

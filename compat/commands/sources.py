@@ -38,7 +38,8 @@ def collect(sources: Sequence[Path]) -> Collection:
     for folder in folders:
         if not os.path.lexists(folder):
             raise ResultsError(
-                f"no results in {folder}: run `compat matrix` or `pytest` first, or name a folder."
+                f"no results in {folder}",
+                "run `compat matrix` or `pytest` first, or name a folder.",
             )
     return results.read_all(folders)
 

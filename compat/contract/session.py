@@ -16,15 +16,20 @@ from typing import Any
 
 import numpy as np
 
+from compat.contract.errors import CompatError
 from compat.contract.graph import POSITION, Graph, State
 
 
-class Unsupported(Exception):
+class Unsupported(CompatError):
     """The runtime cannot execute this recipe here; the message is the runtime's own reason."""
 
+    kind = "unsupported"
 
-class Crash(Exception):
+
+class Crash(CompatError):
     """What executes died beside this process: a browser, its tab, a device. Nothing is left."""
+
+    kind = "crashed"
 
 
 @dataclass(frozen=True, slots=True)

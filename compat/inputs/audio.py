@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from compat.contract.errors import CompatError
 from compat.inputs import mpeg
 
 LONGEST = 6 * 3600.0
@@ -30,7 +31,7 @@ LOUDEST = 100.0
 """Largest sample that is believed, where 1 is full scale."""
 
 
-class CorpusError(Exception):
+class CorpusError(CompatError):
     """A corpus cannot be used; the message names the file, the line and the remedy."""
 
 

@@ -15,11 +15,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compat.contract.errors import CompatError
+
 if TYPE_CHECKING:
     pass
 
 
-class CheckpointError(Exception):
+class CheckpointError(CompatError):
     """A checkpoint cannot be used; the message names the file and the remedy."""
 
 

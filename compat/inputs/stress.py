@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from compat.contract.errors import CompatError
 from compat.contract.item import Item
 from compat.contract.places import FIXTURES
 
@@ -24,10 +25,6 @@ SHORT = 10.0
 """Seconds that an input of a first look has at most."""
 
 
-class StressError(Exception):
-    """The list of stress inputs cannot be used; the message names file and remedy."""
-
-
 def load(paths: Sequence[Path] = (DEFAULT,)) -> list[dict[str, Any]]:
     """Read entries ``[[input]]`` with name, kind, seconds, gain, offset and seed."""
     entries: list[dict[str, Any]] = []
@@ -35,10 +32,10 @@ def load(paths: Sequence[Path] = (DEFAULT,)) -> list[dict[str, Any]]:
         try:
             found = tomllib.loads(path.read_text(encoding="utf-8")).get("input", [])
         except (OSError, tomllib.TOMLDecodeError) as error:
-            raise StressError(f"cannot read {path}: {error}. Correct the file.") from error
+            raise CompatError(f"cannot read {path}: {error}.", "Correct the file.") from error
         for number, entry in enumerate(found, 1):
             if entry.get("kind") not in KINDS or not isinstance(entry.get("name"), str):
-                raise StressError(
+                raise CompatError(
                     f"{path}: input {number} needs a name and a kind out of {', '.join(KINDS)}."
                 )
             entries.append(entry)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compat.contract.errors import CompatError
+
 
 @dataclass(frozen=True, slots=True)
 class Format:
@@ -21,8 +23,6 @@ class Format:
     required: tuple[str, ...]
     """Keys that every entry has, with texts that are not empty."""
     optional: tuple[str, ...]
-    error: type[Exception]
-    """What is raised."""
     if_absent: str
     """Remedy where there is no such file."""
     if_broken: str
@@ -33,22 +33,22 @@ class Format:
         try:
             return path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
-            raise self.error(f"there is no {self.name}s file {path}. {self.if_absent}") from error
+            raise CompatError(f"there is no {self.name}s file {path}.", self.if_absent) from error
         except (OSError, UnicodeDecodeError) as error:
-            raise self.error(f"cannot read {self.name}s from {path}: {error}.") from error
+            raise CompatError(f"cannot read {self.name}s from {path}: {error}.") from error
 
     def entries(self, path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield each entry of a file's text, and where it stands for errors."""
         try:
             document = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            raise self.error(
-                f"{path} is not valid TOML: {error}. Correct that place{self.if_broken}"
+            raise CompatError(
+                f"{path} is not valid TOML: {error}.", f"Correct that place{self.if_broken}"
             ) from error
         unknown = sorted(set(document) - {self.table})
         rows = document.get(self.table, [])
         if unknown or not isinstance(rows, list):
-            raise self.error(
+            raise CompatError(
                 f"{path} has {', '.join(map(repr, unknown)) or self.table} at the top level; "
                 f"only [[{self.table}]] entries belong there."
             )
@@ -64,13 +64,13 @@ class Format:
     def _check(self, origin: str, row: Any) -> None:
         if not isinstance(row, dict):
             article = "an" if self.name[0] in "aeiou" else "a"
-            raise self.error(
+            raise CompatError(
                 f"{origin}: {article} {self.name} is a table; write it under [[{self.table}]]."
             )
         known = (*self.required, *self.optional)
         for key in row:
             if key not in known:
-                raise self.error(f"{origin}: unknown key {key!r}. Known are {', '.join(known)}.")
+                raise CompatError(f"{origin}: unknown key {key!r}. Known are {', '.join(known)}.")
         for key in self.required:
             if not isinstance(row.get(key), str) or not row[key].strip():
-                raise self.error(f'{origin}: add {key} = "...", a text that is not empty.')
+                raise CompatError(f'{origin}: add {key} = "...", a text that is not empty.')

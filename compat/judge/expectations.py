@@ -30,14 +30,11 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 
+from compat.contract.errors import CompatError
 from compat.judge.entries import Format
 
 Owner = Literal["ours", "vendor", "never"]
 OWNERS: tuple[str, ...] = get_args(Owner)
-
-
-class ExpectationsError(Exception):
-    """An expectations file cannot be used; the message names it, the entry and the remedy."""
 
 
 FORMAT = Format(
@@ -45,7 +42,6 @@ FORMAT = Format(
     table="expect",
     required=("case", "check", "owner", "error", "reason"),
     optional=("link", "version", "expires"),
-    error=ExpectationsError,
     if_absent="Check the path; one file per hardware lies below fixtures/expectations/.",
     if_broken=". A backslash in a regular expression needs single quotes ('\\d') or doubling.",
 )
@@ -164,7 +160,7 @@ def load(paths: Iterable[Path]) -> Expectations:
     """Read expectations from files, and from every ``*.toml`` of folders.
 
     Raises:
-        ExpectationsError: a file cannot be read, is not TOML, or has an entry that is not valid.
+        CompatError: a file cannot be read, is not TOML, or has an entry that is not valid.
     """
     entries: list[Expectation] = []
     for given in paths:
@@ -179,23 +175,23 @@ def load(paths: Iterable[Path]) -> Expectations:
 def _entry(identity: str, origin: str, row: Mapping[str, Any]) -> Expectation:
     owner = row["owner"]
     if owner not in OWNERS:
-        raise ExpectationsError(
+        raise CompatError(
             f"{origin}: owner = {owner!r}; it is ours (this project can close the gap), vendor "
             "(upstream must) or never (it cannot be closed)."
         )
     _check_error(origin, row["error"])
     link = row.get("link", "")
     if not isinstance(link, str) or (link and not re.match(r"https?://\S+$", link)):
-        raise ExpectationsError(f"{origin}: link must be an http or https address.")
+        raise CompatError(f"{origin}: link must be an http or https address.")
     if owner == "vendor" and not link:
-        raise ExpectationsError(
+        raise CompatError(
             f'{origin}: a gap of the vendor\'s needs link = "https://...", the upstream report.'
         )
     expires = row.get("expires")
     if expires is not None and (not isinstance(expires, date) or isinstance(expires, datetime)):
-        raise ExpectationsError(f"{origin}: expires must be a date without quotes, as 2027-03-01.")
+        raise CompatError(f"{origin}: expires must be a date without quotes, as 2027-03-01.")
     if expires is None and owner != "never":
-        raise ExpectationsError(
+        raise CompatError(
             f"{origin}: add expires = 2027-03-01 (a date by which somebody looks again); only "
             'owner = "never" does without.'
         )
@@ -219,7 +215,7 @@ def _check_error(origin: str, error: str) -> None:
     except re.error:
         return  # Not a regular expression: a plain substring.
     if vague:
-        raise ExpectationsError(
+        raise CompatError(
             f"{origin}: error = {error!r} matches every failure. Quote the part of the message "
             "that tells this failure from another."
         )
@@ -237,7 +233,7 @@ def _requirements(origin: str, given: Any) -> Iterator[str]:
             or requirement.url
             or requirement.marker
         ):
-            raise ExpectationsError(
+            raise CompatError(
                 f"{origin}: version = {text!r} is no requirement; write it as "
                 '"onnxruntime >= 1.30, < 1.33".'
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from compat.contract.errors import CompatError
 from compat.contract.untrusted import clean, one_line
 
 EXAMPLES = 3
@@ -16,12 +17,12 @@ _LONGEST = 400
 """Characters of one problem: a message may quote what a file holds."""
 
 
-class ResultsError(Exception):
+class ResultsError(CompatError):
     """A results file or folder cannot be used; the message names it and the remedy."""
 
-    def __init__(self, message: str, kind: str = "files that cannot be used") -> None:
+    def __init__(self, message: str, tally: str = "files that cannot be used") -> None:
         super().__init__(clean(message))
-        self.kind = kind
+        self.tally = tally
         """A plural, under which it is counted with others."""
 
 

@@ -27,20 +27,15 @@ from typing import Any, NoReturn
 
 from compat import catalog
 from compat.contract.case import PRECISIONS, Case, Family
+from compat.contract.errors import CompatError
 from compat.contract.places import FIXTURES
 from compat.judge.entries import Format
-
-
-class RecommendationsError(Exception):
-    """The file of recommendations cannot be used; the message names the entry and the remedy."""
-
 
 FORMAT = Format(
     name="recommendation",
     table="recommendation",
     required=("family", "hardware", "precision", "source"),
     optional=("variant", "batch", "memory_gb"),
-    error=RecommendationsError,
     if_absent="Restore the one that comes with compat.",
     if_broken="; the format is described at the top of compat/judge/recommendations.py.",
 )
@@ -98,7 +93,7 @@ def load(path: Path) -> Recommendations:
     """Read a file of recommendations.
 
     Raises:
-        RecommendationsError: it cannot be read, is not TOML, has an entry that is not valid, or two
+        CompatError: it cannot be read, is not TOML, has an entry that is not valid, or two
             for one variant and hardware.
     """
     entries: list[Recommendation] = []
@@ -107,7 +102,7 @@ def load(path: Path) -> Recommendations:
         entry = _entry(origin, row)
         for key in sorted(_keys(entry)):
             if key in taken:
-                raise RecommendationsError(
+                raise CompatError(
                     f"{origin}: {key[1]} on {key[2]} has a recommendation already, in {taken[key]}."
                     " Name the variants of each, or join them to one with both sources."
                 )
@@ -131,7 +126,7 @@ def _entry(origin: str, row: Mapping[str, Any]) -> Recommendation:
     memory = row.get("memory_gb")
     number = isinstance(memory, int | float) and not isinstance(memory, bool)
     if memory is not None and not (number and 0 < memory < math.inf):
-        raise RecommendationsError(f"{origin}: memory_gb must be a number above zero.")
+        raise CompatError(f"{origin}: memory_gb must be a number above zero.")
     return Recommendation(
         family=family.name,
         variants=frozenset(_variants(origin, row, family)),
@@ -153,7 +148,7 @@ def _variants(origin: str, row: Mapping[str, Any], family: Family) -> Iterator[s
         return
     wanted = [row["variant"]] if isinstance(row["variant"], str) else row["variant"]
     if not isinstance(wanted, list) or not wanted or not all(isinstance(w, str) for w in wanted):
-        raise RecommendationsError(f"{origin}: variant must be a text or a list of texts.")
+        raise CompatError(f"{origin}: variant must be a text or a list of texts.")
     names = [variant.name for variant in family.variants]
     for pattern in wanted:
         found = [name for name in names if fnmatchcase(name, pattern)]
@@ -168,7 +163,7 @@ def _batch(origin: str, given: Any) -> tuple[int, int]:
     # bool is an int to Python and not to a person.
     sizes = [end for end in ends if isinstance(end, int) and not isinstance(end, bool)]
     if len(sizes) != 2 or not 1 <= sizes[0] <= sizes[1]:
-        raise RecommendationsError(
+        raise CompatError(
             f"{origin}: batch = {given!r}; write one size, as 16, or the lowest and the highest, "
             "as [16, 24]."
         )
@@ -181,6 +176,4 @@ def _known(origin: str, key: str, word: str, words: Iterable[str]) -> None:
 
 
 def _refuse(origin: str, key: str, word: str, words: Iterable[str]) -> NoReturn:
-    raise RecommendationsError(
-        f"{origin}: {key} = {word!r} matches nothing. Known are {', '.join(words)}."
-    )
+    raise CompatError(f"{origin}: {key} = {word!r} matches nothing. Known are {', '.join(words)}.")

@@ -457,7 +457,7 @@ def read_all(folders: Iterable[Path]) -> Collection:
             runs.extend(_runs(path, found))
             problems.extend(found.problems)
         except ResultsError as error:
-            problems.add(error.kind, str(error))
+            problems.add(error.tally, str(error))
     runs.sort(key=lambda run: (run.header.started, run.header.run, run.header.worker))
     return Collection(tuple(runs), problems.lines())
 

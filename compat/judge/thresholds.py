@@ -28,6 +28,7 @@ from typing import Any, Literal, get_args
 
 from compat import catalog
 from compat.contract.case import PRECISIONS, WEIGHTS, Evidence
+from compat.contract.errors import CompatError
 from compat.contract.places import FIXTURES
 from compat.judge.entries import Format
 from compat.judge.results import CaseFacts, Level, Limit
@@ -56,16 +57,11 @@ _LEVELS: tuple[Level, ...] = ("strict", "relaxed", "failed")
 Direction = Literal["at_least", "at_most"]
 
 
-class ThresholdsError(Exception):
-    """A thresholds file cannot be used; the message names it, the entry and the remedy."""
-
-
 FORMAT = Format(
     name="threshold",
     table="threshold",
     required=("check", "metric", "reason"),
     optional=("at_least", "at_most", "required", "override", *TEXT_FILTERS, *FLAG_FILTERS),
-    error=ThresholdsError,
     if_absent="Check the path, or leave the option out to use the thresholds that come with "
     "compat.",
     if_broken="; the format is described at the top of the shipped fixtures/thresholds.toml.",
@@ -175,7 +171,7 @@ def load(paths: Iterable[Path]) -> Thresholds:
     """Read thresholds files in order, later ones taking precedence over equals before them.
 
     Raises:
-        ThresholdsError: a file cannot be read, is not TOML, or has an entry that is not valid.
+        CompatError: a file cannot be read, is not TOML, or has an entry that is not valid.
     """
     entries: list[Threshold] = []
     digest = hashlib.sha256()
@@ -189,9 +185,9 @@ def load(paths: Iterable[Path]) -> Thresholds:
 def _entry(origin: str, row: Mapping[str, Any]) -> Threshold:
     for key in ("required", "override"):
         if not isinstance(row.get(key, True), bool):
-            raise ThresholdsError(f"{origin}: {key} must be true or false.")
+            raise CompatError(f"{origin}: {key} must be true or false.")
     if not all(row["metric"].split(".")):
-        raise ThresholdsError(
+        raise CompatError(
             f"{origin}: metric {row['metric']!r} has an empty part; write a dotted path such as "
             '"encoder.snr_db".'
         )
@@ -213,14 +209,14 @@ def _entry(origin: str, row: Mapping[str, Any]) -> Threshold:
 def _limits(origin: str, row: Mapping[str, Any]) -> tuple[Direction, float, float]:
     given = [key for key in ("at_least", "at_most") if key in row]
     if len(given) != 1:
-        raise ThresholdsError(
+        raise CompatError(
             f"{origin}: give exactly one of at_least and at_most, as "
             "{ strict = 60.0, relaxed = 40.0 }."
         )
     direction: Direction = "at_least" if given[0] == "at_least" else "at_most"
     table = row[direction]
     if not isinstance(table, dict) or set(table) != {"strict", "relaxed"}:
-        raise ThresholdsError(
+        raise CompatError(
             f"{origin}: {direction} needs strict and relaxed, as "
             f"{direction} = {{ strict = 60.0, relaxed = 40.0 }}."
         )
@@ -231,10 +227,10 @@ def _limits(origin: str, row: Mapping[str, Any]) -> tuple[Direction, float, floa
             or not isinstance(value, int | float)
             or not math.isfinite(value)
         ):
-            raise ThresholdsError(f"{origin}: {direction}.{name} must be a finite number.")
+            raise CompatError(f"{origin}: {direction}.{name} must be a finite number.")
     strict, relaxed = float(table["strict"]), float(table["relaxed"])
     if (strict < relaxed) if direction == "at_least" else (strict > relaxed):
-        raise ThresholdsError(
+        raise CompatError(
             f"{origin}: the strict limit {strict:g} is easier than the relaxed one {relaxed:g}. "
             f"Swap them, or use {'at_most' if direction == 'at_least' else 'at_least'}."
         )
@@ -251,19 +247,19 @@ def _filters(origin: str, row: Mapping[str, Any]) -> Iterator[tuple[str, tuple[s
             or not wanted
             or not all(isinstance(item, str) and item for item in wanted)
         ):
-            raise ThresholdsError(f"{origin}: {name} must be a text or a list of texts.")
+            raise CompatError(f"{origin}: {name} must be a text or a list of texts.")
         for pattern in wanted:
             # Hardware may be a person's own, declared by a catalog file.
             known = catalog.load().hardware if name == "hardware" else _VOCABULARY.get(name)
             if known and not any(fnmatchcase(word, pattern) for word in known):
-                raise ThresholdsError(
+                raise CompatError(
                     f"{origin}: {name} = {pattern!r} matches nothing. Known are {', '.join(known)}."
                 )
         yield name, tuple(wanted)
     for name in FLAG_FILTERS:
         if name in row:
             if not isinstance(row[name], bool):
-                raise ThresholdsError(f"{origin}: {name} must be true or false.")
+                raise CompatError(f"{origin}: {name} must be true or false.")
             yield name, row[name]
 
 

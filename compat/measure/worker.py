@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import Any, BinaryIO
 
 from compat.build import artifacts
+from compat.contract.errors import CompatError
 from compat.measure import occupancy
 
 OUT_OF_MEMORY = (
@@ -56,10 +57,6 @@ def end_with_parent() -> None:
             ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
-class NotJson(Exception):
-    """A stage returned something that JSON cannot carry."""
-
-
 def finite(value: Any) -> Any:
     """Replace numbers that JSON cannot hold by their names, at any depth.
 
@@ -77,27 +74,19 @@ def finite(value: Any) -> Any:
 
 
 def encoded(stage: str, value: Any) -> bytes:
-    """Return the answer of a stage as JSON; raise :class:`NotJson` for what it cannot carry."""
+    """Return the answer of a stage as JSON; raise :class:`CompatError` for what it cannot carry."""
 
     def refuse(found: Any) -> Any:
         who = "score()" if stage == "task" else f"the stage {stage}"
-        raise NotJson(f"{who} must return built-in numbers (got {type(found).__name__})")
+        raise CompatError(f"{who} must return built-in numbers (got {type(found).__name__})")
 
     return json.dumps(finite(value), default=refuse).encode()
 
 
 def kind_of(error: BaseException) -> str:
     """Classify an exception as one of the statuses that a stage can end with."""
-    from compat.contract.session import Crash, Unsupported
-    from compat.inputs.audio import CorpusError
-    from compat.inputs.checkpoints import CheckpointError
-
-    if isinstance(error, Unsupported):
-        return "unsupported"
-    if isinstance(error, Crash):
-        return "crashed"
-    if isinstance(error, CorpusError | CheckpointError | artifacts.ArtifactError | NotJson):
-        return "input"
+    if isinstance(error, CompatError):
+        return error.kind
     if isinstance(error, MemoryError) or any(m in str(error).lower() for m in OUT_OF_MEMORY):
         return "out-of-memory"
     return "error"

@@ -30,7 +30,7 @@ def write_site(report: Report, folder: Path) -> Path:
     """Render the static site into ``folder`` and return its index page.
 
     Raises:
-        SiteError: the folder exists and is no site, or cannot be written.
+        CompatError: the folder exists and is no site, or cannot be written.
     """
     from compat.report.site import write_site as write
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from compat.contract.errors import CompatError
 from compat.report import badges, text
 from compat.report.model import Cell, Configuration, Record, Report
 
@@ -28,36 +29,32 @@ MOST_ROWS = 1_000
 """Samples of one list, and values of one table, that a page shows; ``data.json`` has them all."""
 
 
-class SiteError(Exception):
-    """The site cannot be written; the message says why and what to do."""
-
-
 def write_site(report: Report, folder: Path) -> Path:
     """Render the site into ``folder``, replacing an earlier one as a whole; return its index.
 
     Everything is rendered into a new folder beside it first: an interruption leaves the old site.
 
     Raises:
-        SiteError: the folder holds something else than a site, or cannot be written.
+        CompatError: the folder holds something else than a site, or cannot be written.
     """
     folder = folder.absolute()
     foreign = folder.exists() and not (folder / MARKER).exists()
     if foreign and (not folder.is_dir() or any(folder.iterdir())):
-        raise SiteError(
-            f"{folder} exists and is no site of this suite, so it is not replaced. "
-            "Name a new or an empty folder."
+        raise CompatError(
+            f"{folder} exists and is no site of this suite, so it is not replaced.",
+            "Name a new or an empty folder.",
         )
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.new."))
     except OSError as error:
-        raise SiteError(f"cannot write beside {folder}: {error.strerror}.") from error
+        raise CompatError(f"cannot write beside {folder}: {error.strerror}.") from error
     try:
         _render(report, fresh)
         fresh.chmod(0o755)
         _replace(folder, fresh)
     except OSError as error:
-        raise SiteError(
+        raise CompatError(
             f"cannot write the site to {folder}: {error.strerror}. An earlier site is kept."
         ) from error
     finally:

@@ -18,12 +18,10 @@ import pytest
 
 from compat import catalog
 from compat.contract.case import Case
+from compat.contract.errors import CompatError
 from compat.contract.places import FIXTURES
 from compat.contract.untrusted import clean
-from compat.judge.expectations import ExpectationsError
-from compat.judge.recommendations import RecommendationsError
 from compat.judge.results import Observation, ResultsError
-from compat.judge.thresholds import ThresholdsError
 from compat.run import invocation, selection
 from compat.run.client import StageError, StageFailure
 from compat.run.measurement import Check, Finding, Measurement
@@ -46,14 +44,6 @@ CHECKS = pytest.StashKey[dict[Path, set[str]]]()
 _STALE = "compat_stale_expectations"
 STALE: pytest.StashKey[Any] = pytest.StashKey()
 """Known failures that match nothing of the whole catalog, or have expired."""
-PROBLEMS = (
-    selection.SelectionError,
-    catalog.CatalogError,
-    ThresholdsError,
-    ExpectationsError,
-    RecommendationsError,
-    ResultsError,
-)
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -111,7 +101,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="one line per case under -q and -v too, which print letters or a line per test",
     )
     # A catalog that does not load is reported as the options are read.
-    with suppress(catalog.CatalogError):
+    with suppress(CompatError):
         for runtime in catalog.load().runtimes:
             runtime.add_options(add)
 
@@ -169,7 +159,7 @@ def pytest_configure(config: pytest.Config) -> None:
         chosen = _selection(config)
         chosen.check(catalog.load())
         chosen.check_required(options.require, catalog.load())
-    except PROBLEMS as error:
+    except CompatError as error:
         raise pytest.UsageError(clean(error)) from error
     lines = options.case_lines or config.get_verbosity() == 0
     if lines and not hasattr(config, "workerinput"):
@@ -182,7 +172,7 @@ def _selection(config: pytest.Config) -> selection.Selection:
     for pair in options.checkpoint:
         name, separator, path = pair.partition("=")
         if not separator:
-            raise selection.SelectionError(f"--checkpoint {pair}: write it as VARIANT=FOLDER.")
+            raise CompatError(f"--checkpoint {pair}", "write it as VARIANT=FOLDER.")
         checkpoints[name] = path
     return selection.Selection(
         options.models,
@@ -240,7 +230,7 @@ def _parameters(config: pytest.Config) -> list[Any]:
         if selection.HERE in chosen.targets:
             try:
                 cases = _here(_run(config), cases)
-            except PROBLEMS as error:
+            except CompatError as error:
                 raise pytest.UsageError(clean(error)) from error
         marks: dict[str, Any] = {}
         parameters = []
@@ -323,13 +313,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         progress.plan({name: checks for name, (_, checks) in planned.items()})
     if not planned or getattr(config.option, "numprocesses", None):
         return  # The parallel processes write; their controller runs nothing.
-    from compat.inputs.audio import CorpusError
-    from compat.inputs.stress import StressError
-
     try:
         run = _run(config)
         run.open((case, tuple(checks)) for case, checks in planned.values())
-    except (*PROBLEMS, CorpusError, StressError) as error:
+    except CompatError as error:
         raise pytest.UsageError(clean(error)) from error
 
 

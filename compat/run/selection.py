@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 
 from compat.catalog import Catalog
 from compat.contract.case import PRECISIONS, WEIGHTS, Case, mark_name
+from compat.contract.errors import CompatError
 
 PROFILES = ("quick", "core", "full")
 EVIDENCE = ("device", "emulator", "conversion")
@@ -21,10 +22,6 @@ QUICK_WHERE_SLOW = 2.0
 of several."""
 HERE = "here"
 """In place of target names: those whose hardware and runtime are on this machine."""
-
-
-class SelectionError(Exception):
-    """A word of the selection means nothing; the message names the nearest valid one."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class Selection:
     """Words of pytest's ``-m`` expression."""
 
     def check(self, catalog: Catalog) -> None:
-        """Raise :class:`SelectionError` for a word that no case of the catalog answers to."""
+        """Raise :class:`CompatError` for a word that no case of the catalog answers to."""
         variants = {variant.name for family in catalog.families for variant in family.variants}
         families = {family.name for family in catalog.families}
         targets = {target.name for target in catalog.targets}
@@ -56,15 +53,15 @@ class Selection:
             _check("--recipes", [part.rpartition("-")[0] for part in parts], recipes)
 
     def check_required(self, required: Iterable[str], catalog: Catalog) -> None:
-        """Raise :class:`SelectionError` for hardware or a target that no selected case misses."""
+        """Raise :class:`CompatError` for hardware or a target that no selected case misses."""
         known = {*catalog.hardware, *(target.name for target in catalog.targets)}
         for word in required:
             if word not in known:
-                raise SelectionError(f"--require {word}: {suggestion(word, known)}")
+                raise CompatError(f"--require {word}: {suggestion(word, known)}")
             if not any(word in (c.target.hardware, c.target.name) for c in self.cases(catalog)):
-                raise SelectionError(
-                    f"--require {word}: no case that is selected runs on it. Select one "
-                    "(`compat list` shows them), or do not require it."
+                raise CompatError(
+                    f"--require {word}: no case that is selected runs on it.",
+                    "Select one (`compat list` shows them), or do not require it.",
                 )
 
     def cases(self, catalog: Catalog) -> list[Case]:
@@ -148,7 +145,7 @@ def _any(names: Iterable[str], patterns: Sequence[str]) -> bool:
 def _check(option: str, words: Iterable[str], valid: set[str]) -> None:
     for word in words:
         if not any(fnmatchcase(name, word) for name in valid):
-            raise SelectionError(f"{option} {word}: {suggestion(word, valid)}")
+            raise CompatError(f"{option} {word}: {suggestion(word, valid)}")
 
 
 def suggestion(word: str, valid: Iterable[str]) -> str:
@@ -178,9 +175,9 @@ def marks(catalog: Catalog) -> dict[str, str]:
 
 
 def check_mark_expression(expression: str, known: Iterable[str]) -> None:
-    """Raise :class:`SelectionError` for a word of a ``-m`` expression that is no mark."""
+    """Raise :class:`CompatError` for a word of a ``-m`` expression that is no mark."""
     valid = set(known)
     without_arguments = re.sub(r"\([^()]*=[^()]*\)", "", expression)
     for word in re.findall(r"[A-Za-z_][\w]*", without_arguments):
         if word not in valid and word not in ("and", "or", "not", "True", "False"):
-            raise SelectionError(f"-m {expression!r}: {suggestion(word, valid)}")
+            raise CompatError(f"-m {expression!r}: {suggestion(word, valid)}")

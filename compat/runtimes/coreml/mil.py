@@ -19,12 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from compat.contract.session import Unsupported
+
 if TYPE_CHECKING:
     import torch
-
-
-class UnknownOperator(Exception):
-    """A program uses an operator that is not known here."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +140,7 @@ class Program:
             if all(variable.name in self._constants for variable in operation.outputs):
                 continue
             if operation.op_type not in OPERATORS:
-                raise UnknownOperator(f"no operator {operation.op_type} is known here")
+                raise Unsupported(f"no operator {operation.op_type} is known here")
             inputs = {name: given for name, given in operation.inputs.items() if given is not None}
             outputs = [(variable.name, _kind(variable)) for variable in operation.outputs]
             steps.append(Step(OPERATORS[operation.op_type], inputs, outputs))
@@ -183,7 +181,7 @@ class Program:
         """Execute the program; return its outputs in order.
 
         Raises:
-            UnknownOperator: there is an operator that is not known here.
+            Unsupported: there is an operator that is not known here.
         """
         import torch
 
@@ -354,7 +352,7 @@ def _pool(kind: str) -> Operator:
             padded = _pad_spatial(x, amounts, -math.inf)
             return function(padded, kernel, strides, ceil_mode=ceil)  # type: ignore[no-any-return]
         if any(amounts):
-            raise UnknownOperator("no avg_pool with padding is known here")
+            raise Unsupported("no avg_pool with padding is known here")
         return function(x, kernel, strides, ceil_mode=ceil)  # type: ignore[no-any-return]
 
     return pool
@@ -366,7 +364,7 @@ def _layer_norm(a: Arguments) -> torch.Tensor:
     x = a.tensor("x")
     axes = [axis % x.ndim for axis in a.plain("axes")]
     if axes != list(range(x.ndim - len(axes), x.ndim)):
-        raise UnknownOperator("no layer_norm but over the last axes is known here")
+        raise Unsupported("no layer_norm but over the last axes is known here")
     shape = [x.shape[axis] for axis in axes]
     return torch.nn.functional.layer_norm(
         x, shape, a.optional("gamma"), a.optional("beta"), a.plain("epsilon", 1e-5)
@@ -406,7 +404,7 @@ def _lstm(a: Arguments) -> tuple[torch.Tensor, ...]:
         a.plain("activation", "tanh"),
     )
     if activations != ("sigmoid", "tanh", "tanh") or "peephole" in a or "clip" in a:
-        raise UnknownOperator("no such variety of lstm is known here")
+        raise Unsupported("no such variety of lstm is known here")
     direction = a.plain("direction", "forward")
     both = direction == "bidirectional"
     x = a.tensor("x").flip(0) if direction == "reverse" else a.tensor("x")
@@ -453,7 +451,7 @@ def _slice_by_index(a: Arguments) -> torch.Tensor:
         last = None if open_end[axis] else end[axis]
         if stride < 0:
             if (first, last, stride) != (None, None, -1):
-                raise UnknownOperator("no slice_by_index backwards but of a whole axis is known")
+                raise Unsupported("no slice_by_index backwards but of a whole axis is known")
             backwards.append(axis)
             first, last, stride = None, None, 1
         where.append(slice(first, last, stride))
@@ -469,7 +467,7 @@ def _slice_by_size(a: Arguments) -> torch.Tensor:
 def _gather(a: Arguments) -> torch.Tensor:
     x, indices = a.tensor("x"), a.tensor("indices")
     if a.plain("batch_dims", 0):
-        raise UnknownOperator("no gather with batch_dims is known here")
+        raise Unsupported("no gather with batch_dims is known here")
     axis = a.plain("axis", 0) % x.ndim
     flat = indices.reshape(-1).long() % x.shape[axis]
     return x.index_select(axis, flat).reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
@@ -528,7 +526,7 @@ def _gelu(a: Arguments) -> torch.Tensor:
 
     mode = a.plain("mode", "EXACT")
     if mode == "SIGMOID_APPROXIMATION":
-        raise UnknownOperator("no gelu by a sigmoid is known here")
+        raise Unsupported("no gelu by a sigmoid is known here")
     approximate = "tanh" if mode == "TANH_APPROXIMATION" else "none"
     return torch.nn.functional.gelu(a.tensor("x"), approximate=approximate)
 
@@ -630,7 +628,7 @@ def _concat(a: Arguments) -> torch.Tensor:
     import torch
 
     if a.plain("interleave", False):
-        raise UnknownOperator("no concat that interleaves is known here")
+        raise Unsupported("no concat that interleaves is known here")
     return torch.cat(a.tensors("values"), dim=a.plain("axis"))
 
 
