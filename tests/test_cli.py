@@ -12,9 +12,13 @@ from typing import Any
 
 import pytest
 
-from compat.commands.main import main
+from compat.commands.main import COMMANDS, main
+from compat.contract.errors import CompatError
 from compat.contract.runtime import Probe
+from compat.experiments import EXPERIMENTS
+from compat.inputs.checkpoints import CheckpointError
 from compat.run.probing import Prober
+from compat.runtimes.web.browser import PageError
 
 ROOT = Path(__file__).resolve().parents[1]
 FAULTY = ROOT / "tests" / "faulty_catalog.py"
@@ -215,3 +219,61 @@ def test_the_doctor_knows_new_hardware_and_weights_in_packages(suites: Any, tpu:
         assert row["families"]
         assert row["state"] == ("here" if installed else "absent")
         assert ("ci/weights.txt" in row["remedy"]) == (not installed)
+
+
+@pytest.mark.parametrize(
+    ("error", "printed"),
+    [
+        (CompatError("there is no file x.", "Name another."), "there is no file x.\nName another."),
+        (CheckpointError("x is damaged: restore it"), "x is damaged: restore it"),
+    ],
+)
+def test_an_error_that_a_person_can_mend_is_a_message_and_its_remedy(
+    error: CompatError,
+    printed: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("compat.build.artifacts.entries", fail)
+    assert main(["cache"]) == 3
+    assert capsys.readouterr().err == f"compat: {printed}\n"
+
+
+def test_any_other_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of this package's modules too, as :class:`PageError` is: it is a fault, not an answer."""
+
+    def fail() -> None:
+        raise PageError("the page is gone")
+
+    monkeypatch.setattr("compat.build.artifacts.entries", fail)
+    with pytest.raises(PageError):
+        main(["cache"])
+
+
+def test_message_and_remedy_read_as_one_sentence_or_two() -> None:
+    assert str(CompatError("It is missing.", "Restore it.")) == "It is missing. Restore it."
+    assert str(CompatError("it is missing", "restore it")) == "it is missing: restore it"
+    assert str(CompatError("it is missing")) == "it is missing"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_help_has_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([name, "--help"])
+    assert re.search(rf"^  compat {name}", capsys.readouterr().out, re.M)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_has_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["experiment", name, "--help"])
+    assert f"  compat experiment {name}" in capsys.readouterr().out
+
+
+def test_every_command_is_a_module_of_the_list() -> None:
+    helpers = {"__init__", "main", "command", "sources"}
+    files = {file.stem for file in (ROOT / "compat" / "commands").glob("*.py")}
+    assert files == {*COMMANDS, *helpers}

@@ -22,7 +22,6 @@ from compat.contract.model_reference import ModelReference
 from compat.contract.places import FIXTURES
 from compat.inputs.checkpoints import CheckpointError, find_checkpoint
 from compat.inputs.corpus import load
-from compat.inputs.rttm import read_rttm
 from compat.measure.predictions import same_prediction
 from compat.metrics.diarization import diarization_errors, speakers
 from compat.models import diarization as d
@@ -219,14 +218,6 @@ def test_numbers_of_clusters_mean_nothing() -> None:
     active = generator.random((600, 4)) < 0.5
     first = d.to_segments(active, 10.0, SYNTHETIC)
     assert d.to_segments(active[:, [2, 0, 3, 1]], 10.0, SYNTHETIC) == first
-
-
-def test_rttm(tmp_path: Path) -> None:
-    segments = [[0.0, 1.25, "speaker-1"], [1.0, 2.5, "speaker-2"]]
-    path = tmp_path / "a.rttm"
-    path.write_text(d.to_rttm("a", segments), encoding="utf-8")
-    assert [list(segment) for segment in read_rttm(path)["a"]] == segments
-    assert d.to_rttm("a", []) == ""
 
 
 # --- the whole pipeline --------------------------------------------------------------------------

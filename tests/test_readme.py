@@ -20,8 +20,9 @@ import pytest
 
 from compat import catalog
 from compat.commands.main import command_parser
-from compat.contract.case import HARDWARE, PRECISIONS, WEIGHTS
+from compat.contract.case import HARDWARE, WEIGHTS
 from compat.contract.errors import CompatError
+from compat.contract.precision import precisions
 from compat.judge import expectations, results, thresholds
 from compat.report import text as report_text
 from compat.run import plugin, run, selection
@@ -415,7 +416,7 @@ def test_glossary_has_every_status() -> None:
 
 
 def test_glossary_has_every_fixed_mark() -> None:
-    expected = {*HARDWARE, *PRECISIONS, *WEIGHTS, *selection.EVIDENCE}
+    expected = {*HARDWARE, *precisions(), *WEIGHTS, *selection.EVIDENCE}
     assert glossary_words("Marks") == expected
 
 

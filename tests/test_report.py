@@ -28,6 +28,7 @@ from rich.console import Console
 from compat.catalog import Catalog
 from compat.catalog import load as load_catalog
 from compat.commands.main import main
+from compat.contract import precision
 from compat.contract.case import HARDWARE
 from compat.contract.errors import CompatError
 from compat.hardware.facts import machine_id
@@ -214,6 +215,15 @@ def test_integer_stand_in_stops_at_medium() -> None:
     assert one.rating.label == "Medium"
     mixed = "fp16+int8-decoder"
     assert rated(*good(case(recipe=mixed)), *good(nano(recipe=mixed))).rating.label == "Medium"
+
+
+def test_a_class_that_the_table_gains_is_capped_and_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    fp8 = precision.Precision("fp8", 8, True, "pentagon")
+    monkeypatch.setattr(precision, "CLASSES", (*precision.CLASSES, fp8))
+    lines = (*scored(case(recipe="fp8-e4m3")), *good(nano(recipe="fp8-e4m3")))
+    assert rated(*lines).rating.label == "Medium"
+    (point,) = points(report_of(run(*lines)).configurations)
+    assert point["symbol"] == "pentagon"
 
 
 def test_pretrained_headline_is_preferred_over_seeded_and_stand_in() -> None:

@@ -16,12 +16,17 @@ import numpy as np
 import psutil
 import pytest
 
+from compat.build.artifacts import ArtifactError
 from compat.contract.errors import CompatError
+from compat.contract.session import Crash, Unsupported
+from compat.inputs.audio import CorpusError
+from compat.inputs.checkpoints import CheckpointError
 from compat.inputs.corpus import DEFAULT
 from compat.inputs.stress import DEFAULT as STRESS
 from compat.measure import worker as worker_process
 from compat.measure.request import CaseRequest
 from compat.run.client import (
+    KINDS,
     Crashed,
     OutOfMemory,
     StageError,
@@ -378,6 +383,25 @@ def test_a_score_that_is_no_number_is_named() -> None:
             worker_process.encoded("task", {"clean": {"wer": value}})
         named = f"score() must return built-in numbers (got {type(value).__name__})"
         assert str(caught.value) == named
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (Unsupported("no bfloat16"), "unsupported"),
+        (Crash("the tab is gone"), "crashed"),
+        (CorpusError("no manifest"), "input"),
+        (CheckpointError("no weights"), "input"),
+        (ArtifactError("the builder ran out of memory"), "input"),
+        (CompatError("no number"), "input"),
+        (MemoryError(), "out-of-memory"),
+        (RuntimeError("CUDA out of memory"), "out-of-memory"),
+        (RuntimeError("another"), "error"),
+    ],
+)
+def test_the_class_of_an_error_says_how_a_stage_ended(error: Exception, kind: str) -> None:
+    assert worker_process.kind_of(error) == kind
+    assert kind in KINDS
 
 
 def test_a_recipe_that_cannot_run_is_unsupported(start: Start) -> None:

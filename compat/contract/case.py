@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from compat.contract.precision import coarsest, find_precision
+
 HARDWARE: tuple[str, ...] = (
     "cpu",
     "cuda",
@@ -20,7 +22,6 @@ HARDWARE: tuple[str, ...] = (
     "webnn",
     "webgpu",
 )
-PRECISIONS: tuple[str, ...] = ("fp32", "tf32", "fp16", "bf16", "int8", "int4", "nf4")
 WEIGHTS: tuple[str, ...] = ("pretrained", "trained", "seeded")
 
 Evidence = Literal["device", "emulator", "conversion"]
@@ -53,7 +54,14 @@ class Recipe:
 
         Of several components the coarsest counts: a whole is no more exact than its parts.
         """
-        return max(map(precision_of, self.schemes), key=("fp64", *PRECISIONS).index)
+        return coarsest(self.schemes).name
+
+    @property
+    def quantised(self) -> bool:
+        """Whether any component is quantised. A class that this version does not know counts as
+        such: nothing vouches for it."""
+        classes = map(find_precision, self.schemes)
+        return any(one is None or one.quantised for one in classes)
 
     def for_graph(self, graph: str) -> str:
         """Return the scheme that the graph called ``graph`` is to execute."""
@@ -61,14 +69,6 @@ class Recipe:
             if part.endswith(f"-{graph}"):
                 return part.removesuffix(f"-{graph}")
         return self.scheme
-
-
-def precision_of(scheme: str) -> str:
-    """Return the precision class of a scheme; raise ``ValueError`` for an unknown one."""
-    precision = scheme.split("-", 1)[0]
-    if precision not in (*PRECISIONS, "fp64"):
-        raise ValueError(f"unknown precision {precision!r} in {scheme!r}: use one of {PRECISIONS}")
-    return precision
 
 
 @dataclass(frozen=True, slots=True)

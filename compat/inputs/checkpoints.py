@@ -13,12 +13,8 @@ from __future__ import annotations
 import hashlib
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from compat.contract.errors import CompatError
-
-if TYPE_CHECKING:
-    pass
 
 
 class CheckpointError(CompatError):

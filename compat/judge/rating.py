@@ -72,7 +72,7 @@ class Caps:
     """The weights behind the task metric: ``trained`` is the stand-in (with numerics of the
     published size), ``seeded`` means that no task metric exists."""
     quantised: bool = False
-    """Whether any component of the recipe is integer or nf4."""
+    """Whether any component of the recipe is quantised."""
     evidence: Evidence = "device"
     measured: bool = True
     """Whether anything at all ran."""

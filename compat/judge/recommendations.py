@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from compat import catalog
-from compat.contract.case import PRECISIONS, Case, Family
+from compat.contract.case import Case, Family
 from compat.contract.errors import CompatError
 from compat.contract.places import FIXTURES
+from compat.contract.precision import precisions
 from compat.judge.entries import Format
 
 FORMAT = Format(
@@ -121,7 +122,7 @@ def _entry(origin: str, row: Mapping[str, Any]) -> Recommendation:
     if family is None:
         _refuse(origin, "family", row["family"], (one.name for one in loaded.families))
     _known(origin, "hardware", row["hardware"], loaded.hardware)
-    _known(origin, "precision", row["precision"], PRECISIONS)
+    _known(origin, "precision", row["precision"], precisions())
     lowest, highest = _batch(origin, row.get("batch"))
     memory = row.get("memory_gb")
     number = isinstance(memory, int | float) and not isinstance(memory, bool)

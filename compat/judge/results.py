@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from compat.contract.case import Case
+from compat.contract.case import Case, Recipe
 from compat.judge.problems import Problems
 from compat.judge.problems import ResultsError as ResultsError
 from compat.judge.result_files import MIB, Content, content, find
@@ -83,6 +83,11 @@ class CaseFacts(msgspec.Struct, frozen=True, kw_only=True):
     stand_in: bool
     timed: bool
     parameters: float = 0.0
+
+    @property
+    def quantised(self) -> bool:
+        """Whether any component of the recipe is quantised."""
+        return Recipe(self.recipe).quantised
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="kind"):

@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from compat import catalog
-from compat.contract.case import PRECISIONS, WEIGHTS, Evidence
+from compat.contract.case import WEIGHTS, Evidence
 from compat.contract.errors import CompatError
 from compat.contract.places import FIXTURES
+from compat.contract.precision import precisions
 from compat.judge.entries import Format
 from compat.judge.results import CaseFacts, Level, Limit
 
@@ -45,13 +46,8 @@ TEXT_FILTERS: tuple[str, ...] = (
     "precision",
     "evidence",
 )
-FLAG_FILTERS: tuple[str, ...] = ("published", "on_host_cpu")
+FLAG_FILTERS: tuple[str, ...] = ("published", "on_host_cpu", "quantised")
 
-_VOCABULARY: dict[str, tuple[str, ...]] = {
-    "precision": PRECISIONS,
-    "weights": WEIGHTS,
-    "evidence": get_args(Evidence),
-}
 _LEVELS: tuple[Level, ...] = ("strict", "relaxed", "failed")
 
 Direction = Literal["at_least", "at_most"]
@@ -249,8 +245,7 @@ def _filters(origin: str, row: Mapping[str, Any]) -> Iterator[tuple[str, tuple[s
         ):
             raise CompatError(f"{origin}: {name} must be a text or a list of texts.")
         for pattern in wanted:
-            # Hardware may be a person's own, declared by a catalog file.
-            known = catalog.load().hardware if name == "hardware" else _VOCABULARY.get(name)
+            known = _vocabulary(name)
             if known and not any(fnmatchcase(word, pattern) for word in known):
                 raise CompatError(
                     f"{origin}: {name} = {pattern!r} matches nothing. Known are {', '.join(known)}."
@@ -261,6 +256,20 @@ def _filters(origin: str, row: Mapping[str, Any]) -> Iterator[tuple[str, tuple[s
             if not isinstance(row[name], bool):
                 raise CompatError(f"{origin}: {name} must be true or false.")
             yield name, row[name]
+
+
+def _vocabulary(name: str) -> tuple[str, ...]:
+    """Return the words that a filter can match; empty where results may hold any."""
+    match name:
+        case "hardware":  # It may be a person's own, declared by a catalog file.
+            return catalog.load().hardware
+        case "precision":
+            return precisions()
+        case "weights":
+            return WEIGHTS
+        case "evidence":
+            return get_args(Evidence)
+    return ()
 
 
 def _matches(actual: Any, wanted: tuple[str, ...] | bool) -> bool:

@@ -18,11 +18,11 @@ from compat import catalog
 from compat.build import artifacts
 from compat.build.reference import BRIEF, REFERENCE, Inputs, Outputs
 from compat.build.sources import sources
-from compat.contract.case import precision_of
 from compat.contract.execution import Execution
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item, Prediction
 from compat.contract.model_reference import ModelReference
+from compat.contract.precision import precision_of
 from compat.contract.runtime import Options
 from compat.contract.session import Unsupported
 from compat.measure import occupancy

@@ -350,17 +350,6 @@ def to_segments(active: NDArray[np.bool_], seconds: float, settings: Settings) -
     return [[start, end, speaker] for start, end, speaker in segments if start < end]
 
 
-def to_rttm(name: str, segments: Sequence[Sequence[Any]]) -> str:
-    """Return segments as the lines of a Rich Transcription Time Marked file.
-
-    ``name`` is the recording's, without white space.
-    """
-    return "".join(
-        f"SPEAKER {name} 1 {start:.3f} {end - start:.3f} <NA> <NA> {speaker} <NA> <NA>\n"
-        for start, end, speaker, *_ in segments
-    )
-
-
 # Embeddings --------------------------------------------------------------------------------------
 
 

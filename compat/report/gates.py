@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from compat.contract.case import Evidence
+from compat.contract.case import Evidence, Recipe
 from compat.judge import rating
 from compat.judge.rating import Caps, Gates, State
 from compat.judge.results import CaseFacts, Limit, Observation
@@ -252,7 +252,7 @@ class Draft:
         ]
         caps = Caps(
             weights=self.weights,
-            quantised=quantised(self.recipe),
+            quantised=Recipe(self.recipe).quantised,
             evidence=cast(
                 Evidence, facts.evidence if facts.evidence in _EVIDENCE else "conversion"
             ),
@@ -463,11 +463,6 @@ def _scores(values: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
         if isinstance(inside, dict):
             return name, inside
     return "", values
-
-
-def quantised(recipe: str) -> bool:
-    """Return whether any component of a recipe is integer or nf4, so not a float format."""
-    return any(part.startswith(("int", "uint", "nf")) for part in recipe.split("+"))
 
 
 def _why(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from compat.contract.errors import CompatError
+from compat.contract.precision import find_precision
 from compat.report import badges, text
 from compat.report.model import Cell, Configuration, Record, Report
 
@@ -198,15 +199,6 @@ Seven is what such eyes can tell apart beside 3 to 1 of contrast with the card; 
 that share colours, and differ in the form of their symbols.
 """
 
-SYMBOLS = {
-    "fp32": "circle",
-    "tf32": "hexagon",
-    "fp16": "square",
-    "bf16": "diamond",
-    "int8": "triangle-up",
-    "int4": "triangle-down",
-    "nf4": "star",
-}
 FORMS = ("", "-open", "-dot", "-open-dot")
 """Forms of one symbol, for configurations that agree in colour and precision."""
 
@@ -227,7 +219,7 @@ def points(configurations: Sequence[Configuration]) -> list[dict[str, Any]]:
         for one in sorted(inside, key=lambda one: one.id):
             base = (
                 targets.index(one.target) % len(PALETTE),
-                SYMBOLS.get(one.precision, "cross"),
+                precision.symbol if (precision := find_precision(one.precision)) else "cross",
             )
             looks[one.id] = (base[0], base[1] + FORMS[taken[base] % len(FORMS)])
             taken[base] += 1

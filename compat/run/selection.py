@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from compat.catalog import Catalog
-from compat.contract.case import PRECISIONS, WEIGHTS, Case, mark_name
+from compat.contract.case import WEIGHTS, Case, mark_name
 from compat.contract.errors import CompatError
+from compat.contract.precision import precisions
 
-PROFILES = ("quick", "core", "full")
 EVIDENCE = ("device", "emulator", "conversion")
 CORE_ON_EMULATORS = 10.0
 """Millions of parameters up to which the core profile has an emulator run a model: they compute a
@@ -49,7 +49,7 @@ class Selection:
         _check("--checkpoint", self.checkpoints, variants)
         for name in self.recipes:
             first, *parts = name.split("+")
-            _check("--recipes", [first], recipes | set(PRECISIONS))
+            _check("--recipes", [first], recipes | set(precisions()))
             _check("--recipes", [part.rpartition("-")[0] for part in parts], recipes)
 
     def check_required(self, required: Iterable[str], catalog: Catalog) -> None:
@@ -105,7 +105,7 @@ class Selection:
             return False
         if emulated and variant.parameters > CORE_ON_EMULATORS:
             return False
-        precise = bool(self.recipes or self.marked & set(PRECISIONS))
+        precise = bool(self.recipes or self.marked & set(precisions()))
         if self.profile == "quick":
             # A first look: one variant of each family, plainly, with weights that know their task;
             # but for what was asked for.
@@ -160,7 +160,7 @@ def suggestion(word: str, valid: Iterable[str]) -> str:
 def marks(catalog: Catalog) -> dict[str, str]:
     """Return every mark that a case can carry, with what it means."""
     found = {mark_name(name): f"cases on {name} hardware" for name in catalog.hardware}
-    found |= {name: f"cases in {name} precision" for name in PRECISIONS}
+    found |= {name: f"cases in {name} precision" for name in precisions()}
     found |= {name: f"cases with {name} weights" for name in WEIGHTS}
     found |= {name: f"cases whose evidence is {name}" for name in EVIDENCE}
     for runtime in catalog.runtimes:

@@ -12,6 +12,7 @@ from compat.build.artifacts import folder_bytes
 from compat.build.sources import build_ahead
 from compat.contract.case import Recipe, Target
 from compat.contract.graph import State
+from compat.contract.precision import precision_of
 from compat.contract.runtime import Options
 from compat.contract.session import Placement, TensorSession
 from compat.contract.source import Source
@@ -91,13 +92,12 @@ class OpenVinoSession(TensorSession):
 
     def _path(self, graph: str, point: str) -> Path:
         source, scheme = self.sources[graph], self.recipe.for_graph(graph)
-        if not scheme.startswith("int"):
+        if not precision_of(scheme).quantised:
             return source.onnx(point, forms=FORMS)
         source.shipped(scheme, *FORMS)  # What is shipped is executed as it is, never compressed.
         made_from = [source.exported(point)]
         if scheme != "int8-a8w8":
-            bits = 4 if scheme.startswith("int4") else 8
-            arguments = {"point": point, "bits": bits}
+            arguments = {"point": point, "bits": precision_of(scheme).bits}
             compressed = source.derive(compress, arguments, ("openvino", "nncf"), made_from)
             return compressed.fetch() / "model.xml"
         named = self.options.corpus
@@ -207,7 +207,7 @@ class OpenVinoSession(TensorSession):
         found = EXECUTED.get(max(counts, key=counts.__getitem__), "?")
         # With compressed weights sums are in float32; with full int8 most products are not.
         expected = ("int8",) if scheme == "int8-a8w8" else ("fp32", "int8", "int4")
-        return scheme if scheme.startswith("int") and found in expected else found
+        return scheme if precision_of(scheme).quantised and found in expected else found
 
     def model_bytes(self) -> int:
         return sum(folder_bytes(path.parent) for path in self._paths.values())
