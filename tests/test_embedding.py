@@ -370,8 +370,8 @@ def lightning(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
             return type(self), (self.value,)
 
-    Problem = Published("Problem", ["REPRESENTATION"], module=module.__name__)
-    Resolution = Published("Resolution", ["CHUNK"], module=module.__name__)
+    Problem = Published("Problem", ["REPRESENTATION"], module=module.__name__)  # noqa: N806 (a class)
+    Resolution = Published("Resolution", ["CHUNK"], module=module.__name__)  # noqa: N806 (a class)
 
     @dataclass
     class Specifications:

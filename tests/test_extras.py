@@ -82,8 +82,12 @@ def test_the_doctor_names_what_is_missing(suites: Any, subset: Any) -> None:
         pytest.skip("the suites ask for it")
     done = subprocess.run(
         [python, "-m", "compat", "doctor", "--json"],
-        **{"cwd": ROOT, "env": suites.environment(), "stdin": subprocess.DEVNULL},
-        **{"capture_output": True, "text": True, "timeout": 300},
+        cwd=ROOT,
+        env=suites.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     rows = {row["target"]: row for row in json.loads(done.stdout)["targets"]}
@@ -103,8 +107,12 @@ def test_the_suites_run_what_is_here(suites: Any, subset: Any, tmp_path: Path) -
     command = suites.command(results, *arguments)
     done = subprocess.run(
         [python, *command[1:]],
-        **{"cwd": ROOT, "env": suites.environment(), "stdin": subprocess.DEVNULL},
-        **{"capture_output": True, "text": True, "timeout": 300},
+        cwd=ROOT,
+        env=suites.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [

@@ -23,7 +23,7 @@ coremltools: Any = pytest.importorskip("coremltools", exc_type=ImportError)
 
 
 def convert(module: nn.Module, examples: tuple[torch.Tensor, ...], folder: Path) -> Program:
-    """Convert a module as :mod:`compat.runtimes.coreml.runtime` does, with inputs x0, x1, …"""
+    """Convert a module as its runtime does, with inputs x0, x1 and so on."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         model = coremltools.convert(

@@ -89,7 +89,10 @@ for threads in (1, 2):
 def test_as_many_threads_work_as_are_stated(target: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", WORK, target],
-        **{"capture_output": True, "text": True, "timeout": 300, "env": child_environment(2)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=child_environment(2),
     )
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

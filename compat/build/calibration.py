@@ -148,7 +148,7 @@ class Recorder(TorchSession):
         self.kept: list[dict[str, np.ndarray]] = []
         self._wanted = wanted
         self._calls = 0
-        self._random = random.Random(0)
+        self._random = random.Random(0)  # noqa: S311 (which inputs are kept)
 
     def execute(
         self, graph: str, point: str, inputs: Mapping[str, torch.Tensor]

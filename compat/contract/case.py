@@ -58,8 +58,10 @@ class Recipe:
 
     @property
     def quantised(self) -> bool:
-        """Whether any component is quantised. A class that this version does not know counts as
-        such: nothing vouches for it."""
+        """Whether any component is quantised.
+
+        A class that this version does not know counts as such: nothing vouches for it.
+        """
         classes = map(find_precision, self.schemes)
         return any(one is None or one.quantised for one in classes)
 

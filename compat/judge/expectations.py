@@ -1,4 +1,4 @@
-"""Known failures as data: TOML files say which gap is expected, whose it is and until when.
+r"""Known failures as data: TOML files say which gap is expected, whose it is and until when.
 
 One file per hardware below ``fixtures/expectations/``::
 

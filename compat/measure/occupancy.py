@@ -15,8 +15,10 @@ from typing import Any
 
 
 def allowed() -> list[int]:
-    """Return the numbers of the processors that this process may use; ask before a runtime may pin
-    the calling thread."""
+    """Return the numbers of the processors that this process may use.
+
+    Ask before a runtime may pin the calling thread.
+    """
     import psutil
 
     with contextlib.suppress(AttributeError, psutil.Error, OSError):  # macOS has no affinity.
