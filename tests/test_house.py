@@ -16,18 +16,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 COMPAT = ROOT / "compat"
 HEAVY = {
-    *(
-        "coremltools",
-        "ctranslate2",
-        "faster_whisper",
-        "mlx",
-        "nncf",
-        "onnx",
-        "onnxruntime",
-        "scipy",
-    ),
-    *("onnxruntime", "onnxscript", "openvino", "pandas", "plotly", "pyannote", "torch", "torchao"),
-    *("transformers", "whisper"),
+    *("coremltools", "ctranslate2", "faster_whisper", "mlx", "nncf", "onnx", "onnxruntime"),
+    *("onnxscript", "openvino", "plotly", "pyannote", "scipy", "torch", "torchao", "transformers"),
+    *("jiwer", "whisper"),
 }
 MOVED = """
 compat.artifacts compat.calibration compat.case compat.cli compat.client compat.corpus
