@@ -214,7 +214,7 @@ def test_ten_thousand_mutated_files_cost_themselves(
     )
     def group(trees: list[Tree], seed: int) -> None:
         nonlocal groups, read, refused
-        random = Random(seed)
+        random = Random(seed)  # noqa: S311 (not for secrets)
         folder = tmp_path_factory.mktemp("mutated")
         for number in range(GROUP):
             data = mutated(random.choice(copies), random, trees)
