@@ -10,15 +10,20 @@ from compat.contract.digests import digest, file_digest
 from compat.contract.execution import Driver, Execution, GraphExecution, only_scheme
 from compat.contract.graph import Graph, Shipped, State, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
+from compat.contract.profile import Profile
 from compat.contract.runtime import GraphRuntime, Options, Probe, Runtime
 from compat.contract.session import Handle, Placement, Session, Steps, TensorSession, Unsupported
 from compat.contract.source import Source
-from compat.inputs.corpus import Corpus
+from compat.inputs.corpus import Corpus, TestSet
 from compat.inputs.generator import gains, generated_digest, seed
+from compat.metrics import Metric
 from compat.models.base import Model
 from compat.models.items import Items
+from compat.models.tasks.agreement import Agreement
+from compat.models.tasks.base import Task
 
 __all__ = [
+    "Agreement",
     "Case",
     "Corpus",
     "Driver",
@@ -30,11 +35,13 @@ __all__ = [
     "Handle",
     "Item",
     "Items",
+    "Metric",
     "Model",
     "Options",
     "Placement",
     "Prediction",
     "Probe",
+    "Profile",
     "Recipe",
     "Runtime",
     "Session",
@@ -44,8 +51,10 @@ __all__ = [
     "Steps",
     "Stopwatch",
     "Target",
+    "Task",
     "Tensor",
     "TensorSession",
+    "TestSet",
     "Unsupported",
     "Variant",
     "build_ahead",

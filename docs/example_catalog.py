@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 
 from compat.api import (
+    Agreement,
     Family,
     Graph,
     GraphRuntime,
-    Items,
     Model,
     Placement,
     Probe,
@@ -73,10 +73,10 @@ class Loudness(Model):
             ),
         )
 
-    def items(self, corpus, profile):
-        clean = next(iter(corpus.choose(("clean",)).values()))
-        chosen = clean.items(self.sample_rate, 8)
-        return Items(task={"clean": chosen}, numerics=chosen, timed=chosen)
+    @property
+    def task(self):
+        # What is right: inputs, scores and metrics. Here answers are held against the reference's.
+        return LoudnessAgreement()
 
     def run(self, session, items, stopwatch):
         batch = 1 if len(items) == 1 else 4
@@ -86,7 +86,7 @@ class Loudness(Model):
             with stopwatch("features"):
                 frames = np.zeros((batch, FRAMES, FRAME), np.float32)
                 for row, item in enumerate(part):
-                    frames[row] = split(item.samples)
+                    frames[row] = split(item.audio)
             with stopwatch("detector"):
                 speech = session.run("detector", {"frames": frames}, f"b{batch}")["speech"].numpy()
             predictions += [{"speech": [float(p) for p in speech[r]]} for r in range(len(part))]
@@ -94,17 +94,17 @@ class Loudness(Model):
 
     def trace(self, session, item, guide):
         # The outputs whose numerics are compared with the float64 reference, time first.
-        found = session.run("detector", {"frames": split(item.samples)[None]}, "b1")
+        found = session.run("detector", {"frames": split(item.audio)[None]}, "b1")
         return {"speech": found["speech"].numpy()[0].copy()}
 
-    def score(self, items, predictions, references):
-        # The corpus says nothing of pauses, so that the reference is all there is to agree with.
-        wrong = [decisions(p) != decisions(r) for p, r in zip(predictions, references, strict=True)]
-        return {"no_worse_share": 1.0 - sum(wrong) / len(wrong)}
 
-    def errors(self, item, prediction, reference):
-        pairs = zip(decisions(prediction), decisions(reference), strict=True)
-        return {"errors": float(sum(ours != theirs for ours, theirs in pairs)), "reference": 0.0}
+class LoudnessAgreement(Agreement):
+    """The corpus says nothing of pauses, so that the reference is all there is to agree with."""
+
+    name = "loudness"
+
+    def same(self, one, other):
+        return decisions(one) == decisions(other)
 
 
 def split(samples):

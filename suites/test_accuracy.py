@@ -21,7 +21,7 @@ def test_task(measurement: Measurement) -> None:
             f"no test set of the corpus has what {measurement.case.family.task} is scored by",
             "add text, rttm_filepath or trials.txt, see docs/methods.md",
         )
-    measurement.note(predictions=found["predictions"])
+    measurement.note(predictions=found["predictions"], metrics=found["metrics"])
     measurement.judge(found["values"], found["faults"])
 
 

@@ -117,7 +117,7 @@ def test_throughput(measurement: Measurement) -> None:
 
     Memory that runs out ends the sweep; what it found before stands.
     """
-    full = measurement.profile == "full"
+    full = measurement.profile.whole
     recommendation = measurement.recommendation
     batches: dict[str, Any] = {}
     samples: dict[str, list[float]] = {}

@@ -57,7 +57,7 @@ def test_search(measurement: Measurement) -> None:
     tried: list[dict[str, Any]] = []
 
     @settings(
-        max_examples={"quick": 5, "core": 15, "full": 100}[measurement.profile],
+        max_examples=measurement.profile.examples,
         deadline=None,
         database=None,
         derandomize=True,

@@ -20,9 +20,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -32,14 +33,17 @@ from compat.build.torch_session import TorchSession
 from compat.contract.case import Family, Recipe, Target, Variant
 from compat.contract.graph import Graph, State, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
+from compat.contract.profile import Profile
 from compat.contract.runtime import GraphRuntime, Options, Probe
 from compat.contract.session import Placement, Session, Steps, TensorSession
 from compat.contract.source import Derived
 from compat.inputs import generator
 from compat.inputs import weights as checkpoints
-from compat.inputs.corpus import Corpus
+from compat.inputs.corpus import Corpus, TestSet
+from compat.metrics import NO_WORSE_SHARE, Metric
 from compat.models.base import Model
 from compat.models.items import Items
+from compat.models.tasks.base import Task
 from compat.runtimes.ort import PROVIDERS, OrtSession, Provider
 
 if TYPE_CHECKING:
@@ -172,9 +176,13 @@ class ToyModel(Model):
         network.load_state_dict({name: torch.from_numpy(value) for name, value in found.items()})
         return network
 
-    def items(self, corpus: Corpus, profile: str) -> Items:
+    @property
+    def task(self) -> Task:  # type: ignore[override]
+        return Tagging()
+
+    def items(self, corpus: Corpus, profile: Profile) -> Items:
         test_set = next(iter(corpus.choose(("clean",)).values()))
-        chosen = test_set.items(self.sample_rate, {"quick": 12}.get(profile, 24))
+        chosen = self.task.recordings(test_set, self.sample_rate, profile)
         if self.weights == "seeded":
             return Items({}, chosen[:6], chosen[:6])
         return Items({"clean": chosen}, chosen[:6], chosen[:4])
@@ -184,9 +192,9 @@ class ToyModel(Model):
     ) -> list[Prediction]:
         batch = next((size for size in SIZES if size >= len(items)), SIZES[-1])
         windows = [
-            (index, item.samples[start : start + WINDOW])
+            (index, item.audio[start : start + WINDOW])
             for index, item in enumerate(items)
-            for start in range(0, max(1, len(item.samples)), WINDOW)
+            for start in range(0, max(1, len(item.audio)), WINDOW)
         ]
         tokens: list[list[int]] = [[] for _ in items]
         levels = [0.0] * len(items)
@@ -216,7 +224,7 @@ class ToyModel(Model):
         return [{"tokens": t, "level": v} for t, v in zip(tokens, levels, strict=True)]
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
-        features = band_energies(item.samples[:WINDOW])[None]
+        features = band_energies(item.audio[:WINDOW])[None]
         encoded = session.run("encoder", {"features": features}, "b1")
         hidden = encoded["hidden"].numpy()[0].copy()
         forced = np.array([START, *guide["tokens"][: TOKENS - 1]], np.int32)[:, None]
@@ -224,7 +232,24 @@ class ToyModel(Model):
         steps = session.steps("decoder", encoded, "b1", len(forced), along=along, fetch=("logits",))
         return {"encoder": hidden, "logits": steps.outputs["logits"][:, 0]}
 
-    def score(
+
+@dataclass(frozen=True)
+class Tagging(Task):
+    """Tokens for each window, held against the reference's."""
+
+    name: ClassVar[str] = "tagging"
+    fact: ClassVar[str] = ""
+    truths: ClassVar[tuple[str, ...]] = ("text",)
+    sets: ClassVar[tuple[str, ...]] = ("clean",)
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("degradation", "share", "lower", primary=True),
+        NO_WORSE_SHARE,
+    )
+
+    def recordings(self, test_set: TestSet, rate: int, profile: Profile) -> Sequence[Item]:
+        return test_set.items(rate, profile.pick(12, 24, 24))
+
+    def scores(
         self,
         items: Sequence[Item],
         predictions: Sequence[Prediction],

@@ -10,13 +10,14 @@ import pytest
 from compat.build import calibration
 from compat.catalog import open_model
 from compat.contract.model_reference import ModelReference
+from compat.contract.profile import FULL
 from compat.inputs import corpus
 
 NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
 
 
 def judged(reference: ModelReference) -> set[str]:
-    items = open_model(reference).items(corpus.load(), "full")
+    items = open_model(reference).items(corpus.load(), FULL)
     groups = (*items.task.values(), items.numerics, items.timed)
     return {item.id.rsplit("-", 1)[0] for group in groups for item in group} | {
         item.id for group in groups for item in group

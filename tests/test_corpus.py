@@ -22,6 +22,11 @@ from compat.inputs.rttm import read_rttm, read_uem
 RATE = 16_000
 
 
+def facts_of(test_set: TestSet) -> set[str]:
+    """Return which facts that tasks are scored by are known of every recording."""
+    return {fact for fact in ("text", "segments", "trials") if test_set.knows(fact)}
+
+
 def write_audio(path: Path, seconds: float = 2.0, rate: int = RATE, channels: int = 1) -> Path:
     """Write a tone whose pitch depends on the file's name, so that no two are alike."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,19 +65,19 @@ def manifest(folder: Path, **fields: Any) -> Path:
 
 def test_text(tmp_path: Path) -> None:
     found = load(manifest(tmp_path))
-    assert only(found).truths == {"text"}
+    assert facts_of(only(found)) == {"text"}
     item = only(found).item(0, RATE)
     assert (item.id, item.text, item.seconds) == (f"{tmp_path.name}-0000", "one", 2.0)
-    assert item.samples.dtype == np.float32
+    assert item.audio.dtype == np.float32
 
 
 def test_a_silent_recording_does_not_spoil_a_text_set(tmp_path: Path) -> None:
     write_audio(tmp_path / "a.wav")
     lines = [{"audio_filepath": "a.wav", "duration": 2, "text": text} for text in ("one", "")]
     write_text(tmp_path / "manifest.jsonl", *lines)
-    assert only(load(tmp_path)).truths == {"text"}
+    assert facts_of(only(load(tmp_path))) == {"text"}
     write_text(tmp_path / "manifest.jsonl", lines[1])
-    assert only(load(tmp_path)).truths == set(), "nothing is said in any of them"
+    assert facts_of(only(load(tmp_path))) == set(), "nothing is said in any of them"
 
 
 def test_nemo_manifest(tmp_path: Path) -> None:
@@ -92,12 +97,12 @@ def test_nemo_manifest(tmp_path: Path) -> None:
     ]
     write_text(tmp_path / "manifest.jsonl", *({**path, **line} for path in paths))
     found = only(load(tmp_path))
-    assert found.truths == {"segments"}
+    assert facts_of(found) == {"segments"}
     item = found.item(1, RATE)
     assert item.seconds == 3.0
     assert item.facts["segments"] == [[0.5, 1.5, "x"]]
     assert item.facts["uem"] == [[0.0, 2.5]]
-    assert item.truth == {"segments": [[0.5, 1.5, "x"]], "uem": [[0.0, 2.5]]}
+    assert item.facts["segments"] == [[0.5, 1.5, "x"]] and item.facts["uem"] == [[0.0, 2.5]]
 
 
 def test_one_rttm_for_several_recordings(tmp_path: Path) -> None:
@@ -120,7 +125,7 @@ def test_one_rttm_for_several_recordings(tmp_path: Path) -> None:
 def test_inline_segments(tmp_path: Path) -> None:
     segments = [{"start": 0.25, "end": 1.0, "speaker": "x"}, {"start": 1, "end": 1.5}]
     found = only(load(manifest(tmp_path, segments=segments, speaker="y", uem=[[0, 2]])))
-    assert found.truths == {"text", "segments"}
+    assert facts_of(found) == {"text", "segments"}
     assert found.lines[0]["segments"] == [[0.25, 1.0, "x"], [1.0, 1.5, "y"]]
     assert found.lines[0]["uem"] == [[0.0, 2.0]]
 
@@ -132,11 +137,11 @@ def test_what_is_not_known_of_a_recording(tmp_path: Path, text: str | None) -> N
     line = {"audio_filepath": "a.wav", "text": text, "offset": None, "uem": None, "segments": None}
     write_text(tmp_path / "manifest.jsonl", line)
     item = only(load(tmp_path)).item(0, RATE)
-    assert only(load(tmp_path)).truths == set()
-    assert (item.text, item.seconds, item.facts["duration"], item.truth) == ("", 2.0, 2.0, {})
+    assert facts_of(only(load(tmp_path))) == set()
+    assert (item.text, item.seconds, item.facts["duration"]) == ("", 2.0, 2.0)
     write_text(tmp_path / "a.rttm", speaker("a", 0, 1, "x"))
     write_text(tmp_path / "manifest.jsonl", {**line, "rttm_filepath": "a.rttm"})
-    assert only(load(tmp_path)).truths == {"segments"}
+    assert facts_of(only(load(tmp_path))) == {"segments"}
 
 
 def test_offset_cuts_a_part_of_a_long_file(tmp_path: Path) -> None:
@@ -152,7 +157,7 @@ def test_offset_cuts_a_part_of_a_long_file(tmp_path: Path) -> None:
     write_text(tmp_path / "manifest.jsonl", line)
     item = only(load(tmp_path)).item(0, 8_000)
     whole = read_audio(tmp_path / "a.wav", 8_000)
-    np.testing.assert_array_equal(item.samples, whole[16_000:32_000])
+    np.testing.assert_array_equal(item.audio, whole[16_000:32_000])
     assert item.facts["segments"] == [[0.0, 1.0, "x"], [1.5, 2.0, "y"]]
 
 
@@ -163,7 +168,7 @@ def test_trials(tmp_path: Path) -> None:
     write_text(tmp_path / "manifest.jsonl", *lines)
     write_text(tmp_path / "trials.txt", "1 a.wav b.wav", "0 a.wav c.wav", "", "0 b.wav c.wav")
     found = only(load(tmp_path))
-    assert found.truths == {"trials"}
+    assert facts_of(found) == {"trials"}
     assert found.trials == (("a", "b", True), ("a", "c", False), ("b", "c", False))
     assert found.item(0, RATE).facts["trials"] == [["b", True], ["c", False]]
     assert "trials" not in found.item(2, RATE).facts
@@ -284,7 +289,7 @@ def ami(folder: Path) -> Path:
 
 def test_ami(tmp_path: Path) -> None:
     found = only(load(ami(tmp_path)))
-    assert found.truths == {"segments"}
+    assert facts_of(found) == {"segments"}
     assert [found.identifier(index) for index in (0, 1)] == ["ES2004a", "IS1009b"]
     item = found.item(0, RATE)
     assert item.facts["audio_filepath"] == "amicorpus/ES2004a/audio/ES2004a.Mix-Headset.wav"
@@ -632,7 +637,7 @@ def test_an_mp3_cut_short_gains_nothing(tmp_path: Path, rate: int) -> None:
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 3])
     write_text(tmp_path / "a.rttm", speaker("a", 0, 1, "x"))
-    found = only(load(tmp_path)).item(0, rate).samples
+    found = only(load(tmp_path)).item(0, rate).audio
     assert 0 < len(found) < len(whole)
     np.testing.assert_array_equal(found, whole[: len(found)])
     write_text(tmp_path / "manifest.jsonl", {"audio_filepath": "a.mp3", "duration": 6, "text": "x"})
@@ -781,8 +786,8 @@ def test_long_recordings_give_excerpts(tmp_path: Path) -> None:
     assert items[0].id == "a-2.50"
     assert all(0 < item.seconds <= 8.0 for item in items)
     assert not any(item.text or "segments" in item.facts for item in items)
-    whole = only(found).item(0, 4_000).samples
-    np.testing.assert_array_equal(items[0].samples, whole[10_000:42_000])
+    whole = only(found).item(0, 4_000).audio
+    np.testing.assert_array_equal(items[0].audio, whole[10_000:42_000])
     short = load(voxconverse(tmp_path / "short"))
     assert short.speech is only(short)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from compat.measure.predictions import same_prediction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,12 +21,11 @@ from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.model_reference import ModelReference
 from compat.contract.places import FIXTURES
+from compat.contract.profile import CORE, FULL, QUICK
 from compat.inputs.checkpoints import CheckpointError, find_checkpoint
 from compat.inputs.corpus import load
-from compat.measure.predictions import same_prediction
 from compat.metrics.diarization import diarization_errors, speakers
 from compat.models import diarization as d
-from compat.models.base import score_sets
 from compat.models.items import beginning
 from compat.models.tasks import speaker_segmentation
 
@@ -269,12 +269,12 @@ def oracle(items: Sequence[Item], step: int) -> Any:
 
     known: dict[bytes, torch.Tensor] = {}
     for item in items:
-        for start in d.window_starts(len(item.samples), step):
+        for start in d.window_starts(len(item.audio), step):
             at = start * speaker_segmentation.STEP_SECONDS
             classes = speaker_segmentation.to_classes(d.masks_of(item.facts["segments"], at))
             scores = np.full((d.FRAMES, len(speaker_segmentation.CLASSES)), -9.0, np.float32)
             scores[np.arange(d.FRAMES), classes] = -0.001
-            known[d.window_of(item.samples, start).tobytes()] = torch.from_numpy(scores)
+            known[d.window_of(item.audio, start).tobytes()] = torch.from_numpy(scores)
 
     class Oracle(torch.nn.Module):
         def __init__(self) -> None:
@@ -295,7 +295,7 @@ def test_with_a_perfect_segmentation_little_is_wrong(trained: d.DiarizationModel
     items = recordings(*CONVERSATIONS)
     session = torch_session(trained, segmentation=oracle(items, trained.settings.step))
     found = trained.run(session, items, Stopwatch())
-    score = trained.score(items, found, found)
+    score = trained.task.score(items, found, found)
     # Of frames of 17 ms, and of turns too short to tell whose they are.
     assert score["der"] < 0.03, score
     assert score["speakers_right"] == 1.0, score
@@ -308,13 +308,13 @@ def test_the_trained_pipeline(trained: d.DiarizationModel) -> None:
     stopwatch = Stopwatch()
     together = trained.run(session, items, stopwatch)
     assert set(stopwatch.stages) == {"segmentation", "features", "embedding", "clustering"}
-    score = trained.score(items, together, together)
+    score = trained.task.score(items, together, together)
     # Most of it is speakers whom the segmentation confuses within a window.
     assert score["der"] < 0.35, score
     alone = [trained.run(session, [item], Stopwatch())[0] for item in reversed(items)]
     for item, one, other in zip(items, together, reversed(alone), strict=True):
         # Other batches, another order: the same segments, to a frame here and there.
-        assert trained.errors(item, one, other) == {"errors": 0.0, "reference": 0.0}
+        assert trained.task.errors(item, one, other) == {"errors": 0.0, "reference": 0.0}
         assert one["level"] == pytest.approx(other["level"], rel=1e-4)
         times = [time for start, end, _ in one["segments"] for time in (start, end)]
         assert all(round(time, 2) == time and 0 <= time <= item.seconds for time in times)
@@ -338,7 +338,7 @@ def test_state_that_leaks_shows(trained: d.DiarizationModel) -> None:
             return scores, level
 
     found = recordings("conversation-02", "conversation-08")
-    first, second = (Item(item.id, item.samples[: 12 * d.RATE]) for item in found)
+    first, second = (Item.from_audio(item.id, item.audio[: 12 * d.RATE]) for item in found)
     for leaks in (False, True):
         module = trained.graphs()[0].module().eval()
         session = torch_session(trained, segmentation=Leaky(module) if leaks else module)
@@ -354,7 +354,7 @@ def test_extreme_lengths(trained: d.DiarizationModel, samples: int) -> None:
     generator = np.random.default_rng(0)
     noise = (0.1 * generator.standard_normal(samples)).astype(np.float32)
     silence = np.zeros(samples, np.float32)
-    items = [Item("noise", noise), Item("silence", silence)]
+    items = [Item.from_audio("noise", noise), Item.from_audio("silence", silence)]
     for item, prediction in zip(items, trained.run(session, items, Stopwatch()), strict=True):
         assert math.isfinite(prediction["level"])
         assert all(0 <= a < b <= item.seconds + 0.005 for a, b, _ in prediction["segments"])
@@ -403,26 +403,28 @@ def test_trace_follows_the_guide(trained: d.DiarizationModel) -> None:
 
 def test_errors_of_a_hard_input() -> None:
     model = d.DiarizationModel(SYNTHETIC, None, d.WindowVoices(None))
-    item = Item("x", np.zeros(160_000, np.float32))
+    item = Item.from_audio("x", np.zeros(160_000, np.float32))
     reference = {"segments": [[0.0, 5.0, "speaker-1"]]}
     near = {"segments": [[0.2, 5.3, "speaker-7"]]}
     far = {"segments": [[0.0, 5.0, "speaker-1"], [6.0, 7.2, "speaker-1"]]}
-    assert model.errors(item, near, reference)["errors"] == 0.0
-    assert model.errors(item, far, reference)["errors"] == 1.0
-    assert model.errors(item, {"segments": []}, reference)["errors"] == 1.0
-    short = Item("x", np.zeros(1600, np.float32))
-    assert model.errors(short, {"segments": [[0.0, 0.1, "a"]]}, {"segments": []})["errors"] == 0.0
+    assert model.task.errors(item, near, reference)["errors"] == 0.0
+    assert model.task.errors(item, far, reference)["errors"] == 1.0
+    assert model.task.errors(item, {"segments": []}, reference)["errors"] == 1.0
+    short = Item.from_audio("x", np.zeros(1600, np.float32))
+    assert (
+        model.task.errors(short, {"segments": [[0.0, 0.1, "a"]]}, {"segments": []})["errors"] == 0.0
+    )
 
 
 def test_uem_is_respected() -> None:
     model = d.DiarizationModel(SYNTHETIC, None, d.WindowVoices(None))
     audio = np.zeros(160_000, np.float32)
     segments = [[0.0, 4.0, "a"], [5.0, 9.0, "b"]]
-    whole = Item("x", audio, facts={"segments": segments})
-    part = Item("x", audio, facts={"segments": segments, "uem": [[5.0, 10.0]]})
+    whole = Item.from_audio("x", audio, facts={"segments": segments})
+    part = Item.from_audio("x", audio, facts={"segments": segments, "uem": [[5.0, 10.0]]})
     found = [{"segments": [[5.0, 9.0, "speaker-1"]]}]
-    assert model.score([whole], found, found)["der"] == 0.5
-    assert model.score([part], found, found)["der"] == 0.0
+    assert model.task.score([whole], found, found)["der"] == 0.5
+    assert model.task.score([part], found, found)["der"] == 0.0
 
 
 def test_what_a_uem_leaves_nothing_of_is_not_scored() -> None:
@@ -430,34 +432,34 @@ def test_what_a_uem_leaves_nothing_of_is_not_scored() -> None:
     model = d.DiarizationModel(SYNTHETIC, None, d.WindowVoices(None))
     facts = {"segments": [[0.0, 4.0, "a"], [5.0, 9.0, "b"]]}
     audio = np.zeros(320_000, np.float32)
-    late = Item("late", audio, facts={**facts, "uem": [[15.0, 20.0]]})
+    late = Item.from_audio("late", audio, facts={**facts, "uem": [[15.0, 20.0]]})
     cut = beginning(late, 10.0)
     assert (late.is_scored, cut.is_scored) == (True, False)
-    whole = Item("whole", audio, facts=facts)
+    whole = Item.from_audio("whole", audio, facts=facts)
     nobody: list[dict[str, Any]] = [{"segments": []}]
-    assert score_sets(model.score, {"set": ([cut], nobody, nobody)}) == {}
-    both = score_sets(model.score, {"set": ([cut, whole], nobody * 2, nobody * 2)})
-    assert both == score_sets(model.score, {"set": ([whole], nobody, nobody)}) | {
-        "set": {**model.score([whole], nobody, nobody), "worst_recording": 1},
+    assert model.task.score_sets({"set": ([cut], nobody, nobody)}) == {}
+    both = model.task.score_sets({"set": ([cut, whole], nobody * 2, nobody * 2)})
+    assert both == model.task.score_sets({"set": ([whole], nobody, nobody)}) | {
+        "set": {**model.task.score([whole], nobody, nobody), "worst_recording": 1},
         "outside_uem": 1,
     }
     assert both["set"]["recordings"] == 1
     # Whatever a caller leaves in: of nothing nothing is counted.
-    assert model.score([cut], [{"segments": [[0.0, 9.0, "x"]]}], nobody)["der"] == 0.0
+    assert model.task.score([cut], [{"segments": [[0.0, 9.0, "x"]]}], nobody)["der"] == 0.0
 
 
 def test_items_by_profile() -> None:
     corpus = load()
     trained = d.DiarizationModel(SYNTHETIC, TRAINED, d.WindowVoices(None))
-    quick, core, full = (trained.items(corpus, profile) for profile in ("quick", "core", "full"))
+    quick, core, full = (trained.items(corpus, profile) for profile in (QUICK, CORE, FULL))
     assert list(core.task) == ["conversations"]
     counts = [len(chosen.task["conversations"]) for chosen in (quick, core, full)]
     assert 2 <= counts[0] < counts[1] == counts[2] == len(corpus.sets["conversations"].lines)
     assert sum(item.seconds for item in quick.task["conversations"]) <= 60
     assert len(quick.numerics) >= 2
-    seeded = d.DiarizationModel(PUBLISHED, None, d.WindowVoices(None)).items(corpus, "core")
+    seeded = d.DiarizationModel(PUBLISHED, None, d.WindowVoices(None)).items(corpus, CORE)
     assert not seeded.task
-    assert [len(item.samples) for item in seeded.numerics] == [d.WINDOW] * len(seeded.numerics)
+    assert [len(item.audio) for item in seeded.numerics] == [d.WINDOW] * len(seeded.numerics)
     assert len(seeded.numerics) >= 3, "one input has no contrast"
     assert len(seeded.timed) == 1
 

@@ -24,6 +24,7 @@ from compat.contract.case import Recipe
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.model_reference import ModelReference
+from compat.contract.profile import QUICK
 from compat.contract.runtime import Options
 from compat.contract.session import Session
 from compat.inputs.checkpoints import CheckpointError, find_checkpoint
@@ -31,11 +32,16 @@ from compat.inputs.corpus import load
 from compat.inputs.features import mel_filterbank
 from compat.metrics.numerics import contrast_db
 from compat.models import resemblyzer, wespeaker
-from compat.models.tasks.speaker_embedding import trial_items
+from compat.models.tasks.speaker_embedding import SpeakerEmbedding
 
 RATE = 16_000
 SEEDED = ModelReference("wespeaker", "wespeaker-resnet34", "seeded")
 RUNTIMES = {"torch": "cpu-torch", "onnxruntime": "cpu-onnxruntime", "openvino": "openvino-cpu"}
+
+
+def recordings(limit: int | None) -> list[Item]:
+    """Read the shipped trials as a first look does that may take so many recordings."""
+    return list(SpeakerEmbedding(limit).recordings(load().sets["speakers"], RATE, QUICK))
 
 
 def _voice(seconds: float, seed: int = 0) -> np.ndarray:
@@ -171,17 +177,17 @@ def test_other_weights_are_refused(package: Path, tmp_path: Path) -> None:
 def test_published_weights_know_the_voices_of_the_corpus(reference: ModelReference) -> None:
     model = catalog.open_model(reference)
     session = oracle_session(reference, model, "fp32")
-    items = trial_items(load(), RATE, 48)["speakers"]
+    items = recordings(48)
     predictions = model.run(session, items, Stopwatch())
     lengths = [np.linalg.norm(one["embedding"]) for one in predictions]
     np.testing.assert_allclose(lengths, 1.0, atol=1e-5)
-    found = model.score(items, predictions, predictions)
+    found = model.task.score(items, predictions, predictions)
     assert found["targets"] == 72
     assert found["trials"] > 100
     assert found["eer"] < 0.15
     # Shuffled among the recordings, the same embeddings know nothing.
     order = np.random.default_rng(0).permutation(len(items))
-    shuffled = model.score(items, [predictions[i] for i in order], predictions)
+    shuffled = model.task.score(items, [predictions[i] for i in order], predictions)
     assert shuffled["eer"] > 0.35
     assert shuffled["degradation"] > 0.25
 
@@ -315,7 +321,7 @@ def test_generated_weights_are_admitted(
 ) -> None:
     """Embeddings of different speech, and by different masks, differ by a good part of them."""
     model, session = seeded
-    items = model.items(load(), "quick")
+    items = model.items(load(), QUICK)
     assert not items.task
     assert all(item.seconds == 10.0 for item in items.timed)
     traces = [model.trace(session, item, {}) for item in items.numerics[:2]]
@@ -329,9 +335,9 @@ def test_a_long_recording_is_the_mean_of_its_windows(
     seeded: tuple[wespeaker.WeSpeakerModel, Session],
 ) -> None:
     model, session = seeded
-    speech = np.concatenate([item.samples for item in load().speech.items(RATE, 8)])[: 12 * RATE]
+    speech = np.concatenate([item.audio for item in load().speech.items(RATE, 8)])[: 12 * RATE]
     parts = {"start": speech[: 10 * RATE], "end": speech[10 * RATE :], "whole": speech}
-    items = [Item(name, samples) for name, samples in parts.items()]
+    items = [Item.from_audio(name, samples) for name, samples in parts.items()]
     predictions = model.run(session, items, Stopwatch())
     start, end, whole = (np.array(one["embedding"]) for one in predictions)
     expected = (10 * start + 2 * end) / 12
@@ -355,7 +361,7 @@ def test_a_published_layout_is_loaded(state: dict[str, torch.Tensor], tmp_path: 
     model = wespeaker.load("wespeaker-resnet34", "pretrained", str(tmp_path))
     found = model.network.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
-    assert model.items(load(), "quick").task["speakers"]
+    assert model.items(load(), QUICK).task["speakers"]
     assert model.fingerprint() != wespeaker.load("wespeaker-resnet34", "seeded", "").fingerprint()
 
 
@@ -473,7 +479,7 @@ def test_runtimes_agree_on_windows(
     reference: ModelReference, sessions: dict[str, dict[str, Session]]
 ) -> None:
     model = catalog.open_model(reference)
-    item = Item("voice", _voice(1.5))
+    item = Item.from_audio("voice", _voice(1.5))
     traces = {n: model.trace(s, item, {}) for n, s in sessions["resemblyzer"].items()}
     for name in ("onnxruntime", "openvino"):
         for output, expected in traces["torch"].items():
@@ -504,9 +510,9 @@ def test_runtimes_agree_on_masks_of_any_length(sessions: dict[str, dict[str, Ses
 
 
 def test_limited_trials_keep_speakers_whole() -> None:
-    everything = trial_items(load(), RATE)["speakers"]
+    everything = recordings(None)
     assert len(everything) == 96
-    some = trial_items(load(), RATE, 24)["speakers"]
+    some = recordings(24)
     assert len(some) == 24
     by_speaker = [item.facts["speaker"] for item in some]
     assert {by_speaker.count(name) for name in by_speaker} == {4}
@@ -517,4 +523,4 @@ def test_limited_trials_keep_speakers_whole() -> None:
     assert kinds.count(True) == 36
     assert kinds.count(False) > 5
     # Too few for a pair of two speakers: all of them then.
-    assert len(trial_items(load(), RATE, 4)["speakers"]) == 96
+    assert len(recordings(4)) == 96

@@ -106,7 +106,7 @@ def test_a_batch_answers_as_its_items_do(model: Model, items: list[Item], sessio
 
 
 def test_reset_forgets(model, items: list[Item], session: Session) -> None:
-    encoded = encode(model, session, [items[0].samples])
+    encoded = encode(model, session, [items[0].audio])
     prompt = list(model.vocabulary.prompt)
     session.reset("decoder", "b1")
     first = [step(session, encoded, [token], i) for i, token in enumerate(prompt)]
@@ -117,7 +117,7 @@ def test_reset_forgets(model, items: list[Item], session: Session) -> None:
 
 
 def test_a_snapshot_brings_state_back(model, items: list[Item], session: Session) -> None:
-    encoded = encode(model, session, [items[0].samples])
+    encoded = encode(model, session, [items[0].audio])
     prompt = list(model.vocabulary.prompt)
     session.reset("decoder", "b1")
     for position, token in enumerate(prompt):
@@ -131,7 +131,7 @@ def test_a_snapshot_brings_state_back(model, items: list[Item], session: Session
 
 
 def test_gather_reorders_rows(model, items: list[Item], session: Session) -> None:
-    chunks = [item.samples for item in items]
+    chunks = [item.audio for item in items]
     encoded = encode(model, session, chunks, "b4")
     session.reset("decoder", "b4")
     step(session, encoded, [300, 301, 302, 303], 0, "b4")
@@ -215,7 +215,7 @@ def test_a_prompt_is_forced_and_tokens_carried(
     model: Any, items: list[Item], session: Session
 ) -> None:
     """What a loop of runs gives, with every token handed over by the host."""
-    chunks = [item.samples for item in items]
+    chunks = [item.audio for item in items]
     prompt, most = model.vocabulary.prompt, 3
     encoded = encode(model, session, chunks, "b4")
     session.reset("decoder", "b4")

@@ -27,13 +27,14 @@ from compat.contract.case import Recipe
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.model_reference import ModelReference
+from compat.contract.profile import FULL, QUICK
 from compat.contract.runtime import Options
 from compat.contract.session import Session
 from compat.inputs.checkpoints import CheckpointError
 from compat.inputs.corpus import load
 from compat.inputs.rttm import read_rttm, read_uem
-from compat.measure.predictions import same_prediction
 from compat.metrics.numerics import contrast_db
+from compat.metrics.predictions import same_prediction
 from compat.metrics.segmentation import LocalErrors, local_errors, matched, task_segmentation
 from compat.models import segmentation
 from compat.models.tasks import speaker_segmentation
@@ -79,7 +80,7 @@ def test_every_file_is_listed_with_its_checksum() -> None:
 
 def test_labels_fit_the_audio() -> None:
     found = load(CORPUS).sets["conversations"]
-    assert "segments" in found.truths
+    assert found.knows("segments")
     assert len(found.lines) == len(manifest()) == 12
     seconds = overlapped = spoken = 0.0
     for index, entry in enumerate(manifest()):
@@ -92,7 +93,7 @@ def test_labels_fit_the_audio() -> None:
         assert len({speaker for *_, speaker in segments}) == entry["num_speakers"]
         active = activity(segments, entry["duration"])
         assert active.sum(axis=1).max() <= 2
-        speech, power = active.any(axis=1), frame_power(item.samples)
+        speech, power = active.any(axis=1), frame_power(item.audio)
         # Where nobody speaks there is background noise, rooms, and the noises of the manifest.
         quiet = ~speech
         for start, end, _ in entry["noises"]:
@@ -117,7 +118,7 @@ def test_segments_are_tight() -> None:
             continue
         segments = read_rttm(FOLDER / entry["rttm_filepath"])[entry["id"]]
         speech = activity(segments, entry["duration"]).any(axis=1)
-        level = 10 * np.log10(frame_power(found.item(index, RATE).samples) + 1e-12)
+        level = 10 * np.log10(frame_power(found.item(index, RATE).audio) + 1e-12)
         edges = np.flatnonzero(np.diff(speech.astype(int)))
         for edge in edges[(edges > 3) & (edges < len(speech) - 4)]:
             inside, outside = level[edge - 1 : edge + 1], level[edge + 1 : edge + 3]
@@ -369,7 +370,7 @@ def test_generated_weights_tell_inputs_apart() -> None:
     """The diarization pipeline runs this network seeded, too."""
     items = load(CORPUS).sets["conversations"].items(RATE, 2)
     audio = torch.from_numpy(
-        np.stack([item.samples[: speaker_segmentation.SAMPLES] for item in items])
+        np.stack([item.audio[: speaker_segmentation.SAMPLES] for item in items])
     )
     with torch.inference_mode():
         scores = segmentation.load_network(None)(audio[:, None]).numpy()
@@ -528,7 +529,9 @@ def test_flickering_is_removed_and_a_shifted_change_is_rounding() -> None:
 
 def conversation(classes: np.ndarray, seconds: float, **facts: Any) -> tuple[Item, dict[str, Any]]:
     samples = np.zeros(round(seconds * RATE), np.float32)
-    return Item("made", samples, RATE, "", facts), speaker_segmentation.encode(list(classes))
+    return Item.from_audio("made", samples, RATE, "", facts), speaker_segmentation.encode(
+        list(classes)
+    )
 
 
 def test_errors_are_counted_where_the_recording_is_scored() -> None:
@@ -555,9 +558,9 @@ def test_hard_inputs_are_held_against_the_reference() -> None:
     windows = np.repeat([[0, 1, 2, 0]], [100, 200, 200, 89], axis=1)
     item, reference = conversation(windows, 10.0)
     renamed = speaker_segmentation.encode([np.array([0, 3, 1])[windows[0]]])
-    assert model.errors(item, renamed, reference) == {"errors": 0.0, "reference": 0.0}
+    assert model.task.errors(item, renamed, reference) == {"errors": 0.0, "reference": 0.0}
     merged = speaker_segmentation.encode([np.array([0, 1, 1])[windows[0]]])
-    assert model.errors(item, merged, reference) == {"errors": 1.0, "reference": 0.0}
+    assert model.task.errors(item, merged, reference) == {"errors": 1.0, "reference": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -571,7 +574,7 @@ def trained() -> tuple[segmentation.SegmentationModel, Session]:
 def windows_within(item: Item) -> list[np.ndarray]:
     """Which frames of each window of a recording hold speech by its labels."""
     found = []
-    for window in range(-(-len(item.samples) // speaker_segmentation.SAMPLES)):
+    for window in range(-(-len(item.audio) // speaker_segmentation.SAMPLES)):
         times = speaker_segmentation.frame_times(window)[:, None]
         starts, ends = np.array([part[:2] for part in item.facts["segments"]]).T
         found.append(((times >= starts) & (times < ends)).any(axis=1))
@@ -582,14 +585,14 @@ def test_the_trained_network_beats_what_needs_no_network(
     trained: tuple[segmentation.SegmentationModel, Session],
 ) -> None:
     model, session = trained
-    items = model.items(load(CORPUS), "full").task["conversations"]
+    items = model.items(load(CORPUS), FULL).task["conversations"]
     assert len(items) == 12
     predictions = [model.run(session, [item], Stopwatch())[0] for item in items]
-    found = model.score(items, predictions, predictions)
+    found = model.task.score(items, predictions, predictions)
 
     def scored(windows_of: Callable[[Item], list[np.ndarray]]) -> dict[str, Any]:
         said = [speaker_segmentation.encode(windows_of(item)) for item in items]
-        return model.score(items, said, predictions)
+        return model.task.score(items, said, predictions)
 
     nobody = scored(lambda item: [np.zeros(589, np.int64) for _ in windows_within(item)])
     assert nobody["der"] == nobody["miss"] == 1.0
@@ -611,7 +614,7 @@ def test_runtimes_agree(
     trained: tuple[segmentation.SegmentationModel, Session], cache_folder: Path
 ) -> None:
     model, _ = trained
-    items = model.items(load(CORPUS), "quick").numerics[:2]
+    items = model.items(load(CORPUS), QUICK).numerics[:2]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COMPAT_CACHE", str(cache_folder))
         known = catalog.load()

@@ -12,6 +12,7 @@ import pytest
 from compat import catalog
 from compat.contract.case import Family, Variant
 from compat.contract.errors import CompatError
+from compat.contract.profile import FULL, QUICK
 from compat.run.selection import Selection, check_mark_expression, marks, suggestion
 
 SEEDED = ("--weights", "seeded")
@@ -79,7 +80,7 @@ def test_a_variant_called_like_its_family_is_selected_by_name() -> None:
         {"targets": ("qualcomm-emulator",)},
         {"marked": frozenset({"qualcomm"})},
         {"marked": frozenset({"emulator"})},
-        {"profile": "full"},
+        {"profile": FULL},
     ],
     ids=str,
 )
@@ -102,7 +103,7 @@ def test_slow_starters_run_when_they_are_named() -> None:
     assert name not in targets(models=("whisper-nano",), targets=("cpu",))
     assert name in targets(targets=(name,))
     assert name in targets(marked=frozenset({"torch_compile", "and", "fp32"}))
-    assert name in targets(profile="full")
+    assert name in targets(profile=FULL)
 
 
 def test_the_core_profile_leaves_out_what_decides_nothing() -> None:
@@ -136,7 +137,7 @@ def test_a_first_look_takes_one_variant_of_each_family_in_fp32() -> None:
     known = catalog.load()
 
     def cases(**fields: Any) -> set[tuple[str, str]]:
-        found = Selection(targets=("cpu",), profile="quick", **fields).cases(known)
+        found = Selection(targets=("cpu",), profile=QUICK, **fields).cases(known)
         return {(case.variant.name, case.recipe.name) for case in found}
 
     families = {
@@ -157,7 +158,7 @@ def test_a_first_look_of_what_is_slow_is_brief() -> None:
     known = catalog.load()
 
     def names(target: str, words: tuple[str, ...] = ("webgpu", "webnn"), **fields: Any) -> set[str]:
-        asked = Selection(profile="quick", marked=frozenset(words), **fields)
+        asked = Selection(profile=QUICK, marked=frozenset(words), **fields)
         return {c.variant.name for c in asked.cases(known) if c.target.name == target}
 
     assert all(target.slow for target in known.targets if target.evidence == "emulator")

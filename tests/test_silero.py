@@ -29,7 +29,6 @@ from compat.inputs.checkpoints import INSTALL_WEIGHTS, CheckpointError, find_che
 from compat.inputs.corpus import load
 from compat.metrics.activity import Counts, covered_frames, frame_errors, task_activity
 from compat.models import silero
-from compat.models.base import score_sets
 from compat.run.measurement import Finding
 from compat.run.run import Run, Settings
 
@@ -213,7 +212,7 @@ def items() -> list[Item]:
     found = [sets[name].item(index, RATE) for name, index in (("conversations", 2), ("long", 1))]
     cuts = [(found[0], 0.0, 4.0), (found[1], 3.5, 6.0), (found[0], 9.0, 12.3)]
     return [
-        Item(f"cut-{index}", item.samples[round(start * RATE) : round(end * RATE)])
+        Item.from_audio(f"cut-{index}", item.audio[round(start * RATE) : round(end * RATE)])
         for index, (item, start, end) in enumerate(cuts)
     ]
 
@@ -279,9 +278,9 @@ def test_the_rebuilt_module_is_what_is_shipped(
         context = np.zeros((1, 64), np.float32)
         state = np.zeros((2, 1, 128), np.float32)
         expected = []
-        for start in range(0, len(item.samples), 512):
+        for start in range(0, len(item.audio), 512):
             chunk = np.zeros((1, 512), np.float32)
-            part = item.samples[start : start + 512]
+            part = item.audio[start : start + 512]
             chunk[0, : len(part)] = part
             heard = np.concatenate([context, chunk], axis=1)
             rate = np.array(16_000, np.int64)
@@ -371,7 +370,7 @@ def test_chunks_overlap_by_their_context(lengths: list[int], together: int) -> N
     model = object.__new__(silero.SileroModel)
     model.form = silero.Form(silero.SCRIPT, chunks=together)
     items = [
-        Item(str(index), np.arange(1, length + 1, dtype=np.float32))
+        Item.from_audio(str(index), np.arange(1, length + 1, dtype=np.float32))
         for index, length in enumerate(lengths)
     ]
     chunks = model._chunks(items, 8)
@@ -379,8 +378,8 @@ def test_chunks_overlap_by_their_context(lengths: list[int], together: int) -> N
     assert chunks.flags.writeable and chunks.flags.c_contiguous
     for row, item in enumerate(items):
         heard = np.concatenate([np.zeros(64), chunks[:, row, 64:].reshape(-1)])
-        np.testing.assert_array_equal(heard[64 : 64 + len(item.samples)], item.samples)
-        assert not heard[64 + len(item.samples) :].any()
+        np.testing.assert_array_equal(heard[64 : 64 + len(item.audio)], item.audio)
+        assert not heard[64 + len(item.audio) :].any()
         for index, chunk in enumerate(chunks[:, row]):
             np.testing.assert_array_equal(chunk, heard[index * 512 : index * 512 + 576])
     assert not chunks[:, len(items) :].any()
@@ -394,7 +393,7 @@ def test_state_begins_anew_with_each_recording(
     listen(model, session, items[1:2])
     assert listen(model, session, items[:1])[0].tolist() == first[0].tolist()
     # The LSTM does remember: the same chunks sound otherwise after others.
-    joined = Item("joined", np.concatenate([items[1].samples[: 512 * 60], items[0].samples]))
+    joined = Item.from_audio("joined", np.concatenate([items[1].audio[: 512 * 60], items[0].audio]))
     after = listen(model, session, [joined])[0][60:]
     assert np.abs(after - first[0])[:5].max() > 0.01
 
@@ -421,26 +420,26 @@ def test_predictions_are_scored_as_recorded(
     model = catalog.open_model(reference)
     item = load().sets["long"].item(0, RATE)
     (prediction,) = model.run(session, [item], Stopwatch())
-    scores = model.score([item], [prediction], [prediction])
+    scores = model.task.score([item], [prediction], [prediction])
     assert scores["frame_error_rate"] < 0.1
     assert scores["scored_s"] == pytest.approx(item.seconds, abs=silero.STEP)
     # What the results file keeps is enough.
-    bare = Item.without_audio(item.id, item.truth, item.seconds)
-    assert model.score([bare], [prediction], [prediction]) == scores
+    bare = model.task.restored(item.id, model.task.truth(item), item.seconds)
+    assert model.task.score([bare], [prediction], [prediction]) == scores
     outside = replace(item, facts={**item.facts, "uem": []})
-    assert model.score([outside], [prediction], [prediction])["scored_s"] == 0.0
-    assert model.errors(outside, {"probabilities": [1.0]}, prediction)["errors"] == 0.0
-    assert score_sets(model.score, {"long": ([outside], [prediction], [prediction])}) == {}
+    assert model.task.score([outside], [prediction], [prediction])["scored_s"] == 0.0
+    assert model.task.errors(outside, {"probabilities": [1.0]}, prediction)["errors"] == 0.0
+    assert model.task.score_sets({"long": ([outside], [prediction], [prediction])}) == {}
     # Segments agree with the sentences, whose pauses are 0.6 s and more.
     assert len(prediction["segments"]) == len(item.facts["segments"])
     deaf = {"probabilities": [0.0] * len(prediction["probabilities"]), "segments": []}
-    assert model.score([item], [deaf], [prediction])["miss_rate"] == 1.0
-    assert model.errors(item, deaf, prediction)["errors"] > 10 * 0.1 * 31
-    noise = Item("noise", item.samples, facts={"stress": {"kind": "noise"}})
-    assert model.errors(noise, deaf, prediction)["errors"] == 0.0
-    unknown = Item("unknown", item.samples, facts={"stress": {"kind": "speech"}})
+    assert model.task.score([item], [deaf], [prediction])["miss_rate"] == 1.0
+    assert model.task.errors(item, deaf, prediction)["errors"] > 10 * 0.1 * 31
+    noise = Item.from_audio("noise", item.audio, facts={"stress": {"kind": "noise"}})
+    assert model.task.errors(noise, deaf, prediction)["errors"] == 0.0
+    unknown = Item.from_audio("unknown", item.audio, facts={"stress": {"kind": "speech"}})
     speech = sum(value >= 0.5 for value in prediction["probabilities"])
-    assert model.errors(unknown, deaf, prediction) == {"errors": speech, "reference": 0.0}
+    assert model.task.errors(unknown, deaf, prediction) == {"errors": speech, "reference": 0.0}
 
 
 # Files -------------------------------------------------------------------------------------------

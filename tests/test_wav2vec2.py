@@ -28,6 +28,7 @@ from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.model_reference import ModelReference
 from compat.contract.places import FIXTURES
+from compat.contract.profile import QUICK
 from compat.contract.runtime import Options
 from compat.contract.session import Session
 from compat.inputs.checkpoints import CheckpointError
@@ -103,7 +104,7 @@ def test_decoding_is_that_of_the_library(
 def test_chunks_count_every_frame_once(model: Wav2Vec2Model, samples: int, seed: int) -> None:
     loudness = np.repeat(np.random.default_rng(seed).random(samples // 1600 + 1), 1600)
     recording = loudness[:samples].astype(np.float32)
-    chunks = model.chunks(Item("one", recording))
+    chunks = model.chunks(Item.from_audio("one", recording))
     counted = [
         # Where in the recording a chunk begins: it is a view.
         (chunk.samples.ctypes.data - recording.ctypes.data) // (4 * model.hop) + frame
@@ -117,7 +118,7 @@ def test_chunks_count_every_frame_once(model: Wav2Vec2Model, samples: int, seed:
 def test_long_audio_is_cut_at_a_pause(model: Wav2Vec2Model) -> None:
     samples = np.random.default_rng(0).standard_normal(6 * RATE).astype(np.float32)
     samples[int(3.0 * RATE) : int(3.3 * RATE)] = 0.0
-    left, right = model.chunks(Item("one", samples))
+    left, right = model.chunks(Item.from_audio("one", samples))
     assert 3.0 <= left.last * 320 / RATE <= 3.3
     assert right.first == wav2vec2.CONTEXT
 
@@ -146,7 +147,7 @@ def heard_by_transformers(tokenizer: Wav2Vec2CTCTokenizer) -> dict[str, list[str
     for name in ("clean", "hard"):
         heard[name] = []
         for item in load().sets[name].items(RATE):
-            values = extractor(item.samples, sampling_rate=RATE, return_tensors="pt").input_values
+            values = extractor(item.audio, sampling_rate=RATE, return_tensors="pt").input_values
             with torch.inference_mode():
                 best = network(values).logits[0].argmax(-1)
             heard[name].append(tokenizer.decode(best))
@@ -182,9 +183,9 @@ def test_padding_to_the_window_changes_no_error_rate(
 def test_silence_has_no_words(model: Wav2Vec2Model, session: Session) -> None:
     noise = np.random.default_rng(0).standard_normal(2 * RATE).astype(np.float32)
     items = [
-        Item("silence", np.zeros(2 * RATE, np.float32)),
-        Item("noise", 0.1 * noise),
-        Item("one sample", np.ones(1, np.float32)),
+        Item.from_audio("silence", np.zeros(2 * RATE, np.float32)),
+        Item.from_audio("noise", 0.1 * noise),
+        Item.from_audio("one sample", np.ones(1, np.float32)),
     ]
     assert transcripts(model, session, items) == ["", "", ""]
 
@@ -247,7 +248,7 @@ def test_the_graph_is_that_of_the_library(config: dict[str, object]) -> None:
         {"recogniser": model.graphs()[0]}, modules, {"recogniser": "fp32"}, torch.device("cpu")
     )
     samples = np.random.default_rng(0).standard_normal(int(1.3 * RATE)).astype(np.float32)
-    found = model.trace(session, Item("one", samples), {})["logits"]
+    found = model.trace(session, Item.from_audio("one", samples), {})["logits"]
     mask = torch.arange(2 * RATE)[None] < len(samples) if model.masked else None
     with torch.inference_mode():
         padded = torch.zeros(1, 2 * RATE)
@@ -270,9 +271,9 @@ def test_generated_weights_are_admitted() -> None:
     session = TorchSession(graphs, modules, {"recogniser": "fp32"}, torch.device("cpu"))
     noise = np.random.default_rng(0).standard_normal(RATE).astype(np.float32)
     items = [
-        Item("silence", np.zeros(RATE, np.float32)),
-        Item("noise", 0.1 * noise),
-        *model.items(load(), "quick").numerics[:2],
+        Item.from_audio("silence", np.zeros(RATE, np.float32)),
+        Item.from_audio("noise", 0.1 * noise),
+        *model.items(load(), QUICK).numerics[:2],
     ]
     traces = [model.trace(session, item, {}) for item in items]
     shares = [model.run(session, [item], Stopwatch())[0]["shares"] for item in items[1:]]

@@ -12,6 +12,7 @@ from compat.catalog import open_model
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.model_reference import ModelReference
+from compat.contract.profile import QUICK
 from compat.inputs.checkpoints import CheckpointError
 from compat.inputs.corpus import load
 from compat.inputs.generator import seeded_tensor, uniform
@@ -71,9 +72,9 @@ def test_generated_weights_are_admitted(variant: str) -> None:
     random = np.random.default_rng(0)
     window = model.dimensions.window
     items = [
-        Item("silence", np.zeros(window, np.float32)),
-        Item("noise", random.standard_normal(window).astype(np.float32) * 0.1),
-        *model.items(load(), "quick").numerics[:2],
+        Item.from_audio("silence", np.zeros(window, np.float32)),
+        Item.from_audio("noise", random.standard_normal(window).astype(np.float32) * 0.1),
+        *model.items(load(), QUICK).numerics[:2],
     ]
     guide = {"tokens": list(range(1000, 1000 + 6))}
     traces = [model.trace(session, item, guide) for item in items]

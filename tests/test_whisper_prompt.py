@@ -140,8 +140,9 @@ def load(folder: Path) -> whisper.WhisperModel:
 
 def items(model: whisper.WhisperModel, count: int = 3) -> list[Item]:
     random = np.random.default_rng(0)
+    window = model.dimensions.window
     return [
-        Item(str(number), random.standard_normal(model.dimensions.window).astype(np.float32))
+        Item.from_audio(str(number), random.standard_normal(window).astype(np.float32))
         for number in range(count)
     ]
 

@@ -22,6 +22,7 @@ from compat.build.torch_session import TorchSession
 from compat.contract.graph import Graph, Stopwatch
 from compat.contract.item import Item
 from compat.contract.model_reference import ModelReference
+from compat.contract.profile import FULL
 from compat.inputs import corpus as corpora
 from compat.inputs.corpus import Corpus
 from compat.models.base import Model
@@ -48,7 +49,7 @@ class Recorded:
 
 def choose(model: Model, corpus: Corpus) -> tuple[list[Item], str]:
     """Return recordings to calibrate a model with, and where they come from in words."""
-    items = model.items(corpus, "full")
+    items = model.items(corpus, FULL)
     groups = (*items.task.values(), items.numerics, items.timed)
     judged = {item.id for group in groups for item in group}
     free = {

@@ -33,6 +33,7 @@ from compat.contract.digests import code_digest, file_digest
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item, Prediction
 from compat.contract.model_reference import ModelReference
+from compat.contract.profile import PROFILES
 from compat.contract.session import Session
 from compat.inputs import corpus as corpora
 from compat.inputs import stress
@@ -40,8 +41,8 @@ from compat.models.base import Model
 from compat.models.items import Items
 
 REFERENCE = "fp64"
-BRIEF = "brief"
-"""Profile of a slow target's first look: a part of the quick profile's inputs."""
+PREDICTIONS = "predictions.npz"
+"""File of the arrays among predictions; their JSON values lie beside it."""
 BRIEF_NUMERICS = 1
 """Inputs whose numerics are judged there."""
 BRIEF_CONTRAST = 2
@@ -55,6 +56,7 @@ class Inputs:
     reference: ModelReference
     corpus: str
     profile: str
+    """Name of the profile."""
     stress: tuple[str, ...]
     """Files with the stress inputs."""
 
@@ -69,19 +71,19 @@ class Inputs:
     @cached_property
     def items(self) -> Items:
         """The model's items, stress inputs included."""
-        if self.profile == BRIEF:
+        profile, task = PROFILES[self.profile], self.model.task
+        chosen = self.model.items(self.corpora, profile)
+        if profile.brief:
             seeded = self.reference.weights == "seeded"
             numerics = BRIEF_CONTRAST if seeded else BRIEF_NUMERICS
-            chosen = self.model.items(self.corpora, "quick")
-            return chosen.brief(self.model.brief_seconds, numerics)
-        chosen = self.model.items(self.corpora, self.profile)
+            return chosen.brief(task.brief_seconds, numerics)
         entries = stress.load([Path(path) for path in self.stress])
-        if self.reference.weights == "seeded" and self.profile != "full":
+        if self.reference.weights == "seeded" and not profile.whole:
             entries = stress.plain(entries)
-        if self.profile == "quick":
+        if profile.first_look:
             entries = [entry for entry in entries if entry.get("seconds", 0) <= stress.SHORT]
         speech = self.corpora.speech.items(self.model.sample_rate, 24)
-        made = [stress.make(entry, speech, self.model.sample_rate) for entry in entries]
+        made = task.hard(entries, speech, self.model.sample_rate)
         return Items(chosen.task, chosen.numerics, chosen.timed, made)
 
     def fetch_reference(self, scheme: str = REFERENCE, threads: int = 0) -> Outputs:
@@ -145,10 +147,14 @@ class Outputs:
     @cached_property
     def predictions(self) -> dict[str, Prediction]:
         """Predictions by item id (of the reference only)."""
-        read: dict[str, Prediction] = json.loads(
-            (self.folder / "predictions.json").read_text(encoding="utf-8")
+        read: dict[str, dict[str, Any]] = json.loads(
+            (self.folder / PREDICTIONS).with_suffix(".json").read_text(encoding="utf-8")
         )
-        return read
+        with np.load(self.folder / PREDICTIONS, allow_pickle=False) as arrays:
+            for key in arrays.files:
+                name, _, identifier = key.partition("@")
+                read[identifier][name] = arrays[key]
+        return dict(read)
 
     def trace(self, item: str) -> dict[str, np.ndarray]:
         """Traced arrays of one item by output name."""
@@ -185,8 +191,7 @@ def make(
         )
         first = next(iter(predictions.values()))
         predictions |= {item.id: first for item in items.stress if item.id not in predictions}
-        text = json.dumps(predictions)
-        (folder / "predictions.json").write_text(text, encoding="utf-8")
+        _store_predictions(folder, predictions)
         # Hard inputs are judged by their answers, where weights know any.
         traced = {item.id: item for item in (*items.numerics, *(() if known else items.stress))}
     else:
@@ -198,6 +203,23 @@ def make(
         np.savez(folder / f"{item.id}.npz", **arrays)
 
     _side_by_side(sessions, traced, store)
+
+
+def _store_predictions(folder: Path, predictions: Mapping[str, Prediction]) -> None:
+    """Write predictions: what is JSON into one file, arrays into another beside it."""
+    values = {
+        identifier: {k: v for k, v in one.items() if not isinstance(v, np.ndarray)}
+        for identifier, one in predictions.items()
+    }
+    arrays: dict[str, Any] = {
+        f"{name}@{identifier}": value
+        for identifier, one in predictions.items()
+        for name, value in one.items()
+        if isinstance(value, np.ndarray)
+    }
+    path = (folder / PREDICTIONS).with_suffix(".json")
+    path.write_text(json.dumps(values), encoding="utf-8")
+    np.savez(folder / PREDICTIONS, **arrays)
 
 
 def _sessions(

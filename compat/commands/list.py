@@ -7,6 +7,7 @@ import json
 
 from compat import catalog
 from compat.commands.command import Command
+from compat.contract.profile import CORE, FULL
 from compat.run import selection
 
 
@@ -18,7 +19,7 @@ def listing(arguments: argparse.Namespace) -> int:
         arguments.targets,
         arguments.recipes,
         arguments.weights,
-        "core" if arguments.core else "full",
+        CORE if arguments.core else FULL,
     )
     chosen.check(loaded)
     cases = chosen.cases(loaded)

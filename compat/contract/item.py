@@ -1,4 +1,4 @@
-"""Items: the inputs of a model, and what it says of one."""
+"""Items, which are the inputs of a model, and predictions, which are its answers."""
 
 from __future__ import annotations
 
@@ -8,34 +8,73 @@ from typing import Any
 
 import numpy as np
 
-TRUTHS = ("segments", "uem", "speaker", "trials")
-"""Facts of an item that predictions are scored against, beside its text."""
+AUDIO = "audio"
+"""Name of the input that holds an item's audio."""
+
+Prediction = Mapping[str, Any]
+"""A model's answer to one item: JSON values (``tokens``, ``text``) and NumPy arrays (``audio``).
+
+Arrays stay in the worker and in the reference's file. :meth:`compat.models.tasks.base.Task.stored`
+says what of a prediction a results file keeps.
+"""
 
 
+Span = tuple[float, float]
+"""Start and end in seconds."""
 LEAST_SCORED = 0.05
 """Seconds below which a scored part is none: no frame of a model need lie within it."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One input: mono audio and what is known of it."""
+    """One input of a model, and the facts that are known of it."""
 
     id: str
-    samples: np.ndarray = field(compare=False, repr=False)
-    """float32 (samples,), between -1 and 1."""
+    inputs: Mapping[str, np.ndarray | str] = field(compare=False, repr=False)
+    """Arrays and texts by name: ``audio``, ``prompt``, ``noise`` …"""
+    seconds: float
+    """Length in seconds of the audio that is heard, or that is to be generated."""
     rate: int = 16_000
-    text: str = ""
+    """Sampling rate of the audio in hertz."""
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """JSON values by name. A task names those that predictions are scored against."""
+
+    @classmethod
+    def from_audio(
+        cls,
+        identifier: str,
+        audio: np.ndarray,
+        rate: int = 16_000,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Item:
+        """Return an item whose one input is audio, float32 (samples,) or (channels, samples)."""
+        return cls(identifier, {AUDIO: audio}, audio.shape[-1] / rate, rate, facts or {})
 
     @property
-    def seconds(self) -> float:
-        return len(self.samples) / self.rate
+    def audio(self) -> np.ndarray:
+        """The audio, float32 (samples,) or (channels, samples), between -1 and 1.
+
+        Raises:
+            KeyError: the item has no audio.
+        """
+        audio = self.inputs[AUDIO]
+        assert isinstance(audio, np.ndarray)
+        return audio
+
+    def with_audio(self, audio: np.ndarray, identifier: str = "") -> Item:
+        """Return a copy with other audio, and another id if one is given."""
+        return Item(
+            identifier or self.id,
+            {**self.inputs, AUDIO: audio},
+            audio.shape[-1] / self.rate,
+            self.rate,
+            self.facts,
+        )
 
     @property
-    def truth(self) -> dict[str, Any]:
-        """What predictions of this item are scored against, as JSON."""
-        known = {key: self.facts[key] for key in TRUTHS if key in self.facts}
-        return {"text": self.text, **known} if self.text else known
+    def text(self) -> str:
+        """The true transcript; empty if none is known."""
+        return str(self.facts.get("text") or "")
 
     @property
     def scored(self) -> list[Span]:
@@ -51,18 +90,3 @@ class Item:
         """Whether a part that counts is heard: one of at least :data:`LEAST_SCORED` seconds."""
         heard = (min(end, self.seconds) - start for start, end in self.scored)
         return self.facts.get("uem") is None or any(part >= LEAST_SCORED for part in heard)
-
-    @classmethod
-    def without_audio(cls, identifier: str, truth: Mapping[str, Any], seconds: float) -> Item:
-        """Return an item that can be scored but not heard."""
-        rate = 16_000
-        silence = np.broadcast_to(np.float32(0), (round(seconds * rate),))
-        return cls(identifier, silence, rate, truth.get("text", ""), truth)
-
-
-Span = tuple[float, float]
-"""Start and end in seconds."""
-
-
-Prediction = dict[str, Any]
-"""What a model says of one item, as JSON: ``tokens``, ``text``, ``embedding`` …"""

@@ -229,7 +229,7 @@ def _round(
     before = session.page.inside_s
     (prediction,) = model.run(session, [item], Stopwatch())
     yield "whole task", (session.page.inside_s - before) * 1000, prediction["tokens"]
-    mel = model._mel([item.samples[: model.dimensions.window]], 1)
+    mel = model._mel([item.audio[: model.dimensions.window]], 1)
     times = []
     for _ in range(3):
         before = session.page.inside_s
@@ -237,7 +237,7 @@ def _round(
         times.append((session.page.inside_s - before) * 1000)
     yield "encoder", median(times), None
     audio = np.zeros(512 + 160 * (FRAMES[software] - 1), np.float32)
-    audio[: min(len(item.samples), audio.size)] = item.samples[: audio.size]
+    audio[: min(len(item.audio), audio.size)] = item.audio[: audio.size]
     hann = np.zeros(512, np.float32)
     hann[:400] = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
     filters = np.zeros((80, 257), np.float32)

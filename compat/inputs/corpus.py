@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,8 @@ from compat.inputs.rttm import Turns, _lines, _span, read_turns, read_uem
 
 DEFAULT = FIXTURES / "corpus"
 MANIFEST = "manifest.jsonl"
+TRIALS_FACT = "trials"
+"""Fact of an item: pairs of it and another recording, which lie in a file of their own."""
 TRIALS = "trials.txt"
 
 AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".sph", ".aif", ".aiff")
@@ -51,9 +53,6 @@ _ID = re.compile(rf"[^\s.{_NO_NAME}](?:[^{_NO_NAME}]{{0,148}}[^\s.{_NO_NAME}])?"
 
 # Test sets ---------------------------------------------------------------------------------------
 
-Truth = Literal["text", "segments", "trials"]
-"""What a test set can hold of each recording: its words, who spoke when, pairs of speakers."""
-
 
 @dataclass(frozen=True)
 class TestSet:
@@ -68,16 +67,15 @@ class TestSet:
     trials: tuple[tuple[str, str, bool], ...] = ()
     """Ids of two recordings, and whether one person speaks in both."""
 
-    @property
-    def truths(self) -> frozenset[Truth]:
-        """What is known of every recording of the set."""
-        found: set[Truth] = {"trials"} if self.trials else set()
-        texts = [line.get("text") for line in self.lines]
-        if any(texts) and None not in texts:  # Silence is said to have no words.
-            found.add("text")
-        if all(line.get("segments") is not None for line in self.lines):
-            found.add("segments")
-        return frozenset(found)
+    def knows(self, fact: str) -> bool:
+        """Return whether a fact is known of every recording: ``text``, ``segments``, ``trials``.
+
+        Any field of the manifest is a fact. Texts that are all empty say nothing.
+        """
+        if fact == TRIALS_FACT:
+            return bool(self.trials)
+        values = [line.get(fact) for line in self.lines]
+        return None not in values and (fact != "text" or any(values))
 
     def identifier(self, index: int) -> str:
         """Return the id of a recording."""
@@ -102,7 +100,7 @@ class TestSet:
                 f"manifest or the file itself says {line['duration']:.2f} s. Restore it, or "
                 "correct the manifest."
             )
-        return Item(identifier, samples, rate, line.get("text", ""), facts)
+        return Item.from_audio(identifier, samples, rate, facts)
 
     @cached_property
     def _pairs(self) -> Mapping[str, list[list[Any]]]:
@@ -168,12 +166,12 @@ class Corpus:
             }
         )
 
-    def choose(self, names: Sequence[str], truth: Truth | None = None) -> dict[str, TestSet]:
+    def choose(self, names: Sequence[str], fact: str = "") -> dict[str, TestSet]:
         """Return the sets called ``names``, or all sets where none is called so.
 
-        Only sets with the wanted truth count; there may be none.
+        Only sets count of whose recordings a fact is known, if one is named; there may be none.
         """
-        fitting = {n: s for n, s in self.sets.items() if truth is None or truth in s.truths}
+        fitting = {n: s for n, s in self.sets.items() if not fact or s.knows(fact)}
         return {n: fitting[n] for n in names if n in fitting} or fitting
 
     @property

@@ -69,14 +69,14 @@ def make(entry: dict[str, Any], speech: Sequence[Item], rate: int) -> Item:
         case "speech":
             first = int(entry.get("seed", 0)) % len(speech)
             parts: list[Item] = []
-            while sum(len(part.samples) for part in parts) < count:
+            while sum(len(part.audio) for part in parts) < count:
                 parts.append(speech[(first + len(parts)) % len(speech)])
-            whole = np.concatenate([part.samples for part in parts])
+            whole = np.concatenate([part.audio for part in parts])
             if "seconds" in entry:
                 samples = whole[:count]
                 whole_parts = parts[:-1] if len(whole) > count else parts
             else:
-                samples, whole_parts = parts[0].samples, parts[:1]
+                samples, whole_parts = parts[0].audio, parts[:1]
             text = " ".join(part.text for part in whole_parts)
         case "silence":
             samples = np.zeros(count)
@@ -91,4 +91,5 @@ def make(entry: dict[str, Any], speech: Sequence[Item], rate: int) -> Item:
             samples = np.sign(np.sin(2 * np.pi * 100 * time))
     samples = samples * float(entry.get("gain", 1.0)) + float(entry.get("offset", 0.0))
     clipped = np.clip(samples, -1.0, 1.0).astype(np.float32)
-    return Item(f"stress-{entry['name']}", clipped, rate, text, {"stress": dict(entry)})
+    facts = {"text": text, "stress": dict(entry)}
+    return Item.from_audio(f"stress-{entry['name']}", clipped, rate, facts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from compat.judge.results import (
     Header,
     Level,
     Limit,
+    MetricFacts,
     Observation,
     ResultsError,
     Run,
@@ -33,7 +34,8 @@ from compat.judge.results import (
 from compat.judge.thresholds import Thresholds, default_path, load
 from compat.judge.verdict import verdict
 from compat.metrics import SCORER_VERSION
-from compat.models.base import Model, score_sets
+from compat.models.base import Model
+from compat.models.tasks.base import Task
 
 TASK = "accuracy.task"
 
@@ -130,7 +132,7 @@ def _anew(one: Observation, case: CaseFacts, thresholds: Thresholds) -> Observat
     """Score an observation with values again, where it is a task's, and judge it again."""
     scores = task_scores(one, case) if one.check == TASK else None
     if scores:
-        one = msgspec.structs.replace(one, values=scores, scorer=None)
+        one = msgspec.structs.replace(one, values=scores, metrics=_declared(case), scorer=None)
     level, limits, reason = thresholds.judge(one.check, case, one.values)
     # A failure with every old limit met came from a fault, which no threshold forgives.
     if one.status == "failed" and all(old.level != "failed" for old in one.limits):
@@ -140,21 +142,27 @@ def _anew(one: Observation, case: CaseFacts, thresholds: Thresholds) -> Observat
 
 def task_scores(one: Observation, case: CaseFacts) -> dict[str, Any] | None:
     """Return the task metrics of stored predictions; None where that cannot be."""
-    score = _scorer(case)
+    task = _task(case)
     rows = [row for row in one.predictions if isinstance(row, dict) and "prediction" in row]
-    if score is None or not rows:
+    if task is None or not rows:
         return None
     sets: dict[str, tuple[list[Item], list[Any], list[Any]]] = {}
     for name in dict.fromkeys(row["set"] for row in rows):
         of_set = [row for row in rows if row["set"] == name]
-        items = [Item.without_audio(row["item"], row["truth"], row["audio_s"]) for row in of_set]
+        items = [task.restored(row["item"], row["truth"], row["audio_s"]) for row in of_set]
         predictions = [row["prediction"] for row in of_set]
         references = [row.get("reference", row["prediction"]) for row in of_set]
         sets[name] = items, predictions, references
-    return score_sets(score, sets)
+    return task.score_sets(sets)
 
 
-def _scorer(case: CaseFacts) -> Callable[..., dict[str, Any]] | None:
+def _declared(case: CaseFacts) -> dict[str, MetricFacts]:
+    """Return the units and directions of the metrics of a case's task."""
+    task = _task(case)
+    return {m.name: MetricFacts(**m.facts) for m in task.metrics} if task else {}
+
+
+def _task(case: CaseFacts) -> Task | None:
     known = catalog.load()
     try:
         family = next(family for family in known.families if family.name == case.family)
@@ -164,7 +172,7 @@ def _scorer(case: CaseFacts) -> Callable[..., dict[str, Any]] | None:
         model: Model = known.family_module(family.name).load(variant.name, case.weights, checkpoint)
     except (StopIteration, CheckpointError):
         return None
-    return model.score
+    return model.task
 
 
 def _judged(one: Observation, level: Level, limits: tuple[Limit, ...], reason: str) -> Observation:

@@ -139,6 +139,14 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class MetricFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The declaration of a task's metric: see :class:`compat.metrics.Metric`."""
+
+    unit: str = "number"
+    better: str = ""
+    primary: bool = False
+
+
 class Observation(msgspec.Struct, frozen=True, kw_only=True, tag="observation", tag_field="kind"):
     """What one check of one case found."""
 
@@ -153,6 +161,9 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, tag="observation", 
     executed: str = ""
     """The recipe that really ran, as the runtime reports it."""
     values: dict[str, Any] = {}
+    metrics: dict[str, MetricFacts] = {}
+    """Unit and direction of the values that a task declares, by name. Empty in older files, whose
+    units follow from the names."""
     limits: tuple[Limit, ...] = ()
     samples: dict[str, list[float]] = {}
     """Raw samples, for instance seconds of every timed round."""

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from compat.contract.item import Item, Prediction
 from compat.measure.case_under_test import CaseUnderTest
-from compat.measure.predictions import scored_row
 from compat.metrics import numerics as metrics
-from compat.models.base import OUTSIDE_UEM, score_sets
+from compat.models.tasks.base import OUTSIDE_UEM, ScoredSet
 
 
 def task(case: CaseUnderTest) -> dict[str, Any]:
     """Score each test set against the truth and against the reference."""
     predicted = case.standard.predictions
     expected = case.reference.predictions
-    sets: dict[str, tuple[Sequence[Item], list[Prediction], list[Prediction]]] = {}
+    sets: dict[str, ScoredSet] = {}
     faults: list[str] = []
     rows: list[dict[str, Any]] = []
     outside: list[str] = []
@@ -26,9 +23,16 @@ def task(case: CaseUnderTest) -> dict[str, Any]:
         sets[name] = items, predictions, references
         outside += [item.id for item in items if not item.is_scored]
         faults += [f"{name}: {fault}" for fault in case.faults(predictions, references)]
-        rows += [scored_row(name, *one) for one in zip(items, predictions, references, strict=True)]
-    values = score_sets(case.inputs.model.score, sets)
-    return {"values": values, "faults": faults, "predictions": rows, OUTSIDE_UEM: outside}
+        rows += [
+            case.task.row(name, *one) for one in zip(items, predictions, references, strict=True)
+        ]
+    return {
+        "values": case.task.score_sets(sets),
+        "metrics": {metric.name: metric.facts for metric in case.task.metrics},
+        "faults": faults,
+        "predictions": rows,
+        OUTSIDE_UEM: outside,
+    }
 
 
 def numerics(case: CaseUnderTest) -> dict[str, Any]:

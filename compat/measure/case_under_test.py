@@ -16,19 +16,20 @@ import numpy as np
 
 from compat import catalog
 from compat.build import artifacts
-from compat.build.reference import BRIEF, REFERENCE, Inputs, Outputs
+from compat.build.reference import REFERENCE, Inputs, Outputs
 from compat.build.sources import sources
 from compat.contract.execution import Execution
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item, Prediction
 from compat.contract.model_reference import ModelReference
 from compat.contract.precision import precision_of
+from compat.contract.profile import BRIEF, PROFILES
 from compat.contract.runtime import Options
 from compat.contract.session import Unsupported
 from compat.measure import occupancy
 from compat.measure.memory import peak_bytes, resident_bytes
-from compat.measure.predictions import prediction_faults, same_prediction
 from compat.measure.request import CaseRequest
+from compat.models.tasks.base import Task
 
 EPSILON = 1e-5
 """Relative error that is allowed whatever the oracle's: two honest float32 sums differ by it."""
@@ -63,8 +64,8 @@ class CaseUnderTest:
         self.variant = case.variant
         checkpoint = asked.checkpoint or (self.variant.trained if self.weights == "trained" else "")
         reference = ModelReference(case.family.name, self.variant.name, self.weights, checkpoint)
-        brief = asked.profile == "quick" and self.target.slow
-        profile, hard = (BRIEF, ()) if brief else (asked.profile, asked.stress)
+        brief = PROFILES[asked.profile].first_look and self.target.slow
+        profile, hard = (BRIEF.name, ()) if brief else (asked.profile, asked.stress)
         self.inputs = Inputs(reference, asked.corpus, profile, tuple(hard))
         self.options = Options(asked.threads, asked.device, asked.corpus, self.batched)
         self.reference_scheme = REFERENCE if self.variant.parameters < LARGE else "fp32"
@@ -82,7 +83,7 @@ class CaseUnderTest:
 
         Of generated weights another last bit changes the answer.
         """
-        return self.weights != "seeded" and self.inputs.profile not in ("quick", BRIEF)
+        return self.weights != "seeded" and not PROFILES[self.inputs.profile].first_look
 
     @cached_property
     def execution(self) -> Execution:
@@ -195,12 +196,17 @@ class CaseUnderTest:
 
     # Judging by the task -----------------------------------------------------------------------
 
+    @property
+    def task(self) -> Task:
+        """What the model is for: it says what is right."""
+        return self.inputs.model.task
+
     def faults(
         self, predictions: Sequence[Prediction], references: Sequence[Prediction] | None = None
     ) -> list[str]:
         """Return faults of predictions that no average may hide."""
-        return prediction_faults(predictions, references)
+        return self.task.faults(predictions, references)
 
     def is_standard(self, item: Item, prediction: Prediction) -> bool:
         """Return whether a prediction is that of the standard pass, but for rounding."""
-        return same_prediction(prediction, self.standard.predictions[item.id])
+        return self.task.same(prediction, self.standard.predictions[item.id])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import cycle, islice
 from time import perf_counter
 from typing import Any
@@ -12,7 +11,6 @@ import numpy as np
 
 from compat.build.reference import oracle_session
 from compat.contract.graph import Stopwatch
-from compat.contract.item import Item
 from compat.measure import occupancy
 from compat.measure.case_under_test import CaseUnderTest
 from compat.metrics import timing
@@ -121,12 +119,6 @@ def batches(case: CaseUnderTest, recommended: int = 0) -> list[int]:
     return list(case.inputs.model.batches(recommended))
 
 
-def unseen(item: Item, number: int) -> Item:
-    """Return an input of the same work for the model, yet other bytes: a trace fainter each."""
-    fainter = np.float32(1 - 0.002 * number)
-    return replace(item, id="fresh", samples=item.samples * fainter)
-
-
 def calibrate() -> float:
     """Time a fixed piece of arithmetic, in seconds: about 10 ms on a laptop of 2020."""
     matrix = np.full((320, 320), 0.5, np.float32)
@@ -143,7 +135,7 @@ def _repeats_and_fresh(case: CaseUnderTest, attempt: int) -> tuple[list[float], 
     repeats: list[float] = []
     fresh: list[float] = []
     while _goes_on(PAIRS, [*repeats, *fresh], len(fresh)):
-        other = unseen(item, PAIRS[1] * attempt + len(fresh) + 1)
+        other = case.task.fresh(item, PAIRS[1] * attempt + len(fresh) + 1)
         repeats.append(case.predict([item])[2])
         fresh.append(case.predict([other])[2])
     return repeats, fresh

@@ -49,9 +49,8 @@ def placed(case: CaseUnderTest) -> dict[str, Any]:
 
 def standard(case: CaseUnderTest) -> dict[str, Any]:
     """Run every standard input once, timed; these are the outputs that accuracy judges."""
-    predictions = case.standard.predictions
-    faults = case.faults(list(predictions.values()))
-    return {"predictions": predictions, "seconds": case.standard.seconds, "faults": faults}
+    faults = case.faults(list(case.standard.predictions.values()))
+    return {"seconds": dict(case.standard.seconds), "faults": faults}
 
 
 def memory(case: CaseUnderTest) -> dict[str, Any]:

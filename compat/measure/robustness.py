@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from compat.contract.item import Item
-from compat.inputs import stress as inputs
 from compat.measure.case_under_test import CaseUnderTest
 from compat.metrics import numerics
 
@@ -34,7 +33,7 @@ def in_batch(case: CaseUnderTest) -> dict[str, Any]:
 def found(case: CaseUnderTest, entry: dict[str, Any]) -> dict[str, Any]:
     """Run one input made on the spot: only crashes and blindness can show."""
     speech = case.standard_items
-    item = inputs.make({"name": "found", **entry}, speech, case.inputs.model.sample_rate)
+    (item,) = case.task.hard([{"name": "found", **entry}], speech, case.inputs.model.sample_rate)
     predictions, _, seconds = case.predict([item])
     return {"faults": case.faults(predictions), "seconds": seconds}
 
@@ -48,7 +47,7 @@ def _stressed(case: CaseUnderTest, item: Item) -> dict[str, Any]:
         (prediction,), _, result["seconds"] = case.predict([item])
         faults = case.faults([prediction])
     if case.weights != "seeded":
-        return {**result, **case.inputs.model.errors(item, prediction, reference), "faults": faults}
+        return {**result, **case.task.errors(item, prediction, reference), "faults": faults}
     # Free-running tokens of generated weights prove nothing: compare what is computed.
     traced, expected = case.trace(item, reference), case.reference.trace(item.id)
     for name, array in traced.items():

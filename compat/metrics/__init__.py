@@ -6,5 +6,39 @@ need NumPy alone; jiwer, whisper-normalizer and SciPy are imported by the functi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
 SCORER_VERSION = 1
 """Raised whenever a definition changes, so that scores of two definitions are never compared."""
+
+Unit = Literal["share", "points", "dB", "seconds", "cosine", "ratio", "count", "number"]
+"""Unit of a metric. A share lies between 0 and 1 and is shown in per cent; points are the
+difference of two shares; a ratio is shown as a factor (1.5 ×)."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The declaration of one number that a task reports, with its unit and its direction."""
+
+    name: str
+    unit: Unit
+    better: Literal["lower", "higher", ""] = ""
+    """Which direction is better; empty for a number that is no verdict, such as a count."""
+    primary: bool = False
+    """Whether it is the task's own metric, which a cell shows: one of each task."""
+    compute: Callable[[Any, Any], float] | None = None
+    """Function of the truths and of the answers of a test set, in the form that the task gives
+    them; None for a number that the task computes by itself."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The declaration as JSON, as it stands beside the values in a results file."""
+        return {"unit": self.unit, "better": self.better, "primary": self.primary}
+
+
+DEGRADATION = Metric("degradation", "points", "lower")
+"""How far the primary metric fell behind the reference's on the same inputs."""
+NO_WORSE_SHARE = Metric("no_worse_share", "share", "higher")
+"""Share of the inputs on which an answer is no worse than the reference's."""

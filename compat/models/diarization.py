@@ -29,16 +29,17 @@ from compat.contract.graph import Graph, Stopwatch
 from compat.contract.item import Item, Prediction
 from compat.contract.model_reference import ModelReference
 from compat.contract.places import FIXTURES
+from compat.contract.profile import Profile
 from compat.contract.session import Session
 from compat.inputs.checkpoints import find_checkpoint, verified
 from compat.inputs.corpus import Corpus
 from compat.inputs.features import HOP_LENGTH
 from compat.models import resemblyzer, segmentation, wespeaker
 from compat.models.base import Model
-from compat.models.items import Items, beginnings
+from compat.models.items import Items
 from compat.models.parts.batches import in_batches
 from compat.models.tasks import speaker_segmentation
-from compat.models.tasks.diarization import STRESS_SECONDS, STRESS_SHARE, _some
+from compat.models.tasks.diarization import Diarization
 
 if TYPE_CHECKING:
     import torch
@@ -89,10 +90,6 @@ PARTS = {
 }
 """Subfolders of a checkpoint folder, and the checkpoints that the published pipeline names."""
 
-AUDIO_SECONDS = {"quick": 90.0, "core": 1800.0, "full": float("inf")}
-"""About how much audio of a test set each profile takes."""
-QUICK_SECONDS = 20.0
-"""How much of a recording a first look takes: several windows, that there is something to group."""
 TRACED_SECONDS = 0.5
 """Seconds of speech that a speaker needs for an embedding that is traced."""
 
@@ -504,6 +501,8 @@ class DiarizationModel(Model):
     the level is NaN or infinite if anything that a graph gave was.
     """
 
+    task = Diarization()
+
     def __init__(self, settings: Settings, folder: Path | None, voices: Voices) -> None:
         self.settings = settings
         self.folder = folder
@@ -522,35 +521,26 @@ class DiarizationModel(Model):
     def network(self) -> torch.nn.Module:
         return segmentation.load_network(self.folder)
 
-    def items(self, corpus: Corpus, profile: str) -> Items:
-        sets = corpus.choose(("conversations",), "segments")
-        if self.folder is None:
-            # Generated weights know nobody: they get speech for time and memory, and windows of it
-            # for numerics.
-            speech = next((one.excerpts() for one in sets.values()), corpus.speech)
-            joined = np.concatenate([i.samples for i in speech.items(self.sample_rate, 24)])
-            parts = [
-                Item(f"window-{index}", joined[index * WINDOW : (index + 1) * WINDOW])
-                for index in range(min(3, -(-len(joined) // WINDOW)))
-            ]
-            return Items({}, parts, [Item("two-windows", joined[: 2 * WINDOW])])
-        task: dict[str, Sequence[Item]] = {
-            name: _some(found, self.sample_rate, AUDIO_SECONDS[profile])
-            for name, found in sets.items()
-        }
-        if profile == "quick":
-            task = beginnings(task, QUICK_SECONDS)
-        if task:
-            return Items.of(task)
-        # An own corpus that does not say who speaks when: no error rate, all else as usual.
-        return Items.of({"speech": corpus.speech.items(self.sample_rate, 12)}, False)
+    def items(self, corpus: Corpus, profile: Profile) -> Items:
+        if self.folder:
+            return super().items(corpus, profile)
+        # Generated weights know nobody: they get speech for time and memory, and windows of it for
+        # numerics.
+        sets = corpus.choose(self.task.sets, self.task.fact)
+        speech = next((one.excerpts() for one in sets.values()), corpus.speech)
+        joined = np.concatenate([item.audio for item in speech.items(self.sample_rate, 24)])
+        parts = [
+            Item.from_audio(f"window-{index}", joined[index * WINDOW : (index + 1) * WINDOW])
+            for index in range(min(3, -(-len(joined) // WINDOW)))
+        ]
+        return Items({}, parts, [Item.from_audio("two-windows", joined[: 2 * WINDOW])])
 
     def run(
         self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
     ) -> list[Prediction]:
-        starts = [window_starts(len(item.samples), self.settings.step) for item in items]
+        starts = [window_starts(len(item.audio), self.settings.step) for item in items]
         windows = [
-            window_of(item.samples, start)
+            window_of(item.audio, start)
             for item, firsts in zip(items, starts, strict=True)
             for start in firsts
         ]
@@ -584,35 +574,12 @@ class DiarizationModel(Model):
 
         Who does is taken from the guide: a frame more or less of somebody is another input.
         """
-        samples = window_of(item.samples, 0)
+        samples = window_of(item.audio, 0)
         masks = masks_of(guide["segments"])[None]
         # In place of those who say too little, everything: of every window there are three rows.
         little = masks.sum(axis=1, keepdims=True) * FRAME_STEP < TRACED_SECONDS * RATE
         embedded = self.voices.embed(session, [samples], masks | little, Stopwatch())
         return {"segmentation": self._segment(session, [samples])[0], "embeddings": embedded[0]}
-
-    def score(
-        self,
-        items: Sequence[Item],
-        predictions: Sequence[Prediction],
-        references: Sequence[Prediction],
-    ) -> dict[str, Any]:
-        from compat.metrics.diarization import task_diarization
-
-        return task_diarization(
-            [item.facts["segments"] for item in items],
-            [prediction["segments"] for prediction in predictions],
-            [prediction["segments"] for prediction in references],
-            [item.scored for item in items],
-        )
-
-    def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
-        from compat.metrics.diarization import diarization_errors
-
-        whole = [(0.0, item.seconds)]
-        found = diarization_errors(reference["segments"], prediction["segments"], whole)
-        limit = STRESS_SHARE * max(item.seconds, STRESS_SECONDS)
-        return {"errors": float(found.seconds > limit), "reference": 0.0}
 
     def _segment(self, session: Session, windows: Sequence[np.ndarray]) -> np.ndarray:
         """Return log-probabilities (windows, 589, 7)."""

@@ -84,9 +84,9 @@ def beginning(item: Item, seconds: float) -> Item:
     for name in {"segments", "uem"} & facts.keys():
         spans = [span for span in facts[name] if span[0] < seconds]
         facts[name] = [[first, min(last, seconds), *of] for first, last, *of in spans]
-    samples = item.samples[: round(seconds * item.rate)]
+    audio = item.audio[..., : round(seconds * item.rate)]
     name = item.id.removesuffix("-beginning")
-    return replace(item, id=f"{name}-beginning", samples=samples, facts=facts)
+    return replace(item.with_audio(audio, f"{name}-beginning"), facts=facts)
 
 
 def beginnings(sets: Mapping[str, Sequence[Item]], seconds: float) -> dict[str, Sequence[Item]]:

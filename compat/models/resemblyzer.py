@@ -22,12 +22,11 @@ from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
 from compat.contract.session import Session
 from compat.inputs.checkpoints import verified
-from compat.inputs.corpus import Corpus
 from compat.inputs.features import HOP_LENGTH, N_FFT, mel_filterbank
 from compat.inputs.weights import Rules, fill_from_state
-from compat.models.items import Items
+from compat.models.base import Model
 from compat.models.parts import lstm as recurrence
-from compat.models.tasks.speaker_embedding import SpeakerModel, prediction
+from compat.models.tasks.speaker_embedding import SpeakerEmbedding, prediction
 
 if TYPE_CHECKING:
     import torch
@@ -185,10 +184,10 @@ def exportable(network: torch.nn.Module) -> torch.nn.Module:
     return network
 
 
-class ResemblyzerModel(SpeakerModel):
+class ResemblyzerModel(Model):
     """Mean of the embeddings of a recording's windows, of length one."""
 
-    quick_limit = 24
+    task = SpeakerEmbedding()
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -203,14 +202,11 @@ class ResemblyzerModel(SpeakerModel):
     def network(self) -> torch.nn.Module:
         return load_network(self.folder)
 
-    def items(self, corpus: Corpus, profile: str) -> Items:
-        return self.scored_items(corpus, profile)
-
     def run(
         self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
     ) -> list[Prediction]:
         with stopwatch("features"):
-            windows = [partials(item.samples) for item in items]
+            windows = [partials(item.audio) for item in items]
         with stopwatch("embedder"):
             (embedded,) = _embed(session, np.concatenate(windows), ("embedding",))
         ends = np.cumsum([len(part) for part in windows])
@@ -219,7 +215,7 @@ class ResemblyzerModel(SpeakerModel):
         return [prediction(mean / length) for mean, length in zip(means, lengths, strict=True)]
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
-        hidden, raw = _embed(session, partials(item.samples), ("hidden", "raw"))
+        hidden, raw = _embed(session, partials(item.audio), ("hidden", "raw"))
         return {"hidden": hidden, "raw": raw}
 
 

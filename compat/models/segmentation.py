@@ -27,19 +27,15 @@ from compat.contract.places import FIXTURES
 from compat.contract.session import Session
 from compat.inputs import generator
 from compat.inputs.checkpoints import CheckpointError
-from compat.inputs.corpus import Corpus
 from compat.inputs.weights import Rules, fill_from_files, fill_from_state, match, stored_tensors
 from compat.models.base import Model
-from compat.models.items import Items, beginnings
 from compat.models.parts import lstm as recurrence
 from compat.models.tasks.speaker_segmentation import (
-    CHANGED_SHARE,
     CLASSES,
     SAMPLE_RATE,
     SAMPLES,
-    changed_frames,
+    SpeakerSegmentation,
     encode,
-    errors_of,
 )
 
 if TYPE_CHECKING:
@@ -65,10 +61,6 @@ FAMILY = Family(
 
 BATCHES = (1, 4)
 MODEL_TYPE = "pyannote-segmentation"
-AUDIO_SECONDS = {"quick": 80.0, "core": 300.0, "full": math.inf}
-"""About how much audio of a test set each profile takes: own corpora may hold meetings."""
-QUICK_SECONDS = 20.0
-"""How much of a recording a first look takes."""
 
 SEEDED_GAINS: Mapping[str, float | None] = {"low_hz_": None, "band_hz_": None, "weight": 2.0}
 
@@ -382,6 +374,8 @@ def weights_digest(folder: Path | None) -> str:
 class SegmentationModel(Model):
     """Windows of ten seconds side by side, each with its own local speakers."""
 
+    task = SpeakerSegmentation()
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
@@ -396,24 +390,11 @@ class SegmentationModel(Model):
         """The torch module with its weights, float32."""
         return load_network(self.folder)
 
-    def items(self, corpus: Corpus, profile: str) -> Items:
-        sets = corpus.choose(("conversations",), "segments")
-        task: dict[str, Sequence[Item]] = {}
-        for name, found in sets.items():
-            mean = sum(float(line["duration"]) for line in found.lines) / len(found.lines)
-            limit = max(1, int(min(AUDIO_SECONDS[profile] / mean, len(found.lines))))
-            task[name] = found.items(self.sample_rate, limit)
-        if profile == "quick":
-            task = beginnings(task, QUICK_SECONDS)
-        if not task:  # An own corpus without speakers: nothing to score, all else as usual.
-            return Items.of({"speech": corpus.speech.items(self.sample_rate, 12)}, False)
-        return Items.of(task)
-
     def run(
         self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
     ) -> list[Prediction]:
         with stopwatch("features"):
-            windows = [(i, w) for i, item in enumerate(items) for w in _windows(item.samples)]
+            windows = [(i, w) for i, item in enumerate(items) for w in _windows(item.audio)]
         batch = next((size for size in BATCHES if size >= len(windows)), BATCHES[-1])
         classes: list[list[np.ndarray]] = [[] for _ in items]
         levels: list[list[float]] = [[] for _ in items]
@@ -436,31 +417,12 @@ class SegmentationModel(Model):
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
         waveform = np.zeros((1, 1, SAMPLES), np.float32)
-        first = _windows(item.samples)[0]
+        first = _windows(item.audio)[0]
         waveform[0, 0, : len(first)] = first
         found = session.run("segmentation", {"waveform": waveform}, "b1", ("log_probabilities",))
         # Log-probabilities as they are: logits but for a constant per frame, in which an error of
         # the network stays what it is. Probabilities would hide it wherever the network is sure.
         return {"log_probabilities": found["log_probabilities"].numpy()[0].copy()}
-
-    def score(
-        self,
-        items: Sequence[Item],
-        predictions: Sequence[Prediction],
-        references: Sequence[Prediction],
-    ) -> dict[str, Any]:
-        from compat.metrics.bootstrap import ratio
-        from compat.metrics.segmentation import task_segmentation
-
-        ours = [errors_of(item, found) for item, found in zip(items, predictions, strict=True)]
-        theirs = [errors_of(item, found) for item, found in zip(items, references, strict=True)]
-        changed = np.array(list(map(changed_frames, items, predictions, references)))
-        different, frames = changed.sum(axis=0)
-        return {**task_segmentation(ours, theirs), "changed": ratio(int(different), int(frames))}
-
-    def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
-        different, frames = changed_frames(item, prediction, reference)
-        return {"errors": float(different > CHANGED_SHARE * frames), "reference": 0.0}
 
 
 def _windows(samples: np.ndarray) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -30,11 +30,9 @@ from compat.contract.item import Item, Prediction
 from compat.contract.places import FIXTURES
 from compat.contract.session import Session
 from compat.inputs import checkpoints as weights_module
-from compat.inputs.corpus import Corpus
 from compat.inputs.weights import fill_from_state
 from compat.models.base import Model
-from compat.models.items import Items, beginnings
-from compat.models.tasks.voice_activity import decided
+from compat.models.tasks.voice_activity import VoiceActivity
 
 if TYPE_CHECKING:
     import torch
@@ -60,9 +58,6 @@ PADDING = 480
 
 TRACED_SECONDS = 8.0
 """How much of an input is compared step by step; an error of a state shows long before."""
-
-QUICK_SECONDS = 10.0
-"""How much of a recording a first look takes."""
 
 BATCHES = (1, 8)
 BLOCK = 128
@@ -179,7 +174,7 @@ class SileroModel(Model):
 
     sample_rate = SAMPLE_RATE
     # The graph runs for every 32 ms.
-    brief_seconds = 1.5
+    task = VoiceActivity(STEP, THRESHOLD)
 
     def __init__(self, form: Form, folder: Path) -> None:
         self.form = form
@@ -229,20 +224,6 @@ class SileroModel(Model):
 
     # Driver ------------------------------------------------------------------------------------
 
-    def items(self, corpus: Corpus, profile: str) -> Items:
-        # Thirty steps a second: a few recordings are thousands of decisions.
-        limit = {"quick": 2, "core": 4, "full": None}[profile]
-        names = ("conversations", "long") if profile == "full" else ("conversations",)
-        sets = corpus.choose(names, "segments")
-        task: dict[str, Sequence[Item]] = {
-            name: found.items(self.sample_rate, limit) for name, found in sets.items()
-        }
-        if profile == "quick":
-            task = beginnings(task, QUICK_SECONDS)
-        if not task:  # An own corpus without segments: no error rates, all else as usual.
-            return Items.of({"speech": corpus.speech.items(self.sample_rate, limit)}, False)
-        return Items.of(task)
-
     def run(
         self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
     ) -> list[Prediction]:
@@ -257,44 +238,17 @@ class SileroModel(Model):
                 (probabilities,) = self._listen(session, chunks)
             with stopwatch("segments"):
                 predictions += [
-                    _prediction(probabilities[: _count(item), row], len(item.samples))
+                    _prediction(probabilities[: _count(item), row], len(item.audio))
                     for row, item in enumerate(part)
                 ]
         return predictions
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
-        part = replace(item, samples=item.samples[: int(TRACED_SECONDS * SAMPLE_RATE)])
+        part = item.with_audio(item.audio[: int(TRACED_SECONDS * SAMPLE_RATE)])
         # The LSTM's output after each call.
         state = next(iter(self.graphs()[0].state))
         probabilities, states = self._listen(session, self._chunks([part], 1), state)
         return {"probability": probabilities[: _count(part)], "hidden": states[:, 0, 0]}
-
-    def score(
-        self,
-        items: Sequence[Item],
-        predictions: Sequence[Prediction],
-        references: Sequence[Prediction],
-    ) -> dict[str, Any]:
-        from compat.metrics.activity import task_activity
-
-        return task_activity(
-            [item.facts["segments"] for item in items],
-            [decided(prediction, THRESHOLD) for prediction in predictions],
-            [decided(reference, THRESHOLD) for reference in references],
-            [item.scored for item in items],
-            STEP,
-        )
-
-    def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
-        from compat.metrics.activity import frame_errors
-
-        ours, theirs = decided(prediction, THRESHOLD), decided(reference, THRESHOLD)
-        nobody = item.facts.get("stress", {}).get("kind", "speech") != "speech"
-        segments = item.facts.get("segments", [] if nobody else None)
-        if segments is None:  # It holds speech, nobody has noted where: the reference is believed.
-            return {"errors": float((ours != theirs).sum()), "reference": 0.0}
-        found, expected = (frame_errors(d, segments, item.scored, STEP) for d in (ours, theirs))
-        return {"errors": float(found.errors), "reference": float(expected.errors)}
 
     def _chunks(self, items: Sequence[Item], batch: int) -> np.ndarray:
         """Return chunks with their context, float32 (chunks, batch, 576), silence after the end."""
@@ -302,7 +256,7 @@ class SileroModel(Model):
         count = -(-count // self.form.chunks) * self.form.chunks
         audio = np.zeros((batch, CONTEXT + count * CHUNK), np.float32)
         for row, item in enumerate(items):
-            audio[row, CONTEXT : CONTEXT + len(item.samples)] = item.samples
+            audio[row, CONTEXT : CONTEXT + len(item.audio)] = item.audio
         windows = np.lib.stride_tricks.sliding_window_view(audio, CONTEXT + CHUNK, axis=1)
         return windows[:, ::CHUNK].transpose(1, 0, 2).copy()
 
@@ -322,7 +276,7 @@ class SileroModel(Model):
 
 def _count(item: Item) -> int:
     """Number of chunks that an item fills, the last one in part."""
-    return -(-len(item.samples) // CHUNK)
+    return -(-len(item.audio) // CHUNK)
 
 
 def _prediction(probabilities: np.ndarray, samples: int) -> Prediction:

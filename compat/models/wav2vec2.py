@@ -22,6 +22,7 @@ from compat.contract.case import Family, Variant
 from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
 from compat.contract.places import FIXTURES
+from compat.contract.profile import Profile
 from compat.contract.session import Session
 from compat.inputs import checkpoints as weights_module
 from compat.inputs import generator
@@ -34,8 +35,9 @@ from compat.inputs.weights import (
     fill_from_folder,
     read_json,
 )
+from compat.models.base import Model
 from compat.models.items import Items
-from compat.models.tasks.asr import TranscriptionModel
+from compat.models.tasks.asr import Transcription
 
 if TYPE_CHECKING:
     import torch
@@ -231,7 +233,7 @@ def _vocabulary(folder: Path, size: int) -> Vocabulary:
     return Vocabulary(tuple(symbols), ids[named["pad"]])
 
 
-class Wav2Vec2Model(TranscriptionModel):
+class Wav2Vec2Model(Model):
     """Greedy transcription, long audio by overlapping windows."""
 
     def __init__(
@@ -248,7 +250,8 @@ class Wav2Vec2Model(TranscriptionModel):
         self.windows = windows
         self.normalize = normalize
         self.folder = folder
-        self.open_vocabulary = windows != NANO_WINDOWS  # The stand-in knows a few words only.
+        # The stand-in knows a few words only.
+        self.task = Transcription(open_vocabulary=windows != NANO_WINDOWS)
         self.hop = prod(config["conv_stride"])
         # Group normalisation over time sees the padding anyway, and checkpoints with it were
         # trained without a mask; those with layer normalisation were trained with one.
@@ -324,17 +327,17 @@ class Wav2Vec2Model(TranscriptionModel):
 
     # Driver ------------------------------------------------------------------------------------
 
-    def items(self, corpus: Corpus, profile: str) -> Items:
+    def items(self, corpus: Corpus, profile: Profile) -> Items:
         if self.folder:
-            return self.scored_items(corpus, profile)
+            return super().items(corpus, profile)
         # Generated weights know no words: they get windows filled with speech, as timing wants.
-        count = {"quick": 2, "core": 2, "full": 8}[profile]
+        count = profile.pick(2, 2, 8)
         found = corpus.speech.items(self.sample_rate, 200)
-        speech = np.concatenate([item.samples for item in found])
-        window = self.windows[-1 if profile == "full" else 0] * self.sample_rate
+        speech = np.concatenate([item.audio for item in found])
+        window = self.windows[-1 if profile.whole else 0] * self.sample_rate
         step = min(window, len(speech) // count)  # Windows of a small corpus overlap.
         chosen = [
-            Item(
+            Item.from_audio(
                 f"window-{index}",
                 speech.take(range(index * step, index * step + window), mode="wrap"),
                 self.sample_rate,
@@ -384,7 +387,7 @@ class Wav2Vec2Model(TranscriptionModel):
         A cut lies in the last third of a window, between two frames. Either side sees
         :data:`CONTEXT` frames beyond it, so that no frame that counts is near an edge.
         """
-        samples, hop = item.samples, self.hop
+        samples, hop = item.audio, self.hop
         window = self.windows[-1] * self.sample_rate
         chunks: list[Chunk] = []
         first = 0

@@ -19,13 +19,15 @@ from compat.contract.case import Family, Variant
 from compat.contract.digests import file_digest
 from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
+from compat.contract.profile import Profile
 from compat.contract.session import Session
 from compat.inputs import generator
 from compat.inputs.checkpoints import CheckpointError
 from compat.inputs.corpus import Corpus
 from compat.inputs.weights import Rules, fill_from_files, fill_from_state
+from compat.models.base import Model
 from compat.models.items import Items
-from compat.models.tasks.speaker_embedding import SpeakerModel, prediction
+from compat.models.tasks.speaker_embedding import SpeakerEmbedding, prediction
 
 if TYPE_CHECKING:
     import torch
@@ -332,10 +334,10 @@ def weights_digest(folder: Path | None) -> str:
     return file_digest(checkpoint_file(folder))
 
 
-class WeSpeakerModel(SpeakerModel):
+class WeSpeakerModel(Model):
     """One embedding per recording; that of a long one is the mean over its windows."""
 
-    quick_limit = 24
+    task = SpeakerEmbedding()
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
@@ -350,12 +352,11 @@ class WeSpeakerModel(SpeakerModel):
     def network(self) -> torch.nn.Module:
         return load_network(self.folder)
 
-    def items(self, corpus: Corpus, profile: str) -> Items:
+    def items(self, corpus: Corpus, profile: Profile) -> Items:
         if self.folder:
-            return self.scored_items(corpus, profile)
+            return super().items(corpus, profile)
         # Generated weights know no speakers: they get windows filled with speech.
-        count = {"quick": 2, "core": 2, "full": 8}[profile]
-        chosen = _filled(corpus.speech.items(self.sample_rate), count)
+        chosen = _filled(corpus.speech.items(self.sample_rate), profile.pick(2, 2, 8))
         return Items({}, chosen, chosen)
 
     def run(
@@ -363,9 +364,9 @@ class WeSpeakerModel(SpeakerModel):
     ) -> list[Prediction]:
         with stopwatch("features"):
             windows = [
-                (index, item.samples[start : start + SAMPLES])
+                (index, item.audio[start : start + SAMPLES])
                 for index, item in enumerate(items)
-                for start in range(0, len(item.samples), SAMPLES)
+                for start in range(0, len(item.audio), SAMPLES)
             ]
             features = [fbank(samples) for _, samples in windows]
         sums = np.zeros((len(items), WIDTH))
@@ -384,11 +385,11 @@ class WeSpeakerModel(SpeakerModel):
                 for row, (index, samples) in enumerate(part):
                     # A last window of a moment says less than a full one.
                     sums[index] += found[row, 0].astype(np.float64) * len(samples)
-        lengths = [len(item.samples) for item in items]
+        lengths = [len(item.audio) for item in items]
         return [prediction(total / length) for total, length in zip(sums, lengths, strict=True)]
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
-        samples = item.samples[:SAMPLES]
+        samples = item.audio[:SAMPLES]
         masks = whole(len(samples))
         spoken = int(masks[0].sum())
         masks[1, -(-spoken // 2) :] = 0.0
@@ -403,10 +404,12 @@ def _filled(utterances: Sequence[Item], count: int) -> list[Item]:
     windows: list[Item] = []
     joined: list[np.ndarray] = []
     for item in utterances:
-        joined.append(item.samples)
+        joined.append(item.audio)
         if sum(map(len, joined)) >= SAMPLES:
-            windows.append(Item(f"window-{len(windows)}", np.concatenate(joined)[:SAMPLES]))
+            windows.append(
+                Item.from_audio(f"window-{len(windows)}", np.concatenate(joined)[:SAMPLES])
+            )
             joined = []
         if len(windows) == count:
             break
-    return windows or [Item("window-0", np.concatenate(joined))]
+    return windows or [Item.from_audio("window-0", np.concatenate(joined))]

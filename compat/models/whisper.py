@@ -20,6 +20,7 @@ from compat.contract.case import Family, Variant
 from compat.contract.graph import Graph, State, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
 from compat.contract.places import FIXTURES
+from compat.contract.profile import Profile
 from compat.contract.session import Session
 from compat.inputs import checkpoints as weights_module
 from compat.inputs import generator
@@ -35,8 +36,9 @@ from compat.inputs.weights import (
     read_json,
 )
 from compat.models import whisper_vocabulary
+from compat.models.base import Model
 from compat.models.items import Items
-from compat.models.tasks.asr import TranscriptionModel
+from compat.models.tasks.asr import Transcription
 from compat.models.whisper_vocabulary import ENGLISH_ONLY, Vocabulary
 
 if TYPE_CHECKING:
@@ -242,7 +244,7 @@ def load(variant: str, weights: str, checkpoint: str) -> WhisperModel:
     return WhisperModel(dimensions, vocabulary, folder, config.get("tie_word_embeddings", True))
 
 
-class WhisperModel(TranscriptionModel):
+class WhisperModel(Model):
     """Greedy transcription, long audio by overlapping windows."""
 
     def __init__(
@@ -258,7 +260,7 @@ class WhisperModel(TranscriptionModel):
         self.vocabulary = vocabulary
         self.folder = folder
         # Published vocabularies start at Whisper's 50,000 pieces; small ones know words only.
-        self.open_vocabulary = dimensions.vocabulary > 10_000
+        self.task = Transcription(open_vocabulary=dimensions.vocabulary > 10_000)
 
     def content(self) -> Any:
         weights = (
@@ -345,12 +347,11 @@ class WhisperModel(TranscriptionModel):
 
     # Driver ------------------------------------------------------------------------------------
 
-    def items(self, corpus: Corpus, profile: str) -> Items:
+    def items(self, corpus: Corpus, profile: Profile) -> Items:
         if self.folder:
-            return self.scored_items(corpus, profile)
+            return super().items(corpus, profile)
         # Generated weights know no words: they get windows filled with speech, as timing wants.
-        wanted = {"quick": 2, "core": 2, "full": 8}[profile]
-        chosen = list(islice(self._windows(corpus.speech), wanted))
+        chosen = list(islice(self._windows(corpus.speech), profile.pick(2, 2, 8)))
         return Items({}, chosen, chosen)
 
     def _windows(self, test_set: TestSet) -> Iterator[Item]:
@@ -368,7 +369,7 @@ class WhisperModel(TranscriptionModel):
         for number in count():
             first, position = divmod(number, len(items))
             item = items[(first + position) % len(items)]
-            if joined and sum(len(i.samples) for i in (*joined, item)) > self.dimensions.window:
+            if joined and sum(len(i.audio) for i in (*joined, item)) > self.dimensions.window:
                 yield _join(joined, f"window-{number}")
                 joined = []
             joined.append(item)
@@ -437,7 +438,7 @@ class WhisperModel(TranscriptionModel):
         hear: Callable[[Sequence[np.ndarray]], Sequence[Decoded]],
     ) -> list[Prediction]:
         """Cut and join alone, for what makes its own features: ``hear`` answers for each window."""
-        windows = [self._chunks(item.samples) for item in items]
+        windows = [self._chunks(item.audio) for item in items]
         found = iter(hear([samples for part in windows for samples in part]))
         with stopwatch("text"):
             return [self._prediction([next(found) for _ in part]) for part in windows]
@@ -458,7 +459,7 @@ class WhisperModel(TranscriptionModel):
 
     def traced_input(self, item: Item, guide: Prediction) -> tuple[np.ndarray, list[int]]:
         """Return mel (1, mels, frames) of the first window, and the tokens that are forced."""
-        mel = self._mel([item.samples[: self.dimensions.window]], 1)
+        mel = self._mel([item.audio[: self.dimensions.window]], 1)
         return mel, [*self.vocabulary.prompt, *guide["tokens"][:TRACED_TOKENS]]
 
     def checkpoint(self, folder: Path) -> Path:
@@ -567,11 +568,9 @@ def merge(left: list[int], right: list[int]) -> list[int]:
 
 
 def _join(items: Sequence[Item], identifier: str) -> Item:
-    return Item(
-        identifier,
-        np.concatenate([item.samples for item in items]),
-        items[0].rate,
-        " ".join(item.text for item in items),
+    facts = {"text": " ".join(item.text for item in items)}
+    return Item.from_audio(
+        identifier, np.concatenate([item.audio for item in items]), items[0].rate, facts
     )
 
 

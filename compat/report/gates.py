@@ -65,13 +65,13 @@ def _limits(one: Observation) -> str:
     missed = [limit for limit in one.limits if limit.level != "strict"]
     if not missed:
         if len(one.limits) == 1:
-            return f"threshold met: {_limit(one.limits[0], one.values)}"
+            return f"threshold met: {_limit(one.limits[0], one)}"
         return f"all {len(one.limits)} thresholds met" if one.limits else ""
-    return "; ".join(_limit(limit, one.values) for limit in missed)
+    return "; ".join(_limit(limit, one) for limit in missed)
 
 
-def _limit(one: Limit, values: Mapping[str, object]) -> str:
-    found, strict, relaxed = text.limit(one, values)
+def _limit(one: Limit, seen: Observation) -> str:
+    found, strict, relaxed = text.limit(one, seen.values, seen.metrics)
     return f"{one.metric} {found} (strict {strict}, relaxed {relaxed})"
 
 
@@ -324,7 +324,9 @@ class Draft:
         known = self.facts.weights != "seeded"
         scored = self.subject if known and values(TASK, self.subject) else self.stand_in
         name, scores = _scores(values(TASK, scored))
-        metric = text.primary_metric(scores)
+        record = scored.get(TASK)
+        declared = record.observation.metrics if record and record.observation else {}
+        metric = text.primary_metric(scores, declared)
         snr = [
             figure
             for output in values(NUMERICS, self.subject).values()
@@ -353,6 +355,7 @@ class Draft:
             share=text.number(values(PLACED, self.subject).get("share")),
             metric_case=_about(scored).id.partition("/")[0] if metric else "",
             metric=metric,
+            declared=declared,
             metric_set=name,
             metric_value=text.number(scores.get(metric)),
             metric_interval=text.interval(scores.get(f"{metric}_interval")),

@@ -124,7 +124,7 @@ def _configuration(one: Configuration) -> list[str]:
         + "".join(f" *{escape(badge)}*" for badge in text.badges(one.rating)),
         *(f"{text.STATE_SYMBOLS[gate.state]} {gate.state}" for gate in one.gates),
         escape(text.task_metric(one)),
-        escape(text.quantity("degradation", f.degradation, f.metric)),
+        escape(text.quantity("degradation", f.degradation, f.metric, f.declared)),
         escape(text.quantity("snr_db", f.snr_db)),
         escape(text.latency(f)),
         escape(text.quantity("rtf", f.rtf_upper)),

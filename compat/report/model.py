@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from compat.judge.rating import Rating, State
-from compat.judge.results import CaseFacts, Observation
+from compat.judge.results import CaseFacts, MetricFacts, Observation
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,8 @@ class Figures:
     metric_case: str = ""
     """The ``variant@weights`` that task metric and degradation are of: often the stand-in."""
     metric: str = ""
+    declared: Mapping[str, MetricFacts] = field(default_factory=dict)
+    """Units and directions of the task's metrics; empty for results that declare none."""
     metric_set: str = ""
     metric_value: float | None = None
     metric_interval: tuple[float, float] | None = None

@@ -256,11 +256,11 @@ def _point(one: Configuration, colour: int, symbol: str, several: bool) -> dict[
         "metric": text.metric_name(f.metric),
         "metric_set": text.one_line(f.metric_set),
         "metric_case": text.one_line(f.metric_case),
-        "percent": text.is_share(f.metric),
+        "percent": text.is_share(f.metric, f.declared),
         "seconds": f.seconds,
         "speed": f"RTF {text.quantity('rtf', f.rtf)} ({upper})",
         "accuracy": text.one_line(
-            f"degradation {text.quantity('degradation', f.degradation, f.metric)} of "
+            f"degradation {text.quantity('degradation', f.degradation, f.metric, f.declared)} of "
             f"{f.metric_case}; {text.task_metric(one)}"
         ),
         "how": text.one_line(
@@ -331,7 +331,9 @@ def _environment() -> Environment:
         script_json=script_json,
         slug=text.slug,
         one_line=text.one_line,
-        quantity=lambda value, key, metric="wer": text.quantity(key, value, metric),
+        quantity=lambda value, key, metric="wer", declared=text.NOTHING: text.quantity(
+            key, value, metric, declared
+        ),
     )
     environment.globals.update(
         text=text,

@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 import shlex
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 from compat.contract.untrusted import clean as clean
@@ -14,7 +14,7 @@ from compat.contract.untrusted import interval as interval
 from compat.contract.untrusted import number as number
 from compat.contract.untrusted import one_line as one_line
 from compat.judge.rating import Rating
-from compat.judge.results import CaseFacts, Limit
+from compat.judge.results import CaseFacts, Limit, MetricFacts
 from compat.report.model import Configuration, Figures
 
 DASH = "–"
@@ -224,14 +224,24 @@ _SHARES = {
 _ENDS_OF_SHARES = ("share", "error_rate", "accuracy", "agreement", "coverage")
 
 
-def is_share(key: str) -> bool:
-    """Return whether a number called ``key`` is a share, to be shown in per cent."""
+Declared = Mapping[str, MetricFacts]
+"""Units and directions of a task's metrics by name, as an observation declares them."""
+NOTHING: Declared = {}
+
+
+def is_share(key: str, declared: Declared = NOTHING) -> bool:
+    """Return whether a number called ``key`` is a share, to be shown in per cent.
+
+    What is not declared is told by its name, as in files from before units were declared.
+    """
+    if key in declared:
+        return declared[key].unit == "share"
     named = key in _SHARES or key.endswith(_ENDS_OF_SHARES)
     return named or not _ACRONYMS.isdisjoint(key.split("_"))
 
 
-def quantity(key: str, value: object, metric: str = "wer") -> str:
-    """Return one value with the unit that its name implies.
+def quantity(key: str, value: object, metric: str = "wer", declared: Declared = NOTHING) -> str:
+    """Return one value with its unit: the declared one, else what its name implies.
 
     ``metric`` is the task metric beside which a degradation stands: it has that metric's unit.
     """
@@ -244,17 +254,24 @@ def quantity(key: str, value: object, metric: str = "wer") -> str:
         name = key.removesuffix("_interval")
         if pair is not None and (key.endswith("_interval") or key.startswith("interval")):
             name = "seconds" if key == "interval_s" else name
-            return f"{quantity(name, pair[0], metric)} to {quantity(name, pair[1], metric)}"
-        shown = ", ".join(quantity(key, item, metric) for item in value[:12])
+            low, high = (quantity(name, end, metric, declared) for end in pair)
+            return f"{low} to {high}"
+        shown = ", ".join(quantity(key, item, metric, declared) for item in value[:12])
         return shown + (f", … ({len(value)} in all)" if len(value) > 12 else "") or "none"
     if isinstance(value, Mapping):
-        return ", ".join(f"{one_line(k)}: {quantity(str(k), v, metric)}" for k, v in value.items())
+        return ", ".join(
+            f"{one_line(k)}: {quantity(str(k), v, metric, declared)}" for k, v in value.items()
+        )
     figure = number(value)
     if figure is None:
         # A number too large to compute with may have thousands of digits.
         return one_line(value, 0 if isinstance(value, str) else 40)
     if key == "degradation":
-        return points(figure) if is_share(metric) else quantity(metric, figure)
+        if is_share(metric, declared):
+            return points(figure)
+        return quantity(metric, figure, metric, declared)
+    if key in declared and (form := _FORMS.get(declared[key].unit)):
+        return form(figure)
     if key.endswith("per_s"):
         return f"{_significant(figure)} /s"
     if key.endswith("_s") or key == "seconds":
@@ -262,17 +279,36 @@ def quantity(key: str, value: object, metric: str = "wer") -> str:
     if key.endswith("bytes"):
         return data_size(figure)
     if key.endswith(("_db", "si_sdr", "sdr")):
-        return f"{_fixed(figure, 1)} dB"
+        return decibels(figure)
     if key in ("rtfx", "error_ratio") or key.endswith("speed_up"):
         return ratio(figure)
-    if is_share(key):
+    if is_share(key, declared):
         return percent(figure)
     if key.endswith("cosine"):
-        # Cosines crowd below 1: show them without ever rounding up to it.
-        return "1" if figure == 1 else _fixed(math.floor(figure * 1e6) / 1e6, 6)
+        return cosine(figure)
     whole = isinstance(value, int) and abs(figure) < 1e15
     return f"{value:,}" if whole else _significant(figure, 4)
 
+
+def cosine(value: float) -> str:
+    """Return a cosine. They crowd below 1, and are never rounded up to it."""
+    return "1" if value == 1 else _fixed(math.floor(value * 1e6) / 1e6, 6)
+
+
+def decibels(value: float) -> str:
+    """Return a level or a ratio of levels."""
+    return f"{_fixed(value, 1)} dB"
+
+
+_FORMS: Mapping[str, Callable[[float], str]] = {
+    "share": percent,
+    "points": points,
+    "dB": decibels,
+    "seconds": duration,
+    "cosine": cosine,
+    "ratio": ratio,
+}
+"""How a number of each declared unit is written; counts and plain numbers as they are."""
 
 _UNITS_OF_GROUP = {"devices": "share", "stages": "seconds"}
 """Groups whose keys are names, so that the group gives the unit."""
@@ -306,7 +342,8 @@ def task_metric(one: Configuration) -> str:
     figures = one.figures
     if not figures.metric:
         return DASH
-    shown = f"{metric_name(figures.metric)} {quantity(figures.metric, figures.metric_value)}"
+    value = quantity(figures.metric, figures.metric_value, declared=figures.declared)
+    shown = f"{metric_name(figures.metric)} {value}"
     other = figures.metric_case if figures.metric_case != one.variant else ""
     where = ", ".join(part for part in (figures.metric_set, other) if part)
     return one_line(f"{shown} ({where})" if where else shown)
@@ -332,7 +369,9 @@ def reproduction(case: CaseFacts) -> str:
     return " ".join(("pytest", *words))
 
 
-def limit(one: Limit, values: Mapping[str, Any]) -> tuple[str, str, str]:
+def limit(
+    one: Limit, values: Mapping[str, Any], declared: Declared = NOTHING
+) -> tuple[str, str, str]:
     """Return what a limit was held against, and its strict and relaxed ends, with their units.
 
     ``values`` are the observation's: a degradation has the unit of the metric beside it.
@@ -341,16 +380,22 @@ def limit(one: Limit, values: Mapping[str, Any]) -> tuple[str, str, str]:
     group: Any = values
     for part in path:
         group = group.get(part) if isinstance(group, Mapping) else None
-    metric = (primary_metric(group) if isinstance(group, Mapping) else "") or "wer"
+    metric = (primary_metric(group, declared) if isinstance(group, Mapping) else "") or "wer"
     found, strict, relaxed = (
-        quantity(key, v, metric) for v in (one.value, one.strict, one.relaxed)
+        quantity(key, v, metric, declared) for v in (one.value, one.strict, one.relaxed)
     )
     word = "≥" if one.direction == "at_least" else "≤"
     return found, f"{word} {strict}", f"{word} {relaxed}"
 
 
-def primary_metric(scores: Mapping[str, Any]) -> str:
-    """Return the name of the task metric: the one with an interval, else the first number."""
+def primary_metric(scores: Mapping[str, Any], declared: Declared = NOTHING) -> str:
+    """Return the name of the task metric: the one that is declared to be primary.
+
+    Where nothing is declared it is the one with an interval, else the first number.
+    """
+    for key, facts in declared.items():
+        if facts.primary and key in scores:
+            return key
     for key in scores:
         if f"{key}_interval" in scores and key != "degradation":
             return str(key)
@@ -360,7 +405,9 @@ def primary_metric(scores: Mapping[str, Any]) -> str:
     return ""
 
 
-def tables(values: Mapping[str, Any]) -> list[tuple[list[str], list[tuple[str, list[str]]]]]:
+def tables(
+    values: Mapping[str, Any], declared: Declared = NOTHING
+) -> list[tuple[list[str], list[tuple[str, list[str]]]]]:
     """Return ``(column names, [(row name, cells)])`` of every table that shows some values.
 
     Groups that share their keys (test sets, outputs) become columns of a first table, the task
@@ -370,7 +417,7 @@ def tables(values: Mapping[str, Any]) -> list[tuple[list[str], list[tuple[str, l
     batches = values.get("batches")
     if isinstance(batches, Mapping) and all(isinstance(one, Mapping) for one in batches.values()):
         rest = {key: value for key, value in values.items() if key != "batches"}
-        return [*_sweep(batches, values.get("recommended")), *tables(rest)]
+        return [*_sweep(batches, values.get("recommended")), *tables(rest, declared)]
     flat = {
         str(name): group
         for name, group in values.items()
@@ -383,25 +430,28 @@ def tables(values: Mapping[str, Any]) -> list[tuple[list[str], list[tuple[str, l
     found: list[tuple[list[str], list[tuple[str, list[str]]]]] = []
     if groups:
         keys = list(dict.fromkeys(str(key) for group in groups.values() for key in group))
-        headline = primary_metric(next(iter(groups.values())))
+        headline = primary_metric(next(iter(groups.values())), declared)
         keys.sort(key=lambda key: key != headline)
         names = frozenset(keys)
-        metrics = [(group, primary_metric(group)) for group in groups.values()]
+        metrics = [(group, primary_metric(group, declared)) for group in groups.values()]
         rows = [
-            (key, [_with_interval(key, group, metric) for group, metric in metrics])
+            (key, [_with_interval(key, group, metric, declared) for group, metric in metrics])
             for key in keys
             if not _belongs_to_another(key, names)
         ]
         found.append((list(groups), rows))
     rows = []
-    metric = primary_metric(values)
+    metric = primary_metric(values, declared)
     for key, value in values.items():
         if str(key) in groups or _belongs_to_another(str(key), values):
             continue
         if isinstance(value, Mapping) and value:
-            rows += [(path, [quantity(k, leaf)]) for path, k, leaf in flatten(value, str(key))]
+            rows += [
+                (path, [quantity(k, leaf, declared=declared)])
+                for path, k, leaf in flatten(value, str(key))
+            ]
         else:
-            rows.append((str(key), [_with_interval(str(key), values, metric)]))
+            rows.append((str(key), [_with_interval(str(key), values, metric, declared)]))
     return [*found, (["value"], rows)] if rows else found
 
 
@@ -431,14 +481,16 @@ def _belongs_to_another(key: str, keys: Container[Any]) -> bool:
     return key.endswith("_interval") and key.removesuffix("_interval") in keys
 
 
-def _with_interval(key: str, group: Mapping[str, Any], metric: str) -> str:
+def _with_interval(key: str, group: Mapping[str, Any], metric: str, declared: Declared) -> str:
     if key not in group:
         return DASH
     metric = metric or "wer"
-    shown = quantity(key, group[key], metric)
+    shown = quantity(key, group[key], metric, declared)
     beside = "interval_s" if key == "median_s" else f"{key}_interval"
     pair = interval(group.get(beside))
-    return shown if pair is None else f"{shown} ({quantity(f'{key}_interval', list(pair), metric)})"
+    if pair is None:
+        return shown
+    return f"{shown} ({quantity(f'{key}_interval', list(pair), metric, declared)})"
 
 
 def latency(figures: Figures) -> str:

@@ -16,11 +16,12 @@ from typing import Any
 
 from compat.contract.case import Case
 from compat.contract.digests import digest
+from compat.contract.profile import Profile
 from compat.contract.untrusted import clean
 from compat.judge.checks import VERSIONS
 from compat.judge.expectations import Expectation
 from compat.judge.recommendations import Recommendation
-from compat.judge.results import CaseFacts, Level, Limit, Observation, Status, facts_of
+from compat.judge.results import CaseFacts, Level, Limit, MetricFacts, Observation, Status, facts_of
 from compat.judge.thresholds import Thresholds
 from compat.judge.verdict import verdict
 from compat.run.client import StageError, StageFailure, Worker
@@ -44,11 +45,11 @@ class Check:
     lengthy: bool = False
     """Whether a first look leaves it out on a target that is slow."""
 
-    def asked(self, case: Case, profile: str) -> bool:
+    def asked(self, case: Case, profile: Profile) -> bool:
         """Return whether the check is made of a case under a profile."""
-        dear = self.costly and (profile == "quick" or case.target.on_host_cpu)
-        dear |= self.lengthy and profile == "quick" and case.target.slow
-        left_out = profile != "full" and (dear or (self.headline and not in_full(case, profile)))
+        dear = self.costly and (profile.first_look or case.target.on_host_cpu)
+        dear |= self.lengthy and profile.first_look and case.target.slow
+        left_out = not profile.whole and (dear or (self.headline and not in_full(case, profile)))
         return not left_out and self.applies(case)
 
 
@@ -85,9 +86,9 @@ def check(
     return declare
 
 
-def in_full(case: Case, profile: str) -> bool:
+def in_full(case: Case, profile: Profile) -> bool:
     """Return whether a case gets every check: what decides a cell does, and all do if asked."""
-    return profile == "full" or case.variant.name in (case.family.headline, case.family.stand_in)
+    return profile.whole or case.variant.name in (case.family.headline, case.family.stand_in)
 
 
 class Finding(Exception):
@@ -111,7 +112,7 @@ class Measurement:
     thresholds: Thresholds
     iterations: int
     warmup: int
-    profile: str
+    profile: Profile
     chosen: bool
     """Whether a person said how many rounds, or the profile did."""
     found_file: Path
@@ -136,7 +137,7 @@ class Measurement:
         return self.worker.stage(name, **arguments)
 
     def note(self, **found: Any) -> None:
-        """Keep fields of the observation: ``values``, ``samples``, ``predictions``, ``batch``."""
+        """Keep fields of the observation: ``values``, ``metrics``, ``samples``, ``batch``."""
         self.found |= found
 
     def judge(self, values: Mapping[str, Any], faults: Sequence[str] = ()) -> None:
@@ -186,6 +187,9 @@ class Measurement:
             remedy=without_paths(clean(remedy)),
             executed=executed,
             values=self.found.get("values", {}),
+            metrics={
+                name: MetricFacts(**facts) for name, facts in self.found.get("metrics", {}).items()
+            },
             limits=self.limits,
             samples=self.found.get("samples", {}),
             predictions=self.found.get("predictions", []),

@@ -20,6 +20,7 @@ from compat import catalog
 from compat.contract.case import Case
 from compat.contract.errors import CompatError
 from compat.contract.places import FIXTURES
+from compat.contract.profile import CORE, FULL, PROFILES, QUICK
 from compat.contract.untrusted import clean
 from compat.judge.results import Observation, ResultsError
 from compat.run import invocation, selection
@@ -56,13 +57,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add = group.addoption
     for profile, meaning in (
         (
-            "quick",
+            QUICK,
             "a first look, in minutes: one variant of each family in fp32, fewer inputs and rounds",
         ),
-        ("full", "every variant, recipe and check, and rounds enough to bound the p90"),
+        (FULL, "every variant, recipe and check, and rounds enough to bound the p90"),
     ):
         add(
-            f"--{profile}", dest="compat_profile", action="store_const", const=profile, help=meaning
+            f"--{profile.name}",
+            dest="compat_profile",
+            action="store_const",
+            const=profile.name,
+            help=meaning,
         )
     for name, example in (
         ("models", "whisper-tiny,whisper-base or whisper"),
@@ -179,7 +184,7 @@ def _selection(config: pytest.Config) -> selection.Selection:
         options.targets,
         options.recipes,
         options.weights,
-        options.compat_profile or "core",
+        PROFILES[options.compat_profile or CORE.name],
         checkpoints,
         frozenset(re.findall(r"\w+", options.markexpr or "")),
     )

@@ -22,6 +22,7 @@ from compat.build.sources import OPSET
 from compat.contract.case import Case, Target
 from compat.contract.digests import file_digest
 from compat.contract.places import FIXTURES, ROOT
+from compat.contract.profile import CORE, Profile
 from compat.hardware import facts as hardware
 from compat.inputs import corpus, stress
 from compat.inputs.checkpoints import INSTALL_WEIGHTS, PACKAGE, CheckpointError, find_checkpoint
@@ -45,15 +46,13 @@ from compat.run.probing import Prober
 RESULTS = Path("reports/local/results")
 FOUND = "found-stress.toml"
 COMMON_PACKAGES = ("numpy", "jiwer", "pytest", "transformers")
-ROUNDS = {"quick": 4, "core": 8, "full": 44}
-"""Timed rounds per profile; 44 is what bounds the 90th percentile at 99 % confidence."""
 
 
 @dataclass(frozen=True)
 class Settings:
     """What a person asked for, beyond which cases."""
 
-    profile: str = "core"
+    profile: Profile = CORE
     results: Path = RESULTS
     corpus: Path = corpus.DEFAULT
     checkpoints: Mapping[str, str] = field(default_factory=dict)
@@ -133,7 +132,7 @@ class Run:
             run=self.settings.run or f"{stamp}-{secrets.token_hex(3)}",
             worker=self.settings.worker,
             started=now(),
-            profile=self.settings.profile,
+            profile=self.settings.profile.name,
             machine=hardware.machine_id(self.machine_facts),
             facts=self.machine_facts,
             versions=self.versions,
@@ -180,7 +179,7 @@ class Run:
             request = CaseRequest(
                 id=case.id,
                 corpus=str(self.settings.corpus),
-                profile=self.settings.profile,
+                profile=self.settings.profile.name,
                 stress=self.stress_files if in_full(case, self.settings.profile) else (),
                 checkpoint=self._checkpoint(case),
                 threads=self.threads,
@@ -197,10 +196,10 @@ class Run:
             check,
             self._worker,
             self.thresholds,
-            self.settings.iterations or ROUNDS[self.settings.profile],
+            self.settings.iterations or self.settings.profile.rounds,
             self.settings.warmup,
             self.settings.profile,
-            bool(self.settings.iterations) or self.settings.profile == "full",
+            bool(self.settings.iterations) or self.settings.profile.whole,
             self.settings.results / FOUND,
             self.recommendations.of(case),
         )

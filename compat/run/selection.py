@@ -12,6 +12,7 @@ from compat.catalog import Catalog
 from compat.contract.case import WEIGHTS, Case, mark_name
 from compat.contract.errors import CompatError
 from compat.contract.precision import precisions
+from compat.contract.profile import CORE, Profile
 
 EVIDENCE = ("device", "emulator", "conversion")
 CORE_ON_EMULATORS = 10.0
@@ -32,7 +33,7 @@ class Selection:
     targets: tuple[str, ...] = ()
     recipes: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
-    profile: str = "core"
+    profile: Profile = CORE
     checkpoints: Mapping[str, str] = field(default_factory=dict)
     marked: frozenset[str] = frozenset()
     """Words of pytest's ``-m`` expression."""
@@ -70,7 +71,7 @@ class Selection:
         found = [case for case in catalog.cases(composed) if self._wants(case)]
         marks = {m for c in found if c.target.evidence == "emulator" for m in c.target.marks}
         named = self.models or self.targets or self.marked & marks
-        return found if named or self.profile != "quick" else _without_echoes(found)
+        return found if named or not self.profile.first_look else _without_echoes(found)
 
     def _wants(self, case: Case) -> bool:
         target, recipe, variant = case.target, case.recipe, case.variant
@@ -92,9 +93,9 @@ class Selection:
             names.append(target.hardware)
             own |= {target.evidence, mark_name(target.hardware)}
         asked = _any(names, self.targets) or bool(own & self.marked)
-        if (target.on_request or emulated) and not asked and self.profile != "full":
+        if (target.on_request or emulated) and not asked and not self.profile.whole:
             return False
-        if named or self.profile == "full" or variant.name in self.checkpoints:
+        if named or self.profile.whole or variant.name in self.checkpoints:
             return True
         marks_of_model = {mark_name(case.family.name), case.weights}
         if not variant.core:
@@ -106,7 +107,7 @@ class Selection:
         if emulated and variant.parameters > CORE_ON_EMULATORS:
             return False
         precise = bool(self.recipes or self.marked & set(precisions()))
-        if self.profile == "quick":
+        if self.profile.first_look:
             # A first look: one variant of each family, plainly, with weights that know their task;
             # but for what was asked for.
             first = variant.name == (case.family.stand_in or case.family.headline)

@@ -43,7 +43,7 @@ class TrivialModel(Model):
     def run(
         self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
     ) -> list[Prediction]:
-        return [{"tokens": [len(item.samples)]} for item in items]
+        return [{"tokens": [len(item.audio)]} for item in items]
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
         raise NotImplementedError

@@ -1,35 +1,52 @@
-"""What models that turn speech into text have in common: inputs and scores."""
+"""Speech recognition: a text per utterance, scored by the word error rate."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from compat.contract.item import Item, Prediction
-from compat.inputs.corpus import Corpus
-from compat.models.base import Model
-from compat.models.items import Items
+from compat.contract.profile import Profile
+from compat.inputs.corpus import TestSet
+from compat.metrics import DEGRADATION, NO_WORSE_SHARE, Metric
+from compat.models.tasks.base import Task
 
 
-class TranscriptionModel(Model):
-    """Transcribes utterances; a prediction has a ``text`` where the weights know words."""
+@dataclass(frozen=True)
+class Transcription(Task):
+    """Transcribes utterances. A prediction has a ``text`` where the weights know words."""
 
-    brief_seconds = 1.0  # One utterance of a set.
     open_vocabulary: bool
-    """Whether it writes any word: a closed vocabulary has one spelling, and the normaliser would
-    join its number words."""
+    """Whether the model writes any word. The words of a closed vocabulary have one spelling, and
+    the normaliser would join its number words."""
+    brief_seconds: float = 1.0
+    """One utterance of a set."""
 
-    def scored_items(self, corpus: Corpus, profile: str) -> Items:
-        """Return the inputs of weights that know words."""
-        limit = {"quick": 16, "core": 60, "full": None}[profile]
-        sets = corpus.choose(("clean", "hard"), "text")
-        task = {name: found.items(self.sample_rate, limit) for name, found in sets.items()}
-        if task:
-            return Items.of(task)
-        # An own corpus without words: no word error rate, all else as usual.
-        return Items.of({"speech": corpus.speech.items(self.sample_rate, limit)}, False)
+    name: ClassVar[str] = "asr"
+    fact: ClassVar[str] = "text"
+    truths: ClassVar[tuple[str, ...]] = ("text",)
+    sets: ClassVar[tuple[str, ...]] = ("clean", "hard")
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("wer", "share", "lower", primary=True),
+        Metric("cer", "share", "lower"),
+        Metric("reference_wer", "share"),
+        DEGRADATION,
+        NO_WORSE_SHARE,
+        *(
+            Metric(name, "count")
+            for name in ("substitutions", "insertions", "deletions", "words", "utterances")
+        ),
+        Metric("worst_utterance", "number"),
+    )
 
-    def score(
+    def recordings(self, test_set: TestSet, rate: int, profile: Profile) -> Sequence[Item]:
+        return test_set.items(rate, self.unscored_count(profile))
+
+    def unscored_count(self, profile: Profile) -> int | None:
+        return profile.pick(16, 60, None)
+
+    def scores(
         self,
         items: Sequence[Item],
         predictions: Sequence[Prediction],
@@ -44,11 +61,15 @@ class TranscriptionModel(Model):
             normalize=EnglishNormalizer() if self.open_vocabulary else None,
         )
 
+    def compared(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> tuple[Any, Any]:
+        return [item.text for item in items], [str(one["text"]) for one in predictions]
+
     def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
         from compat.metrics.wer import word_errors
 
         # Without regard to capitals: some checkpoints write nothing else.
-        found, expected = (
-            word_errors(item.text.lower(), one["text"].lower()) for one in (prediction, reference)
+        ours, theirs = (
+            word_errors(item.text.lower(), str(one["text"]).lower())
+            for one in (prediction, reference)
         )
-        return {"errors": float(found.errors), "reference": float(expected.errors)}
+        return {"errors": float(ours.errors), "reference": float(theirs.errors)}

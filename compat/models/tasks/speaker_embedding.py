@@ -1,16 +1,18 @@
-"""What models that turn speech into a speaker embedding have in common: inputs and scores."""
+"""Speaker embedding: a vector per utterance, scored by the equal error rate of trials."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
 from compat.contract.item import Item, Prediction
-from compat.inputs.corpus import Corpus, TestSet
-from compat.models.base import Model
-from compat.models.items import Items
+from compat.contract.profile import Profile
+from compat.inputs.corpus import TestSet
+from compat.metrics import DEGRADATION, NO_WORSE_SHARE, Metric
+from compat.models.tasks.base import Task
 
 SAME_COSINE = 0.95
 """Cosine to the reference's embedding below which a single answer counts as wrong.
@@ -27,23 +29,6 @@ def prediction(embedding: np.ndarray) -> Prediction:
     return {"embedding": [float(f"{value:.{DIGITS}g}") for value in embedding]}
 
 
-def trial_items(corpus: Corpus, rate: int, limit: int | None = None) -> dict[str, list[Item]]:
-    """Read the recordings of trials, by test set; empty where the corpus has no trials.
-
-    Up to ``limit`` recordings of a set are taken along its target trials, so that speakers stay
-    together; all of them where too few would leave no pair of two speakers.
-    """
-    found = {}
-    for name, test_set in corpus.choose(("speakers",), "trials").items():
-        kept = _along_targets(test_set, limit) if limit else None
-        found[name] = [
-            test_set.item(index, rate)
-            for index in range(len(test_set.lines))
-            if kept is None or test_set.identifier(index) in kept
-        ]
-    return found
-
-
 def _along_targets(test_set: TestSet, limit: int) -> set[str] | None:
     kept: dict[str, None] = {}
     for one, other, same in test_set.trials:
@@ -53,22 +38,46 @@ def _along_targets(test_set: TestSet, limit: int) -> set[str] | None:
     return set(kept) if len(inside) == 2 else None
 
 
-class SpeakerModel(Model):
-    """Embeds whole utterances; a prediction is ``{"embedding": [float, …]}``."""
+@dataclass(frozen=True)
+class SpeakerEmbedding(Task):
+    """Embeds whole utterances. A prediction is ``{"embedding": [float, …]}``."""
 
-    quick_limit: int | None = None
-    """Recordings of the quick profile; None for all of them."""
+    quick_limit: int | None = 24
+    """Recordings of a first look; None for all of them."""
 
-    def scored_items(self, corpus: Corpus, profile: str) -> Items:
-        """Return the inputs of weights that know speakers."""
-        limit = self.quick_limit if profile == "quick" else None
-        task = trial_items(corpus, self.sample_rate, limit)
-        if task:
-            return Items.of(task)
-        # An own corpus without trials: no error rate, all else as usual.
-        return Items.of({"speech": corpus.speech.items(self.sample_rate, 24)}, False)
+    name: ClassVar[str] = "speaker-embedding"
+    fact: ClassVar[str] = "trials"
+    truths: ClassVar[tuple[str, ...]] = ("speaker", "trials")
+    sets: ClassVar[tuple[str, ...]] = ("speakers",)
+    unscored: ClassVar[int] = 24
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("eer", "share", "lower", primary=True),
+        Metric("min_dcf_01", "number", "lower"),
+        Metric("min_dcf_05", "number", "lower"),
+        Metric("reference_eer", "share"),
+        DEGRADATION,
+        NO_WORSE_SHARE,
+        Metric("mean_cosine", "cosine", "higher"),
+        Metric("worst_cosine", "cosine", "higher"),
+        *(Metric(name, "count") for name in ("trials", "targets", "utterances")),
+        Metric("worst_utterance", "number"),
+    )
 
-    def score(
+    def recordings(self, test_set: TestSet, rate: int, profile: Profile) -> Sequence[Item]:
+        """Read recordings of trials.
+
+        Those of a first look are taken along the target trials, so that speakers stay together.
+        All are read where the limit would leave no pair of two speakers.
+        """
+        limit = self.quick_limit if profile.first_look else None
+        chosen = _along_targets(test_set, limit) if limit else None
+        return [
+            test_set.item(index, rate)
+            for index in range(len(test_set.lines))
+            if chosen is None or test_set.identifier(index) in chosen
+        ]
+
+    def scores(
         self,
         items: Sequence[Item],
         predictions: Sequence[Prediction],

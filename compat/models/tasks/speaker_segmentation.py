@@ -4,51 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from compat.contract.item import Item, Prediction
+from compat.contract.profile import Profile
+from compat.inputs.corpus import TestSet
+from compat.metrics import DEGRADATION, NO_WORSE_SHARE, Metric
+from compat.models.tasks.base import Task
 
 if TYPE_CHECKING:
     from compat.metrics.segmentation import LocalErrors
 
-
 SAMPLE_RATE = 16_000
-
-
 SAMPLES = 160_000
 """Length of a window: 10 s."""
-
-
 FRAMES = 589
 """Frames of a window."""
-
-
 STEP_SECONDS = 270 / SAMPLE_RATE
 """From one frame to the next."""
-
-
 FRAME_SECONDS = 991 / SAMPLE_RATE
 """What one frame sees of the waveform before the recurrent layers."""
-
-
 CLASSES: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2))
 """Local speakers of each class of the powerset, in the published order."""
-
-
 SPEAKERS = 3
-
-
 SHORTEST_RUN = 3
 """Frames (50 ms) below which a change of speakers is taken for noise."""
-
-
 CHANGED_SHARE = 0.05
 """Of the frames of a hard input that may differ from the reference's."""
-
-
 _MASKS = np.array([[speaker in members for speaker in range(SPEAKERS)] for members in CLASSES])
 
 
@@ -167,3 +153,54 @@ def errors_of(item: Item, prediction: Prediction) -> LocalErrors:
         scored = inside & np.any([np.zeros(FRAMES, bool), *parts], axis=0)
         counted.append(local_errors(truth[scored], to_masks(classes[scored])))
     return total(counted)
+
+
+# The task --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SpeakerSegmentation(Task):
+    """Says which of three local speakers speak, window by window; see :func:`encode`."""
+
+    name: ClassVar[str] = "segmentation"
+    fact: ClassVar[str] = "segments"
+    truths: ClassVar[tuple[str, ...]] = ("segments", "uem")
+    sets: ClassVar[tuple[str, ...]] = ("conversations",)
+    beginning_seconds: ClassVar[float | None] = 20.0
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("der", "share", "lower", primary=True),
+        *(
+            Metric(name, "share", "lower")
+            for name in ("miss", "false_alarm", "confusion", "changed")
+        ),
+        Metric("reference_der", "share"),
+        DEGRADATION,
+        NO_WORSE_SHARE,
+        Metric("recordings", "count"),
+        Metric("worst_recording", "number"),
+    )
+
+    def recordings(self, test_set: TestSet, rate: int, profile: Profile) -> Sequence[Item]:
+        """Read as many recordings as fit into a time by their mean length; one at least."""
+        seconds = profile.pick(80.0, 300.0, math.inf)
+        mean = sum(float(line["duration"]) for line in test_set.lines) / len(test_set.lines)
+        return test_set.items(rate, max(1, int(min(seconds / mean, len(test_set.lines)))))
+
+    def scores(
+        self,
+        items: Sequence[Item],
+        predictions: Sequence[Prediction],
+        references: Sequence[Prediction],
+    ) -> dict[str, Any]:
+        from compat.metrics.bootstrap import ratio
+        from compat.metrics.segmentation import task_segmentation
+
+        ours = [errors_of(item, one) for item, one in zip(items, predictions, strict=True)]
+        theirs = [errors_of(item, one) for item, one in zip(items, references, strict=True)]
+        changed = np.array(list(map(changed_frames, items, predictions, references)))
+        different, frames = changed.sum(axis=0)
+        return {**task_segmentation(ours, theirs), "changed": ratio(int(different), int(frames))}
+
+    def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
+        different, frames = changed_frames(item, prediction, reference)
+        return {"errors": float(different > CHANGED_SHARE * frames), "reference": 0.0}

@@ -1,28 +1,14 @@
-"""Predictions: compared, stored, and searched for faults that no average may hide."""
+"""Comparison of predictions: equal but for rounding, and faults that no average may hide.
+
+A prediction is a mapping of JSON values and NumPy arrays. Arrays are compared as lists of numbers.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-
-from compat.contract.item import Item, Prediction
-
-
-def scored_row(
-    name: str, item: Item, prediction: Prediction, reference: Prediction
-) -> dict[str, Any]:
-    """Return all that a score is computed from, so that it can be computed again."""
-    row = {
-        "set": name,
-        "item": item.id,
-        "audio_s": item.seconds,
-        "truth": item.truth,
-        "prediction": prediction,
-    }
-    return row if reference == prediction else {**row, "reference": reference}
 
 
 def same_prediction(one: Any, other: Any) -> bool:
@@ -32,7 +18,12 @@ def same_prediction(one: Any, other: Any) -> bool:
     their length, which another order of summation never reaches and another input always exceeds.
     Words, tokens and speakers must be equal.
     """
-    if isinstance(one, dict) and isinstance(other, dict):
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        floats = one.dtype.kind == "f" or other.dtype.kind == "f"
+        if one.shape != other.shape:
+            return False
+        return _close(one, other) if floats else bool((one == other).all())
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
         keys = (one.keys() | other.keys()) - {"level"}
         return all(same_prediction(one.get(key), other.get(key)) for key in keys)
     if isinstance(one, list) and isinstance(other, list):
@@ -55,12 +46,15 @@ def _close(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def prediction_faults(
-    predictions: Sequence[Prediction], references: Sequence[Prediction] | None
+    predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]] | None
 ) -> list[str]:
     """Faults that no average may hide: numbers that are none, one answer for every input."""
     faults = []
-    for name, finite in (("NaN", math.isnan), ("infinite", math.isinf)):
-        count = sum(any(map(finite, _numbers(prediction))) for prediction in predictions)
+    for name, finite in (("NaN", np.isnan), ("infinite", np.isinf)):
+        count = sum(
+            any(finite(numbers).any() for numbers in _numbers(prediction))
+            for prediction in predictions
+        )
         if count:
             faults.append(f"{count} of {len(predictions)} outputs hold {name} values")
     if references is None or len(predictions) < 2:
@@ -69,7 +63,7 @@ def prediction_faults(
     if constant and not all(same_prediction(one, references[0]) for one in references[1:]):
         faults.append(f"the same output for all {len(predictions)} inputs")
     empty = sum(
-        not any(prediction.values()) and any(reference.values())
+        not _says_anything(prediction) and _says_anything(reference)
         for prediction, reference in zip(predictions, references, strict=True)
     )
     if empty:
@@ -77,11 +71,26 @@ def prediction_faults(
     return faults
 
 
-def _numbers(value: Any) -> list[float]:
+def _says_anything(prediction: Mapping[str, Any]) -> bool:
+    return any(
+        bool(value.any()) if isinstance(value, np.ndarray) else bool(value)
+        for value in prediction.values()
+    )
+
+
+def _numbers(value: Any) -> Iterator[np.ndarray]:
+    """Yield every floating-point value of a prediction, array by array."""
     if isinstance(value, float):
-        return [value]
-    if isinstance(value, dict):
-        return [number for item in value.values() for number in _numbers(item)]
-    if isinstance(value, list):
-        return [number for item in value for number in _numbers(item)]
-    return []
+        yield np.array([value])
+    elif isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _numbers(item)
+    elif isinstance(value, list):
+        floats = [item for item in value if isinstance(item, float)]
+        if floats:
+            yield np.array(floats)
+        for item in value:
+            if not isinstance(item, float):
+                yield from _numbers(item)

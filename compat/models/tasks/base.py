@@ -1,0 +1,215 @@
+"""What a task is: which facts it is scored by, which inputs it wants, and how answers are scored.
+
+Families of one task share it: two speech recognisers are scored by the same code. The rest of the
+suite (measurement, thresholds, report) reads a task's declared metrics and knows no task by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from compat.contract.item import AUDIO, Item, Prediction
+from compat.contract.profile import Profile
+from compat.inputs import stress
+from compat.inputs.corpus import Corpus, TestSet
+from compat.metrics import Metric
+from compat.metrics.predictions import prediction_faults, same_prediction
+from compat.models.items import Items, beginnings
+
+ScoredSet = tuple[Sequence[Item], Sequence[Prediction], Sequence[Prediction]]
+"""Items of a test set, the predictions for them, and the reference's predictions."""
+OUTSIDE_UEM = "outside_uem"
+"""Among the values of a task: how many recordings were not scored, as their UEM leaves nothing."""
+FAINTER = 0.002
+"""Share by which each unseen input is fainter than the one before: other bytes, the same work."""
+
+
+class Task(ABC):
+    """Says what is right: chooses inputs, scores answers, and declares its metrics."""
+
+    name: ClassVar[str]
+    metrics: ClassVar[tuple[Metric, ...]]
+    """Every number that :meth:`score` returns for a test set, intervals apart; one is primary."""
+    fact: ClassVar[str]
+    """Fact that every recording of a test set must have, such as ``text``, to be scored."""
+    truths: ClassVar[tuple[str, ...]]
+    """Facts of an item that are kept beside its prediction, so that scores can be recomputed."""
+    sets: ClassVar[tuple[str, ...]]
+    """Names of the test sets that are preferred where a corpus has them."""
+    unscored: ClassVar[int] = 12
+    """Recordings taken from a corpus without the facts, for timing and numerics alone."""
+    beginning_seconds: ClassVar[float | None] = None
+    """Seconds of a recording that a first look hears; None for whole recordings."""
+    brief_seconds: float = 10.0
+    """Seconds of audio of each test set in a slow target's first look."""
+
+    # Inputs ------------------------------------------------------------------------------------
+
+    def items(self, corpus: Corpus, rate: int, profile: Profile) -> Items:
+        """Choose the inputs of weights that know the task.
+
+        A corpus without the facts gives inputs whose answers are not scored: numerics, latency
+        and robustness are measured as usual.
+
+        Args:
+            corpus: test sets by name.
+            rate: sampling rate in hertz.
+            profile: how many are wanted.
+        """
+        chosen = {
+            name: self.recordings(test_set, rate, profile)
+            for name, test_set in corpus.choose(self.preferred(profile), self.fact).items()
+        }
+        if not chosen:
+            count = self.unscored_count(profile)
+            return Items.of({"speech": corpus.speech.items(rate, count)}, scored=False)
+        if profile.first_look and self.beginning_seconds is not None:
+            chosen = beginnings(chosen, self.beginning_seconds)
+        return Items.of(chosen)
+
+    def preferred(self, profile: Profile) -> tuple[str, ...]:
+        """Return the names of the test sets that a profile prefers."""
+        return self.sets
+
+    def unscored_count(self, profile: Profile) -> int | None:
+        """Return how many recordings are taken of a corpus without the facts; None for all."""
+        return self.unscored
+
+    @abstractmethod
+    def recordings(self, test_set: TestSet, rate: int, profile: Profile) -> Sequence[Item]:
+        """Read as many recordings of a test set as a profile wants."""
+
+    def fresh(self, item: Item, number: int) -> Item:
+        """Return an input that no model has seen, which takes the same work as ``item``.
+
+        ``number`` counts from 1. The default makes the audio a trace fainter each time.
+        """
+        fainter = np.float32(1 - FAINTER * number)
+        return item.with_audio(item.audio * fainter, "fresh")
+
+    def hard(
+        self, entries: Sequence[Mapping[str, Any]], easy: Sequence[Item], rate: int
+    ) -> list[Item]:
+        """Make hard inputs from the entries of a stress list, and from easy ones.
+
+        The default makes audio: silence, noise, clipping, very short and very long recordings. A
+        task without audio in its inputs returns what is hard for it.
+        """
+        return [stress.make(dict(entry), easy, rate) for entry in entries]
+
+    # Answers -----------------------------------------------------------------------------------
+
+    def score(
+        self,
+        items: Sequence[Item],
+        predictions: Sequence[Prediction],
+        references: Sequence[Prediction],
+    ) -> dict[str, Any]:
+        """Return the metrics of one test set against the truth and against the reference.
+
+        Values are built-in numbers that JSON can carry. A metric that brings its own function is
+        computed from what :meth:`compared` gives.
+        """
+        values = self.scores(items, predictions, references)
+        for metric in self.metrics:
+            if metric.compute is not None:
+                values[metric.name] = metric.compute(*self.compared(items, predictions))
+        return values
+
+    def score_sets(self, sets: Mapping[str, ScoredSet]) -> dict[str, Any]:
+        """Score test sets by name.
+
+        Recordings of which no part counts would be free of errors, so they are left out, and a set
+        that has no other. ``worst_recording`` stays the position among all items of a set.
+        """
+        scores: dict[str, Any] = {}
+        left_out = 0
+        for name, columns in sets.items():
+            scored = [index for index, item in enumerate(columns[0]) if item.is_scored]
+            left_out += len(columns[0]) - len(scored)
+            if scored:
+                scores[name] = self.score(
+                    [columns[0][index] for index in scored],
+                    [columns[1][index] for index in scored],
+                    [columns[2][index] for index in scored],
+                )
+                if "worst_recording" in scores[name]:
+                    scores[name]["worst_recording"] = scored[scores[name]["worst_recording"]]
+        return {**scores, OUTSIDE_UEM: left_out} if scores and left_out else scores
+
+    @abstractmethod
+    def scores(
+        self,
+        items: Sequence[Item],
+        predictions: Sequence[Prediction],
+        references: Sequence[Prediction],
+    ) -> dict[str, Any]:
+        """Return the metrics that the task computes by itself."""
+
+    def compared(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> tuple[Any, Any]:
+        """Return the truths and the answers in the form that functions of metrics take."""
+        return items, predictions
+
+    @abstractmethod
+    def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
+        """Return how far one answer is off, and the reference's: ``{"errors", "reference"}``.
+
+        Single hard inputs are judged by it, so that each is held against what the reference makes
+        of it.
+        """
+
+    def same(self, one: Prediction, other: Prediction) -> bool:
+        """Return whether two answers are equal but for rounding."""
+        return same_prediction(one, other)
+
+    def faults(
+        self, predictions: Sequence[Prediction], references: Sequence[Prediction] | None = None
+    ) -> list[str]:
+        """Return the faults that no average may hide: NaN, one answer for all, empty answers."""
+        return prediction_faults(predictions, references)
+
+    # What results keep -------------------------------------------------------------------------
+
+    def truth(self, item: Item) -> dict[str, Any]:
+        """Return the facts that answers to an item are scored against, as JSON."""
+        return {name: item.facts[name] for name in self.truths if item.facts.get(name) is not None}
+
+    def stored(self, prediction: Prediction) -> dict[str, Any]:
+        """Return what a results file keeps of an answer, as JSON: arrays become digests."""
+        return {
+            name: _array_facts(value) if isinstance(value, np.ndarray) else value
+            for name, value in prediction.items()
+        }
+
+    def row(
+        self, test_set: str, item: Item, prediction: Prediction, reference: Prediction
+    ) -> dict[str, Any]:
+        """Return all that a score is computed from, so that it can be computed again."""
+        kept, expected = self.stored(prediction), self.stored(reference)
+        row = {
+            "set": test_set,
+            "item": item.id,
+            "audio_s": item.seconds,
+            "truth": self.truth(item),
+            "prediction": kept,
+        }
+        return row if kept == expected else {**row, "reference": expected}
+
+    def restored(self, identifier: str, truth: Mapping[str, Any], seconds: float) -> Item:
+        """Return an item from what a row keeps: it can be scored, but it holds no inputs."""
+        return Item(identifier, {}, seconds, facts=truth)
+
+
+def hears(item: Item) -> bool:
+    """Return whether audio is among an item's inputs."""
+    return AUDIO in item.inputs
+
+
+def _array_facts(array: np.ndarray) -> dict[str, Any]:
+    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]
+    return {"shape": list(array.shape), "sha256": digest}
