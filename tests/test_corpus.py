@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from compat.contract.item import Item
 from compat.inputs import audio, rttm
 from compat.inputs import audio as inputs_audio
 from compat.inputs.audio import CorpusError, read_audio
 from compat.inputs.corpus import Corpus, TestSet, load
 from compat.inputs.rttm import read_rttm, read_uem
+from compat.models.tasks.diarization import Diarization
 
 RATE = 16_000
 
@@ -535,7 +535,8 @@ def test_noscore_is_not_scored_and_other_types_are_passed_over(tmp_path: Path) -
 def test_a_uem_that_leaves_nothing(tmp_path: Path, fields: dict[str, Any]) -> None:
     item = only(load(manifest(tmp_path, segments=[{"start": 0, "end": 1}], **fields))).item(0, RATE)
     assert not item.is_scored
-    again = Item.without_audio("a", item.truth, item.seconds)
+    task = Diarization()
+    again = task.restored("a", task.truth(item), item.seconds)
     assert not again.is_scored, "nor is it from what the results keep"
 
 
