@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.util
 import os
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -23,6 +23,7 @@ from compat.commands.main import command_parser
 from compat.contract.case import HARDWARE, WEIGHTS
 from compat.contract.errors import CompatError
 from compat.contract.precision import precisions
+from compat.contract.profile import CORE, FULL, QUICK
 from compat.judge import expectations, results, thresholds
 from compat.report import text as report_text
 from compat.run import plugin, run, selection
@@ -328,10 +329,10 @@ def test_defaults_in_the_table_are_the_options() -> None:
     given = suite_options().parse_args([])
     assert float(defaults["--time-limit"]) == given.time_limit
     assert int(defaults["--warmup"]) == given.warmup
-    assert defaults["--iterations"] == "{}, {} or {}".format(*run.ROUNDS.values())
+    assert defaults["--iterations"] == f"{QUICK.rounds}, {CORE.rounds} or {FULL.rounds}"
     assert defaults["--results"] == f"`{run.RESULTS.as_posix()}`"
-    rounds = [run.ROUNDS["quick"], run.ROUNDS["full"]]
-    assert "{} timed rounds; or every variant, {} rounds".format(*rounds) in read(README)
+    rounds = f"{QUICK.rounds} timed rounds; or every variant, {FULL.rounds} rounds"
+    assert rounds in read(README)
 
 
 def test_every_command_is_in_the_table() -> None:
@@ -445,11 +446,7 @@ def fixed_numbers() -> list[Any]:
 
 @pytest.mark.parametrize(("name", "word", "value"), fixed_numbers())
 def test_number_is_the_codes(name: str, word: str, value: str) -> None:
-    if word:
-        actual = getattr(load_file(ROOT / name), word)
-    else:
-        module, _, constant = name.rpartition(".")
-        actual = getattr(importlib.import_module(module), constant)
+    actual = getattr(load_file(ROOT / name), word) if word else pkgutil.resolve_name(name)
     assert value == str(actual)
 
 
