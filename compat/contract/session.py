@@ -73,7 +73,7 @@ class Steps:
     outputs: Mapping[str, np.ndarray]
     """Fetched outputs, each (steps, *its shape); the steps of a prompt are not among them."""
     last: Mapping[str, Handle]
-    """Outputs of the last step that were carried or fetched, on the device."""
+    """The outputs of the last step, on the device."""
     count: int
     """Steps that ran, those of a prompt included."""
     first_s: float
@@ -216,7 +216,6 @@ class Session(Compiled):
         wanted = fetched(fetch, stop)
         states = [name for name in wanted if name in self.graphs[graph].state]
         outputs = [name for name in wanted if name not in states]
-        needed = tuple(dict.fromkeys((*outputs, *carry.values())))
         rows: dict[str, list[np.ndarray]] = {name: [] for name in wanted}
         last: dict[str, Handle] = {}
         ended: np.ndarray | bool = False
@@ -226,7 +225,7 @@ class Session(Compiled):
         for step in range(count):
             carried = {name: last[output] for name, output in carry.items() if last}
             given = {name: values[step] for name, values in along.items() if step < len(values)}
-            last = self.run(graph, {**feeds, **carried, **given}, point, needed)
+            last = self.run(graph, {**feeds, **carried, **given}, point)
             if step < prompt:
                 continue
             for name in outputs:

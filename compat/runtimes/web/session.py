@@ -248,10 +248,9 @@ class WebSession(Session):
             stop={"output": stop[0], "value": stop[1]} if stop else None,
             fetch=wanted,
         )
-        kept = dict.fromkeys(name for name in (*wanted, *carry.values()) if name in spec.outputs)
         return Steps(
             dict(zip(wanted, outputs, strict=True)),
-            {name: self._handle(Remote(key, name, answer["run"])) for name in kept},
+            {name: self._handle(Remote(key, name, answer["run"])) for name in spec.outputs},
             answer["count"],
             answer["first"] / 1000,
         )
