@@ -423,8 +423,8 @@ def test_nothing_is_left_behind(start: Start) -> None:
 
 PARENT = """
 import sys, threading
+from compat.measure.request import CaseRequest
 from compat.run.client import Worker
-from compat.protocol_request import CaseRequest
 worker = Worker(CaseRequest({id!r}, {corpus!r}, "quick", threads=1), 600, 1 << 40)
 worker.stage("loads")
 print(worker._process.pid, flush=True)
