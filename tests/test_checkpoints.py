@@ -384,14 +384,12 @@ def predictions(family: str, folder: Path, target_name: str) -> list[Mapping[str
     pytest.importorskip(runtime.modules[0])
     reference = ModelReference(family, f"{family}-nano", "trained", str(folder))
     model = catalog.open_model(reference)
-    session = runtime.compile(
-        sources(reference, model, 1), target, Recipe("fp32"), Options(threads=1)
-    )
+    opened = sources(reference, model, 1)
+    execution = runtime.open(model, opened, target, Recipe("fp32"), Options(threads=1))
     items = load().sets["clean"].items(16_000, 2)
-    perform = getattr(session, "perform", None)
-    found = perform(items, Stopwatch()) if perform else model.run(session, items, Stopwatch())
-    session.close()
-    return list(found)
+    answers = execution.predict(items, Stopwatch())
+    execution.close()
+    return list(answers)
 
 
 @pytest.mark.parametrize(

@@ -274,6 +274,6 @@ def test_every_experiment_has_an_example(name: str, capsys: pytest.CaptureFixtur
 
 
 def test_every_command_is_a_module_of_the_list() -> None:
-    helpers = {"__init__", "main", "command", "sources"}
+    helpers = {"__init__", "main", "command", "printing", "sources"}
     files = {file.stem for file in (ROOT / "compat" / "commands").glob("*.py")}
     assert files == {*COMMANDS, *helpers}

@@ -181,7 +181,7 @@ def test_a_fallback_answers_rightly(found: Found) -> None:
 def test_no_alarm_on_a_device_that_is_faster_than_its_host(found: Found) -> None:
     one = found.of("pretrained/sound-accelerator/fp32", HOST)
     assert one.status == "passed" and one.values["speed_up"] > 1.0, one
-    assert len(one.audio["host_s"]) == len(one.audio["target_s"]) == 3
+    assert len(one.samples["host_s"]) == len(one.samples["target_s"]) == 3
 
 
 def test_no_alarm_on_a_sound_backend_with_generated_weights(found: Found) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from compat.measure.predictions import same_prediction
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +24,7 @@ from compat.contract.profile import CORE, FULL, QUICK
 from compat.inputs.checkpoints import CheckpointError, find_checkpoint
 from compat.inputs.corpus import load
 from compat.metrics.diarization import diarization_errors, speakers
+from compat.metrics.predictions import same_prediction
 from compat.models import diarization as d
 from compat.models.items import beginning
 from compat.models.tasks import speaker_segmentation

@@ -33,9 +33,9 @@ compat.runtimes.openai_whisper compat.runtimes.ort_web compat.selection compat.s
 compat.stress compat.thresholds compat.weights compat.worker compat.commands.cli
 """.split()  # noqa: SIM905 (fifty words, not fifty lines)
 """Modules of earlier layouts, which would be second doors to what is elsewhere now."""
-OUTCOMES = {"Finding", "StageFailure", "PageError"}
-"""Exceptions that are no :class:`CompatError`: how a check or a stage ended, and what a page said;
-none has a remedy that a person is told before a run."""
+OUTCOMES = {"Finding", "StageFailure", "PageError", "_Unreadable"}
+"""Exceptions that are no :class:`CompatError`, as none has a remedy that a person is told: how a
+check or a stage ended, what a page said, a line of a results file that is counted."""
 
 
 @pytest.mark.parametrize("name", MOVED)

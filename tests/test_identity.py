@@ -73,7 +73,8 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         raise Named(artifact.name)
 
     known = catalog.load()
-    opened = sources(NANO, open_model(NANO), 1)
+    model: Any = open_model(NANO)
+    opened = sources(NANO, model, 1)
     inputs = Inputs(NANO, str(DEFAULT), "quick", ())
 
     def open_session(kind: Any, target: str, recipe: str) -> Any:
@@ -101,7 +102,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         "qnn-quantise": lambda: qnn("int8-a16w8"),
         "coreml": lambda: coreml("fp16"),
         "coreml-int8": lambda: coreml("int8-linear"),
-        "checkpoint": lambda: exported(opened["decoder"]),
+        "checkpoint": lambda: exported(opened["decoder"], model),
         "reference": lambda: inputs.fetch_reference(),
         "oracle": lambda: inputs.fetch_oracle("int8-weights", "onnxruntime"),
         "own-oracle": lambda: inputs.fetch_oracle("int8-weights", "openvino"),

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from compat import catalog
+from compat.contract.profile import QUICK
 from compat.hardware import facts
 from compat.inputs.corpus import DEFAULT
 from compat.judge import thresholds
@@ -271,7 +272,7 @@ def measured(name: str, worker: FakeWorker) -> tuple[str, str, str | None, Mappi
     test = runpy.run_path(str(SUITE))[name]
     case = CUDA if name == "test_host" else CPU
     plan: Any = {"worker": worker, "thresholds": LIMITS, "iterations": 4, "warmup": 2}
-    plan |= {"profile": "quick", "chosen": True, "found_file": Path(), "recommendation": None}
+    plan |= {"profile": QUICK, "chosen": True, "found_file": Path(), "recommendation": None}
     measurement = Measurement(case, test.check, **plan)
     error = None
     try:

@@ -18,6 +18,7 @@ from compat.commands.main import main
 from compat.contract.case import Case
 from compat.contract.errors import CompatError
 from compat.contract.model_reference import ModelReference
+from compat.contract.profile import FULL
 from compat.inputs import corpus
 from compat.judge.recommendations import Recommendations, default_path, load
 from compat.judge.results import Observation, read_all
@@ -253,7 +254,7 @@ def test_a_sweep_goes_up_to_the_recommended_batch(suites: Any, tmp_path: Path) -
         "batch": 8,
         "in_this_precision": False,
     }
-    assert {len(seconds) for seconds in one.audio.values()} == {10}
+    assert {len(seconds) for seconds in one.samples.values()} == {10}
 
 
 def test_memory_that_runs_out_ends_a_sweep(suites: Any, tmp_path: Path) -> None:
@@ -281,7 +282,7 @@ def ended(failures: dict[int, StageFailure], tmp_path: Path) -> Observation:
     test = runpy.run_path(str(ROOT / "suites" / "test_latency.py"))["test_throughput"]
     chosen = case("whisper-small@seeded/rocm-torch/fp16")
     measurement = Measurement(
-        *(chosen, test.check, worker, Thresholds((), ""), 44, 1, "full", True, tmp_path),
+        *(chosen, test.check, worker, Thresholds((), ""), 44, 1, FULL, True, tmp_path),
         load(default_path()).of(chosen),
     )
     error = None
@@ -303,7 +304,7 @@ def test_whatever_ends_a_sweep_what_it_found_is_kept(tmp_path: Path) -> None:
     assert (one.status, one.batch) == ("timeout", 4)
     assert one.values["batches"]["4"] == {"items_per_s": 2.0, "audio_s_per_s": 4.0}
     assert one.values["recommended"]["batch"] == 8
-    assert list(one.audio) == ["batch_1_seconds", "batch_4_seconds"]
+    assert list(one.samples) == ["batch_1_seconds", "batch_4_seconds"]
 
 
 def test_all_else_runs_in_usual_batches(suites: Any, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from compat.contract.model_reference import ModelReference
 from compat.contract.runtime import Options
 from compat.contract.session import Placement, Session
 from compat.inputs.corpus import load
-from compat.models import whisper
+from compat.models import whisper_vocabulary as v
 from compat.models.base import Model
 from compat.runtimes.openvino import oracles
 
@@ -311,7 +311,8 @@ def test_ctranslate2_takes_generated_weights() -> None:
         checkpoint = tiny.checkpoint(Path(folder))  # type: ignore[attr-defined]
         words = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     assert words.get_vocab_size() == 51_865
-    assert [words.token_to_id(word) for word in whisper.PROMPT] == [50258, 50259, 50359, 50363]
+    prompt = (v.START, v.ENGLISH, v.TRANSCRIBE, v.NO_TIMESTAMPS)
+    assert [words.token_to_id(word) for word in prompt] == [50258, 50259, 50359, 50363]
 
 
 def test_openvino_fp32_is_not_bfloat16(model: Model, items: list[Item]) -> None:

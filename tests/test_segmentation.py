@@ -529,9 +529,7 @@ def test_flickering_is_removed_and_a_shifted_change_is_rounding() -> None:
 
 def conversation(classes: np.ndarray, seconds: float, **facts: Any) -> tuple[Item, dict[str, Any]]:
     samples = np.zeros(round(seconds * RATE), np.float32)
-    return Item.from_audio("made", samples, RATE, "", facts), speaker_segmentation.encode(
-        list(classes)
-    )
+    return Item.from_audio("made", samples, RATE, facts), speaker_segmentation.encode(list(classes))
 
 
 def test_errors_are_counted_where_the_recording_is_scored() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from compat.commands import cli
+from compat.commands import main as command
 from compat.contract.untrusted import LARGEST, clean
 from compat.judge import result_files, results
 from compat.judge.results import (
@@ -96,7 +96,7 @@ def checks_of(collection: Collection) -> list[str]:
 def shown(capsys: pytest.CaptureFixture[str], folder: Path, site: Path | None = None) -> Any:
     """Return what `compat report` printed, and its status."""
     where = ["--no-site"] if site is None else ["--output", str(site)]
-    status = cli.main(["report", str(folder), *where])
+    status = command.main(["report", str(folder), *where])
     printed = capsys.readouterr()
     return printed.out, printed.err, status
 
@@ -146,7 +146,9 @@ def test_only_regular_files_are_opened(
     assert len(result.published) == 1
     assert "x.jsonl" in result.rejected[0]
     # Alone it is no success, and an earlier site stays.
-    status = cli.main(["report", str(tmp_path / "in/x.jsonl"), "--output", str(tmp_path / "site")])
+    status = command.main(
+        ["report", str(tmp_path / "in/x.jsonl"), "--output", str(tmp_path / "site")]
+    )
     assert status == 3
     assert "x.jsonl" in capsys.readouterr().err
     assert not (tmp_path / "site").exists()
@@ -541,7 +543,7 @@ def test_no_name_of_a_file_steers_a_terminal(
         ["publish", str(tmp_path / "in"), "--output", str(tmp_path / f"reports{ESCAPES}")],
         ["rescore", str(tmp_path / "in"), "--output", str(tmp_path / f"rescored{ESCAPES}")],
     ):
-        cli.main(words)
+        command.main(words)
         printed = capsys.readouterr()
         text = printed.out + printed.err
         assert text.strip()
@@ -566,7 +568,7 @@ def test_no_word_of_a_result_steers_a_terminal(
     )
     path = written(tmp_path / "x.jsonl", Planned(case=case, checks=CHECKS), one)
     for words in (["report", str(path), "--no-site"], ["show", case.id, str(path)]):
-        assert cli.main(words) == 0
+        assert command.main(words) == 0
         printed = capsys.readouterr()
         assert clean(printed.out) == printed.out, repr(printed.out)
 

@@ -273,10 +273,9 @@ def test_ports_are_told_the_prompt(
     )
     model = load(folder)
     reference = ModelReference("whisper", "whisper-tiny", "pretrained", str(folder))
-    session = runtime.compile(
-        sources(reference, model, 1), target, Recipe("fp32"), Options(threads=1)
-    )
+    opened = sources(reference, model, 1)
+    execution = runtime.open(model, opened, target, Recipe("fp32"), Options(threads=1))
     for item in items(model):
         _, tokens = generated(folder, item)
-        assert session.perform([item], Stopwatch())[0]["tokens"] == tokens
-    session.close()
+        assert execution.predict([item], Stopwatch())[0]["tokens"] == tokens
+    execution.close()
