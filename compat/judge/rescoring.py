@@ -38,6 +38,8 @@ from compat.models.base import Model
 from compat.models.tasks.base import Task
 
 TASK = "accuracy.task"
+NEEDED = {"set", "item", "audio_s", "truth", "prediction"}
+"""Fields of a stored prediction without which it cannot be scored again, as in the oldest files."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +145,9 @@ def _anew(one: Observation, case: CaseFacts, thresholds: Thresholds) -> Observat
 def task_scores(one: Observation, case: CaseFacts) -> dict[str, Any] | None:
     """Return the task metrics of stored predictions; None where that cannot be."""
     task = _task(case)
-    rows = [row for row in one.predictions if isinstance(row, dict) and "prediction" in row]
-    if task is None or not rows:
+    rows = one.predictions
+    whole = all(isinstance(row, dict) and row.keys() >= NEEDED for row in rows)
+    if task is None or not rows or not whole:
         return None
     sets: dict[str, tuple[list[Item], list[Any], list[Any]]] = {}
     for name in dict.fromkeys(row["set"] for row in rows):
