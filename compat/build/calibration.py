@@ -26,6 +26,7 @@ from compat.contract.profile import FULL
 from compat.inputs import corpus as corpora
 from compat.inputs.corpus import Corpus
 from compat.models.base import Model
+from compat.models.tasks.base import is_recording
 
 if TYPE_CHECKING:
     import torch
@@ -48,8 +49,15 @@ class Recorded:
 
 
 def choose(model: Model, corpus: Corpus) -> tuple[list[Item], str]:
-    """Return recordings to calibrate a model with, and where they come from in words."""
+    """Return inputs to calibrate a model with, and where they come from in words."""
     items = model.items(corpus, FULL)
+    if not all(map(is_recording, items.timed)):
+        # No recording will do, and what is judged must not: unseen inputs of the same work.
+        unseen = [
+            model.task.fresh(item, number)
+            for number, item in enumerate(islice(cycle(items.timed), ITEMS), 1)
+        ]
+        return unseen, f"{ITEMS} inputs like those that are judged"
     groups = (*items.task.values(), items.numerics, items.timed)
     judged = {item.id for group in groups for item in group}
     free = {
@@ -93,9 +101,7 @@ def record(reference: ModelReference, graph: str, point: str, corpus: str) -> Re
     model = catalog.open_model(reference)
     spec = {found.name: found for found in model.graphs()}[graph]
     items, said = choose(model, corpora.load(Path(corpus) if corpus else corpora.DEFAULT))
-    smallest_first = sorted(
-        (point, *spec.other_batches(point)), key=lambda name: spec.points[name]["batch"]
-    )
+    smallest_first = sorted((point, *spec.other_batches(point)), key=spec.batch)
     for recorded in smallest_first:
         if kept := _kept(model, graph, recorded, items):
             return Recorded([_batched(feed, spec, point) for feed in kept], said)
@@ -113,7 +119,7 @@ def _kept(
         graphs, modules, dict.fromkeys(modules, "fp32"), torch.device("cpu"), (graph, point)
     )
     # A driver may give a graph other batches than it was given itself.
-    for batch in dict.fromkeys((graphs[graph].points[point]["batch"], *model.batches())):
+    for batch in dict.fromkeys((graphs[graph].batch(point), *model.batches())):
         # A large batch may be of more recordings than there are.
         filled = [*items, *islice(cycle(items), max(0, batch - len(items)))]
         for first in range(0, len(filled) - batch + 1, batch):

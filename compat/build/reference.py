@@ -39,6 +39,7 @@ from compat.inputs import corpus as corpora
 from compat.inputs import stress
 from compat.models.base import Model
 from compat.models.items import Items
+from compat.models.tasks.base import is_recording
 
 REFERENCE = "fp64"
 PREDICTIONS = "predictions.npz"
@@ -82,8 +83,10 @@ class Inputs:
             entries = stress.plain(entries)
         if profile.first_look:
             entries = [entry for entry in entries if entry.get("seconds", 0) <= stress.SHORT]
-        speech = self.corpora.speech.items(self.model.sample_rate, 24)
-        made = task.hard(entries, speech, self.model.sample_rate)
+        rate, easy = self.model.sample_rate, chosen.timed
+        if all(map(is_recording, easy)):
+            easy = self.corpora.speech.items(rate, 24)
+        made = task.hard(entries, easy, rate)
         return Items(chosen.task, chosen.numerics, chosen.timed, made)
 
     def fetch_reference(self, scheme: str = REFERENCE, threads: int = 0) -> Outputs:

@@ -108,6 +108,10 @@ class Graph:
         """Name of the output that is cheapest to fetch; the first unless the graph says so."""
         return self.scalar or self.outputs[0]
 
+    def batch(self, point: str) -> int:
+        """Return the batch of a point; 1 where the graph's shapes name none."""
+        return self.points[point].get("batch", 1)
+
     def other_batches(self, point: str) -> list[str]:
         """Return the points that differ from one in their ``batch`` alone, large ones left out."""
 

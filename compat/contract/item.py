@@ -33,7 +33,7 @@ class Item:
     inputs: Mapping[str, np.ndarray | str] = field(compare=False, repr=False)
     """Arrays and texts by name: ``audio``, ``prompt``, ``noise`` …"""
     seconds: float
-    """Length in seconds of the audio that is heard, or that is to be generated."""
+    """Length in seconds of the audio that is heard, or the most that is to be generated."""
     rate: int = 16_000
     """Sampling rate of the audio in hertz."""
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)

@@ -1,7 +1,7 @@
 """Judging stored observations again: scorers and thresholds change more often than measurements.
 
 Task metrics are computed anew from the predictions that the results file keeps, whatever
-thresholds apply; all other numbers stay what was measured.
+thresholds apply, but for tasks that score arrays; all other numbers stay what was measured.
 """
 
 from __future__ import annotations
@@ -143,11 +143,15 @@ def _anew(one: Observation, case: CaseFacts, thresholds: Thresholds) -> Observat
 
 
 def task_scores(one: Observation, case: CaseFacts) -> dict[str, Any] | None:
-    """Return the task metrics of stored predictions; None where that cannot be."""
+    """Return the task metrics of stored predictions; None where that cannot be.
+
+    That is: the model is not at hand, a prediction is not stored as a whole, or the task scores
+    arrays, of which results keep digests.
+    """
     task = _task(case)
     rows = one.predictions
     whole = all(isinstance(row, dict) and row.keys() >= NEEDED for row in rows)
-    if task is None or not rows or not whole:
+    if task is None or not task.rescorable or not rows or not whole:
         return None
     sets: dict[str, tuple[list[Item], list[Any], list[Any]]] = {}
     for name in dict.fromkeys(row["set"] for row in rows):

@@ -45,7 +45,7 @@ def timed(case: CaseUnderTest, index: int) -> dict[str, Any]:
         "baseline_s": baseline,
         "stages": stopwatch.stages,
         "marks": stopwatch.marks,
-        "audio_s": item.seconds,
+        "audio_s": case.task.seconds(item, prediction),
         "tokens": len(prediction.get("tokens", ())),
         "same": case.is_standard(item, prediction),
     }
@@ -109,9 +109,9 @@ def host(case: CaseUnderTest) -> dict[str, Any]:
 def throughput(case: CaseUnderTest, batch: int, rounds: int) -> dict[str, Any]:
     """Run batches of standard inputs; report seconds per round."""
     items = list(islice(cycle(case.inputs.items.timed), batch))
-    case.predict(items)
+    predictions, _, _ = case.predict(items)
     seconds = [case.predict(items)[2] for _ in range(rounds)]
-    return {"seconds": seconds, "audio_s": sum(item.seconds for item in items)}
+    return {"seconds": seconds, "audio_s": sum(map(case.task.seconds, items, predictions))}
 
 
 def batches(case: CaseUnderTest, recommended: int = 0) -> list[int]:

@@ -75,6 +75,7 @@ STAGES: Mapping[str, Callable[..., Any]] = {
     "throughput": latency.throughput,
     "batches": latency.batches,
     "stress": robustness.stress,
+    "searchable": robustness.searchable,
     "memory": memory,
 }
 REPEATABLE: Mapping[str, Callable[..., Any]] = {

@@ -11,6 +11,7 @@ import numpy as np
 from compat.contract.item import Item
 from compat.measure.case_under_test import CaseUnderTest
 from compat.metrics import numerics
+from compat.models.tasks.base import is_recording
 
 
 def stress(case: CaseUnderTest) -> dict[str, Any]:
@@ -28,6 +29,11 @@ def in_batch(case: CaseUnderTest) -> dict[str, Any]:
     """Compare the answers to inputs in a batch with those to the same alone."""
     size = case.inputs.model.batches()[-1]
     return _differences(case, list(islice(cycle(case.standard_items), size)))
+
+
+def searchable(case: CaseUnderTest) -> bool:
+    """Return whether the search beyond the list, which draws audio, can make inputs."""
+    return all(map(is_recording, case.standard_items))
 
 
 def found(case: CaseUnderTest, entry: dict[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Model(ABC):
         return digest([self.content(), code_digest(type(self).__module__)])
 
     def items(self, corpus: Corpus, profile: Profile) -> Items:
-        """Choose inputs from a corpus. Weights that do not know the task override it."""
+        """Choose inputs, of a corpus or made. Weights that do not know the task override it."""
         return self.task.items(corpus, self.sample_rate, profile)
 
     @abstractmethod
@@ -61,10 +61,10 @@ class Model(ABC):
         return tuple(
             sorted(
                 {
-                    point["batch"]
+                    batch
                     for graph in self.graphs()
-                    for point in graph.points.values()
-                    if point["batch"] not in graph.large_batches or point["batch"] <= recommended
+                    for batch in map(graph.batch, graph.points)
+                    if batch not in graph.large_batches or batch <= recommended
                 }
             )
         )

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 from compat.contract.item import Item, Prediction
 from compat.contract.profile import Profile
-from compat.inputs.corpus import TestSet
 from compat.metrics import DEGRADATION, NO_WORSE_SHARE, Metric
 from compat.models.tasks.base import Task
 
@@ -39,9 +38,6 @@ class Transcription(Task):
         ),
         Metric("worst_utterance", "number"),
     )
-
-    def recordings(self, test_set: TestSet, rate: int, profile: Profile) -> Sequence[Item]:
-        return test_set.items(rate, self.unscored_count(profile))
 
     def unscored_count(self, profile: Profile) -> int | None:
         return profile.pick(16, 60, None)

@@ -35,11 +35,14 @@ class Task(ABC):
     name: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
     """Every number that :meth:`score` returns for a test set, intervals apart; one is primary."""
-    fact: ClassVar[str]
+    fact: ClassVar[str] = ""
     """Fact that every recording of a test set must have, such as ``text``, to be scored."""
-    truths: ClassVar[tuple[str, ...]]
+    truths: ClassVar[tuple[str, ...]] = ()
     """Facts of an item that are kept beside its prediction, so that scores can be recomputed."""
-    sets: ClassVar[tuple[str, ...]]
+    rescorable: ClassVar[bool] = True
+    """Whether :meth:`scores` needs no more than what :meth:`stored` keeps. Scores of arrays do:
+    ``compat rescore`` leaves them as they were measured, and judges them by the new limits."""
+    sets: ClassVar[tuple[str, ...]] = ()
     """Names of the test sets that are preferred where a corpus has them."""
     unscored: ClassVar[int] = 12
     """Recordings taken from a corpus without the facts, for timing and numerics alone."""
@@ -54,7 +57,8 @@ class Task(ABC):
         """Choose the inputs of weights that know the task.
 
         A corpus without the facts gives inputs whose answers are not scored: numerics, latency
-        and robustness are measured as usual.
+        and robustness are measured as usual. A task whose inputs are no recordings (prompts, noise)
+        overrides this, and needs neither the corpus nor :meth:`recordings`.
 
         Args:
             corpus: test sets by name.
@@ -80,9 +84,9 @@ class Task(ABC):
         """Return how many recordings are taken of a corpus without the facts; None for all."""
         return self.unscored
 
-    @abstractmethod
     def recordings(self, test_set: TestSet, rate: int, profile: Profile) -> Sequence[Item]:
         """Read as many recordings of a test set as a profile wants."""
+        return test_set.items(rate, self.unscored_count(profile))
 
     def fresh(self, item: Item, number: int) -> Item:
         """Return an input that no model has seen, which takes the same work as ``item``.
@@ -98,7 +102,13 @@ class Task(ABC):
         """Make hard inputs from the entries of a stress list, and from easy ones.
 
         The default makes audio: silence, noise, clipping, very short and very long recordings. A
-        task without audio in its inputs returns what is hard for it.
+        task whose inputs are other than audio, or more, returns what is hard for it, whatever the
+        entries say.
+
+        Args:
+            entries: recipes of audio, as in ``fixtures/stress.toml``.
+            easy: speech of the corpus, or, where inputs are other than audio, some of the task's.
+            rate: sampling rate in hertz.
         """
         return [stress.make(dict(entry), easy, rate) for entry in entries]
 
@@ -163,6 +173,14 @@ class Task(ABC):
         of it.
         """
 
+    def seconds(self, item: Item, prediction: Prediction) -> float:
+        """Return the seconds of audio that an answer stands for, which its time is divided by.
+
+        A task whose answers have a length of their own (speech from text) returns what was made,
+        more than 0 even of an answer without any.
+        """
+        return item.seconds
+
     def same(self, one: Prediction, other: Prediction) -> bool:
         """Return whether two answers are equal but for rounding."""
         return same_prediction(one, other)
@@ -180,7 +198,11 @@ class Task(ABC):
         return {name: item.facts[name] for name in self.truths if item.facts.get(name) is not None}
 
     def stored(self, prediction: Prediction) -> dict[str, Any]:
-        """Return what a results file keeps of an answer, as JSON: arrays become digests."""
+        """Return what a results file keeps of an answer, as JSON: arrays become digests.
+
+        :meth:`scores` is given the same when results are scored again. A task that needs more of an
+        array than its digest keeps that too (a few numbers), or is not :attr:`rescorable`.
+        """
         return {
             name: _array_facts(value) if isinstance(value, np.ndarray) else value
             for name, value in prediction.items()
@@ -205,9 +227,9 @@ class Task(ABC):
         return Item(identifier, {}, seconds, facts=truth)
 
 
-def hears(item: Item) -> bool:
-    """Return whether audio is among an item's inputs."""
-    return AUDIO in item.inputs
+def is_recording(item: Item) -> bool:
+    """Return whether audio is all that an item has, so that any other recording may replace it."""
+    return item.inputs.keys() == {AUDIO}
 
 
 def _array_facts(array: np.ndarray) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import numpy as np
 
 from compat.contract.item import Item, Prediction
 from compat.contract.profile import Profile
-from compat.inputs.corpus import TestSet
 from compat.metrics import DEGRADATION, NO_WORSE_SHARE, Metric
 from compat.models.tasks.base import Task
 
@@ -54,9 +53,6 @@ class VoiceActivity(Task):
 
     def preferred(self, profile: Profile) -> tuple[str, ...]:
         return (*self.sets, "long") if profile.whole else self.sets
-
-    def recordings(self, test_set: TestSet, rate: int, profile: Profile) -> Sequence[Item]:
-        return test_set.items(rate, self.unscored_count(profile))
 
     def unscored_count(self, profile: Profile) -> int | None:
         # Thirty steps a second: a few recordings are thousands of decisions.
