@@ -18,7 +18,6 @@ Arrays stay in the worker and in the reference's file. :meth:`compat.models.task
 says what of a prediction a results file keeps.
 """
 
-
 Span = tuple[float, float]
 """Start and end in seconds."""
 LEAST_SCORED = 0.05

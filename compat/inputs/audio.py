@@ -16,17 +16,11 @@ from compat.inputs import mpeg
 
 LONGEST = 6 * 3600.0
 """Seconds of the longest recording: what is read is held in memory."""
-
-
 TOLERANCE = 0.25
 """Seconds by which a recording may be longer or shorter than is said of it: decoders of MP3 differ
 in how much of the silence that encoders add they leave out."""
-
-
 SLACK = 0.01
 """Seconds that may lack of what a WAV file's header promises: some programs count the header in."""
-
-
 LOUDEST = 100.0
 """Largest sample that is believed, where 1 is full scale."""
 
@@ -92,16 +86,10 @@ def read_audio(
 
 _LIMITLESS = 1 << 62
 """Frames that no file has: libsndfile says so where a header leaves the length open."""
-
-
 _BLOCK = 1 << 13
 """Frames that are decoded at once; where decoding fails, how far it came is known to a block."""
-
-
 _PIPED = (1 << 31, 1 << 32)
 """Bytes that a program promises, about, where it writes to a pipe and does not know how many."""
-
-
 _INEXACT = ("MP3", "OGG")
 """Formats whose length is estimated, or found at the end that a file has."""
 

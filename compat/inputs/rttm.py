@@ -13,14 +13,11 @@ from compat.inputs.audio import CorpusError
 
 TEXT_BYTES = 256 << 20
 """Bytes of the largest text file: a manifest of a million recordings."""
-
-
 _OTHER_RTTM = (
     *("SEGMENT", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT", "IP", "SU", "CB", "A/P"),
     *("SPKR-INFO", "NO_RT_METADATA"),
 )
 """Types of RTTM lines that say nothing of who spoke when (NIST, RT-09 evaluation plan)."""
-
 
 Segment = tuple[float, float, str]
 """Start and end in seconds, and who speaks."""

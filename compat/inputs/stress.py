@@ -19,8 +19,6 @@ from compat.contract.places import FIXTURES
 
 DEFAULT = FIXTURES / "stress.toml"
 KINDS = ("speech", "silence", "noise", "tone", "impulse", "square")
-
-
 SHORT = 10.0
 """Seconds that an input of a first look has at most."""
 

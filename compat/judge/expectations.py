@@ -36,7 +36,6 @@ from compat.judge.entries import Format
 Owner = Literal["ours", "vendor", "never"]
 OWNERS: tuple[str, ...] = get_args(Owner)
 
-
 FORMAT = Format(
     name="expectation",
     table="expect",

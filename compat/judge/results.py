@@ -57,7 +57,6 @@ Status = Literal[
 ]
 Level = Literal["strict", "relaxed", "failed"]
 
-
 Count = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 """A whole number that pages show as it is."""
 

@@ -52,7 +52,6 @@ _LEVELS: tuple[Level, ...] = ("strict", "relaxed", "failed")
 
 Direction = Literal["at_least", "at_most"]
 
-
 FORMAT = Format(
     name="threshold",
     table="threshold",

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 MARKER = ".compat-site"
 """A file that says that a folder is a site, so that rendering may replace it."""
-
-
 MOST_ROWS = 1_000
 """Samples of one list, and values of one table, that a page shows; ``data.json`` has them all."""
 

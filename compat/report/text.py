@@ -76,7 +76,6 @@ RATINGS = {
 }
 """Appearance key of every rating with its symbol, name and meaning."""
 
-
 BADGES = {
     "stand-in": (
         "Judged on a small trained checkpoint or on generated weights, because no published "
@@ -222,7 +221,6 @@ _SHARES = {
     "relative_spread",
 }
 _ENDS_OF_SHARES = ("share", "error_rate", "accuracy", "agreement", "coverage")
-
 
 Declared = Mapping[str, MetricFacts]
 """Units and directions of a task's metrics by name, as an observation declares them."""

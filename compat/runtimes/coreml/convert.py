@@ -34,15 +34,10 @@ PALETTES = {
     "int4-palettized-group16": Palette(4, 16),
 }
 
-
 INPUT = "in_"
 """Before the name of every input of a package: some names, such as ``state``, are reserved."""
-
-
 SMALLEST = 2048
 """Elements that a tensor of weights has at least, to be compressed."""
-
-
 FEWEST = 4
 """Channels that a group has at least: tables for fewer can be larger than what they index."""
 

@@ -90,5 +90,4 @@ CoreMl.oracles = {
     "int4-palettized-group16": palettize_4_in_groups,
 }
 
-
 RUNTIME = CoreMl()

@@ -17,8 +17,6 @@ from compat.hardware.facts import machine_facts
 from compat.runtimes.openvino.oracles import GROUP
 
 RECURRENT = ("LSTMSequence", "LSTMCell", "GRUSequence", "GRUCell", "RNNSequence", "RNNCell")
-
-
 COARSE = 30.0
 """Decibels that values must keep when they are rounded to 8 bits of their range: an error of 3 %,
 seven convolutions in a row, leaves nothing of the features of wav2vec2."""

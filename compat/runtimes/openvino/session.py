@@ -21,12 +21,8 @@ from compat.runtimes.openvino.convert import compress, quantise, saturates
 from compat.runtimes.openvino.oracles import GROUP
 
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
-
-
 FORMS = ("openvino", "onnx")
 """Forms that it takes of a graph that its makers ship."""
-
-
 EXECUTED = {
     "f32": "fp32",
     "f16": "fp16",
@@ -37,8 +33,6 @@ EXECUTED = {
     "i4": "int4",
     "u4": "int4",
 }
-
-
 ARITHMETIC = ("FullyConnected", "MatMul", "Convolution", "GroupConvolution", "MHA")
 
 

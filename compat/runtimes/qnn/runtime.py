@@ -131,5 +131,4 @@ def _compile_trifle(folder: Path, target: Target) -> None:
 
 Qnn.oracles = {"int8-a8w8": round_to_8, "int8-a16w8": round_to_16}
 
-
 RUNTIME = Qnn()

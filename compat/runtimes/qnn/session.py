@@ -19,22 +19,12 @@ from compat.runtimes.qnn.convert import executed_scheme, quantise, rewritten
 if TYPE_CHECKING:
     from compat.contract.source import Source
 
-
 PROVIDER = "QNNExecutionProvider"
-
-
 INSTALL = "pip install onnxruntime==1.31.1 onnxruntime-qnn==2.7.0"
-
-
 ACTIVATION_BITS = {"int8-a8w8": 8, "int8-a16w8": 16}
-
-
 RECIPES = ("fp16", *ACTIVATION_BITS)
-
-
 EMULATED: Mapping[str, str] = {"soc_model": "60", "htp_arch": "73"}
 """What the emulator is to be: a Snapdragon X Elite. Left to itself it finalises no float graph."""
-
 
 OPTIONS: Mapping[str, str] = {
     "enable_htp_fp16_precision": "1",

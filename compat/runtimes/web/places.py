@@ -15,10 +15,7 @@ from compat.runtimes.web import browser as web
 if TYPE_CHECKING:
     from compat.runtimes.web.browser import Browser, Kind
 
-
 SOFTWARE = re.compile(r"swiftshader|llvmpipe|lavapipe|softpipe|basic render|software", re.I)
-
-
 HOST = "CPUExecutionProvider"
 """How ONNX Runtime calls its own kernels in WebAssembly."""
 
@@ -40,11 +37,7 @@ class Place:
 
 
 WEBGPU = ("fp32", "fp16", "int8-weights", "int4-weights")
-
-
 WEBNN = ("fp32", "fp16", "int8-dynamic", "int8-weights", "int4-weights")
-
-
 WASM = ("fp32", "int8-dynamic", "int8-weights", "int4-weights")
 
 
@@ -69,7 +62,6 @@ PLACES: Mapping[str, Place] = {
     "wasm-chromium": Place("chrome", {"name": "wasm"}, HOST, WASM, "ort.wasm.min.mjs"),
     "wasm-firefox": Place("firefox", {"name": "wasm"}, HOST, WASM, "ort.wasm.min.mjs"),
 }
-
 
 BROWSERS: Mapping[Kind, tuple[str, str]] = {
     "chrome": ("chromium", f"install Chrome or Edge, or {web.INSTALL}"),

@@ -30,15 +30,10 @@ from compat.runtimes.web.places import PLACES, _said, open_page, unfit
 if TYPE_CHECKING:
     from compat.contract.source import Source
 
-
 PLACED = re.compile(r"placed on \[(\w+)\]\. Number of nodes: (\d+)")
-
-
 PARTITIONED = re.compile(
     r"number of nodes in the graph: (\d+).*number of nodes supported by WebNN: (\d+)"
 )
-
-
 FATAL = ("lstm",)
 """Operators by which a graph takes Chromium's WebNN down: it unrolls recurrences, and long ones
 lose the context. A session whose graphs were lost so leaves them to WebAssembly, and says so."""

@@ -15,10 +15,7 @@ if TYPE_CHECKING:
     from compat.contract.source import Source
     from compat.models.whisper import WhisperModel
 
-
 WEIGHTS, DIMENSIONS = "model.safetensors", "dimensions.json"
-
-
 NAMES = (
     (r"^model\.", ""),
     (r"\blayers\.", "blocks."),
