@@ -84,7 +84,7 @@ def step(session: Session, encoded: dict, tokens: list[int], position: int, poin
 
 
 def encode(model, session: Session, chunks: list[np.ndarray], point: str = "b1") -> dict:
-    mel = model._mel(chunks, session.graphs["encoder"].points[point]["batch"])
+    mel = model.padded_mel(chunks, session.graphs["encoder"].points[point]["batch"])
     return session.run("encoder", {"mel": mel}, point)
 
 

@@ -389,7 +389,7 @@ def test_agrees_with_the_reference(model: Model, items: list[Item], session: Ses
 def test_state_can_be_kept_and_brought_back(
     model: Any, items: list[Item], session: Session
 ) -> None:
-    mel = model._mel([items[0].audio], 1)
+    mel = model.padded_mel([items[0].audio], 1)
     encoded = session.run("encoder", {"mel": mel}, "b1")
 
     def step(token: int, position: int) -> np.ndarray:
@@ -475,7 +475,7 @@ def test_a_carried_output_is_read_before_it_is_written(name: str, sampler: Any) 
 def test_outputs_are_stale_when_their_graph_ran_again(
     model: Any, items: list[Item], session: Session
 ) -> None:
-    mel = model._mel([items[0].audio], 1)
+    mel = model.padded_mel([items[0].audio], 1)
     before = session.run("encoder", {"mel": mel}, "b1")["hidden"]
     session.run("encoder", {"mel": mel}, "b1")
     with pytest.raises(web.PageError, match="stale"):
@@ -618,7 +618,7 @@ def alone() -> Iterator[Session]:
 
 
 def mel_of(model: Any, items: list[Item]) -> dict[str, np.ndarray]:
-    return {"mel": model._mel([items[0].audio], 1)}
+    return {"mel": model.padded_mel([items[0].audio], 1)}
 
 
 @pytest.mark.parametrize("victim", ["browser", "driver"])

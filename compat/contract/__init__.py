@@ -1,1 +1,1 @@
-"""What is said about a case: plain data and protocols that every other package shares."""
+"""The contract: plain data and protocols that every other package shares."""

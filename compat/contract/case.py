@@ -1,4 +1,4 @@
-"""The vocabulary of the suite: what a case is and how it is named.
+"""Cases: families, variants, targets and recipes, and the names that they are given.
 
 A *case* is ``variant@weights / target / recipe``, for instance
 ``whisper-tiny@seeded/openvino-cpu/int8-weights``. Everything here is plain immutable data.
@@ -86,7 +86,8 @@ class Target:
     on_host_cpu: bool = False
     """True where the device is the processor that also runs the host-side driver."""
     is_host: bool = False
-    """True where a column of its own reaches that processor too, so that no device is beside it."""
+    """True if the device *is* the host's processor although it has a column of its own, such as
+    WebNN on the processor. There is no separate device, so ``latency.host`` compares nothing."""
     core: tuple[str, ...] = ("fp32", "int8-dynamic")
     """Recipes of the core profile, if it is on a host's processor: half precisions are slow on most
     of them, and 8-bit weights that are unpacked at each use are on all."""
@@ -128,7 +129,7 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A family of models that share graphs, driver and scorer."""
+    """A family of models that share graphs and driver, and do one task."""
 
     name: str
     task: str

@@ -1,4 +1,4 @@
-"""The name of a model with its weights, as one process tells it another."""
+"""Model references: the names of a model and its weights, which one process sends to another."""
 
 from __future__ import annotations
 

@@ -229,7 +229,7 @@ def _round(
     before = session.page.inside_s
     (prediction,) = model.run(session, [item], Stopwatch())
     yield "whole task", (session.page.inside_s - before) * 1000, prediction["tokens"]
-    mel = model._mel([item.audio[: model.dimensions.window]], 1)
+    mel = model.padded_mel([item.audio[: model.dimensions.window]], 1)
     times = []
     for _ in range(3):
         before = session.page.inside_s

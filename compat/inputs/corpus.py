@@ -30,7 +30,7 @@ import numpy as np
 from compat.contract.item import Item, Span
 from compat.contract.places import FIXTURES
 from compat.inputs.audio import TOLERANCE, CorpusError, audio_seconds, read_audio
-from compat.inputs.rttm import Turns, _lines, _span, read_turns, read_uem
+from compat.inputs.rttm import Turns, read_span, read_turns, read_uem, text_lines
 
 DEFAULT = FIXTURES / "corpus"
 MANIFEST = "manifest.jsonl"
@@ -273,7 +273,7 @@ def _read_manifest(path: Path) -> TestSet:
     paired = trials.is_file()
     lines = [
         _manifest_line(path.parent, f"{path}:{number}", text, paired)
-        for number, text in _lines(path)
+        for number, text in text_lines(path)
     ]
     if not lines:
         raise CorpusError(f"{path} is empty: a test set needs at least one utterance.")
@@ -302,7 +302,7 @@ def _manifest_line(folder: Path, where: str, text: str, paired: bool) -> dict[st
         if "segments" in line:
             line["segments"] = [_inline_segment(found, line) for found in line["segments"]]
         if "uem" in line:
-            line["uem"] = [list(_span(start, end)) for start, end in line["uem"]]
+            line["uem"] = [list(read_span(start, end)) for start, end in line["uem"]]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         missing = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise CorpusError(f"{where}: {missing}. Correct or remove the line.") from error
@@ -409,7 +409,7 @@ def _inline_segment(found: Any, line: Mapping[str, Any]) -> list[Any]:
     if not isinstance(found, dict):
         raise ValueError("a segment is an object with start, end and speaker")
     speaker = str(found.get("speaker") or line.get("speaker") or "speaker")
-    return [*_span(found["start"], found["end"]), speaker]
+    return [*read_span(found["start"], found["end"]), speaker]
 
 
 def _read_rttm_folder(folder: Path) -> TestSet:
@@ -525,7 +525,7 @@ def _read_trials(path: Path, test_set: TestSet) -> tuple[tuple[str, str, bool], 
         for index, line in enumerate(test_set.lines)
     }
     trials = []
-    for number, text in _lines(path):
+    for number, text in text_lines(path):
         try:
             same, one, other = text.split()
             if same not in ("0", "1"):

@@ -1,4 +1,12 @@
-"""Generated weights: the same bytes on every platform, and informative outputs."""
+"""Generated weights: the same bytes on every platform, and informative outputs.
+
+*Seeded* weights give a published architecture at full size without its published checkpoint.
+A library's default initialisation will not do: with it a Whisper encoder gives nearly the same
+output for silence and for noise, so that a backend which ignored its input would pass. These
+values are scaled by fan-in, so that signals keep their variance from layer to layer, and come
+from the raw bits of a counter-based generator keyed by the parameter's name, so that they are the
+same bytes on every platform and with every version of NumPy.
+"""
 
 from __future__ import annotations
 

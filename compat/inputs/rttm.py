@@ -23,7 +23,7 @@ Segment = tuple[float, float, str]
 """Start and end in seconds, and who speaks."""
 
 
-def _span(start: Any, end: Any) -> tuple[float, float]:
+def read_span(start: Any, end: Any) -> tuple[float, float]:
     """Return a start and an end in seconds; raise ``ValueError`` for what is no stretch of time."""
     begin, stop = float(start), float(end)
     if not 0 <= begin <= stop < math.inf:
@@ -40,7 +40,7 @@ def _read_text(path: Path) -> str:
         raise CorpusError(f"cannot read {path}: {error}. Save it as UTF-8 text.") from error
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines of a text that are not empty, and their numbers.
 
     Windows begins files with a mark, which joined files have inside too.
@@ -81,7 +81,7 @@ def read_turns(path: Path) -> dict[str, Turns]:
         CorpusError: the file cannot be read, or a line is malformed or can be read in two ways.
     """
     found: dict[str, Turns] = {}
-    for number, text in _lines(path):
+    for number, text in text_lines(path):
         kind = text.split(maxsplit=1)[0]
         if kind.startswith(";;") or kind in _OTHER_RTTM:
             continue
@@ -91,7 +91,7 @@ def read_turns(path: Path) -> dict[str, Turns]:
                     f"{kind[:60]} is none of the types SPEAKER, NOSCORE, {', '.join(_OTHER_RTTM)}"
                 )
             name, start, duration, speaker = _rttm_fields(text)
-            span = _span(start, start + duration)
+            span = read_span(start, start + duration)
             turns = found.setdefault(name, Turns())
             if kind == "SPEAKER":
                 turns.segments.append((*span, speaker))
@@ -163,7 +163,7 @@ def read_uem(path: Path) -> dict[str, list[Span]]:
         CorpusError: the file cannot be read, is empty, or a line is malformed.
     """
     found: dict[str, list[Span]] = {}
-    for number, text in _lines(path):
+    for number, text in text_lines(path):
         parts = _fields(text.partition(";;")[0], (4,))
         if not parts:
             continue
@@ -171,7 +171,7 @@ def read_uem(path: Path) -> dict[str, list[Span]]:
             *name, _, start, end = parts  # A name may hold blanks, and nothing follows the end.
             if not name:
                 raise ValueError(f"{len(parts)} fields instead of 4")
-            found.setdefault(" ".join(name), []).append(_span(start, end))
+            found.setdefault(" ".join(name), []).append(read_span(start, end))
         except ValueError as error:
             raise CorpusError(
                 f"{path}:{number}: no UEM line ({error}). It should read: name 1 start end"

@@ -1,4 +1,4 @@
-"""Checkpoints in files: finding them, comparing them with a module, and filling the module.
+"""Weights in a checkpoint's folder: read, compared with a module, and filled into it.
 
 Libraries fill what a file lacks with random values and only warn, so that every process would
 compute another network. Here names and shapes of file and module must agree, but for the wrappers

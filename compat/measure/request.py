@@ -1,4 +1,4 @@
-"""What a worker is told of its case; apart from the protocol, which imports far more."""
+"""The request that starts a worker's measurements. It imports nothing, unlike the protocol."""
 
 from __future__ import annotations
 

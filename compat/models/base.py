@@ -1,4 +1,4 @@
-"""What a model is: graphs for the target, and a host-side driver in NumPy for all runtimes."""
+"""Models: graphs for the target, and a host-side driver in NumPy for all runtimes."""
 
 from __future__ import annotations
 

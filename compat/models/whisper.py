@@ -425,7 +425,7 @@ class WhisperModel(Model):
             for start in range(0, len(windows), batch):
                 part = windows[start : start + batch]
                 with stopwatch("features"):
-                    mel = self._mel(part, batch)
+                    mel = self.padded_mel(part, batch)
                 found += decode(mel, stopwatch)[: len(part)]
             return found
 
@@ -459,7 +459,7 @@ class WhisperModel(Model):
 
     def traced_input(self, item: Item, guide: Prediction) -> tuple[np.ndarray, list[int]]:
         """Return mel (1, mels, frames) of the first window, and the tokens that are forced."""
-        mel = self._mel([item.audio[: self.dimensions.window]], 1)
+        mel = self.padded_mel([item.audio[: self.dimensions.window]], 1)
         return mel, [*self.vocabulary.prompt, *guide["tokens"][:TRACED_TOKENS]]
 
     def checkpoint(self, folder: Path) -> Path:
@@ -501,7 +501,11 @@ class WhisperModel(Model):
         room = self.dimensions.target_positions - len(self.vocabulary.prompt)
         return min(room, max(self.dimensions.target_positions // 2, 24))
 
-    def _mel(self, chunks: Sequence[np.ndarray], batch: int) -> np.ndarray:
+    def padded_mel(self, chunks: Sequence[np.ndarray], batch: int) -> np.ndarray:
+        """Return the log-mel of up to ``batch`` windows, float32 (batch, mels, frames).
+
+        Rows without a window are zero.
+        """
         size = self.dimensions
         mel = np.zeros((batch, size.mels, size.source_positions * 2), np.float32)
         for row, samples in enumerate(chunks):

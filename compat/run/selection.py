@@ -71,7 +71,7 @@ class Selection:
         found = [case for case in catalog.cases(composed) if self._wants(case)]
         marks = {m for c in found if c.target.evidence == "emulator" for m in c.target.marks}
         named = self.models or self.targets or self.marked & marks
-        return found if named or not self.profile.first_look else _without_echoes(found)
+        return found if named or not self.profile.first_look else _one_emulator_each(found)
 
     def _wants(self, case: Case) -> bool:
         target, recipe, variant = case.target, case.recipe, case.variant
@@ -122,8 +122,11 @@ class Selection:
         return precise or not target.on_host_cpu or recipe.name in usual
 
 
-def _without_echoes(cases: Iterable[Case]) -> list[Case]:
-    """Return cases with one emulator of each hardware and runtime, and of others the first model.
+def _one_emulator_each(cases: Iterable[Case]) -> list[Case]:
+    """Return fewer cases of emulators, for a first look.
+
+    Of several emulators of one hardware and runtime the first keeps all its models, and each other
+    one keeps the first model.
 
     What one browser's software renderer has shown of a graph, another's need not at first sight.
     """

@@ -1,1 +1,1 @@
-"""Runtimes: one file each, which compiles graphs, runs them, and says where they ran."""
+"""Runtimes: a file or folder each, which compiles graphs, runs them, and says where they ran."""

@@ -1,1 +1,1 @@
-"""Tasks: what is right, and how far an answer is off."""
+"""Tasks: one file each, which chooses inputs, scores answers and declares metrics."""

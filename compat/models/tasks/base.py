@@ -1,4 +1,4 @@
-"""What a task is: which facts it is scored by, which inputs it wants, and how answers are scored.
+"""Tasks: the inputs that they choose, the facts that they need, and the scores of answers.
 
 Families of one task share it: two speech recognisers are scored by the same code. The rest of the
 suite (measurement, thresholds, report) reads a task's declared metrics and knows no task by name.

@@ -1,1 +1,1 @@
-"""What a browser needs to run graphs: a server on the loopback, a driver, and a page."""
+"""ONNX Runtime Web: a page in a browser, its driver, and a server on the loopback between."""

@@ -79,11 +79,12 @@ def missing(place: Place) -> tuple[str, str]:
         said = f"Chromium's WebNN computes on the processor here, whatever {device} is asked for"
         return said, "run on Windows (ONNX Runtime, DirectML) or macOS (Core ML)"
     if place.provider["name"] == "webgpu" and not place.software and not web.has_gpu():
-        return "the machine has no GPU that a browser could use", _remedy(place)
+        return "the machine has no GPU that a browser could use", remedy_for(place)
     return "", ""
 
 
-def _remedy(place: Place) -> str:
+def remedy_for(place: Place) -> str:
+    """Return what a person does to get the place where this machine lacks it."""
     provider = place.provider["name"]
     if provider == "webnn":
         return f"{web.INSTALL}: its Chromium has WebNN; or Edge or Chrome with --browser-path"
@@ -155,7 +156,8 @@ def adapter_name(adapter: Mapping[str, Any]) -> str:
     return " ".join(str(adapter[name]) for name in names if adapter.get(name))
 
 
-def _said(place: Place, seen: Mapping[str, Any]) -> dict[str, Any]:
+def browser_facts(place: Place, seen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return version, adapter and operators of a browser that :func:`look` saw, for results."""
     facts: dict[str, Any] = {"browser": seen["version"]}
     if place.provider["name"] == "webgpu":
         adapter = seen["webgpu"]

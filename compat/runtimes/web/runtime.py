@@ -13,7 +13,16 @@ from compat.contract.case import Recipe, Target
 from compat.contract.runtime import GraphRuntime, Options, Probe
 from compat.contract.session import Crash, Session
 from compat.runtimes.web import browser as web
-from compat.runtimes.web.places import BROWSERS, PLACES, Place, _remedy, _said, look, missing, unfit
+from compat.runtimes.web.places import (
+    BROWSERS,
+    PLACES,
+    Place,
+    browser_facts,
+    look,
+    missing,
+    remedy_for,
+    unfit,
+)
 from compat.runtimes.web.session import WebSession
 
 if TYPE_CHECKING:
@@ -89,12 +98,12 @@ class OrtWeb(GraphRuntime):
                 continue
             reason = unfit(place, seen)
             if not reason:
-                return Probe("here", facts={**self.versions(), **_said(place, seen)})
+                return Probe("here", facts={**self.versions(), **browser_facts(place, seen)})
             refused.append(f"{seen['version']}: {reason}")
         # A browser that is there and does not start is broken; one that lacks a device is not.
         broken = all("does not start" in said for said in refused)
         state: Literal["broken", "absent"] = "broken" if broken else "absent"
-        return Probe(state, "; ".join(refused), _remedy(place), self.versions())
+        return Probe(state, "; ".join(refused), remedy_for(place), self.versions())
 
     def unsupported(self, target: Target, recipe: Recipe) -> str:
         if "bf16" in recipe.schemes:

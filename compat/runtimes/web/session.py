@@ -25,7 +25,7 @@ from compat.contract.session import (
     prompt_steps,
 )
 from compat.runtimes.web import browser as web
-from compat.runtimes.web.places import PLACES, _said, open_page, unfit
+from compat.runtimes.web.places import PLACES, browser_facts, open_page, unfit
 
 if TYPE_CHECKING:
     from compat.contract.source import Source
@@ -118,7 +118,7 @@ class WebSession(Session):
 
     def notes(self) -> Mapping[str, Any]:
         withheld = {"left to WebAssembly": ", ".join(self.withheld)} if self.withheld else {}
-        return {**_said(self.place, self.seen), **withheld}
+        return {**browser_facts(self.place, self.seen), **withheld}
 
     def _compiled(self, graph: str, point: str) -> str:
         """Return the key of a graph at a point, compiled when it is first asked for."""
