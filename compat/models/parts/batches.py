@@ -17,16 +17,17 @@ def in_batches(
     rows = len(next(iter(feeds.values())))
     points = {symbols["batch"]: name for name, symbols in session.graphs[graph].points.items()}
     sizes = sorted(points)
-    found = []
+    parts = []
     start = 0
     while start < rows:
         batch = next((size for size in sizes if size >= rows - start), sizes[-1])
         count = min(batch, rows - start)
-        part: dict[str, Any] = {}
+        padded: dict[str, Any] = {}
         for name, arrays in feeds.items():
-            part[name] = np.zeros((batch, *arrays[start].shape), np.float32)
-            part[name][:count] = arrays[start : start + count]
-        handles = session.run(graph, part, points[batch], (output,))
-        found.append(handles[output].numpy()[:count].copy())
+            dtype = session.graphs[graph].inputs[name].dtype
+            padded[name] = np.zeros((batch, *arrays[start].shape), dtype)
+            padded[name][:count] = arrays[start : start + count]
+        handles = session.run(graph, padded, points[batch], (output,))
+        parts.append(handles[output].numpy()[:count].copy())
         start += count
-    return np.concatenate(found)
+    return np.concatenate(parts)
