@@ -87,7 +87,11 @@ def test_what_is_scored_is_declared(
     assert {key for key in values if key not in intervals} == declared
     (primary,) = [metric.name for metric in task.metrics if metric.primary]
     assert f"{primary}_interval" in values
-    assert values == one.values[rows[0]["set"]], "scores are what they were when published"
+    published = one.values[rows[0]["set"]]
+    # A metric with a function of its own may be newer than what was published.
+    newer = {m.name for m in task.metrics if m.compute is not None} - published.keys()
+    compared = {key: value for key, value in values.items() if key not in newer}
+    assert compared == published, "scores are what they were when published"
 
 
 @pytest.mark.parametrize("name", families())

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from compat.contract.case import HARDWARE
+from compat.contract.profile import PROFILES
 from compat.judge import rating
 from compat.judge.checks import VERSIONS
 from compat.judge.problems import Problems
@@ -24,8 +25,8 @@ from compat.report.audit import audit, instant, knows_machine, other_machine
 from compat.report.gates import TASK, Draft, processor_seconds
 from compat.report.model import Cell, Configuration, Machine, Record, Report, RunFacts
 
-PROFILE_RANK = {"quick": 0, "core": 1, "full": 2}
-"""From the least said to the most; unnamed profiles rank lowest."""
+PROFILE_RANK = {name: profile.rank for name, profile in PROFILES.items()}
+"""Thoroughness by the name of a profile; names of other versions rank lowest."""
 
 OWN = {"corpus": "own corpus", "thresholds": "other limits", "checkpoint": "own checkpoint"}
 """What a header names as a person's own, in the words that a cell shows."""
