@@ -242,6 +242,14 @@ def test_an_error_that_a_person_can_mend_is_a_message_and_its_remedy(
     assert capsys.readouterr().err == f"compat: {printed}\n"
 
 
+def test_results_that_are_not_there_are_told_with_a_remedy(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["report", str(tmp_path / "nowhere")]) == 3
+    told = capsys.readouterr().err
+    assert "nowhere" in told and "run `compat matrix`" in told
+
+
 def test_any_other_error_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of this package's modules too, as :class:`PageError` is: it is a fault, not an answer."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -333,6 +335,19 @@ def test_one_file_for_all_recordings(tmp_path: Path) -> None:
     found = only(load(tmp_path))
     assert [line["uem"] for line in found.lines] == [[[0.0, 1.0], [1.5, 2.0]], [[0.0, 1.0]]]
     assert found.lines[0]["segments"] == [[0.0, 1.0, "x"], [1.0, 1.0, "x"]]
+
+
+@pytest.mark.parametrize("pipe", ["a.rttm", "a.wav"])
+def test_a_pipe_in_place_of_a_file_is_refused(tmp_path: Path, pipe: str) -> None:
+    write_audio(tmp_path / "a.wav")
+    write_text(tmp_path / "a.rttm", speaker("a", 0, 1, "x"))
+    (tmp_path / pipe).unlink()
+    os.mkfifo(tmp_path / pipe)
+    # A reader that opens it all the same gets something that is neither, and does not wait.
+    writer = threading.Thread(target=(tmp_path / pipe).write_text, args=["?"], daemon=True)
+    writer.start()
+    with pytest.raises(CorpusError, match="is no regular file"):
+        load(tmp_path)
 
 
 def test_an_empty_rttm_says_that_nobody_speaks(tmp_path: Path) -> None:

@@ -223,6 +223,28 @@ def test_what_cannot_be_scored_again_keeps_its_scorer(tmp_path: Path) -> None:
         assert scorer_of(header(versions={"scorer": str(SCORER_VERSION)}), found) == 0
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"truth": None},
+        {"truth": 5, "prediction": [1]},
+        {"prediction": {"text": 1e308}},
+        {"set": ["hard"]},
+    ],
+    ids=lambda other: ",".join(other),
+)
+def test_predictions_of_another_form_keep_their_scores(
+    tmp_path: Path, other: dict[str, Any]
+) -> None:
+    """One such observation costs no other observation, and no other file, its new score."""
+    odd = observation(predictions=[{**row("a", "one two", "one two", "one two"), **other}])
+    done = rescore([measured(plan(), odd, observation())], LIMITS, tmp_path)
+    assert [one.unreadable for one in done] == [1]
+    kept, scored = read(done[0].path).observations
+    assert kept.values == odd.values
+    assert scored.values["hard"]["wer"] == pytest.approx(1 / 4)
+
+
 def test_other_limits_leave_their_mark(tmp_path: Path) -> None:
     own = tmp_path / "own.toml"
     own.write_text(

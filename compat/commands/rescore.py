@@ -22,6 +22,8 @@ def rescore(arguments: argparse.Namespace) -> int:
         say(f"{one.changed} levels changed: {os.path.relpath(one.path)}")
         if one.unplanned:
             print(f"  {one.unplanned} observations kept as they were: no header planned their case")
+        if one.unreadable:
+            print(f"  {one.unreadable} observations keep their scores: unreadable predictions")
     say(f"`compat report {arguments.output}` shows the matrix of them")
     return 0
 

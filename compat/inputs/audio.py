@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -227,6 +228,8 @@ def audio_seconds(path: Path) -> float:
         CorpusError: as :func:`read_audio`.
     """
     facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):  # Opening a pipe may wait for ever.
+        raise CorpusError(f"audio file {path} is no regular file: restore it.")
     return _audio_seconds(path, facts.st_mtime_ns, facts.st_size)
 
 

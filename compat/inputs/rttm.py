@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,10 @@ def read_span(start: Any, end: Any) -> tuple[float, float]:
 
 def _read_text(path: Path) -> str:
     try:
-        if path.stat().st_size > TEXT_BYTES:
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):  # Opening a pipe may wait for ever.
+            raise CorpusError(f"{path} is no regular file: remove it.")
+        if facts.st_size > TEXT_BYTES:
             raise CorpusError(f"{path} is larger than {TEXT_BYTES >> 20} MiB: split the test set.")
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -20,8 +20,10 @@ _LONGEST = 400
 class ResultsError(CompatError):
     """A results file or folder cannot be used; the message names it and the remedy."""
 
-    def __init__(self, message: str, tally: str = "files that cannot be used") -> None:
-        super().__init__(clean(message))
+    def __init__(
+        self, message: str, remedy: str = "", *, tally: str = "files that cannot be used"
+    ) -> None:
+        super().__init__(clean(message), clean(remedy))
         self.tally = tally
         """A plural, under which it is counted with others."""
 

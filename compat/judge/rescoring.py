@@ -42,6 +42,10 @@ NEEDED = {"set", "item", "audio_s", "truth", "prediction"}
 """Fields of a stored prediction without which it cannot be scored again, as in the oldest files."""
 
 
+class _NotItsTasks(Exception):
+    """Predictions have another form than those of their task."""
+
+
 @dataclass(frozen=True)
 class Rescored:
     """What became of one results file."""
@@ -51,6 +55,8 @@ class Rescored:
     """Observations that changed their level."""
     unplanned: int = 0
     """Observations left as they were, because no header of their machine planned their case."""
+    unreadable: int = 0
+    """Observations with their old scores, because their task cannot read their predictions."""
 
 
 def rescore(runs: Sequence[Run], thresholds: Thresholds, folder: Path) -> list[Rescored]:
@@ -96,7 +102,7 @@ def _rescore(
     path: Path,
 ) -> Rescored:
     """Rescore the runs that share a file name: one, or copies of it from several places."""
-    changed = unplanned = 0
+    changed = unplanned = unreadable = 0
     for run in runs:
         writer = Writer(fresh, _header(run.header, thresholds, shipped))
         for planned in run.planned:
@@ -112,12 +118,18 @@ def _rescore(
                 key = (run.header.machine, one.case)
                 case = facts.get((*key, run.header.run)) or facts.get(key)
                 unplanned += case is None
-                judged = _anew(one, case, thresholds) if case else one
+                if case:
+                    try:
+                        scored = _scored(one, case)
+                    except _NotItsTasks:
+                        scored = one
+                        unreadable += 1
+                    judged = _judged_by(thresholds, scored, case)
             changed += judged.level != one.level
             writer.write(judged)
         writer.close()
     os.replace(fresh / path.name, path)
-    return Rescored(path, changed, unplanned)
+    return Rescored(path, changed, unplanned, unreadable)
 
 
 def _header(header: Header, thresholds: Thresholds, shipped: bool) -> Header:
@@ -130,11 +142,16 @@ def _header(header: Header, thresholds: Thresholds, shipped: bool) -> Header:
     )
 
 
-def _anew(one: Observation, case: CaseFacts, thresholds: Thresholds) -> Observation:
-    """Score an observation with values again, where it is a task's, and judge it again."""
+def _scored(one: Observation, case: CaseFacts) -> Observation:
+    """Score an observation again, where it is a task's and can be."""
     scores = task_scores(one, case) if one.check == TASK else None
-    if scores:
-        one = msgspec.structs.replace(one, values=scores, metrics=_declared(case), scorer=None)
+    if not scores:
+        return one
+    return msgspec.structs.replace(one, values=scores, metrics=_declared(case), scorer=None)
+
+
+def _judged_by(thresholds: Thresholds, one: Observation, case: CaseFacts) -> Observation:
+    """Judge an observation with values by other thresholds."""
     level, limits, reason = thresholds.judge(one.check, case, one.values)
     # A failure with every old limit met came from a fault, which no threshold forgives.
     if one.status == "failed" and all(old.level != "failed" for old in one.limits):
@@ -145,14 +162,25 @@ def _anew(one: Observation, case: CaseFacts, thresholds: Thresholds) -> Observat
 def task_scores(one: Observation, case: CaseFacts) -> dict[str, Any] | None:
     """Return the task metrics of stored predictions; None where that cannot be.
 
-    That is: the model is not at hand, a prediction is not stored as a whole, or the task scores
+        That is: the model is not at hand, a prediction is not stored as a whole, or the task scores
     arrays, of which results keep digests.
+
+    Raises:
+        _NotItsTasks: the predictions, or their truths, are of another form.
     """
     task = _task(case)
     rows = one.predictions
     whole = all(isinstance(row, dict) and row.keys() >= NEEDED for row in rows)
     if task is None or not task.rescorable or not rows or not whole:
         return None
+    try:
+        return task.score_sets(_sets(task, rows))
+    except Exception as error:  # A stranger's predictions have any form, and tasks trust theirs.
+        raise _NotItsTasks from error
+
+
+def _sets(task: Task, rows: Sequence[Any]) -> dict[str, tuple[list[Item], list[Any], list[Any]]]:
+    """Return items, predictions and references of stored rows, by test set."""
     sets: dict[str, tuple[list[Item], list[Any], list[Any]]] = {}
     for name in dict.fromkeys(row["set"] for row in rows):
         of_set = [row for row in rows if row["set"] == name]
@@ -160,7 +188,7 @@ def task_scores(one: Observation, case: CaseFacts) -> dict[str, Any] | None:
         predictions = [row["prediction"] for row in of_set]
         references = [row.get("reference", row["prediction"]) for row in of_set]
         sets[name] = items, predictions, references
-    return task.score_sets(sets)
+    return sets
 
 
 def _declared(case: CaseFacts) -> dict[str, MetricFacts]:

@@ -99,7 +99,7 @@ def content(path: Path) -> Content:
     except OSError as error:
         raise ResultsError(
             f"cannot read {path}: {error.strerror}. Restore it, make it readable, or delete it.",
-            "files that cannot be opened",
+            tally="files that cannot be opened",
         ) from error
     if data.startswith(_GZIP):
         data = _unpacked(data, path, problems)
@@ -133,7 +133,7 @@ def _read(path: Path) -> bytes:
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ResultsError(
             f"{path} is no regular file but {_what(path)}. Move it out of the folder.",
-            "files that are no regular files",
+            tally="files that are no regular files",
         )
     with path.open("rb", buffering=0) as file:
         data = bytearray()

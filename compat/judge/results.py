@@ -411,7 +411,7 @@ def _runs(path: Path, found: Content) -> tuple[Run, ...]:
                 raise ResultsError(
                     f"{path} was written with results schema {line.schema}; this version reads "
                     f"up to {SCHEMA_VERSION}. Update compat to read it.",
-                    "files of a newer schema",
+                    tally="files of a newer schema",
                 )
             problem = _name_problem(line, "run", "worker", "machine")
             if problem:
@@ -433,7 +433,7 @@ def _runs(path: Path, found: Content) -> tuple[Run, ...]:
         raise ResultsError(
             f"{path} has no readable run header{said}, so its results cannot be attributed. "
             "Delete the file, or restore it from where it was copied.",
-            "files without a readable run header",
+            tally="files without a readable run header",
         )
     if lost:
         problems.add(

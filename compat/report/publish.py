@@ -88,7 +88,8 @@ def publish(
             refused.setdefault(path, []).append(problem.text)
     for path, texts in refused.items():
         name = fresh.pop(path).source.name
-        rejected.append(f"{name}: {_listed([text.removeprefix(f'{name}: ') for text in texts])}")
+        reasons = [text.removeprefix(f"{path.name}: ") for text in texts]
+        rejected.append(f"{name}: {_listed(reasons)}")
     runs = _with(before.runs, fresh)
 
     superseded = _superseded(runs)
