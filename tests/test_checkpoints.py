@@ -261,9 +261,39 @@ def test_shards(tmp_path: Path, family: str) -> None:
     (folder / files[1]).unlink()
     with pytest.raises(CheckpointError, match=f"lacks {files[1]} of the 3 files .*download it"):
         network(family, folder)
-    (folder / "model.safetensors.index.json").write_text("[]")
-    with pytest.raises(CheckpointError, match=r"index\.json.*Restore the file"):
-        network(family, folder)
+    for text in ("[]", "[" * 100_000):
+        (folder / "model.safetensors.index.json").write_text(text)
+        with pytest.raises(CheckpointError, match=r"index\.json.*Restore the file"):
+            network(family, folder)
+
+
+def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
+    """The last file that is read would decide otherwise, whatever the index says."""
+    folder = checkpoint("whisper", tmp_path / "checkpoint")
+    files = shard(folder)
+    first = load_file(folder / files[0])
+    name = sorted(first)[0]
+    other = load_file(folder / files[1])
+    save_file({**other, name: torch.zeros_like(first[name])}, folder / files[1])
+    with pytest.raises(CheckpointError, match=f"both hold {name}"):
+        network("whisper", folder)
+
+
+def test_shards_of_another_folder_are_refused(tmp_path: Path) -> None:
+    folder = checkpoint("whisper", tmp_path / "checkpoint")
+    other = tmp_path / "other.safetensors"
+    (folder / "model.safetensors").rename(other)
+    for name in ("../other.safetensors", str(other)):
+        index = {"weight_map": dict.fromkeys(load_file(other), name)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        with pytest.raises(CheckpointError, match="do not lie beside it"):
+            network("whisper", folder)
+
+
+def test_json_nested_without_end_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match="Restore the file"):
+        checkpoints.read_json(tmp_path / "config.json")
 
 
 # Folders that are something else -----------------------------------------------------------------

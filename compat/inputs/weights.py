@@ -108,7 +108,7 @@ def _refuse_other_forms(folder: Path) -> None:
         try:
             settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
             base = f" of {settings['base_model_name_or_path']}"
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
         raise CheckpointError(f"{folder} is a LoRA adapter{base}, and no whole model. {MERGE}")
     for path in sorted(folder.glob("*.bin")):
@@ -131,11 +131,17 @@ def _refuse_other_forms(folder: Path) -> None:
 def _shards(index: Path) -> list[Path]:
     try:
         named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"cannot read {index}: {error!r}. Restore the file from the checkpoint."
         ) from error
     shards = [index.parent / name for name in sorted(map(str, named))]
+    elsewhere = [str(path) for path in shards if path.parent != index.parent]
+    if elsewhere:
+        raise CheckpointError(
+            f"{index} names {_listed(elsewhere)}, which do not lie beside it. Restore the file "
+            "from the checkpoint."
+        )
     missing = [path.name for path in shards if not path.is_file()]
     if missing:
         raise CheckpointError(
@@ -166,7 +172,7 @@ def read_json(path: Path) -> dict[str, Any]:
         read = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(read, dict):
             raise ValueError("it holds no object")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"cannot read {path}: {error}. Restore the file from the checkpoint."
         ) from error
@@ -190,15 +196,20 @@ def stored_tensors(files: Sequence[Path]) -> dict[str, Stored]:
     """Return the tensors of safetensors files by name, from the headers alone.
 
     Raises:
-        CheckpointError: a header is damaged, or a file was cut short.
+        CheckpointError: a header is damaged, a file was cut short, or two files hold a tensor of
+            one name, of which either may be meant.
     """
     from safetensors import SafetensorError, safe_open
 
-    tensors = {}
+    tensors: dict[str, Stored] = {}
     for path in files:
         try:
             with safe_open(path, "numpy") as opened:
                 for name in opened.keys():  # noqa: SIM118 (it is no mapping)
+                    if name in tensors:
+                        raise CheckpointError(
+                            f"{tensors[name].file} and {path.name} both hold {name}. {RESTORE}"
+                        )
                     part = opened.get_slice(name)
                     tensors[name] = Stored(path, tuple(part.get_shape()), str(part.get_dtype()))
         except (SafetensorError, OSError) as error:
