@@ -33,9 +33,9 @@ compat.runtimes.openai_whisper compat.runtimes.ort_web compat.selection compat.s
 compat.stress compat.thresholds compat.weights compat.worker compat.commands.cli
 """.split()  # noqa: SIM905 (fifty words, not fifty lines)
 """Modules of earlier layouts, which would be second doors to what is elsewhere now."""
-OUTCOMES = {"Finding", "StageFailure", "PageError", "_Unreadable"}
+OUTCOMES = {"Finding", "StageFailure", "PageError", "_NotItsTasks", "_Unreadable"}
 """Exceptions that are no :class:`CompatError`, as none has a remedy that a person is told: how a
-check or a stage ended, what a page said, a line of a results file that is counted."""
+check or a stage ended, what a page said, a line or predictions of a results file that are no such."""
 
 
 @pytest.mark.parametrize("name", MOVED)
