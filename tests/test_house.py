@@ -35,7 +35,7 @@ compat.stress compat.thresholds compat.weights compat.worker compat.commands.cli
 """Modules of earlier layouts, which would be second doors to what is elsewhere now."""
 OUTCOMES = {"Finding", "StageFailure", "PageError", "_NotItsTasks", "_Unreadable"}
 """Exceptions that are no :class:`CompatError`, as none has a remedy that a person is told: how a
-check or a stage ended, what a page said, a line or predictions of a results file that are no such."""
+check or a stage ended, what a page said, what of a results file is none of what it should be."""
 
 
 @pytest.mark.parametrize("name", MOVED)
