@@ -290,6 +290,18 @@ def test_shards_of_another_folder_are_refused(tmp_path: Path) -> None:
             network("whisper", folder)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    def spoil(tensors: Tensors) -> Tensors:
+        spoilt = tensors[LAST["whisper"]].clone()
+        spoilt[0] = value
+        return {**tensors, LAST["whisper"]: spoilt}
+
+    folder = rewrite(checkpoint("whisper", tmp_path / "checkpoint"), spoil)
+    with pytest.raises(CheckpointError, match=LAST["whisper"] + ".*NaN or infinite"):
+        network("whisper", folder)
+
+
 def test_json_nested_without_end_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("[" * 100_000)
     with pytest.raises(CheckpointError, match="Restore the file"):

@@ -338,7 +338,8 @@ def fill(
         rules: where file and module may differ.
 
     Raises:
-        CheckpointError: as :func:`match`, or a tensor that should be one has two values.
+        CheckpointError: as :func:`match`, a tensor that should be one has two values, or one has
+            values that are no finite numbers.
     """
     import torch
 
@@ -359,6 +360,12 @@ def fill(
                 continue
             first, *others = stored_names
             target.copy_(read(first))
+            if not torch.isfinite(target).all():
+                raise CheckpointError(
+                    f"{where}: {first} has values that are NaN or infinite, also as float32, so "
+                    "that no output could be judged. Restore the file from the checkpoint, or "
+                    "take one from before its training diverged."
+                )
             for other in others:
                 if not torch.equal(read(other).to(target.dtype), target):
                     raise CheckpointError(
