@@ -162,7 +162,7 @@ def _judged_by(thresholds: Thresholds, one: Observation, case: CaseFacts) -> Obs
 def task_scores(one: Observation, case: CaseFacts) -> dict[str, Any] | None:
     """Return the task metrics of stored predictions; None where that cannot be.
 
-        That is: the model is not at hand, a prediction is not stored as a whole, or the task scores
+    That is: the model is not at hand, a prediction is not stored as a whole, or the task scores
     arrays, of which results keep digests.
 
     Raises:
