@@ -82,8 +82,9 @@ def test_no_runner_has_nothing_to_merge(tmp_path: Path) -> None:
     found = script(
         "merge", str(tmp_path / "nothing"), str(tmp_path / "site"), COMPAT_PYTHON=sys.executable
     )
-    assert found.returncode == 0, found.stdout + found.stderr
-    assert (tmp_path / "site" / "MATRIX.md").is_file()
+    assert found.returncode == 3, "nothing to show is no success"
+    assert "can be reported, so no site is written" in found.stdout + found.stderr
+    assert not (tmp_path / "site").exists()
 
 
 @pytest.mark.parametrize("hardware", ["webgpu", "webnn"])

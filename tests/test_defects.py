@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from compat import catalog
+from compat.contract.profile import CORE
 from compat.judge.results import Collection, Observation
 from compat.report import build
 from compat.report.model import Configuration
@@ -211,7 +212,7 @@ def test_what_reaches_the_host_itself_has_no_host_beside_it() -> None:
     path = Path(__file__).parents[1] / "suites" / "test_latency.py"
     asked = runpy.run_path(str(path))["test_host"].check
     cases = {
-        case.target.name: asked.asked(case, "core")
+        case.target.name: asked.asked(case, CORE)
         for case in catalog.load().cases()
         if case.variant.name == "resemblyzer" and case.recipe.name == "fp32"
     }

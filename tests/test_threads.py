@@ -52,55 +52,57 @@ def used():
     return times
 
 
-for threads in (1, 2):
-    execution = runtime.open(model, opened, target, Recipe("fp32"), Options(threads))
-    session = getattr(execution, "session", None)
+threads = int(sys.argv[2])
+execution = runtime.open(model, opened, target, Recipe("fp32"), Options(threads))
+session = getattr(execution, "session", None)
+if session is None:
+    work = lambda: execution.predict(items, Stopwatch())
+else:
+    mel = session.graphs["encoder"].inputs["mel"].at(session.graphs["encoder"].points["b4"])
+    feeds = {"mel": np.random.default_rng(0).standard_normal(mel).astype(np.float32)}
+    work = lambda: session.run("encoder", feeds, "b4")
+work()
+time.sleep(0.3)  # Threads that spin after their work come to rest.
+# Where other processes want the processors, work may be over before a second thread had a turn.
+for _ in range(8):
+    before, started = used(), time.perf_counter()
+    while time.perf_counter() - started < 1.2:
+        work()
+    wall = time.perf_counter() - started
+    spent = {name: time - before.get(name, 0.0) for name, time in used().items()}
+    total = sum(spent.values())
     if session is None:
-        work = lambda: execution.predict(items, Stopwatch())
-    else:
-        mel = session.graphs["encoder"].inputs["mel"].at(session.graphs["encoder"].points["b4"])
-        feeds = {"mel": np.random.default_rng(0).standard_normal(mel).astype(np.float32)}
-        work = lambda: session.run("encoder", feeds, "b4")
-    work()
-    time.sleep(0.3)  # Threads that spin after their work come to rest.
-    # Where other processes want the processors, work may be over before a second thread had a turn.
-    for _ in range(8):
-        before, started = used(), time.perf_counter()
-        while time.perf_counter() - started < 1.2:
-            work()
-        wall = time.perf_counter() - started
-        spent = {name: time - before.get(name, 0.0) for name, time in used().items()}
-        total = sum(spent.values())
-        if session is None:
-            # Features and text, on this side of the runtime, while its own threads wait.
-            del spent[str(os.getpid())]
-        # A thread works if it has a tenth of the busiest one's time: housekeeping has less.
-        busy = sum(one > 0.1 * max(spent.values()) for one in spent.values())
-        found = {"busy": busy, "spent": list(spent.values()), "total": total, "wall": wall}
-        if busy >= threads:
-            break
-    print(json.dumps(found), flush=True)
-    execution.close()
+        # Features and text, on this side of the runtime, while its own threads wait.
+        del spent[str(os.getpid())]
+    # A thread works if it has a tenth of the busiest one's time: housekeeping has less.
+    busy = sum(one > 0.1 * max(spent.values()) for one in spent.values())
+    found = {"busy": busy, "spent": list(spent.values()), "total": total, "wall": wall}
+    if busy >= threads:
+        break
+print(json.dumps(found), flush=True)
+execution.close()
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the threads' times from /proc")
 @pytest.mark.parametrize("target", TARGETS)
 def test_as_many_threads_work_as_are_stated(target: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", WORK, target],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=child_environment(2),
-    )
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    if "skip" in lines[-1]:
-        pytest.skip(lines[-1]["skip"])
-    for threads, found in enumerate(lines[-2:], 1):
-        assert found["busy"] == threads, (threads, found)
-        assert found["total"] <= 1.1 * threads * found["wall"], (threads, found)
+    for threads in (1, 2):
+        done = subprocess.run(
+            [sys.executable, "-c", WORK, target, str(threads)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            # As a worker has it: MKL, which CTranslate2 computes with on Intel's processors, heeds
+            # the environment and not what the session asks for.
+            env=child_environment(threads),
+        )
+        assert done.returncode == 0, done.stderr
+        seen = json.loads(done.stdout.splitlines()[-1])
+        if "skip" in seen:
+            pytest.skip(seen["skip"])
+        assert seen["busy"] == threads, (threads, seen)
+        assert seen["total"] <= 1.1 * threads * seen["wall"], (threads, seen)
 
 
 def test_every_processor_target_is_measured() -> None:
