@@ -64,7 +64,7 @@ else:
 work()
 time.sleep(0.3)  # Threads that spin after their work come to rest.
 # Where other processes want the processors, work may be over before a second thread had a turn.
-for _ in range(8):
+for _ in range(25):
     before, started = used(), time.perf_counter()
     while time.perf_counter() - started < 1.2:
         work()
