@@ -13,11 +13,13 @@ import numpy as np
 from compat.contract.case import Family, Target, Variant
 from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
+from compat.contract.profile import Profile
 from compat.contract.runtime import GraphRuntime, Options, Probe
 from compat.contract.session import Placement, Session, TensorSession
 from compat.inputs.corpus import Corpus
 from compat.models.base import Model
 from compat.models.items import Items
+from compat.models.tasks.agreement import Agreement
 
 FAMILY = Family(
     name="trivial",
@@ -29,6 +31,8 @@ FAMILY = Family(
 
 
 class TrivialModel(Model):
+    task = Agreement(scored=False)
+
     def graphs(self) -> tuple[Graph, ...]:
         inputs = {"audio": Tensor(("batch", 1))}
         return (Graph("graph", inputs, ("answer",), {"b1": {"batch": 1}}, lambda: None),)
@@ -36,9 +40,9 @@ class TrivialModel(Model):
     def content(self) -> str:
         return "trivial"
 
-    def items(self, corpus: Corpus, profile: str) -> Items:
-        (found, *_) = corpus.sets.values()
-        return Items(timed=found.items(self.sample_rate, 1))
+    def items(self, corpus: Corpus, profile: Profile) -> Items:
+        (test_set, *_) = corpus.sets.values()
+        return Items(timed=test_set.items(self.sample_rate, 1))
 
     def run(
         self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
@@ -46,12 +50,6 @@ class TrivialModel(Model):
         return [{"tokens": [len(item.audio)]} for item in items]
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
-        raise NotImplementedError
-
-    def score(self, *lists: object) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def errors(self, *predictions: object) -> dict[str, float]:
         raise NotImplementedError
 
 
