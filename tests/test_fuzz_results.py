@@ -17,11 +17,13 @@ from random import Random
 from typing import Any
 
 import pytest
+from backports import zstd
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
 from compat.contract.untrusted import clean
+from compat.judge.result_files import content
 from compat.judge.results import Collection, read_all
 from compat.report import build, matrix_markdown, print_matrix, write_site
 from compat.report.model import Configuration, Report
@@ -29,7 +31,7 @@ from compat.report.model import Configuration, Report
 PUBLISHED = Path(__file__).resolve().parents[1] / "reports/results"
 GROUPS, GROUP = 20, 500
 LARGEST_SOUND = 60_000
-"""Bytes of a published file that is used: each group reads and rates all of them."""
+"""Bytes of a published file, unpacked, that is used: each group reads and rates all of them."""
 LONGEST = 6_000
 """Bytes of a line that is copied and mutated: longer ones differ by predictions alone."""
 LINES = 8
@@ -58,11 +60,15 @@ TREES = st.recursive(
 )
 
 
+def published() -> list[Path]:
+    return sorted(PUBLISHED.rglob("*.jsonl.zst"))
+
+
 def originals() -> list[list[bytes]]:
     """A few lines of each published file, as if another machine and other families' own."""
     copies = []
-    for path in sorted(PUBLISHED.rglob("*.jsonl")):
-        lines = path.read_bytes().splitlines()
+    for path in published():
+        lines = content(path).data.splitlines()
         short = [line for line in lines[1:] if len(line) < LONGEST]
         if not short or len(lines[0]) > LONGEST:
             continue
@@ -144,6 +150,8 @@ BYTES: tuple[Callable[[bytes, Random], bytes], ...] = (
     lambda data, random: data.replace(b"\n", b"", random.randint(1, 3)),
     lambda data, random: data + data[random.randrange(len(data)) :],
     lambda data, random: gzip.compress(data, 1)[: random.choice((None, -5, 40))],
+    lambda data, random: zstd.compress(data, 1)[: random.choice((None, -5, 40))],
+    lambda data, random: flipped(zstd.compress(data, 1), random),
     lambda data, random: data.decode(errors="replace").encode("utf-16")[: -random.randint(1, 9)],
     lambda data, random: b"\xef\xbb\xbf" + data,
 )
@@ -184,8 +192,7 @@ def observed(collection: Collection) -> set[tuple[str, int]]:
 
 @pytest.fixture(scope="module")
 def sound() -> list[Path]:
-    files = sorted(PUBLISHED.rglob("*.jsonl"))
-    return [path for path in files if path.stat().st_size < LARGEST_SOUND]
+    return [path for path in published() if len(content(path).data) < LARGEST_SOUND]
 
 
 def test_ten_thousand_mutated_files_cost_themselves(

@@ -374,7 +374,7 @@ def anchors(document: Path) -> set[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_resolve(document: Path) -> None:
-    published = any((ROOT / "reports" / "results").rglob("*.jsonl"))
+    published = any((ROOT / "reports" / "results").rglob("*.jsonl*"))
     prose = re.sub(r"```.*?```", "", read(document), flags=re.S)
     for link in re.findall(r"\]\(([^)\s]+)\)", prose):
         if re.match(r"https?://", link):

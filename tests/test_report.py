@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import html
 import io
 import json
@@ -21,6 +20,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -33,6 +33,7 @@ from compat.contract.case import HARDWARE
 from compat.contract.errors import CompatError
 from compat.hardware.facts import machine_id
 from compat.judge.results import (
+    SCHEMA_VERSION,
     CaseFacts,
     Collection,
     Header,
@@ -143,7 +144,7 @@ def run(
     **header: Any,
 ) -> Run:
     about = Header(
-        schema=1,
+        schema=SCHEMA_VERSION,
         run=name,
         worker=worker,
         started=started,
@@ -1670,21 +1671,21 @@ def test_publish_keeps_what_still_counts(tmp_path: Path) -> None:
     reports, local = tmp_path / "reports", tmp_path / "local"
     first = write(local, RUNS[0])
     result = publish([first], reports)
-    assert result.published == (reports / "results" / CPU / "r1.main.jsonl",)
+    assert result.published == (reports / "results" / CPU / "r1.main.jsonl.zst",)
     assert (reports / "MATRIX.md").read_text().startswith("# Compatibility matrix")
     notes = reports / "results" / CPU / "NOTES.md"
     notes.write_text("kept")
 
     newer = run(*good(case()), *good(nano()), name="r2", started="2026-11-25")
     result = publish([write(local, newer)], reports)
-    assert [path.name for path in result.superseded] == ["r1.main.jsonl"]
+    assert [path.name for path in result.superseded] == ["r1.main.jsonl.zst"]
     assert notes.exists()
 
     quick = run(*good(case()), name="r3", profile="quick", started="2026-11-26")
     result = publish([write(local, quick), local], reports)
-    assert {path.name for path in result.superseded} == {"r1.main.jsonl", "r3.main.jsonl"}
-    names = sorted(path.name for path in (reports / "results").rglob("*.jsonl"))
-    assert names == ["r2.main.jsonl"]
+    assert {path.name for path in result.superseded} == {"r1.main.jsonl.zst", "r3.main.jsonl.zst"}
+    names = sorted(path.name for path in (reports / "results").rglob("*.jsonl*"))
+    assert names == ["r2.main.jsonl.zst"]
     assert build(read_all([reports / "results"])).configurations[0].rating.label == "High"
 
 
@@ -1700,7 +1701,7 @@ def lines_of(folder: Path) -> dict[str, bytes]:
 def evidence(folder: Path) -> set[bytes]:
     """Return every results file that is published or archived below a folder, unpacked."""
     return {
-        gzip.decompress(data) if name.endswith(".gz") else data
+        zstd.decompress(data) if name.endswith(".zst") else data
         for name, data in lines_of(folder).items()
         if ".jsonl" in name
     }
@@ -1713,10 +1714,10 @@ def test_superseded_evidence_is_archived_byte_for_byte(tmp_path: Path) -> None:
     publish([first], reports)
     newer = write(here, local(*good(case()), name="r2", started="2026-11-25"))
     result = publish([newer], reports)
-    old = reports / "results" / MACHINE / "r1.main.jsonl"
-    place = reports / "archive" / MACHINE / "r1.main.jsonl.gz"
+    old = reports / "results" / MACHINE / "r1.main.jsonl.zst"
+    place = reports / "archive" / MACHINE / "r1.main.jsonl.zst"
     assert (result.superseded, dict(result.archived)) == ((old,), {old: place})
-    assert gzip.decompress(place.read_bytes()) == data
+    assert zstd.decompress(place.read_bytes()) == data
     assert not old.exists()
     before = lines_of(reports)
     # What is archived is offered again, and the archive is read by no report.
@@ -1748,25 +1749,25 @@ def test_whatever_comes_in_nothing_published_is_lost(tmp_path: Path) -> None:
     assert len(before) == 2
     claims = [*failing(case()), *failing(nano()), *failing(SEGMENTS), *failing(ALONE)]
     result = publish([write(tmp_path / "planted", planted(*claims))], reports)
-    assert [path.name for path in result.added] == ["planted.main.jsonl"]
+    assert [path.name for path in result.added] == ["planted.main.jsonl.zst"]
     assert before < evidence(reports)
     assert any("(was High: " in cell and "None: " in cell for cell in result.cells)
 
 
 def test_a_longer_copy_begins_with_the_published_one(tmp_path: Path) -> None:
     reports = tmp_path / "reports"
-    published = reports / "results" / MACHINE / "r1.main.jsonl"
+    published = reports / "results" / MACHINE / "r1.main.jsonl.zst"
     plan, *rest = good(case())
     short = write(tmp_path / "a", local(plan, *rest[:2]))
     publish([short], reports)
     longer = write(tmp_path / "b", local(plan, *rest))
     result = publish([longer], reports)
     assert result.added == (published,)
-    assert published.read_bytes() == longer.read_bytes()
+    assert zstd.decompress(published.read_bytes()) == longer.read_bytes()
     # The shorter one again is nothing new.
     result = publish([short], reports)
     assert (result.added, result.rejected, result.published) == ((), (), (published,))
-    assert published.read_bytes() == longer.read_bytes()
+    assert zstd.decompress(published.read_bytes()) == longer.read_bytes()
 
     more = good(nano())
     lie = seen(case(), LOADS, "failed", "failed")
@@ -1798,20 +1799,22 @@ def test_what_is_archived_is_contradicted_by_nothing_either(tmp_path: Path) -> N
     grown = write(tmp_path / "d", local(plan, *good(case()), *rest))
     publish([grown], reports)
     publish([write(tmp_path / "e", local(*MEASURED, name="r3", started=LATER))], reports)
-    place = reports / "archive" / MACHINE / "r1.main.jsonl.gz"
-    assert gzip.decompress(place.read_bytes()) == grown.read_bytes()
+    place = reports / "archive" / MACHINE / "r1.main.jsonl.zst"
+    assert zstd.decompress(place.read_bytes()) == grown.read_bytes()
 
 
 def test_an_archive_that_is_damaged_is_never_written_over(tmp_path: Path) -> None:
     reports = tmp_path / "reports"
-    place = reports / "archive" / MACHINE / "r1.main.jsonl.gz"
+    place = reports / "archive" / MACHINE / "r1.main.jsonl.zst"
     place.parent.mkdir(parents=True)
     place.write_bytes(b"damaged")
     first = write(tmp_path / "a", local(*good(case())))
     publish([first], reports)
     publish([write(tmp_path / "b", local(*good(case()), name="r2", started=LATER))], reports)
     assert place.read_bytes() == b"damaged"
-    assert gzip.decompress((place.parent / "r1.main.2.jsonl.gz").read_bytes()) == first.read_bytes()
+    assert (
+        zstd.decompress((place.parent / "r1.main.2.jsonl.zst").read_bytes()) == first.read_bytes()
+    )
 
 
 def test_sources_that_contradict_one_another_are_all_refused(tmp_path: Path) -> None:
@@ -1830,9 +1833,10 @@ def test_publish_leaves_files_with_problems_where_they_are(tmp_path: Path) -> No
     """They count for nothing, and who put them there decides what becomes of them."""
     reports = tmp_path / "reports"
     bad = write(reports / "results" / MACHINE, NONSENSE["a version to come"])
+    data = bad.read_bytes()
     publish([write(tmp_path / "a", local(*good(case())))], reports)
-    assert bad.exists()
-    assert "planted.main.jsonl" in (reports / "MATRIX.md").read_text(encoding="utf-8")
+    assert zstd.decompress(bad.with_name(f"{bad.name}.zst").read_bytes()) == data
+    assert "planted.main.jsonl.zst" in (reports / "MATRIX.md").read_text(encoding="utf-8")
 
 
 def test_a_dry_run_says_what_would_be_and_writes_nothing(tmp_path: Path) -> None:
@@ -1860,7 +1864,7 @@ def test_the_command_says_what_it_adds_and_what_it_supersedes(
     write(Path("b"), NONSENSE["a version to come"])
     assert main(["publish", "a", "--dry-run"]) == 0
     assert capsys.readouterr().out == (
-        f"would be published reports/results/{MACHINE}/r1.main.jsonl\n"
+        f"would be published reports/results/{MACHINE}/r1.main.jsonl.zst\n"
         "cell whisper, cpu: Medium: whisper-tiny@seeded, cpu-torch fp32, machine "
         f"{MACHINE[:4]} (was Not measured)\ndry run: nothing was changed\n"
     )
@@ -1869,9 +1873,9 @@ def test_the_command_says_what_it_adds_and_what_it_supersedes(
     assert main(["publish", "a", "b"]) == 3
     shown = capsys.readouterr()
     for line in (
-        f"published reports/results/{MACHINE}/r2.main.jsonl",
-        f"superseded reports/results/{MACHINE}/r1.main.jsonl: kept in "
-        f"reports/archive/{MACHINE}/r1.main.jsonl.gz",
+        f"published reports/results/{MACHINE}/r2.main.jsonl.zst",
+        f"superseded reports/results/{MACHINE}/r1.main.jsonl.zst: kept in "
+        f"reports/archive/{MACHINE}/r1.main.jsonl.zst",
         "matrix: reports/MATRIX.md",
     ):
         assert line in shown.out.splitlines()
@@ -1899,7 +1903,7 @@ def test_publish_takes_what_a_person_replaced_only_when_told(tmp_path: Path) -> 
         assert path.name in said and entry in said and "--own" in said
         assert not any((reports / "results").iterdir())
         result = publish([local], reports, own=True)
-        assert [one.name for one in result.published] == [path.name]
+        assert [one.name for one in result.published] == [f"{path.name}.zst"]
         (words,) = build(read_all([reports / "results"])).configurations[0].rating.badges
         assert f"*{words}*" in (reports / "MATRIX.md").read_text()
 

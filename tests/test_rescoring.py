@@ -10,15 +10,17 @@ import pytest
 
 from compat.catalog import load
 from compat.contract.case import Case
-from compat.judge import thresholds
+from compat.judge import packing, thresholds
 from compat.judge.rescoring import Rescored, rescore
 from compat.judge.results import (
+    SCHEMA_VERSION,
     Header,
     Limit,
     Observation,
     Planned,
     ResultsError,
     Run,
+    Started,
     Writer,
     facts_of,
     read,
@@ -43,7 +45,7 @@ ROWS = [row("a", "red door", "red door", "red door"), row("b", "go north", "no n
 def header(**fields: Any) -> Header:
     return Header(
         **{
-            "schema": 1,
+            "schema": SCHEMA_VERSION,
             "run": "run",
             "worker": "main",
             "started": "2026-11-20T12:00:00.000Z",
@@ -213,6 +215,56 @@ def test_an_interruption_leaves_what_was_there(
         rescore(read_all([tmp_path]).runs, LIMITS, tmp_path)
     assert writer.path.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [writer.path.name]
+
+
+def test_files_are_rescored_in_their_place_and_stay_packed(tmp_path: Path) -> None:
+    run = measured(plan(), observation())
+    begun = Started(case=NANO.id, check="latency.task", time="2026-11-20T12:00:02.000Z")
+    writer = Writer(tmp_path / "machine", run.header)
+    for line in (*run.planned, begun, *run.observations):
+        writer.write(line)
+    writer.close()
+    packed = writer.path.with_name(f"{writer.path.name}.zst")
+    packed.write_bytes(packing.pack(writer.path.read_bytes()))
+    writer.path.unlink()
+    (done,) = rescore(read_all([tmp_path]).runs, LIMITS, None)
+    assert [done.path] == [path for path in tmp_path.rglob("*") if path.is_file()] == [packed]
+    assert packing.packing(packed.read_bytes()) == "Zstandard"
+    found = read(packed)
+    assert found.observations[0].values["hard"]["wer"] == pytest.approx(1 / 4)
+    assert found.started == (begun,), "a check that was cut off stays one"
+
+
+def test_what_would_lose_lines_is_not_rescored_in_its_place(tmp_path: Path) -> None:
+    for name in ("torn", "joined"):
+        folder = tmp_path / name
+        for run in ("one", "two"):
+            writer = Writer(folder, header(run=run))
+            writer.write(plan())
+            writer.write(observation())
+            writer.close()
+        if name == "joined":
+            data = b"".join(path.read_bytes() for path in sorted(folder.iterdir()))
+            (folder / "one.main.jsonl").unlink()
+        else:
+            data = writer.path.read_bytes()[:-9]
+        writer.path.write_bytes(data)
+        with pytest.raises(ResultsError, match="not rescored in its place"):
+            rescore(read_all([folder]).runs, LIMITS, None)
+        assert writer.path.read_bytes() == data
+
+
+def test_a_fault_of_the_scorer_is_no_form_of_predictions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would keep old scores of sound predictions, and nobody would know."""
+
+    def broken(*_: object) -> None:
+        raise NameError("a misspelt name")
+
+    monkeypatch.setattr("compat.models.tasks.base.Task.score_sets", broken)
+    with pytest.raises(NameError):
+        rescore([measured(plan(), observation())], LIMITS, tmp_path)
 
 
 def test_what_cannot_be_scored_again_keeps_its_scorer(tmp_path: Path) -> None:

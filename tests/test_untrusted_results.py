@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import gzip
 import json
+import lzma
 import os
 import re
 import socket
@@ -15,14 +17,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from backports import zstd
+from small_results import facts, header
 
 from compat.commands import main as command
 from compat.contract.untrusted import LARGEST, clean
-from compat.judge import result_files, results
+from compat.judge import packing, result_files, results
 from compat.judge.results import (
-    CaseFacts,
     Collection,
-    Header,
     Line,
     Observation,
     Planned,
@@ -36,25 +38,7 @@ from compat.report.publish import publish
 
 ROOT = Path(__file__).resolve().parents[1]
 MACHINE = "c4d1e09f77aa2b10"
-CASE = CaseFacts(
-    id="whisper-tiny@seeded/cpu-torch/fp32",
-    family="whisper",
-    task="asr",
-    row="Whisper",
-    variant="whisper-tiny",
-    weights="seeded",
-    hardware="cpu",
-    runtime="torch",
-    target="cpu-torch",
-    recipe="fp32",
-    precision="fp32",
-    evidence="device",
-    on_host_cpu=True,
-    published=True,
-    headline=True,
-    stand_in=False,
-    timed=True,
-)
+CASE = facts()
 CHECKS = ("support.loads", "accuracy.numerics", "latency.task", "robustness.stress")
 
 
@@ -65,27 +49,14 @@ def seen(check: str = "support.loads", **more: Any) -> Observation:
 
 def lines(*more: Line, run: str = "sound", machine: str = MACHINE) -> list[bytes]:
     """A run of one case, and what a test adds to it."""
-    header = Header(
-        schema=1,
-        run=run,
-        worker="main",
-        started="2026-11-20T12:00:00.000Z",
-        profile="core",
-        machine=machine,
-        facts={"cpu": "x"},
-        versions={},
-        commit="",
-        arguments=(),
-        threads=1,
-        parallel=False,
-    )
-    every = (header, Planned(case=CASE, checks=CHECKS), *map(seen, CHECKS), *more)
+    first = header(run=run, machine=machine, profile="core")
+    every = (first, Planned(case=CASE, checks=CHECKS), *map(seen, CHECKS), *more)
     return [msgspec.json.encode(line) for line in every]
 
 
-def written(path: Path, *more: Line, **header: str) -> Path:
+def written(path: Path, *more: Line, **about: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"\n".join(lines(*more, **header)) + b"\n")
+    path.write_bytes(b"\n".join(lines(*more, **about)) + b"\n")
     return path
 
 
@@ -225,9 +196,9 @@ def test_every_encoding_suffix_and_line_ending_is_read(
     assert collection.problems == ()
     assert checks_of(collection) == [*CHECKS, "own.x"]
     assert collection.runs[0].observations[-1].reason == "日本 🎵"
-    # What is published is plain UTF-8, whatever it came as.
+    # What is published is UTF-8, whatever it came as.
     (path,) = publish([tmp_path], tmp_path / "reports").published
-    assert json.loads(path.read_bytes().splitlines()[0])["machine"] == MACHINE
+    assert json.loads(zstd.decompress(path.read_bytes()).splitlines()[0])["machine"] == MACHINE
 
 
 def test_a_mark_between_joined_files_is_no_fault(tmp_path: Path) -> None:
@@ -250,24 +221,94 @@ def test_a_wide_text_cut_at_any_byte_keeps_its_other_lines(tmp_path: Path, encod
         assert len(collection.problems) == 1
 
 
-@pytest.mark.parametrize("suffix", [".zst", ".xz", ".BZ2", ".zip"])
+@pytest.mark.parametrize("suffix", [".xz", ".BZ2", ".zip"])
 def test_other_packings_are_named_not_ignored(tmp_path: Path, suffix: str) -> None:
     written(tmp_path / "sound.jsonl")
     (tmp_path / f"x.jsonl{suffix}").write_bytes(b"anything")
     (problem,) = read_all([tmp_path]).problems
-    assert f"x.jsonl{suffix} is packed, and only gzip is read. Unpack it." in problem
+    assert f"x.jsonl{suffix} is packed, and only gzip and Zstandard are read. Unpack" in problem
     assert problem in publish([tmp_path], tmp_path / "reports").rejected
 
 
-def test_damaged_packing_keeps_what_came_before(tmp_path: Path) -> None:
-    many = [seen(f"own.{number}", reason=os.urandom(20).hex()) for number in range(5000)]
-    data = gzip.compress(b"\n".join(lines(*many)))
-    (tmp_path / "x.jsonl.gz").write_bytes(data[: len(data) // 2])
+PACKERS = {"gz": lambda data: gzip.compress(data, 1), "zst": packing.pack}
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_damaged_packing_keeps_what_came_before(tmp_path: Path, suffix: str) -> None:
+    many = [seen(f"own.{number}", reason=os.urandom(400).hex()) for number in range(5000)]
+    data = PACKERS[suffix](b"\n".join(lines(*many)))
+    path = tmp_path / f"x.jsonl.{suffix}"
+    path.write_bytes(data[: len(data) // 2])
     collection = read_all([tmp_path])
     assert len(checks_of(collection)) > 1000
     assert any("cannot be unpacked to its end" in one for one in collection.problems)
-    (tmp_path / "x.jsonl.gz").write_bytes(b"\x1f\x8bnonsense")
-    assert read_all([tmp_path]).runs == ()
+    flipped = bytearray(data)
+    flipped[len(data) // 2] ^= 255
+    path.write_bytes(flipped)
+    assert any("cannot be unpacked to its end" in one for one in read_all([tmp_path]).problems)
+    path.write_bytes(data[:4] + b"nonsense")
+    written(tmp_path / "sound.jsonl")
+    assert checks_of(read_all([tmp_path])) == list(CHECKS)
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_what_follows_packed_data_is_named_and_costs_itself(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x.jsonl.{suffix}"
+    data = PACKERS[suffix](b"\n".join(lines()) + b"\n")
+    path.write_bytes(data + b"garbage")
+    collection = read_all([tmp_path])
+    assert checks_of(collection) == list(CHECKS)
+    assert "cannot be unpacked to its end" in collection.problems[0]
+    assert not publish([tmp_path], tmp_path / "reports").published
+    # Packed files that are joined are one.
+    path.write_bytes(data + PACKERS[suffix](b"\n".join(lines(run="second"))))
+    collection = read_all([tmp_path])
+    assert (len(collection.runs), collection.problems) == (2, ())
+
+
+@pytest.mark.parametrize("suffix", PACKERS)
+def test_a_bomb_has_a_short_story(tmp_path: Path, suffix: str) -> None:
+    written(tmp_path / "sound.jsonl")
+    path = tmp_path / f"bomb.jsonl.{suffix}"
+    bomb = PACKERS[suffix](b"0" * (result_files.MAX_FILE + 1))
+    path.write_bytes(bomb)
+    assert len(bomb) < 2**20
+    collection = read_all([tmp_path])
+    assert checks_of(collection) == list(CHECKS)
+    (problem,) = collection.problems
+    assert re.fullmatch(
+        rf"\S*bomb\.jsonl\.{suffix} has [0-9.]+ [KM]iB, and unpacks to more than 64 MiB without "
+        r"the end of a line, so it is no results file\. Delete it, or restore it .*",
+        problem,
+    )
+
+
+def test_a_window_beyond_all_files_is_not_granted(tmp_path: Path) -> None:
+    """The frame of a few bytes asks its reader for a gigabyte."""
+    kind = zstd.CompressionParameter
+    options = {kind.window_log: 30, kind.content_size_flag: 0}
+    data = zstd.ZstdCompressor(options=options).compress(b"\n".join(lines()))
+    data += zstd.ZstdCompressor(options=options).flush()
+    (tmp_path / "x.jsonl.zst").write_bytes(data)
+    collection = read_all([tmp_path])
+    assert collection.runs == ()
+    assert "x.jsonl.zst" in collection.problems[0]
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz", "x.jsonl.zst"])
+def test_the_content_decides_what_a_file_is(tmp_path: Path, name: str) -> None:
+    data = b"\n".join(lines()) + b"\n"
+    for packed in (data, gzip.compress(data), packing.pack(data)):
+        (tmp_path / name).write_bytes(packed)
+        assert checks_of(read_all([tmp_path])) == list(CHECKS)
+    for packed, said in (
+        (lzma.compress(data), "is packed by xz, and only gzip and Zstandard are read. Unpack it."),
+        (bz2.compress(data), "is packed by bzip2"),
+        (gzip.compress(packing.pack(data)), "is packed twice. Unpack it once."),
+    ):
+        (tmp_path / name).write_bytes(packed)
+        (problem,) = read_all([tmp_path]).problems
+        assert f"{name} {said}" in problem
 
 
 # Lines that cannot be used ---------------------------------------------------------------------
@@ -462,6 +503,28 @@ def test_huge_numbers_break_nothing(
     for page in (tmp_path / "site").rglob("*.html"):
         text += re.sub(r"<script.*?</script>", "", page.read_text(), flags=re.DOTALL)
     assert not re.search(r"\d{60}", text.replace(",", "")), "nobody reads a number of 60 digits"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"seconds": 1e308},
+        {"samples": {"batch_4_seconds": [0.1, 1e308]}},
+        {"values": {"median_s": 1e308}},
+        {"values": {"interval_s": [0.1, 10**400]}},
+        {"values": {"batches": {"1": {"load_s": -1e9}}}},
+    ],
+    ids=str,
+)
+def test_a_time_that_nobody_can_wait_for_is_not_published(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    path = written(tmp_path / "x.jsonl", seen("own.x", **more))
+    (rejected,) = publish([path], tmp_path / "reports").rejected
+    assert re.search(r"1 observation with a time beyond 30 days \(own\.x: .* is \S+ s\)", rejected)
+    fine = {"values": {"items_per_s": 1e9, "load_s": 1e5}, "seconds": 1e5}
+    path = written(tmp_path / "y.jsonl", seen("own.x", **fine), run="fine")
+    assert publish([path], tmp_path / "reports").rejected == ()
 
 
 def test_an_interval_that_ends_before_it_begins_is_none(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ def publish(arguments: argparse.Namespace) -> int:
     sources = list(arguments.sources) or [LOCAL / "results"]
     outcome = put(sources, arguments.output, arguments.own, arguments.dry_run)
     would = "would be " if arguments.dry_run else ""
+    for path in outcome.packed:
+        say(f"{would}compressed {os.path.relpath(path)}")
     for path in outcome.published:
         done = f"{would}published" if path in outcome.added else "unchanged"
         say(f"{done} {os.path.relpath(path)}")

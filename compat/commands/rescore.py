@@ -18,20 +18,26 @@ def rescore(arguments: argparse.Namespace) -> int:
     limits = load([default_path(), *arguments.thresholds])
     collection = collect(arguments.sources)
     tell(collection.problems)
-    for one in judge_again(collection.runs, limits, arguments.output):
+    output = None if arguments.in_place else arguments.output
+    for one in judge_again(collection.runs, limits, output):
         say(f"{one.changed} levels changed: {os.path.relpath(one.path)}")
         if one.unplanned:
             print(f"  {one.unplanned} observations kept as they were: no header planned their case")
         if one.unreadable:
             print(f"  {one.unreadable} observations keep their scores: unreadable predictions")
-    say(f"`compat report {arguments.output}` shows the matrix of them")
+    if output:
+        say(f"`compat report {output}` shows the matrix of them")
     return 0
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_sources(parser)
     parser.add_argument("--thresholds", action="append", type=Path, default=[], metavar="FILE")
-    parser.add_argument("--output", type=Path, default=LOCAL / "rescored", metavar="DIR")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--output", type=Path, default=LOCAL / "rescored", metavar="DIR")
+    where.add_argument(
+        "--in-place", action="store_true", help="replace the files themselves, not write copies"
+    )
 
 
 COMMAND = Command(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ import msgspec
 from compat import catalog
 from compat.contract.item import Item
 from compat.inputs.checkpoints import CheckpointError, find_checkpoint
+from compat.judge import packing
+from compat.judge.result_files import content
 from compat.judge.results import (
     CaseFacts,
     Header,
@@ -42,6 +44,10 @@ NEEDED = {"set", "item", "audio_s", "truth", "prediction"}
 """Fields of a stored prediction without which it cannot be scored again, as in the oldest files."""
 
 
+_FORM = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+"""What scoring raises where rows have another form; all else is a fault of the scorer."""
+
+
 class _NotItsTasks(Exception):
     """Predictions have another form than those of their task."""
 
@@ -59,8 +65,11 @@ class Rescored:
     """Observations with their old scores, because their task cannot read their predictions."""
 
 
-def rescore(runs: Sequence[Run], thresholds: Thresholds, folder: Path) -> list[Rescored]:
+def rescore(runs: Sequence[Run], thresholds: Thresholds, folder: Path | None) -> list[Rescored]:
     """Write results files with the same measurements, scored and judged anew.
+
+    They are written to ``folder``, plain and by the names that a process gives them, or without one
+    in the place of the files that they come from, packed where those are.
 
     The facts of a case come from any run of its machine: of parallel processes only one writes
     them. Statuses that no threshold decides (crashed, unsupported, faults in outputs …) stay, and
@@ -76,21 +85,36 @@ def rescore(runs: Sequence[Run], thresholds: Thresholds, folder: Path) -> list[R
             # What the run itself planned comes first: another may say other things of the case.
             facts[run.header.machine, plan.case.id] = plan.case
             facts[run.header.machine, plan.case.id, run.header.run] = plan.case
-    by_file: dict[str, list[Run]] = {}
+    by_file: dict[Path, list[Run]] = {}
     for run in runs:
-        by_file.setdefault(file_name(run.header), []).append(run)
+        path = folder / file_name(run.header) if folder else run.path
+        by_file.setdefault(path, []).append(run)
+    if folder is None:
+        _refuse_what_would_be_lost(by_file)
     shipped = thresholds.digest == load([default_path()]).digest
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".rescoring.") as fresh:
-            return [
-                _rescore(same, thresholds, shipped, facts, Path(fresh), folder / name)
-                for name, same in by_file.items()
-            ]
-    except OSError as error:
-        raise ResultsError(
-            f"cannot write to {folder}: {error.strerror}. Name another folder with --output."
-        ) from error
+    done = []
+    for path, same in by_file.items():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".rescoring.") as fresh:
+                done.append(_rescore(same, thresholds, shipped, facts, Path(fresh), path))
+        except OSError as error:
+            raise ResultsError(
+                f"cannot write to {path.parent}: {error.strerror}.",
+                "Name another folder with --output.",
+            ) from error
+    return done
+
+
+def _refuse_what_would_be_lost(by_file: Mapping[Path, Sequence[Run]]) -> None:
+    """Raise :class:`ResultsError` where writing files again would leave something out of them."""
+    for path, runs in by_file.items():
+        problem = "holds several runs" if len(runs) > 1 else "".join(runs[0].problems[:1])
+        if problem:
+            raise ResultsError(
+                f"{path} is not rescored in its place, nor is any other file: {problem}.",
+                "Mend or move it, or write copies to a folder with --output.",
+            )
 
 
 def _rescore(
@@ -107,6 +131,8 @@ def _rescore(
         writer = Writer(fresh, _header(run.header, thresholds, shipped))
         for planned in run.planned:
             writer.write(planned)
+        for begun in run.started:
+            writer.write(begun)
         for one in run.observations:
             if one.check == TASK and one.values:
                 # What cannot be scored again keeps the version of the scorer that it has.
@@ -128,7 +154,10 @@ def _rescore(
             changed += judged.level != one.level
             writer.write(judged)
         writer.close()
-    os.replace(fresh / path.name, path)
+    written = fresh / file_name(runs[0].header)
+    if path.exists() and content(path).packing:
+        written.write_bytes(packing.pack(written.read_bytes()))
+    os.replace(written, path)
     return Rescored(path, changed, unplanned, unreadable)
 
 
@@ -175,7 +204,7 @@ def task_scores(one: Observation, case: CaseFacts) -> dict[str, Any] | None:
         return None
     try:
         return task.score_sets(_sets(task, rows))
-    except Exception as error:  # A stranger's predictions have any form, and tasks trust theirs.
+    except _FORM as error:  # A stranger's predictions have any form, and tasks trust theirs.
         raise _NotItsTasks from error
 
 

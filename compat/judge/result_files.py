@@ -8,15 +8,14 @@ archives that unpack to terabytes. Only regular files are opened, and no more of
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
 import os
 import stat
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from compat.judge import packing
 from compat.judge.problems import Problems, ResultsError
 
 MIB = 2**20
@@ -25,9 +24,9 @@ MAX_FILE = 64 * MIB
 MAX_LINES = 100_000
 """Lines of one file; the longest published one has 3,400."""
 
-_SUFFIXES = (".jsonl", ".jsonl.gz")
-_PACKED = tuple(f".jsonl{suffix}" for suffix in (".zst", ".xz", ".bz2", ".lz4", ".br", ".zip"))
-_GZIP = b"\x1f\x8b"
+_SUFFIXES = (".jsonl", ".jsonl.gz", f".jsonl{packing.SUFFIX}")
+_PACKED = tuple(f".jsonl{suffix}" for suffix in (".xz", ".bz2", ".lz4", ".br", ".zip"))
+_OTHERWISE = "files that are packed otherwise than by gzip or Zstandard"
 _ENCODINGS = (
     # The longer mark first: that of UTF-32 begins with that of UTF-16.
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -47,6 +46,8 @@ class Content:
 
     data: bytes
     problems: Problems
+    packing: str = ""
+    """What the file is packed by; empty where it is plain."""
 
     def lines(self) -> Iterator[bytes]:
         return iter(io.BytesIO(self.data))
@@ -80,8 +81,9 @@ def _below(folder: Path, problems: Problems) -> Iterator[Path]:
                 yield Path(parent, name)
             elif name.lower().endswith(_PACKED):
                 problems.add(
-                    "files that are packed otherwise than by gzip",
-                    f"{Path(parent, name)} is packed, and only gzip is read. Unpack it.",
+                    _OTHERWISE,
+                    f"{Path(parent, name)} is packed, and only gzip and Zstandard are read. "
+                    "Unpack it.",
                 )
 
 
@@ -91,17 +93,20 @@ def content(path: Path) -> Content:
     What lies beyond the limits is left out and named in its problems.
 
     Raises:
-        ResultsError: it is no regular file, or cannot be opened.
+        ResultsError: it is no regular file, cannot be opened, or holds no line within the limits.
     """
     problems = Problems()
     try:
         data = _read(path)
     except OSError as error:
         raise ResultsError(
-            f"cannot read {path}: {error.strerror}. Restore it, make it readable, or delete it.",
+            f"cannot read {path}: {error.strerror}.",
+            "Restore it, make it readable, or delete it.",
             tally="files that cannot be opened",
         ) from error
-    if data.startswith(_GZIP):
+    size = len(data)
+    packed_by = packing.packing(data)
+    if packed_by:
         data = _unpacked(data, path, problems)
     cut = len(data) > MAX_FILE
     for mark, encoding in _ENCODINGS:
@@ -112,11 +117,7 @@ def content(path: Path) -> Content:
         data = data.replace(b"\r", b"\n")
     if cut:
         data = data[: data.rfind(b"\n", 0, MAX_FILE) + 1]
-        problems.add(
-            "files that are too large",
-            f"{path} holds more than {MAX_FILE // MIB} MiB, of which the first "
-            f"{data.count(bytes([10])):,} lines are read. {SPLIT}",
-        )
+        _name_cut(path, data.count(b"\n"), size if packed_by else 0, problems)
     if data.count(b"\n") > MAX_LINES:
         lines = io.BytesIO(data)
         data = data[: sum(len(next(lines)) for _ in range(MAX_LINES))]
@@ -124,7 +125,31 @@ def content(path: Path) -> Content:
             "files of too many lines",
             f"{path} holds more than {MAX_LINES:,} lines, of which the first are read. {SPLIT}",
         )
-    return Content(data, problems)
+    return Content(data, problems, packed_by)
+
+
+def _name_cut(path: Path, lines: int, packed: int, problems: Problems) -> None:
+    """Add to problems that a file is too large; ``packed`` is its size where it is packed.
+
+    Raises:
+        ResultsError: not even one line of it can be used.
+    """
+    kind = "files that are too large"
+    said = f"{path} holds more than {MAX_FILE // MIB} MiB"
+    if packed:
+        said = f"{path} has {_size(packed)}, and unpacks to more than {MAX_FILE // MIB} MiB"
+    if not lines:
+        raise ResultsError(
+            f"{said} without the end of a line, so it is no results file.",
+            "Delete it, or restore it from where it was copied.",
+            tally=kind,
+        )
+    unpack = "Unpack it first. " if packed else ""
+    problems.add(kind, f"{said}, of which the first {lines:,} lines are read. {unpack}{SPLIT}")
+
+
+def _size(count: int) -> str:
+    return f"{count / MIB:.1f} MiB" if count >= MIB // 10 else f"{-(-count // 1024):,} KiB"
 
 
 def _read(path: Path) -> bytes:
@@ -149,18 +174,32 @@ def _what(path: Path) -> str:
 
 
 def _unpacked(data: bytes, path: Path, problems: Problems) -> bytes:
-    """Unpack what gzip packed, up to the limit; damage ends it, and is named."""
-    unpacked = bytearray()
+    """Unpack data up to the limit; damage ends it, and is named.
+
+    Raises:
+        ResultsError: it is packed by what is not read, or twice.
+    """
+    name = packing.packing(data)
+    if name not in packing.READ:
+        raise ResultsError(
+            f"{path} is packed by {name}, and only gzip and Zstandard are read.",
+            "Unpack it.",
+            tally=_OTHERWISE,
+        )
+    result = bytearray()
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-            while len(unpacked) <= MAX_FILE and (more := file.read1(MIB)):
-                unpacked += more
-    except (EOFError, OSError, zlib.error) as error:
+        for part in packing.unpacked(data, MAX_FILE):
+            result += part
+    except packing.Damaged as error:
         problems.add(
             "files whose packing is damaged",
             f"{path} cannot be unpacked to its end: {error}. Copy it again.",
         )
-    return bytes(unpacked)
+    if packing.packing(result[:8]):
+        raise ResultsError(
+            f"{path} is packed twice.", "Unpack it once.", tally="files that are packed twice"
+        )
+    return bytes(result)
 
 
 def _as_utf8(data: bytes, encoding: str) -> bytes:

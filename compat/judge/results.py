@@ -24,11 +24,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from compat.contract.case import Case, Recipe
+from compat.judge.migrations import MIGRATIONS, migrated, schema_of
+from compat.judge.migrations import SCHEMA_VERSION as SCHEMA_VERSION
 from compat.judge.problems import Problems
 from compat.judge.problems import ResultsError as ResultsError
 from compat.judge.result_files import MIB, Content, content, find
-
-SCHEMA_VERSION = 1
 
 MAX_LINE = 16 * MIB
 """Bytes of one line; the longest published one has 0.4 MiB, nearly all of it predictions."""
@@ -309,8 +309,10 @@ _BRACKETS = b"[]{}"
 _NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 
 
-def _decoded(text: bytes) -> Line:
-    """Return one line, which is within the limits.
+def _decoded(text: bytes, schema: Any) -> tuple[Line, Any]:
+    """Return one line, which is within the limits, and the schema that it was written in.
+
+    ``schema`` is that of the line before it.
 
     Raises:
         _Unreadable: it is not, or is no sound JSON of a known kind.
@@ -328,12 +330,24 @@ def _decoded(text: bytes) -> Line:
     if most > MAX_PREDICTED:
         raise _too_many(MAX_PREDICTED, "")
     try:
-        line = _DECODER.decode(text.removeprefix(codecs.BOM_UTF8))
+        line, schema = _line(text.removeprefix(codecs.BOM_UTF8), schema)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _Unreadable("lines that are no sound JSON of a known kind", str(error)) from error
     if most > MAX_VALUES or not _is_flat(brackets):
         _examine(line)
-    return line
+    return line, schema
+
+
+def _line(text: bytes, schema: Any) -> tuple[Line, Any]:
+    """Return one line in the current schema, and the schema that it was written in."""
+    if schema not in MIGRATIONS:
+        line = _DECODER.decode(text)
+        if not isinstance(line, Header) or line.schema not in MIGRATIONS:
+            return line, line.schema if isinstance(line, Header) else schema
+    tree = msgspec.json.decode(text)
+    schema = schema_of(tree, schema)
+    line = msgspec.convert(migrated(tree, schema), Line)
+    return line, schema
 
 
 def _too_many(limit: int, where: str) -> _Unreadable:
@@ -388,12 +402,13 @@ def _runs(path: Path, found: Content) -> tuple[Run, ...]:
     parts: dict[bytes, _Part] = {}
     part: _Part | None = None
     lost = 0
+    schema: Any = SCHEMA_VERSION
     problems = found.problems
     for number, text in enumerate(found.lines(), 1):
         if text.isspace():
             continue
         try:
-            line = _decoded(text)
+            line, schema = _decoded(text, schema)
         except _Unreadable as error:
             problems.add(error.kind, f"{path.name}:{number}: {error}")
             headers = list(_HEADER.finditer(text, max(0, len(text) - MAX_LINE)))
@@ -403,7 +418,7 @@ def _runs(path: Path, found: Content) -> tuple[Run, ...]:
             # may speak, and the one before it must not be taken for it.
             part = None
             try:
-                line = _decoded(text[headers[-1].start() :])
+                line, schema = _decoded(text[headers[-1].start() :], schema)
             except _Unreadable:
                 continue
         if isinstance(line, Header):

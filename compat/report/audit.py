@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -26,6 +27,9 @@ TOLERANCE = timedelta(days=1)
 """How far ahead of this machine's clock a date may be: clocks and time zones are set wrongly."""
 STEP = timedelta(minutes=1)
 """How far a clock may be set back while a check runs."""
+
+LONGEST = timedelta(days=30)
+"""Longer than any check takes: a time beyond it was not measured."""
 
 _UPDATE = "Update compat, or leave the file out."
 _CLOCK = "Correct the clock that is wrong, or leave the file out."
@@ -243,7 +247,36 @@ def _fault(
     if one.seconds < 0 or one.threads < 0 or one.batch < 1:
         numbers = f"{one.seconds:g} s, {one.threads} threads, batch {one.batch}"
         return _Fault("with an impossible number", f"{_short(one.check)}: {numbers}")
+    for name, seconds in _times(one):
+        if not -LONGEST.total_seconds() <= seconds <= LONGEST.total_seconds():
+            example = f"{_short(one.check)}: {_short(name)} is {_in_words(seconds)} s"
+            return _Fault(f"with a time beyond {LONGEST.days} days", example)
     return None
+
+
+def _times(one: Observation) -> Iterator[tuple[str, float]]:
+    """Yield every time of an observation with its name: those of a check, of rounds, of values."""
+    yield "its length", one.seconds
+    for name, samples in one.samples.items():
+        if name.endswith(("seconds", "_s")):
+            yield from ((name, sample) for sample in samples)
+    open_ones: list[tuple[str, Any]] = list(one.values.items())
+    while open_ones:
+        name, value = open_ones.pop()
+        if isinstance(value, dict):
+            open_ones += value.items()
+        elif isinstance(value, list):
+            open_ones += ((name, part) for part in value)
+        elif name.endswith("_s") and not name.endswith("_per_s") and _is_number(value):
+            yield name, value
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds:g}" if isinstance(seconds, float) else _short(str(seconds))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 _Content = dict[tuple[str, str, str], tuple[bytes, ...]]

@@ -6,16 +6,17 @@ goes to an archive beside it, and what contradicts it is refused.
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import tempfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
+from compat.judge import packing
+from compat.judge.migrations import in_current_schema
 from compat.judge.problems import Problems
 from compat.judge.result_files import content, find
 from compat.judge.results import Collection, ResultsError, Run, file_name, read, read_all
@@ -26,7 +27,10 @@ from compat.report.model import Report
 
 _MACHINE = re.compile(r"[0-9a-f]{4,64}")
 ARCHIVE = "archive"
-"""Folder beside the results, of compressed copies that reports do not read."""
+"""Folder beside the results, of files that reports do not read."""
+
+_PLAIN = ".jsonl"
+_PACKED = f".jsonl{packing.SUFFIX}"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class PublishResult:
     """Those of ``published`` that were not there, or have grown."""
     archived: Mapping[Path, Path] = field(default_factory=dict)
     """Where those of ``superseded`` that had been published lie now."""
+    packed: tuple[Path, ...] = ()
+    """Files published earlier that are written anew: compressed, in the current schema."""
     cells: tuple[str, ...] = ()
     """Cells of the matrix that say something else than before."""
 
@@ -54,6 +60,7 @@ class _Offer:
 
     source: Path
     data: bytes
+    """In the current schema, not packed."""
     run: Run
     """As it will be read when published."""
 
@@ -63,6 +70,7 @@ def publish(
 ) -> PublishResult:
     """Copy valid results files to ``reports/results/<machine>/`` and write ``MATRIX.md``.
 
+    They are kept compressed and in the current schema, and so is what was published before.
     ``sources`` are results files or folders of them. A file that cannot be believed as a whole is
     rejected and named: one with an unreadable line or an impossible claim, one that contradicts
     what is published, one that was measured with an own corpus, checkpoint or thresholds unless
@@ -76,7 +84,17 @@ def publish(
         ResultsError: a source does not exist, or ``reports`` cannot be written.
     """
     results = reports / "results"
+    for source in sources:
+        if not source.exists():
+            raise ResultsError(f"{source} does not exist. Name a results file or a folder of them.")
+    renewed = _renewed(results)
+    if not dry_run:
+        with _writing(reports):
+            for path, place in renewed.items():
+                _renew(path, place)
     before = read_all([results]) if results.is_dir() else Collection()
+    runs = [replace(run, path=renewed.get(run.path, run.path)) for run in before.runs]
+    before = replace(before, runs=tuple(runs))
     offers, rejected = _offers(sources, reports, own)
     unchanged = [path for path, one in offers.items() if _bytes(path).startswith(one.data)]
     fresh = {path: one for path, one in offers.items() if path not in unchanged}
@@ -102,19 +120,14 @@ def publish(
         # The problems are those of what was there: what came in has none.
         shown = build(Collection(kept, before.problems))
     else:
-        try:
+        with _writing(reports):
             results.mkdir(parents=True, exist_ok=True)
             for path, one in added.items():
-                _write(path, one.data)
+                _write(path, packing.pack(one.data))
             for path, place in archived.items():
                 _archive(path, place)
             shown = build(read_all([results]))
             _write(matrix, matrix_markdown(shown).encode())
-        except OSError as error:
-            raise ResultsError(
-                f"cannot write below {reports}: {error.strerror}. The files published before are "
-                "kept; make the folder writable and publish again."
-            ) from error
     return PublishResult(
         matrix,
         tuple(sorted({*added, *unchanged} - {*superseded})),
@@ -122,8 +135,51 @@ def publish(
         tuple(superseded),
         tuple(sorted(added)),
         archived,
+        tuple(sorted(renewed.values())),
         tuple(_changes(build(before), shown)),
     )
+
+
+@contextmanager
+def _writing(reports: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ResultsError(
+            f"cannot write below {reports}: {error.strerror}. The files published before are kept.",
+            "Make the folder writable and publish again.",
+        ) from error
+
+
+def _renewed(results: Path) -> dict[Path, Path]:
+    """Return published files that are plain or of an older schema, and where each shall lie."""
+    renewed = {}
+    for path in find([results], Problems()) if results.is_dir() else ():
+        if path.is_symlink() or not path.name.endswith((_PLAIN, _PACKED)):
+            continue
+        place = path.with_name(path.name.removesuffix(packing.SUFFIX) + packing.SUFFIX)
+        try:
+            problems = read(path).problems
+            found = content(path)
+        except ResultsError:
+            continue  # What cannot be read stays as it is; reports name it.
+        if problems or (path != place and place.exists() and not _same(path, place)):
+            continue
+        if not found.packing or in_current_schema(found.data) != found.data:
+            renewed[path] = place
+    return renewed
+
+
+def _same(path: Path, other: Path) -> bool:
+    return _bytes(other).startswith(in_current_schema(content(path).data))
+
+
+def _renew(path: Path, place: Path) -> None:
+    """Write a published file as it is kept today, and only then remove it as it was."""
+    if path == place or not place.exists():
+        _write(place, packing.pack(in_current_schema(content(path).data)))
+    if path != place:
+        path.unlink()
 
 
 def _offers(
@@ -136,8 +192,6 @@ def _offers(
     rejected: list[str] = []
     unreadable = Problems()
     for source in sources:
-        if not source.exists():
-            raise ResultsError(f"{source} does not exist. Name a results file or a folder of them.")
         for path in find([source], unreadable):
             # Not resolve(), which a link to itself ends.
             if mine & {*Path(os.path.realpath(path)).parents}:
@@ -150,8 +204,10 @@ def _offers(
             if problem:
                 rejected.append(f"{path.name}: {problem}")
                 continue
-            destination = results / run.header.machine / file_name(run.header)
-            offer = _Offer(path, content(path).data, replace(run, path=destination))
+            name = file_name(run.header) + packing.SUFFIX
+            destination = results / run.header.machine / name
+            data = in_current_schema(content(path).data)
+            offer = _Offer(path, data, replace(run, path=destination))
             found.setdefault(destination, []).append(offer)
     offers = {}
     for destination, copies in found.items():
@@ -205,22 +261,30 @@ def _contradiction(
     return ""
 
 
-def _bytes(path: Path) -> bytes:
-    """Return what is published at a place; nothing where nothing is."""
-    return path.read_bytes() if path.is_file() else b""
+def _bytes(published: Path) -> bytes:
+    """Return what is published at a place, plainly until it is renewed; nothing where nothing is.
+
+    It is in the current schema and not packed.
+    """
+    for path in (published, published.with_name(published.name.removesuffix(packing.SUFFIX))):
+        if path.is_file():
+            return in_current_schema(content(path).data)
+    return b""
 
 
 def _archived(reports: Path, published: Path) -> tuple[bytes, str]:
     """Return the newest archived copy of a published file, and in words where it is."""
     places = [place for place in _places(reports, published) if place.is_file()]
-    return (_unpacked(places[-1]) or b"" if places else b""), "archived"
+    return (_sound(places[-1]) or b"" if places else b""), "archived"
 
 
-def _unpacked(place: Path) -> bytes | None:
+def _sound(place: Path) -> bytes | None:
+    """Return what an archived file holds, in the current schema; None where it is damaged."""
     try:
-        return gzip.decompress(place.read_bytes())
-    except (OSError, EOFError, zlib.error):
-        return None  # Damaged: it says nothing, and is never written over.
+        problems = read(place).problems
+    except ResultsError:
+        return None  # It says nothing, and is never written over.
+    return None if problems else in_current_schema(content(place).data)
 
 
 def _places(reports: Path, published: Path) -> Iterator[Path]:
@@ -228,7 +292,7 @@ def _places(reports: Path, published: Path) -> Iterator[Path]:
     folder = reports / ARCHIVE / published.relative_to(reports / "results").parent
     for number in count(1):
         suffix = "" if number == 1 else f".{number}"
-        place = folder / f"{published.stem}{suffix}.jsonl.gz"
+        place = folder / f"{published.name.removesuffix(_PACKED)}{suffix}{_PACKED}"
         yield place
         if not place.exists():
             return
@@ -236,9 +300,9 @@ def _places(reports: Path, published: Path) -> Iterator[Path]:
 
 def _place(reports: Path, published: Path) -> Path:
     """Return where to archive a published file: never over what it does not contain."""
-    data = published.read_bytes()
+    data = _bytes(published)
     for place in _places(reports, published):
-        earlier = _unpacked(place) if place.exists() else b""
+        earlier = _sound(place) if place.exists() else b""
         if earlier is not None and (data.startswith(earlier) or earlier.startswith(data)):
             return place
     raise AssertionError("the last place is free")
@@ -246,9 +310,9 @@ def _place(reports: Path, published: Path) -> Path:
 
 def _archive(published: Path, place: Path) -> None:
     """Move a published file to the archive, unless it lies there already."""
-    data = published.read_bytes()
-    if not (place.exists() and (_unpacked(place) or b"").startswith(data)):
-        _write(place, gzip.compress(data, 9, mtime=0))
+    data = _bytes(published)
+    if not (place.exists() and (_sound(place) or b"").startswith(data)):
+        _write(place, packing.pack(data))
     # Only now: an interruption leaves two copies.
     published.unlink()
 
