@@ -284,15 +284,15 @@ def test_a_bomb_has_a_short_story(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_window_beyond_all_files_is_not_granted(tmp_path: Path) -> None:
-    """The frame of a few bytes asks its reader for a gigabyte."""
+    """The frame of a few bytes asks its reader for 128 MiB."""
     kind = zstd.CompressionParameter
-    options = {kind.window_log: 30, kind.content_size_flag: 0}
-    data = zstd.ZstdCompressor(options=options).compress(b"\n".join(lines()))
-    data += zstd.ZstdCompressor(options=options).flush()
+    options = {kind.window_log: 27, kind.content_size_flag: 0}
+    one = zstd.ZstdCompressor(options=options)
+    data = one.compress(b"\n".join(lines())) + one.flush()
     (tmp_path / "x.jsonl.zst").write_bytes(data)
     collection = read_all([tmp_path])
     assert collection.runs == ()
-    assert "x.jsonl.zst" in collection.problems[0]
+    assert "cannot be unpacked to its end" in collection.problems[0]
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.gz", "x.jsonl.zst"])
