@@ -29,8 +29,11 @@ def test_stress(measurement: Measurement) -> None:
             detail = detail or f"{one['snr_db']:.1f} dB to the reference"
             snr.append(one["snr_db"])
         inputs[name] = {"ok": not one["faults"] and name not in worse, "detail": detail}
+    for name, phrases in found["inventions"].items():
+        faults += [f"{name}: {phrase}" for phrase in phrases]
     values: dict[str, Any] = {
         "inputs": inputs,
+        "inventions": len(found["inventions"]),
         "worse": len(worse),
         "changed_by_order": len(found["order"]["different"]),
     }

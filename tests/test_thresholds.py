@@ -285,7 +285,7 @@ def _numerics(**changes: float) -> dict[str, Any]:
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16", "bf16", "int8", "int4", "nf4"])
 def test_every_precision_is_judged_on_three_metrics(precision: str) -> None:
-    facts = _facts(precision=precision, recipe=precision)
+    facts = _facts(precision=precision, recipe=precision, weights="trained")
     level, limits, reason = SHIPPED.judge("accuracy.numerics", facts, _numerics())
     assert (level, reason) == ("strict", "")
     assert len(limits) == 3 + (facts.weights == "seeded")
@@ -312,21 +312,68 @@ def test_limits_ease_as_precision_falls() -> None:
 
 def test_word_error_rate_is_judged_for_speech_recognition_only() -> None:
     trained = _facts(weights="trained")
-    good = {
-        "clean": {"wer": 0.02, "degradation": 0.0, "no_worse_share": 1.0},
-        "hard": {"wer": 0.08, "degradation": 0.0, "no_worse_share": 1.0},
-    }
+    same = {"degradation": 0.0, "degradation_interval": [0.0, 0.0], "no_worse_share": 1.0}
+    good = {"clean": {"wer": 0.02}, "hard": {"wer": 0.08}, "pooled": same}
     assert SHIPPED.judge("accuracy.task", trained, good)[0] == "strict"
     assert SHIPPED.judge("accuracy.task", _facts(task="captions"), {"wer": 0.9})[0] is None
-    worse = {**good, "hard": {**good["hard"], "degradation": 0.008}}
+    fell = {"degradation": 0.008, "degradation_interval": [0.001, 0.0095]}
+    worse = {**good, "pooled": {**same, **fell}}
     assert SHIPPED.judge("accuracy.task", trained, worse)[0] == "relaxed"
     int8 = _facts(weights="trained", precision="int8")
     assert SHIPPED.judge("accuracy.task", int8, worse)[0] == "strict"
     level, _, reason = SHIPPED.judge("accuracy.task", trained, {"clean": {"wer": 0.02}})
-    assert level == "failed" and "*.degradation was not reported" in reason
+    assert level == "failed" and "pooled.degradation was not reported" in reason
     # A corpus of one's own has sets of other names, and no limit on its error rate as such.
-    own = {"meetings": {"wer": 0.4, "degradation": 0.0, "no_worse_share": 1.0}}
+    own = {"meetings": {"wer": 0.4}, "pooled": same}
     assert SHIPPED.judge("accuracy.task", _facts(weights="pretrained"), own)[0] == "strict"
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "level"),
+    [
+        (0.0, [0.0, 0.0], "strict"),
+        (0.004, [-0.001, 0.005], "strict"),
+        (0.004, [0.002, 0.006], "relaxed"),
+        (0.006, [0.0049, 0.02], "relaxed"),
+        (0.02, [0.006, 0.03], "failed"),
+        # Without an interval the number stands for both of its ends.
+        (0.004, None, "strict"),
+        (0.006, None, "failed"),
+    ],
+)
+def test_an_interval_decides_by_its_ends(value: float, interval: Any, level: str) -> None:
+    pooled = {"degradation": value, "degradation_interval": interval, "no_worse_share": 1.0}
+    facts = _facts(weights="pretrained")
+    found, limits, reason = SHIPPED.judge("accuracy.task", facts, {"pooled": pooled})
+    assert found == level
+    assert bool(reason) == (level != "strict")
+    judged = next(limit for limit in limits if limit.metric == "pooled.degradation")
+    assert judged.interval == (tuple(interval) if interval else None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ('by = "hand"', "leave it out"),
+        ('by = "interval"', "one limit"),
+        ("judged = false", "has no limits"),
+        ("judged = 0", "true or false"),
+    ],
+)
+def test_entries_of_other_kinds_are_checked(tmp_path: Path, change: str, message: str) -> None:
+    with pytest.raises(CompatError, match=message):
+        _load(tmp_path, _entry(more=change))
+
+
+def test_generated_weights_decide_no_integer_recipe() -> None:
+    awful = {"encoder": {**_numerics()["encoder"], "snr_db": -3.0, "error_ratio": 18.8}}
+    integer = {"precision": "int8", "recipe": "int8-dynamic"}
+    facts = _facts(weights="seeded", **integer)
+    level, limits, _ = SHIPPED.judge("accuracy.numerics", facts, awful)
+    # Their outputs must differ from input to input all the same, or they prove nothing at all.
+    assert (level, [limit.metric for limit in limits]) == ("strict", ["encoder.contrast_db"])
+    for facts in (_facts(weights="trained", **integer), _facts(weights="seeded")):
+        assert SHIPPED.judge("accuracy.numerics", facts, awful)[0] == "failed"
 
 
 def test_speed_placement_and_stress() -> None:

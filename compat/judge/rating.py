@@ -11,7 +11,7 @@ from typing import Literal, cast
 
 from compat.contract.case import Evidence
 
-RULE_VERSION = 1
+RULE_VERSION = 2
 """Raised whenever the same gates could give another rating."""
 
 State = Literal["strict", "relaxed", "failed", "unknown", "not-applicable"]

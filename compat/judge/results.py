@@ -126,7 +126,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started", tag_fiel
     time: str
 
 
-class Limit(msgspec.Struct, frozen=True, kw_only=True):
+class Limit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One metric held against its threshold."""
 
     metric: str
@@ -136,6 +136,8 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     direction: Literal["at_least", "at_most"]
     level: Level
     reason: str
+    interval: tuple[float, float] | None = None
+    """The interval of ``value``, where that was judged and not the value itself."""
 
 
 class MetricFacts(msgspec.Struct, frozen=True, kw_only=True):

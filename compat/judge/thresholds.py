@@ -10,6 +10,13 @@ An entry names a check, a metric and two limits::
     family = ["whisper", "moonshine"]              # list of them
     reason = "..."                                 # required
 
+A metric that comes with an interval beside it (``degradation`` and ``degradation_interval``) may be
+judged by that: ``at_most = 0.01`` with ``by = "interval"`` is failed where the whole interval is
+above the limit, strict where none of it is, and relaxed between, so that noise decides nothing.
+
+``judged = false``, without limits, takes a number out of judgement where another entry would hold
+it to something; the report shows it all the same.
+
 For each number the entry with the most filters that match the case decides; of equals the one with
 more literal path parts, then the later one, later files after earlier ones. ``override = true``
 puts an entry above all that lack it, however specific. A metric that an entry demands and the check
@@ -51,12 +58,22 @@ FLAG_FILTERS: tuple[str, ...] = ("published", "on_host_cpu", "quantised")
 _LEVELS: tuple[Level, ...] = ("strict", "relaxed", "failed")
 
 Direction = Literal["at_least", "at_most"]
+Pair = tuple[float, float]
 
 FORMAT = Format(
     name="threshold",
     table="threshold",
     required=("check", "metric", "reason"),
-    optional=("at_least", "at_most", "required", "override", *TEXT_FILTERS, *FLAG_FILTERS),
+    optional=(
+        "at_least",
+        "at_most",
+        "by",
+        "judged",
+        "required",
+        "override",
+        *TEXT_FILTERS,
+        *FLAG_FILTERS,
+    ),
     if_absent="Check the path, or leave the option out to use the thresholds that come with "
     "compat.",
     if_broken="; the format is described at the top of the shipped fixtures/thresholds.toml.",
@@ -79,6 +96,10 @@ class Threshold:
     override: bool
     origin: str
     """File and entry, for messages."""
+    judged: bool = True
+    """False where the number is shown and nothing follows from it."""
+    by_interval: bool = False
+    """Whether the interval beside the number is judged; strict and relaxed are one limit then."""
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -101,11 +122,16 @@ class Threshold:
             fnmatchcase(part, pattern) for part, pattern in zip(path, self.path, strict=True)
         )
 
-    def level(self, value: float | None) -> Level:
-        """How far a number meets the limits; what is not a finite number fails."""
+    def level(self, value: float | None, interval: Pair | None = None) -> Level:
+        """How far a number, or its interval, meets the limits; what is not finite fails."""
         if value is None or not math.isfinite(value):
             return "failed"
         sign = 1.0 if self.direction == "at_least" else -1.0
+        if interval is not None:
+            worst, best = sorted(sign * end for end in interval)
+            if best < sign * self.relaxed:
+                return "failed"
+            return "strict" if worst >= sign * self.strict else "relaxed"
         if sign * value >= sign * self.strict:
             return "strict"
         return "relaxed" if sign * value >= sign * self.relaxed else "failed"
@@ -145,12 +171,13 @@ class Thresholds:
         judged: list[tuple[Limit, str]] = []
         for path, value in numbers.items():
             chosen = _most_specific(e for e in applying if e.covers(path))
-            if chosen is not None:
-                judged.append(_hold(chosen, ".".join(path), value))
+            if chosen is not None and chosen.judged:
+                pair = _beside(numbers, path) if chosen.by_interval else None
+                judged.append(_hold(chosen, ".".join(path), value, pair))
         for metric in dict.fromkeys(e.metric for e in applying):
             chosen = _most_specific(e for e in applying if e.metric == metric)
             if chosen and chosen.required and not any(chosen.covers(path) for path in numbers):
-                judged.append(_hold(chosen, metric, None, missing=True))
+                judged.append(_hold(chosen, metric, None, None, missing=True))
         judged.sort(key=lambda item: (-_LEVELS.index(item[0].level), item[0].metric))
         limits = tuple(limit for limit, _ in judged)
         reason = "; ".join(sentence for _, sentence in judged if sentence)
@@ -178,7 +205,7 @@ def load(paths: Iterable[Path]) -> Thresholds:
 
 
 def _entry(origin: str, row: Mapping[str, Any]) -> Threshold:
-    for key in ("required", "override"):
+    for key in ("required", "override", "judged"):
         if not isinstance(row.get(key, True), bool):
             raise CompatError(f"{origin}: {key} must be true or false.")
     if not all(row["metric"].split(".")):
@@ -186,6 +213,8 @@ def _entry(origin: str, row: Mapping[str, Any]) -> Threshold:
             f"{origin}: metric {row['metric']!r} has an empty part; write a dotted path such as "
             '"encoder.snr_db".'
         )
+    if row.get("by", "interval") != "interval":
+        raise CompatError(f'{origin}: by can be "interval" alone; leave it out for the number.')
     direction, strict, relaxed = _limits(origin, row)
     return Threshold(
         check=row["check"],
@@ -195,14 +224,20 @@ def _entry(origin: str, row: Mapping[str, Any]) -> Threshold:
         relaxed=relaxed,
         reason=row["reason"].strip(),
         filters=tuple(_filters(origin, row)),
-        required=row.get("required", True),
+        required=row.get("required", True) and row.get("judged", True),
         override=row.get("override", False),
         origin=origin,
+        judged=row.get("judged", True),
+        by_interval="by" in row,
     )
 
 
 def _limits(origin: str, row: Mapping[str, Any]) -> tuple[Direction, float, float]:
     given = [key for key in ("at_least", "at_most") if key in row]
+    if row.get("judged") is False:
+        if given or "by" in row:
+            raise CompatError(f"{origin}: judged = false has no limits; take one of them away.")
+        return "at_least", 0.0, 0.0
     if len(given) != 1:
         raise CompatError(
             f"{origin}: give exactly one of at_least and at_most, as "
@@ -210,6 +245,12 @@ def _limits(origin: str, row: Mapping[str, Any]) -> tuple[Direction, float, floa
         )
     direction: Direction = "at_least" if given[0] == "at_least" else "at_most"
     table = row[direction]
+    if "by" in row:
+        if isinstance(table, dict):
+            raise CompatError(
+                f"{origin}: an interval is held against one limit: {direction} = 0.01."
+            )
+        table = {"strict": table, "relaxed": table}
     if not isinstance(table, dict) or set(table) != {"strict", "relaxed"}:
         raise CompatError(
             f"{origin}: {direction} needs strict and relaxed, as "
@@ -306,12 +347,26 @@ def _numbers(
             yield path, None
 
 
+def _beside(numbers: Mapping[tuple[str, ...], float | None], path: tuple[str, ...]) -> Pair | None:
+    """Return the interval that stands beside a number; None where there is none."""
+    name = f"{path[-1]}_interval"
+    low, high = (numbers.get((*path[:-1], name, end)) for end in ("0", "1"))
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return None
+    return low, high
+
+
 def _hold(
-    entry: Threshold, metric: str, value: float | None, *, missing: bool = False
+    entry: Threshold,
+    metric: str,
+    value: float | None,
+    interval: Pair | None,
+    *,
+    missing: bool = False,
 ) -> tuple[Limit, str]:
     """Judge one number; return the limit and, where it falls short of strict, a sentence."""
     finite = value if value is not None and math.isfinite(value) else None
-    level = entry.level(value)
+    level = entry.level(value, interval)
     limit = Limit(
         metric=metric,
         value=finite,
@@ -320,6 +375,7 @@ def _hold(
         direction=entry.direction,
         level=level,
         reason=entry.reason,
+        interval=interval,
     )
     word = "at least" if entry.direction == "at_least" else "at most"
     if missing:
@@ -327,6 +383,14 @@ def _hold(
     if finite is None:
         shown = "no number" if value is None else f"{value:g}"
         return limit, f"{metric} is {shown}, not a finite number"
+    if interval is not None and level != "strict":
+        share = "all" if level == "failed" else "part"
+        beyond = "above" if entry.direction == "at_most" else "below"
+        low, high = interval
+        return limit, (
+            f"{metric} {finite:.4g}, {share} of its interval {low:.4g} to {high:.4g} {beyond} "
+            f"{entry.strict:g} ({entry.reason})"
+        )
     if level == "failed":
         return limit, f"{metric} {finite:.4g}, needs {word} {entry.relaxed:g} ({entry.reason})"
     if level == "relaxed":

@@ -19,7 +19,8 @@ def stress(case: CaseUnderTest) -> dict[str, Any]:
     results = {item.id: _stressed(case, item) for item in case.inputs.items.stress}
     first = case.standard_items[:1]
     # Does the first input give the same after all others as it did at first?
-    result = {"inputs": results, "order": _differences(case, first)}
+    order = _differences(case, first)
+    result = {"inputs": results, "order": order, "inventions": _inventions(case)}
     if case.batched:
         result["batch"] = in_batch(case)
     return result
@@ -53,6 +54,7 @@ def _stressed(case: CaseUnderTest, item: Item) -> dict[str, Any]:
         (prediction,), _, result["seconds"] = case.predict([item])
         faults = case.faults([prediction])
     if case.weights != "seeded":
+        faults += case.task.inventions(item, prediction, reference)
         return {**result, **case.task.errors(item, prediction, reference), "faults": faults}
     # Free-running tokens of generated weights prove nothing: compare what is computed.
     traced, expected = case.trace(item, reference), case.reference.trace(item.id)
@@ -63,6 +65,19 @@ def _stressed(case: CaseUnderTest, item: Item) -> dict[str, Any]:
             _snr_db(case, name, array, expected[name]) for name, array in traced.items()
         )
     return {**result, "faults": faults}
+
+
+def _inventions(case: CaseUnderTest) -> dict[str, list[str]]:
+    """Return what the answers of the standard pass invent beyond the reference's, by item."""
+    if case.weights == "seeded":
+        return {}
+    answers, expected = case.standard.predictions, case.reference.predictions
+    found = {
+        item.id: case.task.inventions(item, answers[item.id], expected[item.id])
+        for item in case.standard_items
+        if item.id in expected
+    }
+    return {name: phrases for name, phrases in found.items() if phrases}
 
 
 def _snr_db(case: CaseUnderTest, name: str, array: np.ndarray, expected: np.ndarray) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-SCORER_VERSION = 1
+SCORER_VERSION = 2
 """Raised whenever a definition changes, so that scores of two definitions are never compared."""
 
 Unit = Literal["share", "points", "dB", "seconds", "cosine", "ratio", "count", "number"]
@@ -42,3 +42,6 @@ DEGRADATION = Metric("degradation", "points", "lower")
 """How far the primary metric fell behind the reference's on the same inputs."""
 NO_WORSE_SHARE = Metric("no_worse_share", "share", "higher")
 """Share of the inputs on which an answer is no worse than the reference's."""
+
+POOLED = "pooled"
+"""Name, among the test sets of a task's values, of all sets together."""

@@ -143,9 +143,12 @@ def task_wer(
 
     Returns:
         ``wer``, ``wer_interval`` (95 %, over utterances), ``substitutions``, ``insertions``,
-        ``deletions``, ``words``, ``utterances``, ``reference_wer``, ``degradation`` (``wer`` minus
-        ``reference_wer``), ``degradation_interval`` (95 %, paired), ``no_worse_share``, ``cer`` and
-        ``worst_utterance`` (index of the utterance with the most errors beyond the reference's).
+        ``deletions``, ``words``, ``utterances``, ``capped_wer``, ``reference_wer``,
+        ``degradation`` (``capped_wer`` minus ``reference_wer``), ``degradation_interval`` (95 %,
+        paired), ``no_worse_share``, ``cer`` and ``worst_utterance`` (index of the utterance with
+        the most errors beyond the reference's). In ``capped_wer`` an utterance has no more errors
+        beyond the reference's than it has words (one, if it has none): a loop of a thousand words
+        is one utterance that was lost, and must not decide about all others.
         Rates are fractions, not percentages. Intervals are None for fewer than two utterances.
 
     Raises:
@@ -160,9 +163,14 @@ def task_wer(
     errors = [float(counts.errors) for counts in ours]
     baseline = [float(counts.errors) for counts in theirs]
     words = [float(counts.words) for counts in ours]
+    capped = [
+        min(own, other + max(count, 1.0))
+        for own, other, count in zip(errors, baseline, words, strict=True)
+    ]
     whole, reference = total(ours), total(theirs)
+    capped_wer = ratio(sum(capped), whole.words)
     wer_interval = ratio_interval(errors, words)
-    degradation_interval = paired_interval(errors, baseline, words)
+    degradation_interval = paired_interval(capped, baseline, words)
     return {
         "wer": whole.rate,
         "wer_interval": None if wer_interval is None else list(wer_interval),
@@ -171,8 +179,9 @@ def task_wer(
         "deletions": whole.deletions,
         "words": whole.words,
         "utterances": len(ours),
+        "capped_wer": capped_wer,
         "reference_wer": reference.rate,
-        "degradation": whole.rate - reference.rate,
+        "degradation": capped_wer - reference.rate,
         "degradation_interval": (
             None if degradation_interval is None else list(degradation_interval)
         ),

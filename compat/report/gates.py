@@ -10,6 +10,7 @@ from compat.contract.case import Evidence, Recipe
 from compat.judge import rating
 from compat.judge.rating import Caps, Gates, State
 from compat.judge.results import CaseFacts, Limit, Observation
+from compat.metrics import POOLED
 from compat.metrics.timing import crowding
 from compat.report import text
 from compat.report.model import Configuration, Figures, Gate, Record
@@ -150,6 +151,8 @@ class Draft:
         """Judge accuracy, and say which weights the task metric came from."""
         numerics = ("numerics", _judge(self.subject.get(NUMERICS), "the numerics check"))
         own = self.subject and _about(self.subject).weights
+        if own == "seeded" and Recipe(self.recipe).quantised:
+            return self._accurate_integers()
         if own == "pretrained" or (own == "trained" and not self.has_stand_in):
             task = _judge(self.subject.get(TASK), "the task metric")
             return _worst([("task", task), numerics]), cast(rating.Weights, own)
@@ -163,6 +166,20 @@ class Draft:
                     parts.append(("numerics, stand-in", own_numerics))
             return _worst(parts), "trained"
         return _worst([numerics]), "seeded"
+
+    def _accurate_integers(self) -> tuple[_Finding, rating.Weights]:
+        """Judge an integer recipe of generated weights by the trained stand-in alone.
+
+        How far rounding to integers errs depends on the spread of the weights themselves, so that
+        generated ones refute recipes that are sound on published ones.
+        """
+        if not self.has_stand_in:
+            reason = "generated weights do not decide the accuracy of an integer recipe"
+            return _Finding("unknown", reason), "seeded"
+        task = _judge(self.stand_in.get(TASK), "the task metric of the trained stand-in")
+        numerics = _judge(self.stand_in.get(NUMERICS), "the numerics of the trained stand-in")
+        parts = [("task, stand-in", task), ("numerics, stand-in", numerics)]
+        return _worst(parts), "trained"
 
     def _loads(self) -> tuple[_Finding, str]:
         """Judge loading; also return the runtime's reason where it proved to be unable."""
@@ -461,7 +478,7 @@ def _about(case: dict[str, Record]) -> CaseFacts:
 
 def _scores(values: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
     """Return the test set that accuracy is judged on, and its scores."""
-    for name in ("hard", "clean", *sorted(values)):
+    for name in ("hard", "clean", *sorted(values.keys() - {POOLED})):
         inside = values.get(name)
         if isinstance(inside, dict):
             return name, inside

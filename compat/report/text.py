@@ -383,6 +383,11 @@ def limit(
         quantity(key, v, metric, declared) for v in (one.value, one.strict, one.relaxed)
     )
     word = "≥" if one.direction == "at_least" else "≤"
+    if one.interval is not None:
+        low, high = (quantity(key, end, metric, declared) for end in one.interval)
+        best, worst = ("lower", "upper") if one.direction == "at_most" else ("upper", "lower")
+        found = f"{found} ({low} to {high})"
+        return found, f"{worst} end {word} {strict}", f"{best} end {word} {relaxed}"
     return found, f"{word} {strict}", f"{word} {relaxed}"
 
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from compat.contract.item import Item, Prediction
 from compat.contract.profile import Profile
 from compat.metrics import DEGRADATION, NO_WORSE_SHARE, Metric
+from compat.metrics.invention import inventions
 from compat.models.tasks.base import Task
 
 
@@ -26,9 +27,11 @@ class Transcription(Task):
     fact: ClassVar[str] = "text"
     truths: ClassVar[tuple[str, ...]] = ("text",)
     sets: ClassVar[tuple[str, ...]] = ("clean", "hard")
+    pooled: ClassVar[bool] = True
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("wer", "share", "lower", primary=True),
         Metric("cer", "share", "lower"),
+        Metric("capped_wer", "share", "lower"),
         Metric("reference_wer", "share"),
         DEGRADATION,
         NO_WORSE_SHARE,
@@ -69,3 +72,8 @@ class Transcription(Task):
             for one in (prediction, reference)
         )
         return {"errors": float(ours.errors), "reference": float(theirs.errors)}
+
+    def inventions(self, item: Item, prediction: Prediction, reference: Prediction) -> list[str]:
+        wordless = item.facts.get("text") == ""
+        ours, theirs = str(prediction["text"]), str(reference["text"])
+        return inventions(ours, theirs, item.seconds, wordless=wordless)

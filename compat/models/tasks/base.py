@@ -17,7 +17,7 @@ from compat.contract.item import AUDIO, Item, Prediction
 from compat.contract.profile import Profile
 from compat.inputs import stress
 from compat.inputs.corpus import Corpus, TestSet
-from compat.metrics import Metric
+from compat.metrics import DEGRADATION, NO_WORSE_SHARE, POOLED, Metric
 from compat.metrics.predictions import prediction_faults, same_prediction
 from compat.models.items import Items, beginnings
 
@@ -25,6 +25,8 @@ ScoredSet = tuple[Sequence[Item], Sequence[Prediction], Sequence[Prediction]]
 """Items of a test set, the predictions for them, and the reference's predictions."""
 OUTSIDE_UEM = "outside_uem"
 """Among the values of a task: how many recordings were not scored, as their UEM leaves nothing."""
+PAIRED = (DEGRADATION.name, f"{DEGRADATION.name}_interval", NO_WORSE_SHARE.name)
+"""Values that compare answers with the reference's on the same inputs."""
 FAINTER = 0.002
 """Share by which each unseen input is fainter than the one before: other bytes, the same work."""
 
@@ -46,6 +48,9 @@ class Task(ABC):
     """Names of the test sets that are preferred where a corpus has them."""
     unscored: ClassVar[int] = 12
     """Recordings taken from a corpus without the facts, for timing and numerics alone."""
+    pooled: ClassVar[bool] = False
+    """Whether the fall behind the reference is also computed over all test sets together, where
+    more inputs make its interval narrow enough to judge by."""
     beginning_seconds: ClassVar[float | None] = None
     """Seconds of a recording that a first look hears; None for whole recordings."""
     brief_seconds: float = 10.0
@@ -150,7 +155,16 @@ class Task(ABC):
                 )
                 if "worst_recording" in scores[name]:
                     scores[name]["worst_recording"] = scored[scores[name]["worst_recording"]]
+        if self.pooled and scores:
+            scores[POOLED] = self._pooled(list(sets.values()))
         return {**scores, OUTSIDE_UEM: left_out} if scores and left_out else scores
+
+    def _pooled(self, sets: Sequence[ScoredSet]) -> dict[str, Any]:
+        """Score all inputs together, for what compares answers with the reference's."""
+        rows = [row for columns in sets for row in zip(*columns, strict=True)]
+        items, predictions, references = zip(*rows, strict=True)
+        values = self.score(items, predictions, references)
+        return {name: values[name] for name in PAIRED if name in values}
 
     @abstractmethod
     def scores(
@@ -190,6 +204,13 @@ class Task(ABC):
     ) -> list[str]:
         """Return the faults that no average may hide: NaN, one answer for all, empty answers."""
         return prediction_faults(predictions, references)
+
+    def inventions(self, item: Item, prediction: Prediction, reference: Prediction) -> list[str]:
+        """Return what an answer holds that its input cannot, and that the reference's lacks.
+
+        The default knows of nothing: inventions are a matter of tasks whose answers are written.
+        """
+        return []
 
     # What results keep -------------------------------------------------------------------------
 
