@@ -269,10 +269,35 @@ def test_a_fault_of_the_scorer_is_no_form_of_predictions(
 
 def test_what_cannot_be_scored_again_keeps_its_scorer(tmp_path: Path) -> None:
     assert rescored(tmp_path).scorer is None
-    for fields in ({"predictions": []}, {"status": "known-failure"}):
-        found = rescored(tmp_path, **fields)
-        assert found.values == observation().values
+    oldest = [{"item": "a", "prediction": {"text": "red door"}}]
+    for rows in ([], oldest):
+        found = rescored(tmp_path, predictions=rows)
+        # Nor is it judged: the limits of today may ask for what was not computed then.
+        assert (found.values, found.status) == (observation().values, "passed")
         assert scorer_of(header(versions={"scorer": str(SCORER_VERSION)}), found) == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ("known-failure", "25 points too many (known: a bug (#7) of the driver)"),
+        ("unexpected-pass", "expected to fail: a bug (#7) of the driver"),
+    ],
+)
+def test_what_was_expected_to_fail_is_judged_anew_too(
+    tmp_path: Path, status: str, reason: str
+) -> None:
+    limit = {"metric": "hard.degradation", "value": 0.25, "strict": 0.005, "relaxed": 0.02}
+    missed = (Limit(**limit, direction="at_most", level="failed", reason="half a point"),)
+    about = {"status": status, "level": "failed", "reason": reason, "limits": missed}
+    found = rescored(tmp_path, **about, expected="cpu.toml#1")
+    assert (found.status, found.level) == ("known-failure", "failed")
+    assert found.reason.startswith("pooled.no_worse_share 0.5")
+    assert found.reason.endswith("(known: a bug (#7) of the driver)")
+    same = [row("a", "red door", "red door", "red door")] * 2
+    found = rescored(tmp_path, **about, expected="cpu.toml#1", predictions=same)
+    assert (found.status, found.level) == ("unexpected-pass", "strict")
+    assert found.reason == "expected to fail: a bug (#7) of the driver"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ thresholds apply, but for tasks that score arrays; all other numbers stay what w
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -138,9 +139,7 @@ def _rescore(
                 # What cannot be scored again keeps the version of the scorer that it has.
                 one = msgspec.structs.replace(one, scorer=scorer_of(run.header, one))
             judged = one
-            # A time that missed its limits on a busy machine may meet others.
-            missed = one.status == "inconclusive" and bool(one.limits)
-            if one.values and (missed or one.status in ("passed", "failed")):
+            if _judgeable(one):
                 key = (run.header.machine, one.case)
                 case = facts.get((*key, run.header.run)) or facts.get(key)
                 unplanned += case is None
@@ -150,7 +149,8 @@ def _rescore(
                     except _NotItsTasks:
                         scored = one
                         unreadable += 1
-                    judged = _judged_by(thresholds, scored, case)
+                    if scored.scorer in (None, SCORER_VERSION):
+                        judged = _judged_by(thresholds, scored, case)
             changed += judged.level != one.level
             writer.write(judged)
         writer.close()
@@ -171,6 +171,14 @@ def _header(header: Header, thresholds: Thresholds, shipped: bool) -> Header:
     )
 
 
+def _judgeable(one: Observation) -> bool:
+    """Return whether thresholds decided an observation, so that others may decide it anew."""
+    # A time that missed its limits on a busy machine may meet others.
+    missed = one.status == "inconclusive" and bool(one.limits)
+    decided = one.status in ("passed", "failed", "known-failure", "unexpected-pass")
+    return bool(one.values) and (missed or decided)
+
+
 def _scored(one: Observation, case: CaseFacts) -> Observation:
     """Score an observation again, where it is a task's and can be."""
     scores = task_scores(one, case) if one.check == TASK else None
@@ -183,7 +191,9 @@ def _judged_by(thresholds: Thresholds, one: Observation, case: CaseFacts) -> Obs
     """Judge an observation with values by other thresholds."""
     level, limits, reason = thresholds.judge(one.check, case, one.values)
     # A failure with every old limit met came from a fault, which no threshold forgives.
-    if one.status == "failed" and all(old.level != "failed" for old in one.limits):
+    if one.status in ("failed", "known-failure") and all(
+        old.level != "failed" for old in one.limits
+    ):
         return one
     return _judged(one, level or one.level or "strict", limits, reason)
 
@@ -241,6 +251,13 @@ def _task(case: CaseFacts) -> Task | None:
 
 def _judged(one: Observation, level: Level, limits: tuple[Limit, ...], reason: str) -> Observation:
     status, reason, remedy = verdict(level, reason, one.values, one.threads)
+    known = re.search(r"(?:\(known: |^expected to fail: )(.*?)\)?$", one.reason)
+    if one.expected and status != "inconclusive":
+        expected = known[1] if known else one.expected
+        if status == "passed":
+            status, reason = "unexpected-pass", f"expected to fail: {expected}"
+        else:
+            status, reason = "known-failure", f"{reason} (known: {expected})"
     return msgspec.structs.replace(
         one,
         status=status,
