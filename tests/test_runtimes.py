@@ -28,6 +28,7 @@ from compat.inputs.corpus import load
 from compat.models import whisper_vocabulary as v
 from compat.models.base import Model
 from compat.runtimes.openvino import oracles
+from compat.runtimes.whisper.checkpoint import hugging_face_folder
 
 TARGETS = ("cpu-torch", "cpu-onnxruntime", "openvino-cpu")
 NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
@@ -308,7 +309,7 @@ def test_ctranslate2_follows_the_tokens_it_is_given(model: Model, items: list[It
 def test_ctranslate2_takes_generated_weights() -> None:
     tiny = catalog.open_model(ModelReference("whisper", "whisper-tiny", "seeded"))
     with TemporaryDirectory() as folder:
-        checkpoint = tiny.checkpoint(Path(folder))  # type: ignore[attr-defined]
+        checkpoint = hugging_face_folder(tiny, Path(folder))
         words = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     assert words.get_vocab_size() == 51_865
     prompt = (v.START, v.ENGLISH, v.TRANSCRIBE, v.NO_TIMESTAMPS)

@@ -462,36 +462,6 @@ class WhisperModel(Model):
         mel = self.padded_mel([item.audio[: self.dimensions.window]], 1)
         return mel, [*self.vocabulary.prompt, *guide["tokens"][:TRACED_TOKENS]]
 
-    def checkpoint(self, folder: Path) -> Path:
-        """Return a folder with configuration and tokenizer, for runtimes that convert themselves.
-
-        Those of generated weights are written into ``folder``, with a vocabulary of numbered words.
-        The weights are those of :attr:`network`: a library that read them again would fill what it
-        does not find.
-        """
-        if self.folder:
-            return self.folder
-        from tokenizers import Tokenizer, models
-        from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
-
-        names = whisper_vocabulary.special_names(self.vocabulary)
-        end = whisper_vocabulary.END
-        words = {
-            names.get(token, f"<word-{token}>"): token
-            for token in range(self.dimensions.vocabulary)
-        }
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer(models.WordLevel(words, unk_token=end)),
-            bos_token=end,
-            eos_token=end,
-            unk_token=end,
-            additional_special_tokens=list(names.values()),
-        )
-        self.network.config.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        WhisperFeatureExtractor(self.dimensions.mels).save_pretrained(folder)
-        return folder
-
     @property
     def max_tokens(self) -> int:
         """Tokens that a window may give after the prompt."""

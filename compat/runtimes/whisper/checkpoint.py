@@ -1,4 +1,4 @@
-"""Whisper checkpoints under OpenAI's names."""
+"""Whisper checkpoints for libraries that read their own: in Hugging Face's layout, and OpenAI's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from compat import catalog
 from compat.contract.session import Unsupported
+from compat.models.whisper_vocabulary import END, special_names
 
 if TYPE_CHECKING:
     from compat.contract.source import Source
@@ -35,6 +36,34 @@ NAMES = (
     (r"\bembed_positions\.weight$", "positional_embedding"),
 )
 """What a part is called in Hugging Face's checkpoints, and in OpenAI's."""
+
+
+def hugging_face_folder(host: WhisperModel, folder: Path) -> Path:
+    """Return a folder with configuration and tokenizer in Hugging Face's layout.
+
+    It is the checkpoint's own. For generated weights it is ``folder``, into which they are written,
+    with a vocabulary of numbered words. Weights are not among them: they are those of
+    ``host.network``, and a library that read them again would fill what it does not find.
+    """
+    if host.folder:
+        return host.folder
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast, WhisperFeatureExtractor
+
+    size = host.dimensions
+    names = special_names(host.vocabulary)
+    words = {names.get(token, f"<word-{token}>"): token for token in range(size.vocabulary)}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token=END)),
+        bos_token=END,
+        eos_token=END,
+        unk_token=END,
+        additional_special_tokens=list(names.values()),
+    )
+    host.network.config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    WhisperFeatureExtractor(size.mels).save_pretrained(folder)
+    return folder
 
 
 def export(folder: Path, reference: Mapping[str, str], graph: str) -> None:

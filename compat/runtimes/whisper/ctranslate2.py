@@ -17,6 +17,7 @@ from compat.contract.item import Item
 from compat.contract.runtime import Options, Probe, Runtime
 from compat.contract.session import Placement, Unsupported
 from compat.models.whisper import Decoded
+from compat.runtimes.whisper.checkpoint import hugging_face_folder
 
 if TYPE_CHECKING:
     from compat.contract.item import Prediction
@@ -116,7 +117,7 @@ def convert(folder: Path, reference: Mapping[str, str], graph: str, compute_type
             return network
 
     with tempfile.TemporaryDirectory(prefix="compat-") as name:
-        checkpoint = host.checkpoint(Path(name))
+        checkpoint = hugging_face_folder(host, Path(name))
         present = [name for name in BESIDE if (checkpoint / name).is_file()]
         Converter(str(checkpoint), copy_files=present).convert(
             str(folder / "model"), quantization=compute_type
