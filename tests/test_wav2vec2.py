@@ -13,11 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import (
+    HubertModel,
     Wav2Vec2Config,
     Wav2Vec2CTCTokenizer,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForCTC,
 )
+from transformers import Wav2Vec2Model as Wav2Vec2Body
 
 from compat import catalog
 from compat.build.reference import oracle_session
@@ -36,7 +38,9 @@ from compat.inputs.corpus import load
 from compat.metrics.numerics import compare, contrast_db
 from compat.metrics.wer import corpus_errors, total
 from compat.models import wav2vec2
-from compat.models.wav2vec2 import Vocabulary, Wav2Vec2Model
+from compat.models.parts.ctc import Vocabulary
+from compat.models.parts.wave_encoder import frame_count, wave_encoder_module
+from compat.models.wav2vec2 import Wav2Vec2Model
 
 CHECKPOINT = FIXTURES / "checkpoints" / "wav2vec2-nano"
 NANO = ModelReference("wav2vec2", "wav2vec2-nano", "trained", "checkpoints/wav2vec2-nano")
@@ -111,7 +115,7 @@ def test_chunks_count_every_frame_once(model: Wav2Vec2Model, samples: int, seed:
         for chunk in chunks
         for frame in range(chunk.first, chunk.last)
     ]
-    assert counted == list(range(model.frames(samples)))
+    assert counted == list(range(frame_count(model.config, samples)))
     assert all(len(chunk.samples) <= 4 * RATE for chunk in chunks)
 
 
@@ -241,7 +245,7 @@ def test_the_graph_is_that_of_the_library(config: dict[str, object]) -> None:
     """Masked where checkpoints were trained so, padded with zeros where they were not."""
     torch.manual_seed(0)
     network = Wav2Vec2ForCTC(Wav2Vec2Config(**config)).eval()
-    model = Wav2Vec2Model(config, None, (1, 2), normalize=True, folder=None)
+    model = Wav2Vec2Model(config, (1, 2))
     model.network = network
     modules = {"recogniser": wav2vec2.recogniser_module(network).eval()}
     session = TorchSession(
@@ -258,10 +262,29 @@ def test_the_graph_is_that_of_the_library(config: dict[str, object]) -> None:
     np.testing.assert_allclose(found, expected[: len(found)], atol=1e-4)
 
 
+@pytest.mark.parametrize("config", [SMALL, SMALL_LAYER_NORM], ids=["group", "layer"])
+@pytest.mark.parametrize("body", [HubertModel, Wav2Vec2Body], ids=["hubert", "wav2vec2"])
+def test_the_body_gives_the_hidden_states_of_the_library(
+    body: type, config: dict[str, object]
+) -> None:
+    torch.manual_seed(0)
+    network = body(body.config_class(**config)).eval()
+    samples = torch.randn(2, 4000)
+    with torch.inference_mode():
+        library = network(samples, output_hidden_states=True)
+        features, *found = wave_encoder_module(network)(samples)
+    # The library's last hidden state is normalised, those of its layers are not.
+    expected = (*library.hidden_states[:-1], library.last_hidden_state)
+    assert features.shape == found[-1].shape == (2, frame_count(config, 4000), 32)
+    assert len(found) == len(expected) == 3
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_generated_weights_are_admitted() -> None:
     """Silence, noise and speech must differ by 20 dB more than a strict tolerance forgives."""
     config = wav2vec2.PUBLISHED["wav2vec2-base"]
-    model = Wav2Vec2Model(config, None, (1,), normalize=True, folder=None)
+    model = Wav2Vec2Model(config, (1,))
     kernel = model.network.wav2vec2.encoder.pos_conv_embed.conv.weight
     # As any other parameter, although training stores its length and direction.
     assert isinstance(kernel, torch.nn.Parameter)

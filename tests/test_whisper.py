@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from compat.build.reference import oracle_session
 from compat.catalog import open_model
@@ -21,21 +19,6 @@ from compat.metrics.wer import corpus_errors, total
 from compat.models import whisper
 
 NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
-
-
-def test_merge_joins_where_windows_agree() -> None:
-    assert whisper.merge([1, 2, 3, 4], [3, 4, 5]) == [1, 2, 3, 4, 5]
-    assert whisper.merge([1, 2], [3, 4]) == [1, 2, 3, 4]
-    assert whisper.merge([], [3, 4]) == [3, 4]
-    # The last token of the left window and the first of the right one were cut words.
-    assert whisper.merge([1, 2, 3, 4, 9], [8, 3, 4, 5]) == [1, 2, 3, 4, 5]
-
-
-@given(st.lists(st.integers(0, 10_000), min_size=6, max_size=30, unique=True), st.data())
-def test_merge_restores_a_sequence_cut_with_overlap(tokens: list[int], data: st.DataObject) -> None:
-    start = data.draw(st.integers(1, len(tokens) - 4))
-    end = data.draw(st.integers(start + 2, len(tokens)))
-    assert whisper.merge(tokens[:end], tokens[start:]) == tokens
 
 
 def test_long_audio_is_transcribed_in_overlapping_windows() -> None:

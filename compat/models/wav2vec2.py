@@ -1,42 +1,45 @@
 """Wav2Vec2: speech recognition by an encoder of the waveform and CTC.
 
 Source: Baevski et al., "wav2vec 2.0: A Framework for Self-Supervised Learning of Speech
-Representations", 2020; connectionist temporal classification (CTC): Graves et al., 2006. Module
-structure and parameter names are those of the Hugging Face implementation, so that its checkpoints
-load unchanged.
+Representations", 2020. Module structure and parameter names are those of the Hugging Face
+implementation, so that its checkpoints load unchanged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import groupby
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compat.contract.case import Family, Variant
+from compat.contract.case import Family
 from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
-from compat.contract.places import FIXTURES
 from compat.contract.profile import Profile
 from compat.contract.session import Session
-from compat.inputs import checkpoints as weights_module
-from compat.inputs import generator
+from compat.inputs.checkpoints import CheckpointError
 from compat.inputs.corpus import Corpus
-from compat.inputs.weights import (
-    POSITIONS,
-    Rules,
-    checkpoint_files,
-    checkpoint_fingerprint,
-    fill_from_folder,
-    read_json,
-)
-from compat.models.base import Model
+from compat.inputs.weights import POSITIONS
 from compat.models.items import Items
+from compat.models.parts import filled_windows
+from compat.models.parts.ctc import Vocabulary, read_vocabulary
+from compat.models.parts.hugging_face import (
+    HuggingFaceModel,
+    published,
+    read_checkpoint,
+    read_features,
+    stand_in,
+)
+from compat.models.parts.long_audio import Pauses
+from compat.models.parts.wave_encoder import (
+    fold_positions,
+    frame_count,
+    normalised,
+    wave_encoder_module,
+)
 from compat.models.tasks.asr import Transcription
 
 if TYPE_CHECKING:
@@ -49,33 +52,10 @@ FAMILY = Family(
     headline="wav2vec2-base",
     stand_in="wav2vec2-nano",
     variants=(
-        Variant(
-            "wav2vec2-nano",
-            ("trained",),
-            published=False,
-            core=True,
-            parameters=1.0,
-            trained="checkpoints/wav2vec2-nano",
-        ),
-        Variant(
-            "wav2vec2-base",
-            ("pretrained", "seeded"),
-            core=True,
-            parameters=94.4,
-            checkpoint="facebook/wav2vec2-base-960h",
-        ),
-        Variant(
-            "wav2vec2-large-960h",
-            ("pretrained", "seeded"),
-            parameters=315.5,
-            checkpoint="facebook/wav2vec2-large-960h",
-        ),
-        Variant(
-            "wav2vec2-large-lv60",
-            ("pretrained", "seeded"),
-            parameters=315.5,
-            checkpoint="facebook/wav2vec2-large-960h-lv60-self",
-        ),
+        stand_in("wav2vec2-nano", 1.0),
+        published("wav2vec2-base", "facebook/wav2vec2-base-960h", 94.4, core=True),
+        published("wav2vec2-large-960h", "facebook/wav2vec2-large-960h", 315.5),
+        published("wav2vec2-large-lv60", "facebook/wav2vec2-large-960h-lv60-self", 315.5),
     ),
 )
 
@@ -123,25 +103,6 @@ SEEDED_GAINS: Mapping[str, float | None] = {
 
 
 @dataclass(frozen=True)
-class Vocabulary:
-    """What the outputs of the network stand for."""
-
-    symbols: tuple[str, ...]
-    """Text of each output: a letter, a space for the word delimiter, nothing for the rest."""
-    blank: int
-    """The output that stands for no letter, and parts equal ones."""
-
-    def decode(self, frames: Sequence[int]) -> tuple[list[int], str]:
-        """Decode the best output of each frame greedily: outputs and text.
-
-        Repetitions are one letter, unless a blank parts them.
-        """
-        collapsed = [int(output) for output, _ in groupby(frames)]
-        letters = [output for output in collapsed if output != self.blank]
-        return letters, " ".join("".join(self.symbols[output] for output in letters).split())
-
-
-@dataclass(frozen=True)
 class Chunk:
     """A part of a recording that fits a window."""
 
@@ -164,106 +125,58 @@ def load(variant: str, weights: str, checkpoint: str) -> Wav2Vec2Model:
     Raises:
         CheckpointError: the checkpoint is of another architecture, or lacks files.
     """
-    windows = NANO_WINDOWS if weights == "trained" else WINDOWS
     if weights == "seeded":
-        return Wav2Vec2Model(PUBLISHED[variant], None, windows, normalize=True, folder=None)
-    folder = FIXTURES / checkpoint  # An absolute path stays as it is.
-    checkpoint_files(folder)
-    config = read_json(folder / "config.json")
-    if config.get("model_type") != "wav2vec2":
-        raise weights_module.CheckpointError(
-            f"{folder / 'config.json'} describes a {config.get('model_type')!r} model, not "
-            f"'wav2vec2': name the folder of a Wav2Vec2 checkpoint for {variant}."
-        )
-    missing = _BASE.keys() - config.keys()
-    if missing:
-        raise weights_module.CheckpointError(
-            f"{folder / 'config.json'} has no {', '.join(sorted(missing))}. Restore the file from "
-            "the checkpoint."
-        )
+        return Wav2Vec2Model(PUBLISHED[variant], WINDOWS)
+    folder, config = read_checkpoint(checkpoint, "wav2vec2", "Wav2Vec2", variant, _BASE)
     if config.get("add_adapter"):
-        raise weights_module.CheckpointError(
+        raise CheckpointError(
             f"{folder / 'config.json'} has add_adapter: convolutions behind the encoder, which "
             "this suite does not run. Name a checkpoint that was fine-tuned without them."
         )
-    features = read_json(folder / "preprocessor_config.json")
-    if features.get("sampling_rate") != Wav2Vec2Model.sample_rate:
-        raise weights_module.CheckpointError(
-            f"{folder / 'preprocessor_config.json'} asks for audio at "
-            f"{features.get('sampling_rate')} Hz; only {Wav2Vec2Model.sample_rate} is supported."
-        )
-    vocabulary = _vocabulary(folder, int(config["vocab_size"]))
-    normalize = bool(features.get("do_normalize", True))
-    return Wav2Vec2Model(config, vocabulary, windows, normalize=normalize, folder=folder)
+    features = read_features(folder, Wav2Vec2Model.sample_rate)
+    return Wav2Vec2Model(
+        config,
+        NANO_WINDOWS if weights == "trained" else WINDOWS,
+        folder,
+        read_vocabulary(folder, int(config["vocab_size"])),
+        normalize=bool(features.get("do_normalize", True)),
+    )
 
 
-def _vocabulary(folder: Path, size: int) -> Vocabulary:
-    if not (folder / "vocab.json").is_file():
-        raise weights_module.CheckpointError(
-            f"{folder} has no vocab.json: it is not fine-tuned for recognition, or its tokenizer "
-            "was left behind. Name a checkpoint such as facebook/wav2vec2-base-960h."
-        )
-    ids = read_json(folder / "vocab.json")
-    settings = read_json(folder / "tokenizer_config.json")
-    named = {
-        name: str(settings.get(f"{name}_token") or default)
-        for name, default in (
-            ("pad", "<pad>"),
-            ("bos", "<s>"),
-            ("eos", "</s>"),
-            ("unk", "<unk>"),
-            ("word_delimiter", "|"),
-        )
-    }
-    symbols = [""] * size
-    for token, index in ids.items():
-        if not isinstance(index, int) or not 0 <= index < size:
-            raise weights_module.CheckpointError(
-                f"{folder / 'vocab.json'}: {token!r} has no place among the {size} outputs of the "
-                "network. Restore the file from the checkpoint."
-            )
-        symbols[index] = "" if token in named.values() else token
-    for name in ("pad", "word_delimiter"):
-        if named[name] not in ids:
-            raise weights_module.CheckpointError(
-                f"{folder / 'vocab.json'} has no {named[name]!r}, which the tokenizer names as its "
-                f"{name}_token. Restore the tokenizer of the checkpoint."
-            )
-    symbols[ids[named["word_delimiter"]]] = " "
-    return Vocabulary(tuple(symbols), ids[named["pad"]])
-
-
-class Wav2Vec2Model(Model):
+class Wav2Vec2Model(HuggingFaceModel):
     """Greedy transcription, long audio by overlapping windows."""
+
+    architecture = "Wav2Vec2ForCTC"
+    gains = SEEDED_GAINS
+    needless = (*POSITIONS, "masked_spec_embed")  # Training alone masks its inputs.
 
     def __init__(
         self,
         config: Mapping[str, Any],
-        vocabulary: Vocabulary | None,
         windows: tuple[int, ...],
+        folder: Path | None = None,
+        vocabulary: Vocabulary | None = None,
         *,
-        normalize: bool,
-        folder: Path | None,
+        normalize: bool = True,
     ) -> None:
-        self.config = config
-        self.vocabulary = vocabulary
+        super().__init__(config, folder)
         self.windows = windows
+        self.vocabulary = vocabulary
         self.normalize = normalize
-        self.folder = folder
         # The stand-in knows a few words only.
         self.task = Transcription(open_vocabulary=windows != NANO_WINDOWS)
-        self.hop = prod(config["conv_stride"])
+        self.hop = hop = prod(config["conv_stride"])
+        window = windows[-1] * self.sample_rate
+        self.pauses = Pauses(window, window // 3, CONTEXT * hop, PAUSE * hop, grid=hop, last=False)
         # Group normalisation over time sees the padding anyway, and checkpoints with it were
         # trained without a mask; those with layer normalisation were trained with one.
         self.masked = config["feat_extract_norm"] == "layer"
 
     def content(self) -> Any:
-        weights = (
-            checkpoint_fingerprint(self.folder)
-            if self.folder
-            else [generator.generated_digest(SEEDED_GAINS), dict(self.config)]
-        )
-        return [weights, self.windows]
+        return [super().content(), self.windows]
+
+    def adapt(self, network: Any) -> None:
+        fold_positions(network.wav2vec2)
 
     # Graphs ------------------------------------------------------------------------------------
 
@@ -273,7 +186,7 @@ class Wav2Vec2Model(Model):
             f"b{batch}-{seconds}s": {
                 "batch": batch,
                 "samples": seconds * self.sample_rate,
-                "frames": self.frames(seconds * self.sample_rate),
+                "frames": frame_count(self.config, seconds * self.sample_rate),
             }
             for seconds in self.windows
             for batch in SIZES
@@ -293,57 +206,14 @@ class Wav2Vec2Model(Model):
             ),
         )
 
-    @cached_property
-    def network(self) -> Any:
-        """The Hugging Face module with its weights, float32."""
-        from torch.nn.utils.parametrize import remove_parametrizations
-        from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
-
-        settings = (
-            Wav2Vec2Config.from_pretrained(self.folder, local_files_only=True)
-            if self.folder
-            else Wav2Vec2Config(**self.config)
-        )
-        with generator.unfilled():
-            network = Wav2Vec2ForCTC(settings)
-        if self.folder:
-            # Training alone masks its inputs.
-            rules = Rules(network.base_model_prefix, (*POSITIONS, "masked_spec_embed"))
-            fill_from_folder(network, self.folder, rules)
-        # Training stores this kernel as length and direction. Runtimes get the kernel itself, and
-        # the generator fills it as any other.
-        remove_parametrizations(network.wav2vec2.encoder.pos_conv_embed.conv, "weight")
-        if not self.folder:
-            generator.seed(network, generator.gains(SEEDED_GAINS))
-        return network.eval()
-
-    def frames(self, samples: int) -> int:
-        """Return how many frames the network makes of ``samples`` samples, at least one."""
-        for kernel, stride in zip(
-            self.config["conv_kernel"], self.config["conv_stride"], strict=True
-        ):
-            samples = (samples - kernel) // stride + 1
-        return max(samples, 1)
-
     # Driver ------------------------------------------------------------------------------------
 
     def items(self, corpus: Corpus, profile: Profile) -> Items:
         if self.folder:
             return super().items(corpus, profile)
-        # Generated weights know no words: they get windows filled with speech, as timing wants.
-        count = profile.pick(2, 2, 8)
-        found = corpus.speech.items(self.sample_rate, 200)
-        speech = np.concatenate([item.audio for item in found])
         window = self.windows[-1 if profile.whole else 0] * self.sample_rate
-        step = min(window, len(speech) // count)  # Windows of a small corpus overlap.
-        chosen = [
-            Item.from_audio(
-                f"window-{index}",
-                speech.take(range(index * step, index * step + window), mode="wrap"),
-                self.sample_rate,
-            )
-            for index in range(count)
-        ]
+        number = profile.pick(2, 2, 8)
+        chosen = filled_windows.cut(corpus.speech, self.sample_rate, window, number)
         return Items({}, chosen, chosen)
 
     def run(
@@ -382,25 +252,17 @@ class Wav2Vec2Model(Model):
         return {name: handle.numpy()[0, : chunk.last].copy() for name, handle in outputs.items()}
 
     def chunks(self, item: Item) -> list[Chunk]:
-        """Cut a recording into chunks that fit the longest window, at the quietest moments.
+        """Cut a recording into chunks that fit the longest window, in pauses between two frames.
 
-        A cut lies in the last third of a window, between two frames. Either side sees
-        :data:`CONTEXT` frames beyond it, so that no frame that counts is near an edge.
+        Either side of a cut sees :data:`CONTEXT` frames beyond it, so that no frame that counts is
+        near an edge.
         """
-        samples, hop = item.audio, self.hop
-        window = self.windows[-1] * self.sample_rate
-        chunks: list[Chunk] = []
-        first = 0
-        while len(samples) > window:
-            earliest = (window - window // 3) // hop
-            latest = window // hop - CONTEXT
-            pauses = samples[earliest * hop : latest * hop]
-            pauses = pauses[: len(pauses) // (PAUSE * hop) * PAUSE * hop]
-            energy = np.square(pauses.reshape(-1, PAUSE * hop)).sum(axis=1)
-            cut = earliest + int(energy.argmin()) * PAUSE + PAUSE // 2
-            chunks.append(Chunk(samples[: (cut + CONTEXT) * hop], first, cut))
-            samples, first = samples[(cut - CONTEXT) * hop :], CONTEXT
-        return [*chunks, Chunk(samples, first, self.frames(len(samples)))]
+        *pieces, end = self.pauses.pieces(item.audio)
+        chunks = [
+            Chunk(piece, CONTEXT if index else 0, len(piece) // self.hop - CONTEXT)
+            for index, piece in enumerate(pieces)
+        ]
+        return [*chunks, Chunk(end, CONTEXT if chunks else 0, frame_count(self.config, len(end)))]
 
     def _point(self, chunk: Chunk, batch: int) -> str:
         seconds = len(chunk.samples) / self.sample_rate
@@ -422,18 +284,12 @@ class Wav2Vec2Model(Model):
         shapes = self.graphs()[0].examples(point)
         feeds = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
         for row, chunk in enumerate(chunks):
-            feeds["samples"][row, : len(chunk.samples)] = self._normalised(chunk.samples)
+            feeds["samples"][row, : len(chunk.samples)] = (
+                normalised(chunk.samples) if self.normalize else chunk.samples
+            )
             if self.masked:
-                feeds["mask"][row, : self.frames(len(chunk.samples))] = 1.0
+                feeds["mask"][row, : frame_count(self.config, len(chunk.samples))] = 1.0
         return feeds
-
-    def _normalised(self, samples: np.ndarray) -> np.ndarray:
-        """Give audio zero mean and unit variance, as ``Wav2Vec2FeatureExtractor`` does."""
-        if not self.normalize:
-            return samples
-        variance = samples.var(dtype=np.float64)
-        normal = (samples - samples.mean(dtype=np.float64)) / np.sqrt(variance + 1e-7)
-        return np.asarray(normal, np.float32)
 
     def _prediction(self, frames: Sequence[int]) -> Prediction:
         if self.vocabulary is None:
@@ -457,34 +313,16 @@ def recogniser_module(network: Any) -> torch.nn.Module:
     class Recogniser(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = network.wav2vec2
+            self.encoder = wave_encoder_module(network.wav2vec2)
             self.head = network.lm_head
-            self.stable = network.config.do_stable_layer_norm
 
         def forward(
             self, samples: torch.Tensor, mask: torch.Tensor | None = None
         ) -> tuple[torch.Tensor, ...]:
-            extracted = self.network.feature_extractor(samples).transpose(1, 2)
-            features, _ = self.network.feature_projection(extracted)
-            hidden = self._encode(features, mask)
+            features, *_, hidden = self.encoder(samples, mask)
             logits = self.head(hidden)
             # One number per input that is NaN or infinite if anything before it was.
             level = hidden.abs().mean(dim=(1, 2))
             return logits.argmax(dim=-1).to(torch.int32), level, features, logits
-
-        def _encode(self, hidden: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-            # Written out, as the library's own masking exports as operators of unknown shape.
-            encoder = self.network.encoder
-            bias = None
-            if mask is not None:
-                hidden = hidden * mask.unsqueeze(-1)
-                # Finite, as infinities become NaN in reduced precision on some targets.
-                bias = ((mask - 1.0) * 1e4)[:, None, None, :]
-            hidden = hidden + encoder.pos_conv_embed(hidden)
-            if not self.stable:
-                hidden = encoder.layer_norm(hidden)
-            for layer in encoder.layers:
-                hidden = layer(hidden, attention_mask=bias)
-            return encoder.layer_norm(hidden) if self.stable else hidden
 
     return Recogniser()

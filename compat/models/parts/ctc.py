@@ -1,0 +1,72 @@
+"""CTC: what the outputs of a recogniser stand for, and the text of the best one of each frame.
+
+Source: Graves et al., "Connectionist Temporal Classification", 2006; the files are those of
+transformers' ``Wav2Vec2CTCTokenizer``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from compat.inputs.checkpoints import CheckpointError
+from compat.inputs.weights import read_json
+
+SPECIAL = {"pad": "<pad>", "bos": "<s>", "eos": "</s>", "unk": "<unk>", "word_delimiter": "|"}
+"""Tokens that are no letters, as they are called where ``tokenizer_config.json`` does not say."""
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What the outputs of the network stand for."""
+
+    symbols: tuple[str, ...]
+    """Text of each output: a letter, a space for the word delimiter, nothing for the rest."""
+    blank: int
+    """The output that stands for no letter, and parts equal ones."""
+
+    def decode(self, frames: Sequence[int]) -> tuple[list[int], str]:
+        """Decode the best output of each frame greedily: outputs and text.
+
+        Repetitions are one letter, unless a blank parts them.
+        """
+        collapsed = [int(output) for output, _ in groupby(frames)]
+        letters = [output for output in collapsed if output != self.blank]
+        return letters, " ".join("".join(self.symbols[output] for output in letters).split())
+
+
+def read_vocabulary(folder: Path, size: int) -> Vocabulary:
+    """Read the vocabulary of a checkpoint whose network has ``size`` outputs.
+
+    Raises:
+        CheckpointError: there is none, or it does not fit the network.
+    """
+    path = folder / "vocab.json"
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} has no vocab.json: it is not fine-tuned for recognition, or its tokenizer "
+            "was left behind. Name a checkpoint such as facebook/wav2vec2-base-960h."
+        )
+    ids = read_json(path)
+    settings = read_json(folder / "tokenizer_config.json")
+    special = {
+        name: str(settings.get(f"{name}_token") or default) for name, default in SPECIAL.items()
+    }
+    symbols = [""] * size
+    for token, index in ids.items():
+        if not isinstance(index, int) or not 0 <= index < size:
+            raise CheckpointError(
+                f"{path}: {token!r} has no place among the {size} outputs of the network. Restore "
+                "the file from the checkpoint."
+            )
+        symbols[index] = "" if token in special.values() else token
+    for name in ("pad", "word_delimiter"):
+        if special[name] not in ids:
+            raise CheckpointError(
+                f"{path} has no {special[name]!r}, which the tokenizer names as its {name}_token. "
+                "Restore the tokenizer of the checkpoint."
+            )
+    symbols[ids[special["word_delimiter"]]] = " "
+    return Vocabulary(tuple(symbols), ids[special["pad"]])

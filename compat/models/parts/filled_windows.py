@@ -1,0 +1,65 @@
+"""Windows filled with speech: inputs of generated weights, which know no words.
+
+Timing wants windows that are full, and numerics want inputs that differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import count
+
+import numpy as np
+
+from compat.contract.item import Item
+from compat.inputs.audio import CorpusError
+from compat.inputs.corpus import TestSet
+
+MOST = 200
+"""Recordings of a test set that are looked at."""
+
+
+def joined(test_set: TestSet, rate: int, window: int) -> Iterator[Item]:
+    """Yield inputs of nearly ``window`` samples: whole utterances joined, over and over.
+
+    Every round begins one utterance later, so that no two windows are alike.
+
+    Raises:
+        CorpusError: there is one utterance alone.
+    """
+    items = test_set.items(rate, MOST)
+    if len(items) < 2:
+        raise CorpusError(
+            f"{test_set.folder} has one recording: generated weights are compared on different "
+            "inputs. Add recordings."
+        )
+    together: list[Item] = []
+    for number in count():
+        first, position = divmod(number, len(items))
+        item = items[(first + position) % len(items)]
+        if together and sum(len(one.audio) for one in (*together, item)) > window:
+            yield _join(together, f"window-{number}")
+            together = []
+        together.append(item)
+
+
+def _join(items: Sequence[Item], identifier: str) -> Item:
+    facts = {"text": " ".join(item.text for item in items)}
+    audio = np.concatenate([item.audio for item in items])
+    return Item.from_audio(identifier, audio, items[0].rate, facts)
+
+
+def cut(test_set: TestSet, rate: int, window: int, number: int) -> list[Item]:
+    """Return ``number`` inputs of just ``window`` samples, cut without regard to utterances.
+
+    Those of a small test set overlap.
+    """
+    speech = np.concatenate([item.audio for item in test_set.items(rate, MOST)])
+    step = min(window, len(speech) // number)
+    return [
+        Item.from_audio(
+            f"window-{index}",
+            speech.take(range(index * step, index * step + window), mode="wrap"),
+            rate,
+        )
+        for index in range(number)
+    ]

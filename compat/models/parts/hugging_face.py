@@ -1,0 +1,134 @@
+"""Models whose network is a class of transformers: its configuration, weights and identity."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from compat.contract.case import Variant
+from compat.contract.places import FIXTURES
+from compat.inputs import generator
+from compat.inputs.checkpoints import CheckpointError
+from compat.inputs.weights import (
+    POSITIONS,
+    Rules,
+    checkpoint_files,
+    checkpoint_fingerprint,
+    fill_from_folder,
+    read_json,
+)
+from compat.models.base import Model
+
+
+def published(name: str, checkpoint: str, parameters: float, core: bool = False) -> Variant:
+    """Return a published size: its weights where they are, else generated ones."""
+    kinds = ("pretrained", "seeded")
+    return Variant(name, kinds, core=core, parameters=parameters, checkpoint=checkpoint)
+
+
+def stand_in(name: str, parameters: float) -> Variant:
+    """Return a small size that this project trained, with its checkpoint below ``fixtures/``."""
+    return Variant(
+        name,
+        ("trained",),
+        published=False,
+        core=True,
+        parameters=parameters,
+        trained=f"checkpoints/{name}",
+    )
+
+
+def read_checkpoint(
+    checkpoint: str, kind: str, title: str, variant: str, settings: Collection[str] = ()
+) -> tuple[Path, dict[str, Any]]:
+    """Return the folder of a checkpoint, and its configuration after a look at it.
+
+    Args:
+        checkpoint: the folder, absolute or below ``fixtures/``.
+        kind: the ``model_type`` that the configuration must have.
+        title: what messages call checkpoints of this kind.
+        variant: what a message says that the checkpoint is for.
+        settings: names that the configuration must have.
+
+    Raises:
+        CheckpointError: files or settings are missing, or it is of another architecture.
+    """
+    folder = FIXTURES / checkpoint  # An absolute path stays as it is.
+    checkpoint_files(folder)
+    path = folder / "config.json"
+    config = read_json(path)
+    if config.get("model_type") != kind:
+        raise CheckpointError(
+            f"{path} describes a {config.get('model_type')!r} model, not {kind!r}: name the folder "
+            f"of a {title} checkpoint for {variant}."
+        )
+    if missing := sorted(set(settings) - config.keys()):
+        raise CheckpointError(
+            f"{path} has no {', '.join(missing)}. Restore the file from the checkpoint."
+        )
+    return folder, config
+
+
+def read_features(folder: Path, rate: int) -> dict[str, Any]:
+    """Return how a checkpoint wants its audio, ``preprocessor_config.json``.
+
+    Raises:
+        CheckpointError: the file is missing, or wants another sampling rate than ``rate`` hertz.
+    """
+    path = folder / "preprocessor_config.json"
+    features = read_json(path)
+    if features.get("sampling_rate") != rate:
+        raise CheckpointError(
+            f"{path} asks for audio at {features.get('sampling_rate')} Hz; only {rate} is "
+            "supported."
+        )
+    return features
+
+
+class HuggingFaceModel(Model):
+    """A model around one class of transformers, with a checkpoint's weights or generated ones."""
+
+    architecture: ClassVar[str]
+    """The name of the class."""
+    gains: ClassVar[Mapping[str, float | None]]
+    """Factors of generated weights, by parts of their names: see ``generator.gains``."""
+    needless: ClassVar[tuple[str, ...]] = POSITIONS
+    """Last parts of names of weights that inference does not use."""
+
+    def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
+        self.config = config
+        """Settings under the names of transformers; its defaults hold for all others."""
+        self.folder = folder
+        """The checkpoint; None for generated weights."""
+
+    def content(self) -> Any:
+        if self.folder:
+            return checkpoint_fingerprint(self.folder)
+        return [generator.generated_digest(self.gains), dict(self.config)]
+
+    @cached_property
+    def network(self) -> Any:
+        """The module with its weights, float32."""
+        import transformers
+
+        architecture = getattr(transformers, self.architecture)
+        kind = architecture.config_class
+        settings = (
+            kind.from_pretrained(self.folder, local_files_only=True)
+            if self.folder
+            else kind(**self.config)
+        )
+        with generator.unfilled():
+            network = architecture(settings)
+        if self.folder:
+            rules = Rules(network.base_model_prefix, self.needless)
+            fill_from_folder(network, self.folder, rules)
+        self.adapt(network)
+        if not self.folder:
+            generator.seed(network, generator.gains(self.gains))
+        return network.eval()
+
+    def adapt(self, network: Any) -> None:
+        """Change the module after a checkpoint was read, and before weights are generated."""
