@@ -97,7 +97,8 @@ GAINS = generator.gains({"enter": 2.0, "recur": 1.5, "cross": 3.0, "query": 2.0,
 
 def parameters() -> dict[str, np.ndarray]:
     """Return every parameter by name, from the project's generator."""
-    return {n: generator.seeded_tensor(n, s, GAINS(n) or 1.0) for n, s in SHAPES.items()}
+    values = {n: generator.seeded_tensor(n, s, GAINS(n) or 1.0) for n, s in SHAPES.items()}
+    return {**values, "norm.weight": np.ones(WIDTH, np.float32)}
 
 
 def write_checkpoint(folder: Path) -> Path:

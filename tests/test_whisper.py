@@ -43,7 +43,6 @@ def test_generated_values_are_the_same_everywhere() -> None:
 def test_generated_values_are_scaled_by_fan_in() -> None:
     tensor = seeded_tensor("layer.weight", (64, 400))
     assert tensor.std() == pytest.approx(400**-0.5, rel=0.02)
-    np.testing.assert_array_equal(seeded_tensor("layer_norm.weight", (8,)), np.ones(8))
 
 
 @pytest.mark.parametrize("variant", ["whisper-tiny", "whisper-base"])

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 
 GENERATOR_VERSION = 1
+
+NORMALISATION = re.compile(r"(Layer|RMS|Group|Batch|Instance)Norm([123]d)?$")
+"""Ends the names of classes that normalise. Libraries have some of their own (``T5LayerNorm``),
+which are none of PyTorch's."""
 
 
 def generated_digest(gains: Mapping[str, float | None]) -> str:
@@ -46,14 +51,10 @@ def uniform(name: str, count: int) -> np.ndarray:
 def seeded_tensor(name: str, shape: tuple[int, ...], gain: float = 1.0) -> np.ndarray:
     """Return one generated parameter, float32 of the given shape.
 
-    Matrices and kernels (out, in, ...) have variance gain² / fan-in. Vectors are small biases,
-    except normalisation weights, which are ones; recognise them by their names, as every
-    architecture here calls them ``*norm*.weight``.
+    Matrices and kernels (out, in, ...) have variance gain² / fan-in; vectors are small biases.
     """
     count = int(np.prod(shape, dtype=np.int64))
     if len(shape) < 2:
-        if name.endswith("weight") and "norm" in name:
-            return np.ones(shape, np.float32)
         return (uniform(name, count) * np.float32(0.02 * gain)).reshape(shape)
     fan_in = int(np.prod(shape[1:], dtype=np.int64))
     scale = np.float32(gain * (3.0 / fan_in) ** 0.5)
@@ -83,6 +84,9 @@ def unfilled() -> Iterator[None]:
 def seed(module: torch.nn.Module, gain: Callable[[str], float | None]) -> None:
     """Fill a module's parameters in place.
 
+    Weights of normalisations are ones: their class tells them, whatever they are called. What is
+    parametrised (``parametrizations.weight_norm``) gets the name and values that it has without.
+
     Args:
         module: the architecture at its published size.
         gain: gives a factor per parameter name, or None for one that keeps what the architecture
@@ -90,12 +94,43 @@ def seed(module: torch.nn.Module, gain: Callable[[str], float | None]) -> None:
     """
     import torch
 
+    scales = _scales(module)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             factor = gain(name)
-            if factor is not None:
+            if factor is None or "parametrizations." in name:
+                continue
+            if id(parameter) in scales:
+                parameter.fill_(1.0)
+            else:
                 values = seeded_tensor(name, tuple(parameter.shape), factor)
                 parameter.copy_(torch.from_numpy(values))
+        for name, part, own in _parametrised(module):
+            factor = gain(name)
+            if factor is not None:
+                shape = tuple(getattr(part, own).shape)
+                setattr(part, own, torch.from_numpy(seeded_tensor(name, shape, factor)))
+
+
+def _parametrised(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module, str]]:
+    """Yield the name of each tensor that is computed from parameters, its owner, and its own."""
+    from torch.nn.utils import parametrize
+
+    for prefix, part in module.named_modules():
+        if parametrize.is_parametrized(part):
+            for own in cast("Any", part).parametrizations:
+                yield f"{prefix}.{own}".lstrip("."), part, own
+
+
+def _scales(module: torch.nn.Module) -> set[int]:
+    """Return the identities of the weights of all normalisations in a module."""
+    return {
+        id(parameter)
+        for part in module.modules()
+        if any(NORMALISATION.search(kind.__name__) for kind in type(part).__mro__)
+        for name, parameter in part.named_parameters(recurse=False)
+        if name == "weight"
+    }
 
 
 def gains(rules: Mapping[str, float | None], default: float = 1.0) -> Callable[[str], float | None]:
