@@ -47,7 +47,7 @@ def checkpoint(family: str, folder: Path) -> Path:
     """Return a copy of a checkpoint that a test may spoil."""
     if family == "wespeaker":
         folder.mkdir()
-        network = wespeaker.load_network(None)
+        network = wespeaker.PUBLISHED.load(None)
         save_file(network.state_dict(), folder / "model.safetensors")
         return folder
     return Path(shutil.copytree(FOLDERS[family], folder))
@@ -65,7 +65,7 @@ def rewrite(folder: Path, change: Change) -> Path:
 def network(family: str, folder: Path) -> torch.nn.Module:
     """Return a family's module with the weights in a folder, as every runtime gets it."""
     if family == "wespeaker":
-        return wespeaker.load_network(folder)
+        return wespeaker.PUBLISHED.load(folder)
     module = {"whisper": whisper, "wav2vec2": wav2vec2, "segmentation": segmentation}[family]
     found: torch.nn.Module = module.load(f"{family}-nano", "trained", str(folder)).network
     return found

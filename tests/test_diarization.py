@@ -26,6 +26,7 @@ from compat.inputs.corpus import load
 from compat.metrics.diarization import diarization_errors, speakers
 from compat.metrics.predictions import same_prediction
 from compat.models import diarization as d
+from compat.models import speaker_tracks as tracks
 from compat.models.items import beginning
 from compat.models.tasks import speaker_segmentation
 
@@ -44,13 +45,15 @@ def test_windows_cover_a_recording(samples: int, step: int) -> None:
     assert starts[0] == 0
     assert sorted(set(starts)) == starts
     assert all(1 <= b - a <= 1.5 * step for a, b in pairwise(starts))
-    end = starts[-1] * d.FRAME_STEP + d.WINDOW
+    end = starts[-1] * tracks.FRAME_STEP + d.WINDOW
     assert samples <= end
-    assert len(starts) == 1 or end < samples + d.FRAME_STEP, "the last window ends with the audio"
+    assert len(starts) == 1 or end < samples + tracks.FRAME_STEP, (
+        "the last window ends with the audio"
+    )
     audio = np.arange(1, samples + 1, dtype=np.float32)
     last = d.window_of(audio, starts[-1])
     assert last.shape == (d.WINDOW,)
-    held = min(samples, samples - starts[-1] * d.FRAME_STEP)
+    held = min(samples, samples - starts[-1] * tracks.FRAME_STEP)
     np.testing.assert_array_equal(last[:held], audio[samples - held :])
     assert not last[held:].any()
 
@@ -64,7 +67,7 @@ def test_masks_of_the_three_who_speak_most() -> None:
         [6.0, 6.5, "a"],
     ]
     masks = d.masks_of(segments)
-    assert masks.shape == (d.FRAMES, 3)
+    assert masks.shape == (tracks.FRAMES, 3)
     assert masks.sum(axis=0) * speaker_segmentation.STEP_SECONDS == pytest.approx(
         [5.5, 5, 1], abs=0.03
     )
@@ -76,7 +79,7 @@ def test_masks_of_the_three_who_speak_most() -> None:
 
 
 def test_overlap_is_left_out_where_enough_is_left() -> None:
-    masks = np.zeros((2, d.FRAMES, 3), bool)
+    masks = np.zeros((2, tracks.FRAMES, 3), bool)
     masks[:, 100:200, 0] = True
     masks[:, 150:400, 1] = True
     masks[1, 110:200, 1] = True  # The first speaker says next to nothing alone here.
@@ -102,25 +105,25 @@ def partition(labels: np.ndarray) -> set[frozenset[int]]:
 
 @pytest.mark.parametrize("chosen", [SYNTHETIC, PUBLISHED])
 @pytest.mark.parametrize("counts", [(1,), (40,), (30, 25), (20, 20, 20, 20), (60, 13)])
-def test_clusters_are_speakers(chosen: d.Settings, counts: tuple[int, ...]) -> None:
+def test_clusters_are_speakers(chosen: tracks.Settings, counts: tuple[int, ...]) -> None:
     embeddings, owners = voices(counts, 0.3)
     windows = np.arange(len(owners))
-    labels = d.cluster(embeddings, windows, chosen)
+    labels = tracks.cluster(embeddings, windows, chosen)
     assert partition(labels) == partition(owners)
     assert sorted(set(labels.tolist())) == list(range(len(counts)))
     order = np.random.default_rng(1).permutation(len(owners))
-    again = d.cluster(embeddings[order] * 7.0, windows, chosen)
+    again = tracks.cluster(embeddings[order] * 7.0, windows, chosen)
     assert partition(again) == partition(owners[order]), "neither order nor length matter"
 
 
 def test_small_clusters_join_the_nearest() -> None:
     embeddings, owners = voices((30, 30), 0.1)
     stray = embeddings[owners == 1][0] * 0.6 + np.roll(embeddings[0], 5)
-    labels = d.cluster(np.vstack((embeddings, stray)), np.arange(61), SYNTHETIC)
+    labels = tracks.cluster(np.vstack((embeddings, stray)), np.arange(61), SYNTHETIC)
     assert labels.max() == 1
     assert labels[-1] == labels[-2]
     scattered = np.eye(64)[:40]
-    found = d.cluster(scattered, np.arange(40), d.Settings(148, "average", 0.3, 5))
+    found = tracks.cluster(scattered, np.arange(40), tracks.Settings(148, "average", 0.3, 5))
     assert found.tolist() == [0] * 40, "of no voice is there enough to tell two apart"
 
 
@@ -128,9 +131,9 @@ def test_speakers_of_one_window_are_kept_apart() -> None:
     embeddings, owners = voices((12, 12), 0.3)
     near = embeddings + 1.5 * embeddings.mean(axis=0)  # Two voices that are much alike.
     windows = np.tile(np.arange(12), 2)
-    chosen = d.Settings(148, "average", 0.3, 5, apart=1.0)
-    assert len(set(d.cluster(near, windows + owners * 100, chosen).tolist())) == 1
-    assert partition(d.cluster(near, windows, chosen)) == partition(owners)
+    chosen = tracks.Settings(148, "average", 0.3, 5, apart=1.0)
+    assert len(set(tracks.cluster(near, windows + owners * 100, chosen).tolist())) == 1
+    assert partition(tracks.cluster(near, windows, chosen)) == partition(owners)
 
 
 def test_assignment() -> None:
@@ -139,17 +142,17 @@ def test_assignment() -> None:
     rows[:20, 0], rows[:20, 2] = embeddings[owners == 0], embeddings[owners == 1]
     rows[20, 1] = embeddings[owners == 1].mean(axis=0)  # A moment only: labelled, not clustered.
     rows[21, 0] = np.nan  # What a backend may give.
-    heard = np.zeros((22, d.FRAMES, 3), bool)
+    heard = np.zeros((22, tracks.FRAMES, 3), bool)
     heard[:20, :200] = True
     heard[20, :20, 1] = True
-    labels = d.assign(rows, heard, SYNTHETIC)
+    labels = tracks.assign(rows, heard, SYNTHETIC)
     first, second = labels[0, 0], labels[0, 2]
     assert {first, second} == {0, 1}
-    assert labels[:20].tolist() == [[first, d.NOBODY, second]] * 20
-    assert labels[20].tolist() == [d.NOBODY, second, d.NOBODY]
-    assert labels[21].tolist() == [d.NOBODY] * 3
-    silent = d.assign(np.zeros((4, 3, 64)), np.zeros((4, d.FRAMES, 3), bool), SYNTHETIC)
-    assert (silent == d.NOBODY).all()
+    assert labels[:20].tolist() == [[first, tracks.NOBODY, second]] * 20
+    assert labels[20].tolist() == [tracks.NOBODY, second, tracks.NOBODY]
+    assert labels[21].tolist() == [tracks.NOBODY] * 3
+    silent = tracks.assign(np.zeros((4, 3, 64)), np.zeros((4, tracks.FRAMES, 3), bool), SYNTHETIC)
+    assert (silent == tracks.NOBODY).all()
 
 
 # --- reconstruction ------------------------------------------------------------------------------
@@ -164,17 +167,17 @@ def test_what_windows_say_gives_the_whole_again(
 ) -> None:
     """Local speakers in any order, and the right labels: the truth, but for half a frame."""
     truth = [(a, min(a + b, seconds), who) for a, b, who in turns if a < seconds]
-    starts = d.window_starts(int(seconds * d.RATE), step)
+    starts = d.window_starts(int(seconds * tracks.RATE), step)
     generator = np.random.default_rng(seed)
-    masks = np.zeros((len(starts), d.FRAMES, 3), bool)
-    labels = np.full((len(starts), 3), d.NOBODY)
+    masks = np.zeros((len(starts), tracks.FRAMES, 3), bool)
+    labels = np.full((len(starts), 3), tracks.NOBODY)
     for row, start in enumerate(starts):
         for column, speaker in enumerate(generator.permutation(3)):
             own = [turn for turn in truth if turn[2] == "abc"[speaker]]
             masks[row, :, column] = d.masks_of(own, start * speaker_segmentation.STEP_SECONDS)[:, 0]
-            labels[row, column] = speaker if masks[row, :, column].any() else d.NOBODY
-    active = d.reconstruct(masks, starts, labels)
-    found = d.to_segments(active, seconds, d.Settings(step, "average", 0.3, 5))
+            labels[row, column] = speaker if masks[row, :, column].any() else tracks.NOBODY
+    active = tracks.reconstruct(masks, starts, labels)
+    found = tracks.to_segments(active, seconds, tracks.Settings(step, "average", 0.3, 5))
     errors = diarization_errors(truth, found, [(0.0, seconds)])
     # Half a frame and half of 10 ms at each boundary; a turn ends with the file or a frame early.
     assert errors.seconds <= (HALF_FRAME + 0.006) * 2 * len(truth) + 0.06
@@ -182,11 +185,11 @@ def test_what_windows_say_gives_the_whole_again(
 
 
 def test_as_many_speak_as_windows_count_on_average() -> None:
-    masks = np.zeros((4, d.FRAMES, 3), bool)
+    masks = np.zeros((4, tracks.FRAMES, 3), bool)
     masks[:, 100:300, 0] = True  # All four windows hear one speaker,
     masks[:3, 150:200, 1] = True  # three of them another one besides,
     masks[3, 250:260, 2] = True  # and one somebody else for a moment.
-    active = d.reconstruct(masks, [0] * 4, np.array([[2, 0, 1]] * 4))
+    active = tracks.reconstruct(masks, [0] * 4, np.array([[2, 0, 1]] * 4))
     assert np.flatnonzero(active[:, 2]).tolist() == list(range(100, 300))
     assert np.flatnonzero(active[:, 0]).tolist() == list(range(150, 200))
     assert not active[:, 1].any()
@@ -199,25 +202,25 @@ def test_segments() -> None:
     active[403:450, 0] = True
     active[590:, 1] = True
     active[200, 1] = True
-    chosen = d.Settings(148, "average", 0.3, 5, gap=0.1, shortest=0.05)
+    chosen = tracks.Settings(148, "average", 0.3, 5, gap=0.1, shortest=0.05)
     step = speaker_segmentation.STEP_SECONDS
-    found = d.to_segments(active, 10.1, chosen)
+    found = tracks.to_segments(active, 10.1, chosen)
     assert [segment[2] for segment in found] == ["speaker-1", "speaker-2", "speaker-3"]
     assert found[0][0] == 0.0, "who is heard in the first frame speaks from the start"
     assert found[2][1] == 10.1, "and in the last one to the end"
-    middle = (d.FIRST_CENTRE / d.RATE) - HALF_FRAME
+    middle = (tracks.FIRST_CENTRE / tracks.RATE) - HALF_FRAME
     assert found[1][:2] == pytest.approx([300 * step + middle, 450 * step + middle], abs=0.006)
-    plain = d.to_segments(active, 10.1, d.Settings(148, "average", 0.3, 5))
+    plain = tracks.to_segments(active, 10.1, tracks.Settings(148, "average", 0.3, 5))
     assert len(plain) == 5, "neither bridged nor dropped"
-    assert d.to_segments(np.zeros((600, 0), bool), 10.0, chosen) == []
-    assert d.to_segments(np.zeros((600, 2), bool), 10.0, chosen) == []
+    assert tracks.to_segments(np.zeros((600, 0), bool), 10.0, chosen) == []
+    assert tracks.to_segments(np.zeros((600, 2), bool), 10.0, chosen) == []
 
 
 def test_numbers_of_clusters_mean_nothing() -> None:
     generator = np.random.default_rng(3)
     active = generator.random((600, 4)) < 0.5
-    first = d.to_segments(active, 10.0, SYNTHETIC)
-    assert d.to_segments(active[:, [2, 0, 3, 1]], 10.0, SYNTHETIC) == first
+    first = tracks.to_segments(active, 10.0, SYNTHETIC)
+    assert tracks.to_segments(active[:, [2, 0, 3, 1]], 10.0, SYNTHETIC) == first
 
 
 # --- the whole pipeline --------------------------------------------------------------------------
@@ -230,7 +233,7 @@ TRAINED = FIXTURES / "checkpoints" / "segmentation-3.0-synthetic"
 def recordings(*names: str) -> list[Item]:
     conversations = load().sets["conversations"]
     identifiers = [conversations.identifier(i) for i in range(len(conversations.lines))]
-    return [conversations.item(identifiers.index(name), d.RATE) for name in names]
+    return [conversations.item(identifiers.index(name), tracks.RATE) for name in names]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -272,15 +275,15 @@ def oracle(items: Sequence[Item], step: int) -> Any:
         for start in d.window_starts(len(item.audio), step):
             at = start * speaker_segmentation.STEP_SECONDS
             classes = speaker_segmentation.to_classes(d.masks_of(item.facts["segments"], at))
-            scores = np.full((d.FRAMES, len(speaker_segmentation.CLASSES)), -9.0, np.float32)
-            scores[np.arange(d.FRAMES), classes] = -0.001
+            scores = np.full((tracks.FRAMES, len(speaker_segmentation.CLASSES)), -9.0, np.float32)
+            scores[np.arange(tracks.FRAMES), classes] = -0.001
             known[d.window_of(item.audio, start).tobytes()] = torch.from_numpy(scores)
 
     class Oracle(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.silence = torch.nn.Parameter(
-                torch.zeros(d.FRAMES, len(speaker_segmentation.CLASSES))
+                torch.zeros(tracks.FRAMES, len(speaker_segmentation.CLASSES))
             )
 
         def forward(self, waveform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -338,7 +341,7 @@ def test_state_that_leaks_shows(trained: d.DiarizationModel) -> None:
             return scores, level
 
     found = recordings("conversation-02", "conversation-08")
-    first, second = (Item.from_audio(item.id, item.audio[: 12 * d.RATE]) for item in found)
+    first, second = (Item.from_audio(item.id, item.audio[: 12 * tracks.RATE]) for item in found)
     for leaks in (False, True):
         module = trained.graphs()[0].module().eval()
         session = torch_session(trained, segmentation=Leaky(module) if leaks else module)
@@ -373,7 +376,7 @@ def test_numbers_that_are_none_show(trained: d.DiarizationModel) -> None:
             return tuple(torch.full((len(values), *shape), math.nan) for shape in self.shapes)
 
     (item,) = recordings("conversation-02")
-    scores = Broken([(d.FRAMES, 7), ()])
+    scores = Broken([(tracks.FRAMES, 7), ()])
     (prediction,) = trained.run(torch_session(trained, segmentation=scores), [item], Stopwatch())
     assert math.isnan(prediction["level"])
     embedder = Broken([(256,)] * 3)
@@ -389,7 +392,7 @@ def test_trace_follows_the_guide(trained: d.DiarizationModel) -> None:
     truth = {"segments": item.facts["segments"]}
     found = trained.trace(session, item, truth)
     assert {name: array.shape for name, array in found.items()} == {
-        "segmentation": (d.FRAMES, 7),
+        "segmentation": (tracks.FRAMES, 7),
         "embeddings": (3, 256),
     }
     assert np.linalg.norm(found["embeddings"], axis=1) == pytest.approx([1, 1, 1])
@@ -487,7 +490,9 @@ def test_checkpoints(tmp_path: Path) -> None:
 
 def test_fingerprints_differ(trained: d.DiarizationModel) -> None:
     seeded = d.load("diarization-3.1", "seeded", "")
-    other = d.DiarizationModel(d.Settings(148, "average", 0.2, 5), trained.folder, trained.voices)
+    other = d.DiarizationModel(
+        tracks.Settings(148, "average", 0.2, 5), trained.folder, trained.voices
+    )
     found = {model.fingerprint() for model in (trained, seeded, other)}
     assert len(found) == 3
     assert trained.fingerprint() in found

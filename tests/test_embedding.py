@@ -122,13 +122,6 @@ def test_only_quiet_recordings_change_their_level() -> None:
     np.testing.assert_array_equal(resemblyzer.normalised(silence), silence)
 
 
-@given(st.integers(1, 40))
-def test_batches_hold_every_row_once(rows: int) -> None:
-    batches = list(resemblyzer.by_batches(rows))
-    assert [start for start, _ in batches] == [0, *np.cumsum([b for _, b in batches])[:-1]]
-    assert sum(batch for _, batch in batches) - rows in range(resemblyzer.BATCHES[-1])
-
-
 # Resemblyzer: network ----------------------------------------------------------------------------
 
 
@@ -407,7 +400,7 @@ def test_a_lightning_checkpoint_is_read_without_running_it(
     torch.save({**lightning, "state_dict": state}, tmp_path / "pytorch_model.bin")
     for name in [name for name in sys.modules if name.startswith("pyannote.audio")]:
         monkeypatch.delitem(sys.modules, name)
-    found = wespeaker.load_network(tmp_path).state_dict()
+    found = wespeaker.PUBLISHED.load(tmp_path).state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
 
 
@@ -425,7 +418,7 @@ def test_code_in_a_checkpoint_is_refused(state: dict[str, torch.Tensor], tmp_pat
     ran = tmp_path / "ran"
     torch.save({"state_dict": state, "more": Evil(ran)}, tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="without running code"):
-        wespeaker.load_network(tmp_path)
+        wespeaker.PUBLISHED.load(tmp_path)
     assert not ran.exists()
 
 
@@ -437,14 +430,14 @@ def test_unusable_checkpoints_are_refused(state: dict[str, torch.Tensor], tmp_pa
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"not tensors")
     with pytest.raises(CheckpointError, match="cannot read"):
-        wespeaker.load_network(tmp_path)
+        wespeaker.PUBLISHED.load(tmp_path)
     save_file({"encoder.weight": torch.zeros(2, 3)}, path)
     with pytest.raises(CheckpointError, match="no WeSpeaker ResNet34"):
-        wespeaker.load_network(tmp_path)
+        wespeaker.PUBLISHED.load(tmp_path)
     wider = {**state, "resnet.seg_1.weight": torch.zeros(192, 5120)}
     save_file(wider, path)
     with pytest.raises(CheckpointError, match=r"resnet\.seg_1\.weight .* has \(192, 5120\)"):
-        wespeaker.load_network(tmp_path)
+        wespeaker.PUBLISHED.load(tmp_path)
 
 
 # Runtimes ----------------------------------------------------------------------------------------
@@ -498,7 +491,7 @@ def test_runtimes_agree_on_masks_of_any_length(sessions: dict[str, dict[str, Ses
         name: session.run("embedding", feeds, "b1")["embeddings"].numpy()[0].copy()
         for name, session in sessions["wespeaker"].items()
     }
-    bias = wespeaker.load_network(None).state_dict()["resnet.seg_1.bias"].numpy()
+    bias = wespeaker.PUBLISHED.load(None).state_dict()["resnet.seg_1.bias"].numpy()
     assert np.abs(found["torch"][[0, 2]] - bias).max() > 0.1
     for name, embeddings in found.items():
         np.testing.assert_allclose(embeddings[1], bias, atol=1e-6, err_msg=name)

@@ -124,8 +124,8 @@ def digest_of(network: nn.Module) -> str:
 @pytest.mark.parametrize("family", DIGESTS)
 def test_generated_weights_stay_what_they_are(family: str) -> None:
     own: dict[str, Callable[[None], nn.Module]] = {
-        "wespeaker": wespeaker.load_network,
-        "segmentation": segmentation.load_network,
+        "wespeaker": wespeaker.PUBLISHED.load,
+        "segmentation": segmentation.PUBLISHED.load,
     }
     if family in own:
         network = own[family](None)

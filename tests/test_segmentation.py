@@ -301,10 +301,43 @@ def test_task_metric() -> None:
 # The architecture --------------------------------------------------------------------------------
 
 
+def published_shapes() -> dict[str, tuple[int, ...]]:
+    """Names and shapes of everything that a checkpoint of segmentation-3.0 holds."""
+    shapes: dict[str, tuple[int, ...]] = {
+        "sincnet.wav_norm1d.weight": (1,),
+        "sincnet.wav_norm1d.bias": (1,),
+        "sincnet.conv1d.0.filterbank.low_hz_": (40, 1),
+        "sincnet.conv1d.0.filterbank.band_hz_": (40, 1),
+        "sincnet.conv1d.0.filterbank.window_": (125,),
+        "sincnet.conv1d.0.filterbank.n_": (1, 125),
+        "sincnet.conv1d.1.weight": (60, 80, 5),
+        "sincnet.conv1d.1.bias": (60,),
+        "sincnet.conv1d.2.weight": (60, 60, 5),
+        "sincnet.conv1d.2.bias": (60,),
+    }
+    for index, width in enumerate((80, 60, 60)):
+        shapes[f"sincnet.norm1d.{index}.weight"] = (width,)
+        shapes[f"sincnet.norm1d.{index}.bias"] = (width,)
+    for layer in range(4):
+        for end in ("", "_reverse"):
+            shapes[f"lstm.weight_ih_l{layer}{end}"] = (512, 256 if layer else 60)
+            shapes[f"lstm.weight_hh_l{layer}{end}"] = (512, 128)
+            shapes[f"lstm.bias_ih_l{layer}{end}"] = (512,)
+            shapes[f"lstm.bias_hh_l{layer}{end}"] = (512,)
+    for name, (out, width) in {
+        "linear.0": (128, 256),
+        "linear.1": (128, 128),
+        "classifier": (len(speaker_segmentation.CLASSES), 128),
+    }.items():
+        shapes[f"{name}.weight"] = (out, width)
+        shapes[f"{name}.bias"] = (out,)
+    return shapes
+
+
 def test_names_and_shapes_are_the_published_ones() -> None:
     network = segmentation.pyannet()
     found = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    assert found == dict(segmentation.PUBLISHED_SHAPES)
+    assert found == published_shapes()
     assert sum(parameter.numel() for parameter in network.parameters()) == 1_473_265
     learnt = {name for name, _ in network.named_parameters()}
     assert found.keys() - learnt == {
@@ -373,7 +406,7 @@ def test_generated_weights_tell_inputs_apart() -> None:
         np.stack([item.audio[: speaker_segmentation.SAMPLES] for item in items])
     )
     with torch.inference_mode():
-        scores = segmentation.load_network(None)(audio[:, None]).numpy()
+        scores = segmentation.PUBLISHED.load(None)(audio[:, None]).numpy()
     assert contrast_db(list(scores)) > -13
 
 
@@ -460,12 +493,10 @@ def test_other_weights_are_refused(
     (tmp_path / "config.json").write_text('{"model_type": "pyannote-segmentation"}')
     if form == "bin":
         torch.save({"state_dict": state}, tmp_path / "pytorch_model.bin")
-        with pytest.raises(CheckpointError, match=said):
-            segmentation.load_network(tmp_path)
     else:
         save_file(state, tmp_path / "model.safetensors")
-        with pytest.raises(CheckpointError, match=said):
-            segmentation.load("segmentation-3.0", "pretrained", str(tmp_path))
+    with pytest.raises(CheckpointError, match=said):
+        segmentation.PUBLISHED.load(tmp_path)
 
 
 @pytest.mark.parametrize(

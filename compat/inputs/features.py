@@ -63,6 +63,15 @@ def mel_filterbank(
     return weights
 
 
+def power_spectrogram(samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Squared magnitudes of the whole frames in samples (n,), shape (frames, 201)."""
+    frames = sliding_window_view(samples, N_FFT)[::HOP_LENGTH]
+    hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(N_FFT) / N_FFT)  # periodic, not symmetric
+    spectrum = np.fft.rfft(frames * hann, axis=1)
+    power: NDArray[np.float64] = spectrum.real**2 + spectrum.imag**2
+    return power
+
+
 def log_mel_spectrogram(
     audio: NDArray[np.float32], n_mels: int, window_samples: int
 ) -> NDArray[np.float32]:
@@ -84,10 +93,7 @@ def log_mel_spectrogram(
     # Frames are centred on multiples of the hop; the edges see a mirror image of the signal.
     padded = np.pad(window, N_FFT // 2, mode="reflect")
     # Whisper drops the last frame, which is centred on the first sample after the window.
-    frames = sliding_window_view(padded, N_FFT)[::HOP_LENGTH][: window_samples // HOP_LENGTH]
-    hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(N_FFT) / N_FFT)  # periodic, not symmetric
-    spectrum = np.fft.rfft(frames * hann, axis=1)
-    power = spectrum.real**2 + spectrum.imag**2
+    power = power_spectrogram(padded)[: window_samples // HOP_LENGTH]
 
     log_mel = np.log10(np.maximum(power @ mel_filterbank(n_mels), 1e-10))
     log_mel = np.maximum(log_mel, log_mel.max() - 8.0)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +38,22 @@ from compat.models import resemblyzer, segmentation, wespeaker
 from compat.models.base import Model
 from compat.models.items import Items
 from compat.models.parts.batches import in_batches
-from compat.models.tasks import speaker_segmentation
+from compat.models.parts.windows import window_at
+from compat.models.speaker_tracks import (
+    FIRST_CENTRE,
+    FRAME_STEP,
+    FRAMES,
+    LOCAL,
+    RATE,
+    Settings,
+    assign,
+    centres,
+    reconstruct,
+    to_segments,
+)
 from compat.models.tasks.diarization import Diarization
+from compat.models.tasks.speaker_segmentation import SAMPLES as WINDOW
+from compat.models.tasks.speaker_segmentation import powerset_masks
 
 if TYPE_CHECKING:
     import torch
@@ -67,16 +81,6 @@ FAMILY = Family(
     ),
 )
 
-RATE = speaker_segmentation.SAMPLE_RATE
-WINDOW = speaker_segmentation.SAMPLES
-FRAMES = speaker_segmentation.FRAMES
-FRAME_STEP = round(speaker_segmentation.STEP_SECONDS * RATE)
-FIRST_CENTRE = round(speaker_segmentation.FRAME_SECONDS * RATE) // 2
-"""Samples from the start of a window to the centre of its first frame."""
-LOCAL = speaker_segmentation.SPEAKERS
-NOBODY = -1
-"""Label of a local speaker who is silent, or says too little to be told from others."""
-
 BATCHES = (1, 4)
 """Windows, and pieces of speech, that go through a graph at once."""
 
@@ -92,30 +96,6 @@ PARTS = {
 
 TRACED_SECONDS = 0.5
 """Seconds of speech that a speaker needs for an embedding that is traced."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a pipeline's authors tuned."""
-
-    step: int
-    """Frames from one window to the next."""
-    linkage: str
-    """How far two clusters are from each other: ``centroid`` (Euclidean distance between means) or
-    ``average`` (of the cosine distances between members)."""
-    threshold: float
-    """Distance beyond which clusters are different speakers."""
-    smallest: int
-    """Embeddings that a cluster needs to be a speaker, or a tenth of all if that is fewer."""
-    apart: float = 0.0
-    """Added to the distance between speakers of one window, who are different people; ``average``
-    only."""
-    clear: float = 0.0
-    """Seconds for which a local speaker must be heard to take part in the clustering."""
-    gap: float = 0.0
-    """Seconds of silence that are bridged within a speaker's turn."""
-    shortest: float = 0.0
-    """Seconds below which a turn is dropped."""
 
 
 SETTINGS: Mapping[str, Settings] = {
@@ -143,14 +123,14 @@ def load(variant: str, weights: str, checkpoint: str) -> DiarizationModel:
         return DiarizationModel(settings, None, WindowVoices(None))
     folder = FIXTURES / checkpoint  # An absolute path stays as it is.
     if weights == "trained":
-        segmentation.check_checkpoint(folder)
+        segmentation.PUBLISHED.file(folder)
         encoder = find_checkpoint(RESEMBLYZER)
         verified(encoder / resemblyzer.FILE, resemblyzer.SHA256)
         return DiarizationModel(settings, folder, PartialVoices(encoder))
     own = all((folder / part).is_dir() for part in PARTS)
     parts = {part: folder / part if own else find_checkpoint(hub) for part, hub in PARTS.items()}
-    segmentation.check_checkpoint(parts["segmentation"])
-    wespeaker.checkpoint_file(parts["embedding"])
+    segmentation.PUBLISHED.file(parts["segmentation"])
+    wespeaker.PUBLISHED.file(parts["embedding"])
     return DiarizationModel(settings, parts["segmentation"], WindowVoices(parts["embedding"]))
 
 
@@ -183,14 +163,7 @@ def window_starts(samples: int, step: int) -> list[int]:
 
 def window_of(samples: np.ndarray, start: int) -> np.ndarray:
     """Return a window (160000,) that starts at a frame, with zeros after the recording's end."""
-    found = samples[start * FRAME_STEP : start * FRAME_STEP + WINDOW]
-    return found if len(found) == WINDOW else np.pad(found, (0, WINDOW - len(found)))
-
-
-def centres(frames: int) -> NDArray[np.float64]:
-    """Return the moment that each frame stands for, in seconds."""
-    found: NDArray[np.float64] = (FIRST_CENTRE + FRAME_STEP * np.arange(frames)) / RATE
-    return found
+    return window_at(samples, start * FRAME_STEP, WINDOW)
 
 
 def masks_of(segments: Sequence[Sequence[Any]], start: float = 0.0) -> NDArray[np.bool_]:
@@ -217,134 +190,6 @@ def alone(masks: NDArray[np.bool_], least: float) -> NDArray[np.bool_]:
     enough = single.sum(axis=1, keepdims=True) * FRAME_STEP >= least * RATE
     kept: NDArray[np.bool_] = np.where(enough, single, masks)
     return kept
-
-
-# Clustering --------------------------------------------------------------------------------------
-
-
-def cluster(
-    embeddings: np.ndarray, windows: NDArray[np.int64], settings: Settings
-) -> NDArray[np.int64]:
-    """Group embeddings (n, width) by speaker: labels (n,) from 0 on.
-
-    Agglomerative, of vectors of length one. Clusters that are too small join the nearest large
-    one, by the cosine between their means. If none is large, all are one speaker.
-
-    Args:
-        embeddings: none of them zero.
-        windows: (n,), from which window each is.
-        settings: the pipeline's.
-    """
-    from scipy.cluster.hierarchy import fcluster, linkage
-    from scipy.spatial.distance import cdist, pdist
-
-    if len(embeddings) < 2:
-        return np.zeros(len(embeddings), np.int64)
-    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
-    if settings.linkage == "centroid":
-        tree = linkage(unit, "centroid", "euclidean")
-    else:
-        one, other = np.triu_indices(len(unit), 1)
-        together = windows[one] == windows[other]
-        tree = linkage(pdist(unit, "cosine") + settings.apart * together, settings.linkage)
-    labels = fcluster(tree, settings.threshold, "distance").astype(np.int64)
-    smallest = min(settings.smallest, max(1, round(0.1 * len(unit))))
-    found, counts = np.unique(labels, return_counts=True)
-    large, small = found[counts >= smallest], found[counts < smallest]
-    if not len(large):
-        return np.zeros(len(unit), np.int64)
-    if len(small):
-        means = {label: unit[labels == label].mean(axis=0) for label in found}
-        distances = cdist([means[one] for one in small], [means[one] for one in large], "cosine")
-        for label, nearest in zip(small, distances.argmin(axis=1), strict=True):
-            labels[labels == label] = large[nearest]
-    inverse: NDArray[np.int64] = np.unique(labels, return_inverse=True)[1]
-    return inverse
-
-
-def assign(
-    embeddings: np.ndarray, heard: NDArray[np.bool_], settings: Settings
-) -> NDArray[np.int64]:
-    """Label the local speakers of all windows, (windows, 3), or :data:`NOBODY`.
-
-    Those who are heard for long enough are clustered; then everybody gets the label of the nearest
-    mean of a cluster.
-
-    Args:
-        embeddings: (windows, 3, width), zeros for nobody.
-        heard: the frames (windows, 589, 3) from which they were made.
-        settings: the pipeline's.
-    """
-    from scipy.spatial.distance import cdist
-
-    labels = np.full(embeddings.shape[:2], NOBODY, np.int64)
-    known = np.isfinite(embeddings).all(axis=2) & embeddings.any(axis=2)
-    if not known.any():
-        return labels
-    clear = known & (heard.sum(axis=1) * FRAME_STEP >= settings.clear * RATE)
-    chosen = clear if clear.any() else known
-    vectors = embeddings[chosen].astype(np.float64)
-    groups = cluster(vectors, np.nonzero(chosen)[0], settings)
-    means = [vectors[groups == group].mean(axis=0) for group in range(groups.max() + 1)]
-    labels[known] = cdist(embeddings[known], means, "cosine").argmin(axis=1)
-    return labels
-
-
-# Reconstruction ----------------------------------------------------------------------------------
-
-
-def reconstruct(
-    masks: NDArray[np.bool_], starts: Sequence[int], labels: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """Say who speaks in each frame of a recording, (frames, speakers).
-
-    Args:
-        masks: who speaks in each window, (windows, 589, 3).
-        starts: first frame of each window.
-        labels: which speaker each local one is, (windows, 3), or :data:`NOBODY`.
-    """
-    frames = starts[-1] + FRAMES
-    votes = np.zeros((frames, int(labels.max(initial=NOBODY)) + 1))
-    spoken, covered = np.zeros(frames), np.zeros(frames)
-    for mask, start, label in zip(masks, starts, labels, strict=True):
-        part = slice(start, start + FRAMES)
-        for speaker in set(label.tolist()) - {NOBODY}:
-            votes[part, speaker] += mask[:, label == speaker].any(axis=1)
-        spoken[part] += mask.sum(axis=1)
-        covered[part] += 1
-    count = np.rint(spoken / covered)
-    order = np.argsort(-votes, axis=1, kind="stable")
-    rank = np.argsort(order, axis=1, kind="stable")
-    active: NDArray[np.bool_] = (rank < count[:, None]) & (votes > 0)
-    return active
-
-
-def to_segments(active: NDArray[np.bool_], seconds: float, settings: Settings) -> list[list[Any]]:
-    """Turn frames (frames, speakers) into [start, end, speaker], in order, rounded to 10 ms.
-
-    Speakers are named by the order in which they first speak, so that the numbers of clusters,
-    which mean nothing, cannot make two answers differ.
-    """
-    half = FRAME_STEP / 2 / RATE
-    turns: list[list[tuple[float, float]]] = []
-    for track in active.T:
-        edges = np.flatnonzero(np.diff(np.pad(track.astype(np.int8), 1))).reshape(-1, 2)
-        found: list[tuple[float, float]] = []
-        for first, stop in edges:
-            start = 0.0 if first == 0 else centres(first + 1)[-1] - half
-            end = seconds if stop == len(track) else min(seconds, centres(stop)[-1] + half)
-            if found and start - found[-1][1] <= settings.gap:
-                found[-1] = (found[-1][0], end)
-            elif start < end:
-                found.append((start, end))
-        kept = [(start, end) for start, end in found if end - start >= settings.shortest]
-        turns += [kept] if kept else []
-    segments = sorted(
-        (round(float(start), 2), round(float(end), 2), f"speaker-{number}")
-        for number, spans in enumerate(sorted(turns), 1)
-        for start, end in spans
-    )
-    return [[start, end, speaker] for start, end, speaker in segments if start < end]
 
 
 # Embeddings --------------------------------------------------------------------------------------
@@ -423,8 +268,8 @@ class PartialVoices(Voices):
         with stopwatch("embedding"):
             if rows:
                 feeds = {"mel": rows}
-                embedded = in_batches(session, "embedder", feeds, "embedding")
-                for owner, row in zip(owners, embedded, strict=True):
+                embedded = in_batches(session, "embedder", feeds, ["embedding"])
+                for owner, row in zip(owners, embedded["embedding"], strict=True):
                     sums[owner] += row
         lengths = np.linalg.norm(sums, axis=2, keepdims=True)
         return sums / np.where(lengths == 0, 1.0, lengths)
@@ -466,10 +311,10 @@ class WindowVoices(Voices):
 
     @cached_property
     def network(self) -> torch.nn.Module:
-        return wespeaker.load_network(self.folder)
+        return wespeaker.PUBLISHED.load(self.folder)
 
     def content(self) -> str:
-        return wespeaker.weights_digest(self.folder)
+        return wespeaker.PUBLISHED.digest(self.folder)
 
     def embed(
         self,
@@ -486,7 +331,7 @@ class WindowVoices(Voices):
             if rows:
                 heard = [masks[index].T.astype(np.float32) for index in spoken]
                 feeds = {"fbank": rows, "masks": heard}
-                found[spoken] = in_batches(session, "embedding", feeds, "embeddings")
+                found[spoken] = in_batches(session, "embedding", feeds)["embeddings"]
         said: NDArray[np.bool_] = np.any(masks, axis=1, keepdims=True)
         return np.where(said.transpose(0, 2, 1), found, 0.0)
 
@@ -509,7 +354,7 @@ class DiarizationModel(Model):
         self.voices = voices
 
     def content(self) -> Any:
-        weights = segmentation.weights_digest(self.folder)
+        weights = segmentation.PUBLISHED.digest(self.folder)
         return [weights, type(self.voices).__name__, self.voices.content(), asdict(self.settings)]
 
     def graphs(self) -> tuple[Graph, ...]:
@@ -519,7 +364,7 @@ class DiarizationModel(Model):
 
     @cached_property
     def network(self) -> torch.nn.Module:
-        return segmentation.load_network(self.folder)
+        return segmentation.PUBLISHED.load(self.folder)
 
     def items(self, corpus: Corpus, profile: Profile) -> Items:
         if self.folder:
@@ -549,7 +394,7 @@ class DiarizationModel(Model):
             group = windows[start : start + AT_ONCE]
             with stopwatch("segmentation"):
                 scored = self._segment(session, group)
-            spoken = speaker_segmentation.powerset_masks(scored).astype(bool)
+            spoken = powerset_masks(scored).astype(bool)
             single = alone(spoken, self.voices.least)
             found.append(
                 (scored, spoken, single, self.voices.embed(session, group, single, stopwatch))
@@ -584,4 +429,5 @@ class DiarizationModel(Model):
     def _segment(self, session: Session, windows: Sequence[np.ndarray]) -> np.ndarray:
         """Return log-probabilities (windows, 589, 7)."""
         feeds = {"waveform": [samples[None] for samples in windows]}
-        return in_batches(session, "segmentation", feeds, "log_probabilities")
+        found = in_batches(session, "segmentation", feeds, ["log_probabilities"])
+        return found["log_probabilities"]

@@ -9,7 +9,7 @@ WebRTC's voice activity detector, which is left out here.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,10 +22,11 @@ from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
 from compat.contract.session import Session
 from compat.inputs.checkpoints import verified
-from compat.inputs.features import HOP_LENGTH, N_FFT, mel_filterbank
+from compat.inputs.features import HOP_LENGTH, N_FFT, mel_filterbank, power_spectrogram
 from compat.inputs.weights import Rules, fill_from_state
 from compat.models.base import Model
 from compat.models.parts import lstm as recurrence
+from compat.models.parts.batches import in_batches
 from compat.models.tasks.speaker_embedding import SpeakerEmbedding, prediction
 
 if TYPE_CHECKING:
@@ -89,11 +90,7 @@ def mel_spectrogram(samples: np.ndarray) -> NDArray[np.float32]:
     That of librosa's ``melspectrogram`` since 0.9: periodic Hann window of 400 samples centred on
     multiples of 160, zeros beyond the ends, filters of Slaney's scale and area.
     """
-    padded = np.pad(samples.astype(np.float64), N_FFT // 2)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, N_FFT)[::HOP_LENGTH]
-    hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(N_FFT) / N_FFT)
-    spectrum = np.fft.rfft(frames * hann, axis=1)
-    power = np.square(spectrum.real) + np.square(spectrum.imag)
+    power = power_spectrogram(np.pad(samples.astype(np.float64), N_FFT // 2))
     return (power @ mel_filterbank(MELS)).astype(np.float32)
 
 
@@ -112,15 +109,6 @@ def partials(samples: np.ndarray) -> NDArray[np.float32]:
     level = normalised(samples)
     mel = mel_spectrogram(np.pad(level, (0, max(0, end - len(level)))))
     return np.stack([mel[start : start + PARTIAL_FRAMES] for start in starts])
-
-
-def by_batches(rows: int) -> Iterator[tuple[int, int]]:
-    """Cut rows into batches: pairs of the first row and the batch size, the last one padded."""
-    start = 0
-    while start < rows:
-        batch = next((size for size in BATCHES if size >= rows - start), BATCHES[-1])
-        yield start, batch
-        start += batch
 
 
 def voice_encoder() -> torch.nn.Module:
@@ -208,24 +196,12 @@ class ResemblyzerModel(Model):
         with stopwatch("features"):
             windows = [partials(item.audio) for item in items]
         with stopwatch("embedder"):
-            (embedded,) = _embed(session, np.concatenate(windows), ("embedding",))
+            feeds = {"mel": np.concatenate(windows)}
+            embedded = in_batches(session, "embedder", feeds, ["embedding"])["embedding"]
         ends = np.cumsum([len(part) for part in windows])
         means = [part.mean(axis=0) for part in np.split(embedded, ends[:-1])]
         lengths = [max(float(np.linalg.norm(mean)), 1e-6) for mean in means]
         return [prediction(mean / length) for mean, length in zip(means, lengths, strict=True)]
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
-        hidden, raw = _embed(session, partials(item.audio), ("hidden", "raw"))
-        return {"hidden": hidden, "raw": raw}
-
-
-def _embed(session: Session, mel: np.ndarray, outputs: Sequence[str]) -> list[np.ndarray]:
-    """Run windows (n, 160, 40) in batches; return each output, (n, 256)."""
-    found: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
-    for start, batch in by_batches(len(mel)):
-        rows = mel[start : start + batch]
-        padded = np.pad(rows, ((0, batch - len(rows)), (0, 0), (0, 0)))
-        handles = session.run("embedder", {"mel": padded}, f"b{batch}", outputs)
-        for name in outputs:
-            found[name].append(handles[name].numpy()[: len(rows)].copy())
-    return [np.concatenate(found[name]) for name in outputs]
+        return in_batches(session, "embedder", {"mel": partials(item.audio)}, ["hidden", "raw"])

@@ -10,7 +10,6 @@ checkpoints load unchanged. The sinc filters are those of asteroid-filterbanks' 
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -20,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compat.contract.case import Family, Variant
-from compat.contract.digests import file_digest
 from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
 from compat.contract.places import FIXTURES
 from compat.contract.session import Session
-from compat.inputs import generator
-from compat.inputs.checkpoints import CheckpointError
-from compat.inputs.weights import Rules, fill_from_files, fill_from_state, match, stored_tensors
+from compat.inputs.weights import Rules
 from compat.models.base import Model
 from compat.models.parts import lstm as recurrence
+from compat.models.parts.batches import in_batches
+from compat.models.parts.pyannote import Published
+from compat.models.parts.windows import Windows, window_at
 from compat.models.tasks.speaker_segmentation import (
     CLASSES,
     SAMPLE_RATE,
@@ -60,7 +59,7 @@ FAMILY = Family(
 )
 
 BATCHES = (1, 4)
-MODEL_TYPE = "pyannote-segmentation"
+WINDOWS = Windows(SAMPLES, SAMPLES)
 
 SEEDED_GAINS: Mapping[str, float | None] = {"low_hz_": None, "band_hz_": None, "weight": 2.0}
 
@@ -222,127 +221,17 @@ def segmentation_graph(
 # Checkpoints -----------------------------------------------------------------------------------
 
 
-def _shapes() -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {
-        "sincnet.wav_norm1d.weight": (1,),
-        "sincnet.wav_norm1d.bias": (1,),
-        "sincnet.conv1d.0.filterbank.low_hz_": (40, 1),
-        "sincnet.conv1d.0.filterbank.band_hz_": (40, 1),
-        "sincnet.conv1d.0.filterbank.window_": (125,),
-        "sincnet.conv1d.0.filterbank.n_": (1, 125),
-        "sincnet.conv1d.1.weight": (60, 80, 5),
-        "sincnet.conv1d.1.bias": (60,),
-        "sincnet.conv1d.2.weight": (60, 60, 5),
-        "sincnet.conv1d.2.bias": (60,),
-    }
-    for index, width in enumerate((80, 60, 60)):
-        shapes[f"sincnet.norm1d.{index}.weight"] = (width,)
-        shapes[f"sincnet.norm1d.{index}.bias"] = (width,)
-    for layer in range(4):
-        for end in ("", "_reverse"):
-            shapes[f"lstm.weight_ih_l{layer}{end}"] = (512, 256 if layer else 60)
-            shapes[f"lstm.weight_hh_l{layer}{end}"] = (512, 128)
-            shapes[f"lstm.bias_ih_l{layer}{end}"] = (512,)
-            shapes[f"lstm.bias_hh_l{layer}{end}"] = (512,)
-    for name, (out, width) in {
-        "linear.0": (128, 256),
-        "linear.1": (128, 128),
-        "classifier": (len(CLASSES), 128),
-    }.items():
-        shapes[f"{name}.weight"] = (out, width)
-        shapes[f"{name}.bias"] = (out,)
-    return shapes
-
-
-PUBLISHED_SHAPES: Mapping[str, tuple[int, ...]] = _shapes()
-"""Names and shapes of everything that a checkpoint of segmentation-3.0 holds."""
-
-RULES = Rules(
-    remedy="Only segmentation-3.0 (three speakers, four bidirectional LSTM layers of 128) fits: "
-    "name a checkpoint of that model."
+PUBLISHED = Published(
+    hub="pyannote/segmentation-3.0",
+    rules=Rules(
+        remedy="Only segmentation-3.0 (three speakers, four bidirectional LSTM layers of 128) "
+        "fits: name a checkpoint of that model."
+    ),
+    build=pyannet,
+    gains=SEEDED_GAINS,
+    architecture="PyanNet",
+    model_type="pyannote-segmentation",
 )
-
-CONVERT = (
-    'convert it where pyannote.audio is installed, if you trust its origin: python -c "import '
-    "torch, safetensors.torch as s; s.save_file({k: v.contiguous() for k, v in torch.load("
-    "'pytorch_model.bin', weights_only=False)['state_dict'].items()}, 'model.safetensors')\""
-)
-
-
-def check_checkpoint(folder: Path) -> Path:
-    """Return the file with a checkpoint's weights; look at names and shapes where that is cheap.
-
-    The folder holds ``model.safetensors`` or pyannote's ``pytorch_model.bin``, beside this
-    project's ``config.json`` or pyannote's ``config.yaml``.
-
-    Raises:
-        CheckpointError: something is missing, or it is no checkpoint of this architecture.
-    """
-    if not folder.is_dir():
-        raise CheckpointError(f"no checkpoint folder {folder}: check the path.")
-    _check_config(folder)
-    file = folder / "model.safetensors"
-    if not file.is_file():
-        file = folder / "pytorch_model.bin"
-        if not file.is_file():
-            raise CheckpointError(
-                f"{folder} has neither model.safetensors nor pytorch_model.bin: copy the weights "
-                "of pyannote/segmentation-3.0 there."
-            )
-        return file
-    shapes = {name: stored.shape for name, stored in stored_tensors([file]).items()}
-    match(file, PUBLISHED_SHAPES, shapes, RULES)
-    return file
-
-
-def _check_config(folder: Path) -> None:
-    own, published = folder / "config.json", folder / "config.yaml"
-    try:
-        if own.is_file():
-            found = json.loads(own.read_text(encoding="utf-8")).get("model_type")
-            wrong = None if found == MODEL_TYPE else f"{own} describes a {found!r} model"
-        elif published.is_file():
-            found = "PyanNet" in published.read_text(encoding="utf-8")
-            wrong = None if found else f"{published} describes no PyanNet"
-        else:
-            wrong = f"{folder} has neither config.json nor config.yaml"
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(
-            f"cannot read the configuration in {folder}: {error}. Restore it from the checkpoint."
-        ) from error
-    if wrong:
-        raise CheckpointError(f"{wrong}: name the folder of a copy of pyannote/segmentation-3.0.")
-
-
-def load_network(folder: Path | None) -> torch.nn.Module:
-    """Return the network with the weights of a folder, or with generated ones for None.
-
-    Raises:
-        CheckpointError: as :func:`check_checkpoint`, or a pickle that holds more than tensors.
-    """
-    import torch
-
-    network = pyannet()
-    if folder is None:
-        generator.seed(network, generator.gains(SEEDED_GAINS))
-        return network.eval()
-    file = check_checkpoint(folder)
-    if file.suffix == ".safetensors":
-        fill_from_files(network, file, [file], RULES)
-        return network.eval()
-    try:
-        read = torch.load(file, map_location="cpu", weights_only=True)
-        state: dict[str, torch.Tensor] = read.get("state_dict", read)
-        if not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-            raise TypeError("it holds other things than tensors")
-    except Exception as error:
-        # Pickles fail in many ways; a published one also holds objects of pyannote.audio.
-        raise CheckpointError(
-            f"{file} is a pickle that holds more than tensors, which could run code when it is "
-            f"read ({type(error).__name__}): {CONVERT}"
-        ) from error
-    fill_from_state(network, file, state, RULES)
-    return network.eval()
 
 
 def load(variant: str, weights: str, checkpoint: str) -> SegmentationModel:
@@ -354,21 +243,14 @@ def load(variant: str, weights: str, checkpoint: str) -> SegmentationModel:
         checkpoint: folder of the checkpoint, absolute or below ``fixtures/``.
 
     Raises:
-        CheckpointError: as :func:`check_checkpoint`.
+        CheckpointError: the folder is no checkpoint of this architecture.
     """
     folder = FIXTURES / checkpoint  # An absolute path stays as it is.
-    check_checkpoint(folder)
+    PUBLISHED.file(folder)
     return SegmentationModel(folder)
 
 
 # Driver ----------------------------------------------------------------------------------------
-
-
-def weights_digest(folder: Path | None) -> str:
-    """Return 16 hex digits that identify the weights in a folder, or the generated ones."""
-    if folder is None:
-        return generator.generated_digest(SEEDED_GAINS)
-    return file_digest(check_checkpoint(folder))
 
 
 class SegmentationModel(Model):
@@ -380,7 +262,7 @@ class SegmentationModel(Model):
         self.folder = folder
 
     def content(self) -> Any:
-        return weights_digest(self.folder)
+        return PUBLISHED.digest(self.folder)
 
     def graphs(self) -> tuple[Graph, ...]:
         return (segmentation_graph(lambda: self.network),)
@@ -388,42 +270,29 @@ class SegmentationModel(Model):
     @cached_property
     def network(self) -> torch.nn.Module:
         """The torch module with its weights, float32."""
-        return load_network(self.folder)
+        return PUBLISHED.load(self.folder)
 
     def run(
         self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
     ) -> list[Prediction]:
         with stopwatch("features"):
-            windows = [(i, w) for i, item in enumerate(items) for w in _windows(item.audio)]
-        batch = next((size for size in BATCHES if size >= len(windows)), BATCHES[-1])
-        classes: list[list[np.ndarray]] = [[] for _ in items]
-        levels: list[list[float]] = [[] for _ in items]
-        for start in range(0, len(windows), batch):
-            part = windows[start : start + batch]
-            with stopwatch("segmentation"):
-                waveform = np.zeros((batch, 1, SAMPLES), np.float32)
-                for row, (_, samples) in enumerate(part):
-                    waveform[row, 0, : len(samples)] = samples
-                found = session.run("segmentation", {"waveform": waveform}, f"b{batch}")
-                scores, level = found["log_probabilities"].numpy(), found["level"].numpy()
-            for row, (index, _) in enumerate(part):
-                classes[index].append(scores[row].argmax(axis=-1))
-                levels[index].append(float(level[row]))
+            windows = [WINDOWS.cut(item.audio) for item in items]
+        with stopwatch("segmentation"):
+            outputs = in_batches(
+                session, "segmentation", {"waveform": np.concatenate(windows)[:, None]}
+            )
+        ends = np.cumsum([len(of_item) for of_item in windows])[:-1]
         with stopwatch("runs"):
+            classes = np.split(outputs["log_probabilities"].argmax(axis=-1), ends)
+            levels = np.split(outputs["level"].astype(np.float64), ends)
             return [
-                {**encode(found), "level": float(np.mean(level))}
-                for found, level in zip(classes, levels, strict=True)
+                {**encode(list(of_item)), "level": float(np.mean(level))}
+                for of_item, level in zip(classes, levels, strict=True)
             ]
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
-        waveform = np.zeros((1, 1, SAMPLES), np.float32)
-        first = _windows(item.audio)[0]
-        waveform[0, 0, : len(first)] = first
-        found = session.run("segmentation", {"waveform": waveform}, "b1", ("log_probabilities",))
+        waveform = window_at(item.audio, 0, SAMPLES)[None, None]
         # Log-probabilities as they are: logits but for a constant per frame, in which an error of
         # the network stays what it is. Probabilities would hide it wherever the network is sure.
-        return {"log_probabilities": found["log_probabilities"].numpy()[0].copy()}
-
-
-def _windows(samples: np.ndarray) -> list[np.ndarray]:
-    return [samples[start : start + SAMPLES] for start in range(0, max(len(samples), 1), SAMPLES)]
+        found = in_batches(session, "segmentation", {"waveform": waveform}, ["log_probabilities"])
+        return {"log_probabilities": found["log_probabilities"][0]}

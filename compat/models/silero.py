@@ -32,6 +32,9 @@ from compat.contract.session import Session
 from compat.inputs import checkpoints as weights_module
 from compat.inputs.weights import fill_from_state
 from compat.models.base import Model
+from compat.models.parts import lstm, spectral
+from compat.models.parts.batches import parts
+from compat.models.parts.windows import Windows
 from compat.models.tasks.voice_activity import VoiceActivity
 
 if TYPE_CHECKING:
@@ -227,19 +230,16 @@ class SileroModel(Model):
     def run(
         self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
     ) -> list[Prediction]:
-        sizes = self.batches()
-        batch = next((size for size in sizes if size >= len(items)), sizes[-1])
         predictions: list[Prediction] = []
-        for start in range(0, len(items), batch):
-            part = items[start : start + batch]
+        for part, batch in parts(len(items), self.batches()):
             with stopwatch("features"):
-                chunks = self._chunks(part, batch)
+                chunks = self._chunks(items[part], batch)
             with stopwatch("vad"):
                 (probabilities,) = self._listen(session, chunks)
             with stopwatch("segments"):
                 predictions += [
                     _prediction(probabilities[: _count(item), row], len(item.audio))
-                    for row, item in enumerate(part)
+                    for row, item in enumerate(items[part])
                 ]
         return predictions
 
@@ -257,8 +257,7 @@ class SileroModel(Model):
         audio = np.zeros((batch, CONTEXT + count * CHUNK), np.float32)
         for row, item in enumerate(items):
             audio[row, CONTEXT : CONTEXT + len(item.audio)] = item.audio
-        windows = np.lib.stride_tricks.sliding_window_view(audio, CONTEXT + CHUNK, axis=1)
-        return windows[:, ::CHUNK].transpose(1, 0, 2).copy()
+        return Windows(CONTEXT + CHUNK, CHUNK).cut(audio)
 
     def _listen(self, session: Session, chunks: np.ndarray, *states: str) -> tuple[np.ndarray, ...]:
         """Return the probability of speech in each chunk, float32 (chunks, batch).
@@ -385,8 +384,7 @@ def step_module(parameters: Mapping[str, torch.Tensor], path: Path) -> torch.nn.
     class Step(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            # A Fourier transform of 256 samples: 129 cosines, then 129 sines.
-            self.basis = Conv1d(1, 258, 256, stride=128, bias=False)
+            self.basis = spectral.fourier(256, 128)
             self.encoder = Sequential(
                 Conv1d(129, 128, 3, padding=1),
                 ReLU(),
@@ -406,14 +404,11 @@ def step_module(parameters: Mapping[str, torch.Tensor], path: Path) -> torch.nn.
             self, audio: torch.Tensor, state: torch.Tensor
         ) -> tuple[torch.Tensor, torch.Tensor]:
             padded = torch.nn.functional.pad(audio.unsqueeze(1), (0, 64), mode="reflect")
-            real, imaginary = self.basis(padded).split(129, dim=1)
-            magnitude = (real.square() + imaginary.square()).sqrt()
+            magnitude = spectral.power(self.basis(padded)).sqrt()
             features = self.encoder(magnitude).transpose(1, 2)
             hidden, cell = state.unsqueeze(2)
             gates = self.input_gates(features) + self.hidden_gates(hidden)
-            enter, forget, candidate, leave = gates.chunk(4, dim=2)
-            cell = forget.sigmoid() * cell + enter.sigmoid() * candidate.tanh()
-            hidden = leave.sigmoid() * cell.tanh()
+            hidden, cell = lstm.step(gates, cell)
             probability = self.decoder(hidden.relu().transpose(1, 2)).sigmoid()
             return probability.mean(dim=2), torch.stack((hidden, cell)).squeeze(2)
 

@@ -16,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compat.contract.case import Family, Variant
-from compat.contract.digests import file_digest
 from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
 from compat.contract.profile import Profile
 from compat.contract.session import Session
-from compat.inputs import generator
-from compat.inputs.checkpoints import CheckpointError
 from compat.inputs.corpus import Corpus
-from compat.inputs.weights import Rules, fill_from_files, fill_from_state
+from compat.inputs.weights import Rules
 from compat.models.base import Model
 from compat.models.items import Items
+from compat.models.parts.batches import in_batches
+from compat.models.parts.pyannote import Published
+from compat.models.parts.windows import Windows, filled
 from compat.models.tasks.speaker_embedding import SpeakerEmbedding, prediction
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ CHANNELS = 32
 BLOCKS = (3, 4, 6, 3)
 
 BATCHES = (1, 4)
+WINDOWS = Windows(SAMPLES, SAMPLES)
 
 # Normalisations stay the identity; rectifiers halve the power that convolutions then restore.
 SEEDED_GAINS: Mapping[str, float | None] = {"bn": None, "shortcut.1": None, "conv1": 1.4}
@@ -85,7 +86,7 @@ def load(variant: str, weights: str, checkpoint: str) -> WeSpeakerModel:
     if weights == "seeded":
         return WeSpeakerModel(None)
     folder = Path(checkpoint)
-    checkpoint_file(folder)
+    PUBLISHED.file(folder)
     return WeSpeakerModel(folder)
 
 
@@ -237,101 +238,35 @@ def embedding_graph(network: Callable[[], torch.nn.Module], batches: Sequence[in
 # Weights -----------------------------------------------------------------------------------------
 
 
-RULES = Rules(
-    needless=("num_batches_tracked",),
-    remedy="It is no WeSpeaker ResNet34 as pyannote.audio saves it: name a folder of "
-    f"{FAMILY.variants[0].checkpoint}.",
-)
-
-
-def load_network(folder: Path | None) -> torch.nn.Module:
-    """Return the network with the weights of a checkpoint, or with generated ones for None.
-
-    Raises:
-        CheckpointError: the weights are missing, unreadable, or another architecture's.
-    """
-    network = resnet34()
-    if folder is None:
-        return _seeded(network)
-    path = checkpoint_file(folder)
-    if path.suffix == ".safetensors":
-        fill_from_files(network, path, [path], RULES)
-    else:
-        fill_from_state(network, path, _read_pickle(path), RULES)
-    return network
-
-
-def _seeded(network: torch.nn.Module) -> torch.nn.Module:
-    """Fill a network with generated weights whose kernels and rows sum to zero.
+def sum_to_zero(network: torch.nn.Module) -> None:
+    """Take from every kernel and row of a network its mean, in place.
 
     Behind rectifiers everything is positive, so that kernels which sum it up answer every input
     alike: embeddings of different speech would differ by 22 dB less than their size, not by 2.
     """
     import torch
 
-    generator.seed(network, generator.gains(SEEDED_GAINS))
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim > 1:
                 inputs = tuple(range(1, parameter.ndim))
                 parameter.sub_(parameter.double().mean(inputs, keepdim=True).float())
-    return network
 
 
-def checkpoint_file(folder: Path) -> Path:
-    """Return the file with the weights in a folder.
-
-    Raises:
-        CheckpointError: there is none.
-    """
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).is_file():
-            return folder / name
-    raise CheckpointError(
-        f"{folder} holds neither model.safetensors nor pytorch_model.bin: name the folder of "
-        f"{FAMILY.variants[0].checkpoint}."
-    )
-
-
-def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
-    import torch
-
-    try:
-        with torch.serialization.safe_globals(_lightning_classes()):
-            read = torch.load(path, map_location="cpu", weights_only=True)
-        state = dict(read.get("state_dict", read))
-        if not all(isinstance(value, torch.Tensor) for value in state.values()):
-            raise ValueError("it holds other things than tensors")
-    except Exception as error:
-        raise CheckpointError(
-            f"cannot read {path} without running code from it: {str(error).splitlines()[0]} "
-            "Where pyannote.audio is installed, convert it: safetensors.torch.save_file("
-            'Model.from_pretrained(…).state_dict(), "model.safetensors").'
-        ) from error
-    return state
-
-
-def _lightning_classes() -> list[Any]:
-    """What pyannote.audio stores beside the tensors, read as objects without any behaviour."""
-    import torch
-
-    class Inert:
-        def __init__(self, *arguments: Any) -> None:
-            pass
-
-    module = "pyannote.audio.core.task"
-    names = ("Specifications", "Problem", "Resolution")
-    return [torch.torch_version.TorchVersion, *((Inert, f"{module}.{name}") for name in names)]
+PUBLISHED = Published(
+    hub="pyannote/wespeaker-voxceleb-resnet34-LM",
+    rules=Rules(
+        needless=("num_batches_tracked",),
+        remedy="It is no WeSpeaker ResNet34 as pyannote.audio saves it: name a folder of "
+        "pyannote/wespeaker-voxceleb-resnet34-LM.",
+    ),
+    build=resnet34,
+    gains=SEEDED_GAINS,
+    finish=sum_to_zero,
+)
 
 
 # Driver ------------------------------------------------------------------------------------------
-
-
-def weights_digest(folder: Path | None) -> str:
-    """Return 16 hex digits that identify the weights in a folder, or the generated ones."""
-    if folder is None:
-        return generator.generated_digest(SEEDED_GAINS)
-    return file_digest(checkpoint_file(folder))
 
 
 class WeSpeakerModel(Model):
@@ -343,50 +278,44 @@ class WeSpeakerModel(Model):
         self.folder = folder
 
     def content(self) -> Any:
-        return weights_digest(self.folder)
+        return PUBLISHED.digest(self.folder)
 
     def graphs(self) -> tuple[Graph, ...]:
         return (embedding_graph(lambda: self.network, BATCHES),)
 
     @cached_property
     def network(self) -> torch.nn.Module:
-        return load_network(self.folder)
+        return PUBLISHED.load(self.folder)
 
     def items(self, corpus: Corpus, profile: Profile) -> Items:
         if self.folder:
             return super().items(corpus, profile)
         # Generated weights know no speakers: they get windows filled with speech.
-        chosen = _filled(corpus.speech.items(self.sample_rate), profile.pick(2, 2, 8))
+        chosen = filled(corpus.speech.items(self.sample_rate), SAMPLES, profile.pick(2, 2, 8))
         return Items({}, chosen, chosen)
 
     def run(
         self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
     ) -> list[Prediction]:
+        starts = [WINDOWS.starts(len(item.audio)) for item in items]
         with stopwatch("features"):
             windows = [
-                (index, item.audio[start : start + SAMPLES])
-                for index, item in enumerate(items)
-                for start in range(0, len(item.audio), SAMPLES)
+                item.audio[start : start + SAMPLES]
+                for item, firsts in zip(items, starts, strict=True)
+                for start in firsts
             ]
-            features = [fbank(samples) for _, samples in windows]
-        sums = np.zeros((len(items), WIDTH))
-        size = next((b for b in BATCHES if b >= len(windows)), BATCHES[-1])
+            feeds = {"fbank": [fbank(one) for one in windows]}
+            feeds["masks"] = [whole(len(one)) for one in windows]
         with stopwatch("embedding"):
-            for start in range(0, len(windows), size):
-                part = windows[start : start + size]
-                feeds = {
-                    "fbank": np.zeros((size, FRAMES, MELS), np.float32),
-                    "masks": np.zeros((size, SPEAKERS, MASK_FRAMES), np.float32),
-                }
-                for row, (_, samples) in enumerate(part):
-                    feeds["fbank"][row] = features[start + row]
-                    feeds["masks"][row] = whole(len(samples))
-                found = session.run("embedding", feeds, f"b{size}")["embeddings"].numpy()
-                for row, (index, samples) in enumerate(part):
-                    # A last window of a moment says less than a full one.
-                    sums[index] += found[row, 0].astype(np.float64) * len(samples)
-        lengths = [len(item.audio) for item in items]
-        return [prediction(total / length) for total, length in zip(sums, lengths, strict=True)]
+            embeddings = in_batches(session, "embedding", feeds)["embeddings"][:, 0]
+        # A last window of a moment says less than a full one.
+        lengths = np.array([[len(one)] for one in windows])
+        ends = np.cumsum([len(firsts) for firsts in starts])[:-1]
+        sums = np.split(embeddings.astype(np.float64) * lengths, ends)
+        return [
+            prediction(one.sum(axis=0) / len(item.audio))
+            for one, item in zip(sums, items, strict=True)
+        ]
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
         samples = item.audio[:SAMPLES]
@@ -395,21 +324,5 @@ class WeSpeakerModel(Model):
         masks[1, -(-spoken // 2) :] = 0.0
         masks[2] *= np.arange(MASK_FRAMES) // STRETCH % 2 == 0
         feeds = {"fbank": fbank(samples)[None], "masks": masks[None]}
-        embeddings = session.run("embedding", feeds, "b1")["embeddings"].numpy()[0].copy()
+        embeddings = in_batches(session, "embedding", feeds)["embeddings"][0]
         return dict(zip(("whole", "half", "stretches"), embeddings, strict=True))
-
-
-def _filled(utterances: Sequence[Item], count: int) -> list[Item]:
-    """Join utterances into ``count`` inputs that fill a window."""
-    windows: list[Item] = []
-    joined: list[np.ndarray] = []
-    for item in utterances:
-        joined.append(item.audio)
-        if sum(map(len, joined)) >= SAMPLES:
-            windows.append(
-                Item.from_audio(f"window-{len(windows)}", np.concatenate(joined)[:SAMPLES])
-            )
-            joined = []
-        if len(windows) == count:
-            break
-    return windows or [Item.from_audio("window-0", np.concatenate(joined))]

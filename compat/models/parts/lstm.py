@@ -48,6 +48,17 @@ def exportable(lstm: torch.nn.LSTM) -> torch.nn.Module:
     return Recurrence()
 
 
+def step(gates: torch.Tensor, cell: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return output and cell (…, width) after one step of an LSTM.
+
+    ``gates`` (…, 4 × width) are the sums of what input and last output give, in PyTorch's order.
+    Linear layers make them: every scheme quantises those.
+    """
+    enter, forget, candidate, leave = gates.chunk(4, dim=-1)
+    cell = forget.sigmoid() * cell + enter.sigmoid() * candidate.tanh()
+    return leave.sigmoid() * cell.tanh(), cell
+
+
 def _onnx_weights(lstm: torch.nn.LSTM, layer: int) -> tuple[torch.Tensor, ...]:
     """Return W, R and B of ONNX's LSTM: directions stacked, gates in the order i, o, f, c."""
     import torch
