@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from compat.inputs import audio, rttm
+from compat.inputs import audio, text
 from compat.inputs import audio as inputs_audio
 from compat.inputs.audio import CorpusError, read_audio
 from compat.inputs.corpus import Corpus, TestSet, load
@@ -570,7 +570,7 @@ def test_a_large_rttm_is_read_in_time(tmp_path: Path) -> None:
 
 def test_too_large_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_text(tmp_path / "a.uem", *["a 1 0 1"] * 200)
-    monkeypatch.setattr(rttm, "TEXT_BYTES", 1 << 10)
+    monkeypatch.setattr(text, "TEXT_BYTES", 1 << 10)
     with pytest.raises(CorpusError, match=r"a\.uem is larger than .*: split the test set"):
         read_uem(path)
     long = write_audio(tmp_path / "a.wav")

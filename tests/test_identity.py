@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from compat import catalog
+from compat import catalog, processes
 from compat.build import artifacts
 from compat.build.artifacts import Artifact, ArtifactError
 from compat.build.reference import Inputs
@@ -334,4 +334,4 @@ def test_a_job_starts_from_what_its_identity_names_alone(jobs: Any) -> None:
 def test_what_it_starts_from_is_part_of_its_name(jobs: Any) -> None:
     starts = [(), (Artifact(jobs.first, {"size": 3}),), (Artifact(jobs.first, {"size": 4}),)]
     assert len({Artifact(jobs.second, {}, made_from=start).name for start in starts}) == 3
-    assert os.environ["COMPAT_CACHE"] and not artifacts.cache_folder().exists(), "nothing is built"
+    assert os.environ["COMPAT_CACHE"] and not processes.cache_folder().exists(), "nothing is built"

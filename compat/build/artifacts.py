@@ -30,7 +30,7 @@ from compat.build import nursery
 from compat.contract.digests import code_digest, digest
 from compat.contract.errors import CompatError
 from compat.contract.source import Derived, Job
-from compat.processes import CACHE, child_environment, ending
+from compat.processes import CACHE, cache_folder, child_environment, ending
 
 _BUILDING = "COMPAT_BUILDING"
 """Environment variable that is set in builders: what a job needs, it builds itself."""
@@ -95,14 +95,6 @@ _waits = _Waits()
 def seconds_building() -> float:
     """Return how long this process has waited for artifacts to be built, in seconds."""
     return _waits.seconds
-
-
-def cache_folder() -> Path:
-    """Return the cache's folder: ``$COMPAT_CACHE``, else the user's cache folder."""
-    import platformdirs
-
-    named = os.environ.get(CACHE)
-    return Path(named) if named else Path(platformdirs.user_cache_dir("compat"))
 
 
 def package_versions(*distributions: str) -> list[str]:

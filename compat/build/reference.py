@@ -60,6 +60,8 @@ class Inputs:
     """Name of the profile."""
     stress: tuple[str, ...]
     """Files with the stress inputs."""
+    language: str = ""
+    """Code of the language of recordings of which the corpus says none."""
 
     @cached_property
     def model(self) -> Model:
@@ -67,7 +69,7 @@ class Inputs:
 
     @cached_property
     def corpora(self) -> corpora.Corpus:
-        return corpora.load(Path(self.corpus))
+        return corpora.load(Path(self.corpus), self.language)
 
     @cached_property
     def items(self) -> Items:
@@ -125,6 +127,7 @@ class Inputs:
                 "corpus": self.corpus,
                 "profile": self.profile,
                 "stress": list(self.stress),
+                "language": self.language,
                 "scheme": scheme,
                 "runtime": runtime,
                 "guide": guide,
@@ -171,6 +174,7 @@ def make(
     corpus: str,
     profile: str,
     stress: Sequence[str],
+    language: str,
     scheme: str,
     runtime: str,
     guide: str,
@@ -180,7 +184,7 @@ def make(
     ``guide`` is the scheme of the reference that an oracle is compared with; ``runtime`` names the
     one whose own simulations of schemes are to be used.
     """
-    inputs = Inputs(ModelReference(**reference), corpus, profile, tuple(stress))
+    inputs = Inputs(ModelReference(**reference), corpus, profile, tuple(stress), language)
     model, items = inputs.model, inputs.items
     sessions = _sessions(inputs.reference, model, scheme, runtime)
     if not guide:

@@ -8,13 +8,14 @@ import json
 from compat.build import artifacts
 from compat.commands.command import Command
 from compat.commands.printing import say
+from compat.processes import cache_folder
 
 
 def cache(arguments: argparse.Namespace) -> int:
     """Show or clear the cache."""
     if arguments.action == "clear":
         freed = artifacts.clear(arguments.match)
-        say(f"freed {freed / 1e6:.0f} MB in {artifacts.cache_folder()}")
+        say(f"freed {freed / 1e6:.0f} MB in {cache_folder()}")
         return 0
     total = 0
     for entry in artifacts.entries():
@@ -23,7 +24,7 @@ def cache(arguments: argparse.Namespace) -> int:
         total += entry.bytes
         job, _, words = artifacts.described(entry.job, entry.arguments).partition(" ")
         say(f"{entry.bytes / 1e6:9.1f} MB  {job:24} {words}")
-    say(f"{total / 1e6:9.1f} MB in {artifacts.cache_folder()}")
+    say(f"{total / 1e6:9.1f} MB in {cache_folder()}")
     return 0
 
 

@@ -7,7 +7,6 @@ import json
 from typing import Any
 
 from compat import catalog, processes
-from compat.build import artifacts
 from compat.commands.command import Command
 from compat.contract.untrusted import clean, one_line
 from compat.hardware import facts
@@ -87,7 +86,7 @@ def doctor(arguments: argparse.Namespace) -> int:
         found_in = f"in the package {row['package']}"
         table.add_row(escape(what), symbols[row["state"]], escape(found_in), escape(row["remedy"]))
     console.print(table)
-    console.print(f"cache: {artifacts.cache_folder()} (${processes.CACHE} names another)")
+    console.print(f"cache: {processes.cache_folder()} (${processes.CACHE} names another)")
     return 0
 
 

@@ -15,6 +15,8 @@ import numpy as np
 from compat.contract.errors import CompatError
 from compat.inputs import mpeg
 
+AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".sph", ".aif", ".aiff")
+"""Endings of audio files that are looked for where no list names them."""
 LONGEST = 6 * 3600.0
 """Seconds of the longest recording: what is read is held in memory."""
 TOLERANCE = 0.25

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 from compat.contract.item import Span
-from compat.inputs.audio import CorpusError
+from compat.inputs.audio import AUDIO, CorpusError
+from compat.inputs.text import text_lines
 
-TEXT_BYTES = 256 << 20
-"""Bytes of the largest text file: a manifest of a million recordings."""
 _OTHER_RTTM = (
     *("SEGMENT", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT", "IP", "SU", "CB", "A/P"),
     *("SPKR-INFO", "NO_RT_METADATA"),
@@ -30,29 +28,6 @@ def read_span(start: Any, end: Any) -> tuple[float, float]:
     if not 0 <= begin <= stop < math.inf:
         raise ValueError(f"{begin:g} to {stop:g} s is no stretch of time")
     return begin, stop
-
-
-def _read_text(path: Path) -> str:
-    try:
-        facts = path.stat()
-        if not stat.S_ISREG(facts.st_mode):  # Opening a pipe may wait for ever.
-            raise CorpusError(f"{path} is no regular file: remove it.")
-        if facts.st_size > TEXT_BYTES:
-            raise CorpusError(f"{path} is larger than {TEXT_BYTES >> 20} MiB: split the test set.")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(f"cannot read {path}: {error}. Save it as UTF-8 text.") from error
-
-
-def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a text that are not empty, and their numbers.
-
-    Windows begins files with a mark, which joined files have inside too.
-    """
-    for number, text in enumerate(_read_text(path).split("\n"), 1):
-        line = text.strip().lstrip("\ufeff")
-        if line:
-            yield number, line
 
 
 # RTTM and UEM files ------------------------------------------------------------------------------
@@ -183,3 +158,38 @@ def read_uem(path: Path) -> dict[str, list[Span]]:
     if not found:
         raise CorpusError(f"{path} is empty, so that nothing would be scored: remove or fill it.")
     return found
+
+
+# Names of recordings ------------------------------------------------------------------------------
+
+Said = TypeVar("Said")
+
+
+def by_plain_name(found: Mapping[str, Said], file: Path) -> dict[str, Said]:
+    """Return what a file says by names without folder and ending: ``wav/a.wav`` means ``a``."""
+    plain: dict[str, str] = {}
+    for name in found:
+        last = PurePosixPath(name.replace("\\", "/")).name
+        stem, dot, ending = last.rpartition(".")
+        bare = stem if stem and dot + ending.lower() in AUDIO else last or name
+        if bare in plain:
+            raise CorpusError(
+                f"{file} speaks of {plain[bare]} and of {name}, which both mean {bare}: give "
+                "the recordings different names."
+            )
+        plain[bare] = name
+    return {bare: found[name] for bare, name in plain.items()}
+
+
+def of_recording(found: Mapping[str, Said], stem: str, file: Path) -> Said | None:
+    """Return what a file says of a recording; of a file about one recording, all of it."""
+    by_name = by_plain_name(found, file)
+    for name in (stem, stem.split(".")[0]):
+        if name in by_name:
+            return by_name[name]
+    if len(by_name) > 1:
+        raise CorpusError(
+            f"{file} speaks of {', '.join(sorted(by_name)[:3])} …, and not of {stem}: correct the "
+            "names in it."
+        )
+    return next(iter(by_name.values()), None)

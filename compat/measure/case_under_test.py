@@ -66,7 +66,7 @@ class CaseUnderTest:
         reference = ModelReference(case.family.name, self.variant.name, self.weights, checkpoint)
         brief = PROFILES[asked.profile].first_look and self.target.slow
         profile, hard = (BRIEF.name, ()) if brief else (asked.profile, asked.stress)
-        self.inputs = Inputs(reference, asked.corpus, profile, tuple(hard))
+        self.inputs = Inputs(reference, asked.corpus, profile, tuple(hard), asked.language)
         self.options = Options(asked.threads, asked.device, asked.corpus, self.batched)
         self.reference_scheme = REFERENCE if self.variant.parameters < LARGE else "fp32"
         self.epsilon = EPSILON if self.reference_scheme == REFERENCE else EPSILON_FLOAT32

@@ -11,6 +11,7 @@ class CaseRequest:
 
     id: str
     corpus: str
+    """Path of the corpus."""
     profile: str = "core"
     stress: tuple[str, ...] = ()
     """Files with stress inputs."""
@@ -18,3 +19,5 @@ class CaseRequest:
     """Folder of the weights, where they are not the variant's own."""
     threads: int = 1
     device: str = ""
+    language: str = ""
+    """Code of the language of recordings of which the corpus says none."""

@@ -90,7 +90,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--time-limit", type=float, default=600.0, metavar="S", help="seconds a stage may take")
     add("--memory-limit", type=float, default=0.0, metavar="GIB", help="memory a case may take")
     add("--results", type=Path, default=None, metavar="DIR", help="where results files go")
-    add("--corpus", type=Path, default=None, metavar="PATH", help="folder with manifest.jsonl")
+    add(
+        "--corpus", type=Path, default=None, metavar="PATH", help="own recordings (docs/corpora.md)"
+    )
+    add("--language", default="", metavar="CODE", help="language of a corpus that names none: de")
     add("--checkpoint", action="append", default=[], metavar="NAME=PATH", help="weights to use")
     add("--download", action="store_true", help="fetch published checkpoints that are missing")
     add("--thresholds", action="append", type=Path, default=[], metavar="FILE", help="more limits")
@@ -201,6 +204,7 @@ def _run(config: pytest.Config) -> Run:
             threshold_files=tuple(options.thresholds),
             device=options.device,
             threads=options.threads,
+            language=options.language,
             warmup=options.warmup,
             iterations=options.iterations,
             time_limit=options.time_limit,
@@ -321,6 +325,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     try:
         run = _run(config)
         run.open((case, tuple(checks)) for case, checks in planned.values())
+        reporter = config.pluginmanager.get_plugin("terminalreporter")
+        if reporter and config.option.corpus:
+            reporter.write_line(clean(f"corpus: {run.corpora.described}"))
     except CompatError as error:
         raise pytest.UsageError(clean(error)) from error
 

@@ -55,6 +55,8 @@ class Settings:
     profile: Profile = CORE
     results: Path = RESULTS
     corpus: Path = corpus.DEFAULT
+    language: str = ""
+    """Code of the language of recordings of which none is said."""
     checkpoints: Mapping[str, str] = field(default_factory=dict)
     threshold_files: tuple[Path, ...] = ()
     device: str = ""
@@ -102,6 +104,11 @@ class Run:
         return self.settings.threads or max(1, hardware.available_cpus() // self.settings.workers)
 
     @cached_property
+    def corpora(self) -> corpus.Corpus:
+        """The corpus that a person named, or that which is shipped."""
+        return corpus.load(self.settings.corpus, self.settings.language)
+
+    @cached_property
     def machine_facts(self) -> dict[str, object]:
         return hardware.machine_facts()
 
@@ -124,7 +131,7 @@ class Run:
 
     def open(self, planned: Iterable[tuple[Case, tuple[str, ...]]]) -> None:
         """Check the inputs and begin the results file."""
-        corpora = corpus.load(self.settings.corpus)
+        corpora = self.corpora
         stress.load([Path(path) for path in self.stress_files])
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
         header = Header(
@@ -179,6 +186,7 @@ class Run:
             request = CaseRequest(
                 id=case.id,
                 corpus=str(self.settings.corpus),
+                language=self.settings.language,
                 profile=self.settings.profile.name,
                 stress=self.stress_files if in_full(case, self.settings.profile) else (),
                 checkpoint=self._checkpoint(case),

@@ -1,0 +1,113 @@
+"""Tables in text files: comma- or tab-separated, with the damage that such files have."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from compat.inputs.audio import CorpusError
+from compat.inputs.text import raw_lines, read_text
+
+TEXTS = (
+    *("text", "sentence", "transcription", "transcript", "normalized_text", "normalized_sentence"),
+    *("raw_transcription", "raw_text"),
+)
+"""Names that data sets have for what is said, the usual ones first."""
+LANGUAGES = ("lang", "locale", "language")
+SPEAKERS = ("speaker", "speaker_id", "client_id")
+COLUMNS = (*TEXTS, *LANGUAGES, *SPEAKERS)
+
+
+def unquoted_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield where each row of a tab-separated file stands, and its fields by the header's names.
+
+    Quotation marks are part of a text: nothing is quoted.
+
+    Raises:
+        CorpusError: the header lacks a name, or a row has another number of fields.
+    """
+    lines = raw_lines(path)
+    header = [name.strip() for name in next(lines, (0, ""))[1].split("\t")]
+    _check_header(path, header, needed, "tabs")
+    for number, text in lines:
+        fields = text.split("\t")
+        if len(fields) != len(header):
+            raise CorpusError(
+                f"{path}:{number}: {len(fields)} fields where the header has {len(header)}: a tab "
+                "inside a text, or a line that was cut. Correct or remove the line."
+            )
+        yield f"{path}:{number}", dict(zip(header, fields, strict=True))
+
+
+def quoted_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the same of a comma-separated file, whose texts may be quoted and have many lines.
+
+    Raises:
+        CorpusError: as :func:`unquoted_rows`, or the quoting is broken.
+    """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        _check_header(path, header, needed, "commas")
+        for fields in reader:
+            where = f"{path}:{reader.line_num}"
+            if not fields:
+                continue
+            if len(fields) != len(header):
+                raise CorpusError(
+                    f"{where}: {len(fields)} fields where the header has {len(header)}: put "
+                    "quotation marks around a text with commas in it."
+                )
+            yield where, dict(zip(header, fields, strict=True))
+    except csv.Error as error:
+        raise CorpusError(
+            f"{path}:{reader.line_num}: {error}. Correct the quotation marks."
+        ) from error
+
+
+def json_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the same of a file with a JSON object a line.
+
+    Raises:
+        CorpusError: a line is no object, or lacks a name.
+    """
+    for number, text in raw_lines(path):
+        where = f"{path}:{number}"
+        try:
+            row = dict(json.loads(text))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise CorpusError(f"{where}: {error}. Correct or remove the line.") from error
+        missing = [name for name in needed if name not in row]
+        if missing:
+            raise CorpusError(f"{where}: no {missing[0]!r}. Correct or remove the line.")
+        yield where, row
+
+
+def _check_header(path: Path, header: Sequence[str], needed: Sequence[str], between: str) -> None:
+    missing = [name for name in needed if name not in header]
+    if missing:
+        raise CorpusError(
+            f"{path}: the first line names no column {missing[0]!r}, but "
+            f"{', '.join(header)[:120]}. Restore the header, with {between} between "
+            f"{', '.join(needed)} and the others."
+        )
+
+
+def known(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a row of a data set says, in the names of a manifest, where it says it."""
+    fields: dict[str, str] = {}
+    for name, columns in (
+        ("text", TEXTS),
+        ("lang", LANGUAGES),
+        ("speaker", SPEAKERS),
+    ):
+        for column in columns:
+            # Classes are numbers whose names lie elsewhere, so that they say nothing here.
+            if isinstance(row.get(column), str):
+                fields[name] = row[column].strip()
+                break
+    return fields
