@@ -63,6 +63,9 @@ def scored() -> dict[str, tuple[CaseFacts, Observation]]:
     return chosen
 
 
+CHARACTERS = {"reference_cer", "characters"}
+
+
 @pytest.mark.parametrize("name", families())
 def test_a_family_names_its_models_task(name: str) -> None:
     family = next(family for family in catalog.load().families if family.name == name)
@@ -84,7 +87,8 @@ def test_what_is_scored_is_declared(
     values = task.score(items, answers, [row.get("reference", row["prediction"]) for row in rows])
     declared = {metric.name for metric in task.metrics}
     intervals = {f"{name}_interval" for name in declared}
-    assert {key for key in values if key not in intervals} == declared
+    # Languages without spaces have these in the place of others.
+    assert {key for key in values if key not in intervals} == declared - CHARACTERS
     (primary,) = [metric.name for metric in task.metrics if metric.primary]
     assert f"{primary}_interval" in values
     published = one.values[rows[0]["set"]]
@@ -204,3 +208,42 @@ def test_any_fact_of_a_manifest_can_be_what_is_scored(tmp_path: Path) -> None:
     fresh = task.fresh(first, 1)
     assert fresh.id != first.id and fresh.seconds == first.seconds
     assert not np.array_equal(fresh.audio, first.audio)
+
+
+LANGUAGES = [  # Those of published answers are English.
+    # Language, truth, answer, metric, its value: one sign of five, one word of two, and so on.
+    ("zh-CN", "你好,世界啊。", "你好 世界呀", "cer", 1 / 5),
+    ("th", "สวัสดี", "สวัสดี", "cer", 0.0),
+    ("Japanese", "今日は", "今日わ", "cer", 1 / 3),
+    ("hi", "की बात", "का बात", "wer", 1 / 2),
+    ("es", "1 o 2", "¿1 o 2?", "wer", 0.0),
+    ("es", "Tú (risas) y él", "tú y el", "wer", 1 / 3),
+    ("en", "the colour, twenty one", "THE COLOR 21", "wer", 0.0),
+    (None, "the colour, twenty one", "THE COLOR 21", "wer", 0.0),
+]
+
+
+@pytest.mark.parametrize(("language", "truth", "answer", "metric", "value"), LANGUAGES)
+def test_a_language_has_its_normaliser_and_its_metric(
+    language: str | None, truth: str, answer: str, metric: str, value: float
+) -> None:
+    task = Transcription(open_vocabulary=True)
+    item = task.restored("a", {"text": truth, "lang": language}, 1.0)
+    silent = [{"text": truth}]
+    scores = task.score([item, item], [{"text": answer}] * 2, silent * 2)
+    assert scores[metric] == pytest.approx(value)
+    assert scores["degradation"] == pytest.approx(value)
+    assert f"{metric}_interval" in scores and ("wer" in scores) == (metric == "wer")
+    names = {one.name for one in task.metrics}
+    assert {key for key in scores if not key.endswith("_interval")} <= names
+    assert task.truth(item) == {"text": truth} | ({"lang": language} if language else {})
+
+
+def test_a_set_of_several_languages_counts_each_in_its_units() -> None:
+    task = Transcription(open_vocabulary=True)
+    spoken = (("zh", "你好世界"), ("de", "drei Wörter hier"))
+    items = [task.restored(name, {"text": text, "lang": name}, 1.0) for name, text in spoken]
+    answers = [{"text": "你好世"}, {"text": "drei Wörter hier"}]
+    scores = task.score(items, answers, answers)
+    assert (scores["words"], scores["wer"]) == (7, pytest.approx(1 / 7))
+    assert task.errors(items[0], answers[0], answers[1])["errors"] == 1

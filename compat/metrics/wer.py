@@ -124,6 +124,20 @@ def total(counts: Iterable[Counts]) -> Counts:
     return sum(counts, Counts())
 
 
+def by_characters(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the scores of :func:`task_wer` on texts whose words are single characters.
+
+    They are character error rates then, and are called so: there is no ``wer``.
+    """
+    names = {
+        "wer": "cer",
+        "wer_interval": "cer_interval",
+        "reference_wer": "reference_cer",
+        "words": "characters",
+    }
+    return {names.get(name, name): value for name, value in values.items() if name != "cer"}
+
+
 def task_wer(
     references: Sequence[str],
     hypotheses: Sequence[str],

@@ -1,4 +1,7 @@
-"""Speech recognition: a text per utterance, scored by the word error rate."""
+"""Speech recognition: a text per utterance, scored by its word error rate.
+
+Where a set's language has no spaces between words, by its character error rate.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ class Transcription(Task):
 
     name: ClassVar[str] = "asr"
     fact: ClassVar[str] = "text"
-    truths: ClassVar[tuple[str, ...]] = ("text",)
+    truths: ClassVar[tuple[str, ...]] = ("text", "lang")
     sets: ClassVar[tuple[str, ...]] = ("clean", "hard")
     pooled: ClassVar[bool] = True
     metrics: ClassVar[tuple[Metric, ...]] = (
@@ -33,11 +36,19 @@ class Transcription(Task):
         Metric("cer", "share", "lower"),
         Metric("capped_wer", "share", "lower"),
         Metric("reference_wer", "share"),
+        Metric("reference_cer", "share"),
         DEGRADATION,
         NO_WORSE_SHARE,
         *(
             Metric(name, "count")
-            for name in ("substitutions", "insertions", "deletions", "words", "utterances")
+            for name in (
+                "substitutions",
+                "insertions",
+                "deletions",
+                "words",
+                "characters",
+                "utterances",
+            )
         ),
         Metric("worst_utterance", "number"),
     )
@@ -51,24 +62,37 @@ class Transcription(Task):
         predictions: Sequence[Prediction],
         references: Sequence[Prediction],
     ) -> dict[str, Any]:
-        from compat.metrics.wer import EnglishNormalizer, task_wer
+        from compat.metrics.languages import is_spaced
+        from compat.metrics.wer import by_characters, task_wer
 
-        return task_wer(
-            [item.text for item in items],
-            [prediction["text"] for prediction in predictions],
-            [prediction["text"] for prediction in references],
-            normalize=EnglishNormalizer() if self.open_vocabulary else None,
+        spoken = [_language(item) for item in items]
+        values = task_wer(
+            self._units([item.text for item in items], spoken),
+            self._units([prediction["text"] for prediction in predictions], spoken),
+            self._units([prediction["text"] for prediction in references], spoken),
         )
+        return values if any(map(is_spaced, spoken)) else by_characters(values)
+
+    def _units(self, texts: Sequence[str], spoken: Sequence[str]) -> list[str]:
+        """Return texts in the form in which their words (or characters) are compared."""
+        from compat.metrics.languages import normalizer, units
+
+        return [
+            units(normalizer(one)(text) if self.open_vocabulary else text, one)
+            for text, one in zip(texts, spoken, strict=True)
+        ]
 
     def compared(self, items: Sequence[Item], predictions: Sequence[Prediction]) -> tuple[Any, Any]:
         return [item.text for item in items], [str(one["text"]) for one in predictions]
 
     def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
+        from compat.metrics.languages import units
         from compat.metrics.wer import word_errors
 
+        spoken = _language(item)
         # Without regard to capitals: some checkpoints write nothing else.
         ours, theirs = (
-            word_errors(item.text.lower(), str(one["text"]).lower())
+            word_errors(units(item.text.lower(), spoken), units(str(one["text"]).lower(), spoken))
             for one in (prediction, reference)
         )
         return {"errors": float(ours.errors), "reference": float(theirs.errors)}
@@ -77,3 +101,7 @@ class Transcription(Task):
         wordless = item.facts.get("text") == ""
         ours, theirs = str(prediction["text"]), str(reference["text"])
         return inventions(ours, theirs, item.seconds, wordless=wordless)
+
+
+def _language(item: Item) -> str:
+    return str(item.facts.get("lang") or "")
