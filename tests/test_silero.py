@@ -25,7 +25,7 @@ from compat.contract.item import Item
 from compat.contract.model_reference import ModelReference
 from compat.contract.runtime import Options, Probe
 from compat.contract.session import Session, Unsupported
-from compat.inputs.checkpoints import INSTALL_WEIGHTS, CheckpointError, find_checkpoint
+from compat.inputs.checkpoints import CheckpointError, find_checkpoint
 from compat.inputs.corpus import load
 from compat.metrics.activity import Counts, covered_frames, frame_errors, task_activity
 from compat.models import silero
@@ -460,15 +460,18 @@ def test_a_changed_file_is_refused(package: Path, tmp_path: Path) -> None:
         silero.load("silero-vad", "pretrained", str(tmp_path))
 
 
-def test_without_the_package_cases_are_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_cases_are_absent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def none(name: str) -> Any:
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "distribution", none)
+    monkeypatch.setenv("COMPAT_PACKAGES", str(tmp_path))
     run = Run(Settings())
     monkeypatch.setattr(run, "prober", lambda target: Probe("here"))
     case = catalog.load().case("silero-vad@pretrained/cpu-torch/fp32")
-    with pytest.raises(Finding, match="silero-vad are not installed") as found:
+    with pytest.raises(Finding, match="silero-vad are not here") as found:
         run.absent(case)
     assert found.value.status == "skipped"
-    assert found.value.remedy == INSTALL_WEIGHTS
+    assert found.value.remedy == "compat fetch silero-vad"

@@ -10,7 +10,8 @@ from compat import catalog, processes
 from compat.commands.command import Command
 from compat.contract.untrusted import clean, one_line
 from compat.hardware import facts
-from compat.inputs.checkpoints import INSTALL_WEIGHTS, PACKAGE, CheckpointError, find_checkpoint
+from compat.inputs import packages
+from compat.inputs.checkpoints import CheckpointError, find_checkpoint
 from compat.run.probing import Prober
 
 
@@ -87,26 +88,27 @@ def doctor(arguments: argparse.Namespace) -> int:
         table.add_row(escape(what), symbols[row["state"]], escape(found_in), escape(row["remedy"]))
     console.print(table)
     console.print(f"cache: {processes.cache_folder()} (${processes.CACHE} names another)")
+    console.print(f"packages: {packages.packages_folder()} (${packages.CACHE} names another)")
     return 0
 
 
 def _packaged_weights(loaded: catalog.Catalog) -> list[dict[str, str]]:
-    """Return which packages hold published weights, and whether they are installed."""
-    families: dict[str, list[str]] = {}
-    for family in loaded.families:
-        for checkpoint in dict.fromkeys(variant.checkpoint for variant in family.variants):
-            if checkpoint.startswith(PACKAGE):
-                families.setdefault(checkpoint, []).append(family.name)
+    """Return which packages hold published weights, and whether they are here."""
     rows = []
-    for checkpoint, names in families.items():
+    for package in packages.known():
+        families = [
+            family.name
+            for family in loaded.families
+            if any(variant.checkpoint in package.checkpoints for variant in family.variants)
+        ]
         try:
-            find_checkpoint(checkpoint)
+            for checkpoint in package.checkpoints:
+                find_checkpoint(checkpoint)
             state, remedy = "here", ""
         except CheckpointError:
-            state, remedy = "absent", INSTALL_WEIGHTS
-        package = checkpoint.removeprefix(PACKAGE).partition("/")[0]
-        said = {"package": package, "families": ", ".join(names), "state": state}
-        rows.append({**said, "remedy": remedy})
+            state, remedy = "absent", package.remedy
+        row = {"package": package.distribution, "families": ", ".join(families)}
+        rows.append({**row, "state": state, "remedy": remedy})
     return rows
 
 

