@@ -144,9 +144,9 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
         return
     with tarfile.open(archive) as distribution:
         for member in distribution:
-            file = distribution.extractfile(member) if member.isreg() else None
-            if file is not None:
-                yield member.name.partition("/")[2], file
+            content = distribution.extractfile(member) if member.isreg() else None
+            if content is not None:
+                yield member.name.partition("/")[2], content
 
 
 # Downloads ---------------------------------------------------------------------------------------
