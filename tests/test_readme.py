@@ -18,12 +18,13 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from compat import catalog
+from compat import __version__, catalog
 from compat.commands.main import command_parser
 from compat.contract.case import HARDWARE, WEIGHTS
 from compat.contract.errors import CompatError
 from compat.contract.precision import precisions
 from compat.contract.profile import CORE, FULL, QUICK
+from compat.inputs import packages
 from compat.judge import expectations, results, thresholds
 from compat.report import text as report_text
 from compat.run import plugin, run, selection
@@ -32,7 +33,8 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 GLOSSARY = ROOT / "docs" / "glossary.md"
-DOCUMENTS = [README, CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md"))]
+USAGE = ROOT / "docs" / "usage.md"
+DOCUMENTS = [README, CONTRIBUTING, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 PLACEHOLDERS = ("FOLDER", "FILE", "CASE")
 MADE = ("results", "site", "reports/local")
 """Folders that a command makes, or that a person has."""
@@ -108,6 +110,7 @@ def pytest_options() -> StrictParser:
     parser.add_argument("-q", action="count")
     parser.add_argument("-n", type=int)
     parser.add_argument("--junitxml", type=Path)
+    parser.add_argument("--pyargs", action="store_true")
     return parser
 
 
@@ -122,7 +125,11 @@ def check_pytest(words: list[str]) -> None:
     )
     chosen.check(loaded)
     chosen.check_required(given.require, loaded)
-    files = [*given.paths, *given.thresholds, *map(Path, given.catalog)]
+    if given.pyargs:
+        # The module that a wheel has; tests/end_to_end/test_wheel.py runs it.
+        assert list(map(str, given.paths)) == ["compat.suites"]
+    files = [] if given.pyargs else [*given.paths]
+    files += [*given.thresholds, *given.expectations, *map(Path, given.catalog)]
     check_files([*files, *([given.corpus] if given.corpus else ())])
 
 
@@ -133,6 +140,7 @@ def check_compat(words: list[str]) -> None:
         assert given.command.takes_rest, f"unrecognized: {rest}"
         check_pytest(rest)
     check_files([*getattr(given, "sources", ()), *map(Path, given.catalog or ())])
+    assert set(getattr(given, "names", ())) <= {package.name for package in packages.known()}
 
 
 def check_files(paths: list[Path]) -> None:
@@ -144,23 +152,25 @@ def check_files(paths: list[Path]) -> None:
 
 def check_pip(words: list[str]) -> None:
     parser = StrictParser(prog="pip")
-    parser.add_argument("command", choices=["install"])
+    parser.add_argument("command", choices=["install", "wheel"])
     parser.add_argument("packages", nargs="*")
     parser.add_argument("-c", type=Path)
     parser.add_argument("-e")
     parser.add_argument("--index-url")
     parser.add_argument("--no-deps", action="store_true")
-    parser.add_argument("--require-hashes", action="store_true")
-    parser.add_argument("-r", type=Path)
+    parser.add_argument("--wheel-dir")
     given = parser.parse_args(words)
     project = tomllib.loads(read(ROOT / "pyproject.toml"))["project"]
     known = project["optional-dependencies"]
-    check_files([file for file in (given.c, given.r) if file])
+    check_files([given.c] if given.c else [])
     if given.e:
         extras = re.fullmatch(r"\.(?:\[([\w,-]+)\])?", given.e)
         assert extras is not None
         assert set((extras[1] or "").split(",")) <= {*known, ""}
     for package in given.packages:
+        if (wheel := re.fullmatch(r"FILE\.whl\[([\w,-]+)\]", package)) or package == ".":
+            assert set(wheel[1].split(",") if wheel else ()) <= set(known)
+            continue
         assert package in known["torch"], f"{package} is not the version that pyproject.toml pins"
     if given.index_url:
         assert given.index_url.startswith("https://download.pytorch.org/whl/")
@@ -293,7 +303,8 @@ def test_cheap_command_runs(document: Path, words: list[str]) -> None:
 def is_collected(pair: tuple[Path, list[str]]) -> bool:
     document, words = pair
     placeholder = any(name in word for word in words for name in PLACEHOLDERS)
-    return document == README and words[0] == "pytest" and not placeholder
+    inside = document in (README, USAGE) and "--pyargs" not in words
+    return inside and words[0] == "pytest" and not placeholder
 
 
 @pytest.mark.parametrize(
@@ -305,7 +316,7 @@ def test_selection_collects(document: Path, words: list[str]) -> None:
     assert "suites/test_support.py: " in done.stdout
 
 
-# Tables of the README --------------------------------------------------------------------------
+# Tables and length --------------------------------------------------------------------------
 
 
 def first_column(text: str, heading: str) -> list[str]:
@@ -316,7 +327,7 @@ def first_column(text: str, heading: str) -> list[str]:
 
 
 def test_every_option_is_in_the_table() -> None:
-    documented = set(re.findall(r"--[a-z-]+", " ".join(first_column(read(README), "Selecting"))))
+    documented = set(re.findall(r"--[a-z-]+", " ".join(first_column(read(USAGE), "Selecting"))))
     known = {name for action in suite_options()._actions for name in action.option_strings}
     assert documented == known
 
@@ -324,7 +335,7 @@ def test_every_option_is_in_the_table() -> None:
 def test_defaults_in_the_table_are_the_options() -> None:
     defaults = {
         match[1]: match[2]
-        for match in re.finditer(r"^\| `(--[a-z-]+)[^|]*\| ([^|]*) \|", read(README), re.M)
+        for match in re.finditer(r"^\| `(--[a-z-]+)[^|]*\| ([^|]*) \|", read(USAGE), re.M)
     }
     given = suite_options().parse_args([])
     assert float(defaults["--time-limit"]) == given.time_limit
@@ -332,11 +343,15 @@ def test_defaults_in_the_table_are_the_options() -> None:
     assert defaults["--iterations"] == f"{QUICK.rounds}, {CORE.rounds} or {FULL.rounds}"
     assert defaults["--results"] == f"`{run.RESULTS.as_posix()}`"
     rounds = f"{QUICK.rounds} timed rounds; or every variant, {FULL.rounds} rounds"
-    assert rounds in read(README)
+    assert rounds in read(USAGE)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(read(README).split()) <= 1200
 
 
 def test_every_command_is_in_the_table() -> None:
-    documented = re.findall(r"`compat (\w+)", " ".join(first_column(read(README), "The command")))
+    documented = re.findall(r"`compat (\w+)", " ".join(first_column(read(USAGE), "The command")))
     (commands_action,) = (
         action
         for action in command_parser()._actions
@@ -350,6 +365,16 @@ def test_hardware_without_a_runtime_is_named() -> None:
     served = {target.hardware for target in catalog.load().targets}
     missing = [name for name in HARDWARE if name not in served]
     assert (said[1].split(", ") if said else []) == missing
+
+
+def test_the_changelog_has_the_version_and_nothing_else_states_one() -> None:
+    """It is in `compat/__init__.py`, whence the metadata take it."""
+    declared = tomllib.loads(read(ROOT / "pyproject.toml"))
+    assert declared["project"]["dynamic"] == ["version"]
+    assert declared["tool"]["hatch"]["version"]["path"] == "compat/__init__.py"
+    newest = re.search(r"^## (\S+?),? ", read(ROOT / "CHANGELOG.md"), re.M)
+    assert newest is not None
+    assert newest[1] == __version__
 
 
 def test_licence_is_the_one_that_the_project_declares() -> None:

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from compat.contract.places import INSTALLED as IN_WHEEL
 from compat.contract.session import Crash
 from compat.runtimes.web.server import Server
 
@@ -37,7 +38,12 @@ OLDEST_NODE = 18
 START_LIMIT = 60.0
 """Seconds that a browser may take to show the page."""
 PREFIX = "compat-browser-"
-INSTALL = "make browsers (needs Node.js 18 or newer with npm)"
+NEEDS = "(needs Node.js 18 or newer with npm)"
+INSTALL = (
+    f"`make browsers` in a checkout, its node_modules named with ${MODULES} {NEEDS}"
+    if IN_WHEEL
+    else f"make browsers {NEEDS}"
+)
 
 Kind = Literal["chrome", "firefox"]
 
