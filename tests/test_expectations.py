@@ -11,6 +11,7 @@ import pytest
 from compat.contract.case import HARDWARE
 from compat.contract.errors import CompatError
 from compat.judge.expectations import Expectations, load
+from compat.run.run import Run, Settings
 
 TODAY = date(2026, 11, 20)
 CASE = "whisper-tiny@seeded/qualcomm-emulator/int8-a8w8"
@@ -192,3 +193,17 @@ def test_shipped_files_load() -> None:
     folder = Path(__file__).resolve().parent.parent / "fixtures" / "expectations"
     assert {path.stem for path in folder.glob("*.toml")} == set(HARDWARE)
     load([folder])
+
+
+def test_own_expectations_stand_beside_the_shipped_ones_and_are_told(tmp_path: Path) -> None:
+    """As `--expectations` names them: results that rest on them say so."""
+    shipped = Run(Settings())
+    (tmp_path / "own.toml").write_text(ENTRY, encoding="utf-8")
+    for path in (tmp_path, tmp_path / "own.toml"):
+        run = Run(Settings(expectation_files=(path,)))
+        assert [one.id for one in run.expectations.entries] == [
+            *(one.id for one in shipped.expectations.entries),
+            "own#1",
+        ]
+        assert run.replaced() == ("expectations",)
+    assert shipped.replaced() == ()

@@ -155,7 +155,7 @@ class Run:
                 "thresholds": self.thresholds.digest,
                 "stress": "-".join(file_digest(Path(path)) for path in self.stress_files),
             },
-            own=self._own(),
+            own=self.replaced(),
         )
         self._writer = Writer(self.settings.results, header)
         cases = list(planned)
@@ -168,7 +168,7 @@ class Run:
             for case, checks in cases:
                 self._writer.write(Planned(case=facts_of(case), checks=checks))
 
-    def _own(self) -> tuple[str, ...]:
+    def replaced(self) -> tuple[str, ...]:
         """Name what a person put in the place of what the project ships."""
         settings = self.settings
         return (

@@ -80,7 +80,7 @@ class Installed:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=600,
+            timeout=1500,
         )
 
     def compat(self, *words: str) -> str:
