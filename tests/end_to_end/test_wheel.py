@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +98,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """Build the wheel and install it, without its dependencies."""
     project = tmp_path_factory.mktemp("project")
     (project / "pyproject.toml").write_text(HOSTILE, encoding="utf-8")
-    (project / "conftest.py").write_text(CONFTEST, encoding="utf-8")
     for words in (("init", "-q"), ("add", "."), (*IDENTITY, "commit", "-qm", "theirs")):
         subprocess.run(["git", *words], cwd=project, check=True)
     pip = [sys.executable, "-m", "pip"]
@@ -134,6 +134,18 @@ def installed(environment: Installed, tmp_path: Path) -> Installed:
     return Installed(environment.wheel, environment.python, environment.home, tmp_path)
 
 
+@pytest.fixture
+def surrounded(installed: Installed) -> Iterator[Installed]:
+    """The same, where the project around the environment has a conftest too.
+
+    One that names the suites by `--pyargs` is given it, as with any package's tests.
+    """
+    conftest = installed.wheel.parents[1] / "conftest.py"
+    conftest.write_text(CONFTEST, encoding="utf-8")
+    yield installed
+    conftest.unlink()
+
+
 def test_what_is_in_the_wheel(environment: Installed) -> None:
     assert environment.wheel.stat().st_size <= LARGEST
     with zipfile.ZipFile(environment.wheel) as wheel:
@@ -165,7 +177,8 @@ def test_one_version(installed: Installed) -> None:
     assert Path(where).parent == installed.package
 
 
-def test_the_quick_profile_of_one_model(installed: Installed) -> None:
+def test_the_quick_profile_of_one_model(surrounded: Installed) -> None:
+    installed = surrounded
     pytest.importorskip("torch")
     before = {path for path in installed.package.rglob("*") if path.suffix != ".pyc"}
     shown = installed.compat(
@@ -201,8 +214,9 @@ def test_pytest_with_what_a_repository_has_of_its_own(installed: Installed) -> N
     assert run.header.own == ("thresholds", "expectations")
 
 
-def test_options_are_enough_to_mean_the_suites(installed: Installed) -> None:
+def test_options_are_enough_to_mean_the_suites(surrounded: Installed) -> None:
     """Also where a folder has tests; what pytest remembers goes there."""
+    installed = surrounded
     (installed.folder / "test_own.py").write_text("def test_own(): pass\n", encoding="utf-8")
     words = ("-m", "pytest", "--models", "whisper-nano", "--targets", "cpu-torch", "--co", "-q")
     done = installed.run(*words)
