@@ -10,7 +10,7 @@ from compat import catalog, processes
 from compat.commands.command import Command
 from compat.contract.untrusted import clean, one_line
 from compat.hardware import facts
-from compat.inputs import packages
+from compat.inputs import packages, people
 from compat.inputs.checkpoints import CheckpointError, find_checkpoint
 from compat.run.probing import Prober
 
@@ -49,7 +49,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     packaged = _packaged_weights(loaded)
     if arguments.json:
         shown = {"machine": facts.machine_id(machine), "facts": machine, "targets": rows}
-        print(json.dumps({**shown, "weights": packaged}))
+        print(json.dumps({**shown, "weights": packaged, "speech": _human_speech()}))
         return 0
     from rich.console import Console
     from rich.markup import escape
@@ -86,10 +86,23 @@ def doctor(arguments: argparse.Namespace) -> int:
         what = f"weights of {row['families']}"
         found_in = f"in the package {row['package']}"
         table.add_row(escape(what), symbols[row["state"]], escape(found_in), escape(row["remedy"]))
+    speech = _human_speech()
+    where = "in packages" + (
+        f"; missing: {', '.join(speech['missing'])}" if speech["missing"] else ""
+    )
+    table.add_row("human speech", symbols[speech["state"]], escape(where), speech["remedy"])
     console.print(table)
     console.print(f"cache: {processes.cache_folder()} (${processes.CACHE} names another)")
     console.print(f"packages: {packages.packages_folder()} (${packages.CACHE} names another)")
     return 0
+
+
+def _human_speech() -> dict[str, Any]:
+    """Return whether the recordings of people are here, and which packages are not."""
+    missing = [package.distribution for package in people.missing()]
+    if not missing:
+        return {"state": "here", "missing": [], "remedy": ""}
+    return {"state": "absent", "missing": missing, "remedy": people.REMEDY}
 
 
 def _packaged_weights(loaded: catalog.Catalog) -> list[dict[str, str]]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import numpy as np
 
 from compat.contract.item import Item
 from compat.contract.places import FIXTURES
-from compat.inputs import layouts
+from compat.inputs import layouts, people
 from compat.inputs.audio import TOLERANCE, CorpusError, read_audio
 from compat.inputs.layouts.checking import checked
 from compat.inputs.layouts.choosing import chosen
@@ -141,6 +141,9 @@ class Corpus:
 
     path: Path
     sets: Mapping[str, TestSet]
+    fetched: Mapping[str, TestSet] = field(default_factory=dict)
+    """Sets beside the shipped ones that a person fetched (:mod:`compat.inputs.people`). Only a task
+    that names one gets it: what is calibrated or timed must not depend on what was fetched."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -156,7 +159,7 @@ class Corpus:
                     ],
                     test_set.trials,
                 ]
-                for name, test_set in self.sets.items()
+                for name, test_set in {**self.fetched, **self.sets}.items()
             }
         )
 
@@ -166,7 +169,8 @@ class Corpus:
         Only sets count of whose recordings a fact is known, if one is named; there may be none.
         """
         fitting = {n: s for n, s in self.sets.items() if not fact or s.knows(fact)}
-        return {n: fitting[n] for n in names if n in fitting} or fitting
+        named = {n: s for n, s in self.fetched.items() if not fact or s.knows(fact)} | fitting
+        return {n: named[n] for n in names if n in named} or fitting
 
     @property
     def described(self) -> str:
@@ -224,7 +228,12 @@ def load(path: Path = DEFAULT, language: str = "") -> Corpus:
                 )
             _own(test_set, owners)
             sets[test_set.name] = test_set
-    return Corpus(path, sets)
+    return Corpus(path, sets, _fetched() if path.resolve() == DEFAULT.resolve() else {})
+
+
+def _fetched() -> dict[str, TestSet]:
+    folder = people.packages_folder()
+    return {name: TestSet(name, folder, tuple(found)) for name, found in people.lines().items()}
 
 
 def _set_name(corpus: Path, place: Path, part: Part) -> str:

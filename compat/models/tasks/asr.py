@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from compat.contract.item import Item, Prediction
 from compat.contract.profile import Profile
+from compat.inputs.people import PEOPLE
 from compat.metrics import DEGRADATION, NO_WORSE_SHARE, Metric
 from compat.metrics.invention import inventions
 from compat.models.tasks.base import Task
@@ -52,6 +53,10 @@ class Transcription(Task):
         ),
         Metric("worst_utterance", "number"),
     )
+
+    def preferred(self, profile: Profile) -> tuple[str, ...]:
+        # People say any word.
+        return (*self.sets, PEOPLE) if self.open_vocabulary else self.sets
 
     def unscored_count(self, profile: Profile) -> int | None:
         return profile.pick(16, 60, None)

@@ -10,6 +10,7 @@ import numpy as np
 
 from compat.contract.item import Item, Prediction
 from compat.contract.profile import Profile
+from compat.inputs.people import ALIGNED, MEETINGS
 from compat.metrics import DEGRADATION, NO_WORSE_SHARE, Metric
 from compat.models.tasks.base import Task
 
@@ -52,7 +53,7 @@ class VoiceActivity(Task):
     )
 
     def preferred(self, profile: Profile) -> tuple[str, ...]:
-        return (*self.sets, "long") if profile.whole else self.sets
+        return (*self.sets, ALIGNED, MEETINGS, *(("long",) if profile.whole else ()))
 
     def unscored_count(self, profile: Profile) -> int | None:
         # Thirty steps a second: a few recordings are thousands of decisions.
