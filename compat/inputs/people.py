@@ -9,7 +9,6 @@ are, as a word error rate over other recordings is another number.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
@@ -21,15 +20,13 @@ import msgspec
 
 from compat.contract.places import FIXTURES
 from compat.inputs.audio import CorpusError, audio_seconds
+from compat.inputs.packages import Package, packages_folder
 from compat.inputs.rttm import read_turns
 
 TABLE = FIXTURES / "people.toml"
-REMEDY = "compat fetch people"
-FOLDER = "COMPAT_PACKAGES"
-"""Environment variable that names the folder of fetched packages, in place of the user's cache."""
-
 PEOPLE = "people"
-"""The set of utterances whose words are known."""
+"""The set of utterances whose words are known, and the name by which all packages are fetched."""
+REMEDY = f"compat fetch {PEOPLE}"
 ALIGNED = "aligned"
 """Those of them of which is known when each word is said."""
 MEETINGS = "meetings"
@@ -41,25 +38,6 @@ a stop such as *t* is silent for up to a tenth of a second before it is released
 
 SILENCE = {"", "sil", "sp", "spn", "<sil>", "<s>", "</s>", "[SPEECH]", "x"}
 """Labels of a time in which nobody speaks."""
-
-
-class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One pinned archive. ``fixtures/people.toml`` says what each field is."""
-
-    name: str
-    distribution: str
-    version: str
-    archive: str
-    sha256: str
-    bytes: int
-    files: tuple[str, ...]
-    licence: str
-    gives: str
-
-    @property
-    def folder(self) -> Path:
-        """Where its files are, or would be."""
-        return packages_folder() / f"{self.name}-{self.version}-{self.sha256[:12]}"
 
 
 class Recording(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -96,7 +74,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def missing(self) -> list[Package]:
         """Return the packages that are not here."""
-        return [package for package in self.package if not package.folder.is_dir()]
+        return [package for package in self.package if not package.here]
 
 
 class Word(NamedTuple):
@@ -105,14 +83,6 @@ class Word(NamedTuple):
     start: float
     end: float
     text: str
-
-
-def packages_folder() -> Path:
-    """Return the folder of fetched packages: ``$COMPAT_PACKAGES``, else one in the user's cache."""
-    import platformdirs
-
-    named = os.environ.get(FOLDER)
-    return Path(named) if named else Path(platformdirs.user_cache_dir("compat-packages"))
 
 
 @cache
@@ -133,6 +103,11 @@ def read_table(path: Path = TABLE) -> Table:
     return table
 
 
+def packages(table: Path = TABLE) -> tuple[Package, ...]:
+    """Return every package that recordings come from."""
+    return read_table(table).package
+
+
 def missing(table: Path = TABLE) -> list[Package]:
     """Return the packages of recordings that were not fetched."""
     return read_table(table).missing()
@@ -141,8 +116,9 @@ def missing(table: Path = TABLE) -> list[Package]:
 def lines(table: Path = TABLE) -> dict[str, list[dict[str, Any]]]:
     """Return the test sets by name as lines of a manifest; none where a package is absent.
 
-    The files that they name are relative to :func:`packages_folder`. ``segments`` and ``words`` are
-    lists of [start, end, speaker] and [start, end, word], in seconds from where the line begins.
+    The files that they name are relative to the folder of fetched packages. ``segments`` and
+    ``words`` are lists of [start, end, speaker] and [start, end, word], in seconds from where the
+    line begins.
 
     Raises:
         CorpusError: a file of a package is missing or cannot be read.
