@@ -1,14 +1,10 @@
-"""The environment of the processes that run models: offline, quiet, with a stated thread count.
-
-The folder of derived files is part of it: each process finds there what another made.
-"""
+"""The environment of the processes that run models: offline, quiet, with a stated thread count."""
 
 from __future__ import annotations
 
 import os
 import signal
 from collections.abc import Mapping
-from pathlib import Path
 
 OFFLINE: Mapping[str, str] = {
     "HF_HUB_OFFLINE": "1",
@@ -20,17 +16,7 @@ OFFLINE: Mapping[str, str] = {
     "NNCF_CI": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-CACHE = "COMPAT_CACHE"
-"""Environment variable that names the folder of derived files."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-
-
-def cache_folder() -> Path:
-    """Return the cache's folder: ``$COMPAT_CACHE``, else the user's cache folder."""
-    import platformdirs
-
-    named = os.environ.get(CACHE)
-    return Path(named) if named else Path(platformdirs.user_cache_dir("compat"))
 
 
 def child_environment(threads: int = 0) -> dict[str, str]:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from compat import processes
 from compat.build import artifacts
 from compat.contract import digests
+from compat.contract.cache import CACHE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,7 +51,7 @@ def forgetful(folder):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(processes.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     (tmp_path / "jobs_of_the_test.py").write_text(JOBS, encoding="utf-8")
     # For builders, and for this process.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(ROOT))))
@@ -166,7 +166,7 @@ def test_a_cache_that_cannot_be_written_names_the_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(processes.CACHE, str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "file" / "cache"))
     with pytest.raises(artifacts.ArtifactError, match=r"compat cache clear.*COMPAT_CACHE"):
         fetch("slow", log=os.devnull, seconds=0)
 

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from compat import catalog, processes
+from compat import catalog
 from compat.build import artifacts
 from compat.build.artifacts import Artifact, ArtifactError
 from compat.build.reference import Inputs
 from compat.build.sources import sources
 from compat.catalog import open_model
 from compat.contract import digests
+from compat.contract.cache import cache_folder
 from compat.contract.case import Recipe
 from compat.contract.model_reference import ModelReference
 from compat.contract.runtime import Options
@@ -39,7 +40,7 @@ class Named(Exception):
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     """Digests are kept for a process; here files change meanwhile."""
-    caches = (digests.code_digest, digests.code_files, digests._file)
+    caches = (digests.code_digest, digests.code_files, digests._file, digests._code)
     for cached in caches:
         cached.cache_clear()
     yield
@@ -226,7 +227,7 @@ class Job:
             from .rescue import thing
 """,
         family_of_others__plain="from family_of_others import further",
-        family_of_others__below__deep="from ..above import thing",
+        family_of_others__below__deep="from ..above import thing\nother = thing",
         **{
             f"family_of_others__{name}": "thing = 1"
             for name in ("relative", "typed", "untyped", "inside", "rescue", "further", "above")
@@ -289,6 +290,56 @@ def test_a_digest_is_the_same_wherever_the_file_lies(
         digests.code_digest("nowhere_at_all")
 
 
+def test_names_from_a_list_of_names_count_where_they_are_defined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An author who imports from ``compat.api`` depends on what he names, and not on all of it."""
+    write(
+        tmp_path,
+        of_an_author="from compat.api import Graph, Transcription",
+        of_another="from listed_here import thing, other",
+        listed_here='from further import thing\nfrom beyond import other\n__all__ = ["thing"]',
+        further="from at_last import thing",
+        beyond="from at_last import thing\nother = thing",
+        at_last="thing = 1",
+        of_all="import compat.api",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    named = set(digests.code_files("of_an_author"))
+    assert {"compat.contract.graph", "compat.models.tasks.asr", "compat.metrics.wer"} <= named
+    assert "compat.api" not in named and not named & {
+        "compat.models.tasks.diarization",
+        "compat.build.sources",
+        "compat.metrics.verification",
+    }
+    assert set(digests.code_files("of_another")) == {"of_another", "beyond", "at_last"}
+    assert {"compat.api", "compat.build.sources"} <= set(digests.code_files("of_all"))
+
+
+def test_parsed_code_is_kept_and_never_out_of_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMPAT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    answers = []
+    for value, reads in ((1, True), (1, False), (2, True)):
+        write(tmp_path, kept_module=f"thing = {value}")
+        os.utime(tmp_path / "kept_module.py", (0, 0))  # Neither time nor size tells them apart.
+        for cached in (digests.code_digest, digests._code):
+            cached.cache_clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(digests, "_parsed", digests._Parsed())
+            if not reads:
+                patch.setattr(digests, "_parse", lambda *_: pytest.fail("it was parsed again"))
+            answers.append(digests.code_digest("kept_module"))
+    assert answers[0] == answers[1] != answers[2]
+    (tmp_path / "cache" / "code.json").write_text("[1, 2", encoding="utf-8")
+    digests.code_digest.cache_clear()
+    digests._code.cache_clear()
+    monkeypatch.setattr(digests, "_parsed", digests._Parsed())
+    assert digests.code_digest("kept_module") == answers[2], "a torn file is made anew"
+
+
 # What a job starts from ------------------------------------------------------------------------
 
 JOBS = """
@@ -334,4 +385,4 @@ def test_a_job_starts_from_what_its_identity_names_alone(jobs: Any) -> None:
 def test_what_it_starts_from_is_part_of_its_name(jobs: Any) -> None:
     starts = [(), (Artifact(jobs.first, {"size": 3}),), (Artifact(jobs.first, {"size": 4}),)]
     assert len({Artifact(jobs.second, {}, made_from=start).name for start in starts}) == 3
-    assert os.environ["COMPAT_CACHE"] and not processes.cache_folder().exists(), "nothing is built"
+    assert not [*cache_folder().glob("*-*")], "nothing is built"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from compat import processes
 from compat.build import artifacts, nursery
+from compat.contract.cache import CACHE
 from compat.processes import child_environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +81,7 @@ def running(jobs: Path) -> Iterator[nursery.Nursery]:
 
 @pytest.fixture(autouse=True)
 def cache(running: nursery.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(processes.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     return tmp_path
 
 

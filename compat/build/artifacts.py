@@ -27,10 +27,11 @@ from pathlib import Path
 from typing import Any
 
 from compat.build import nursery
+from compat.contract.cache import CACHE, cache_folder
 from compat.contract.digests import code_digest, digest
 from compat.contract.errors import CompatError
 from compat.contract.source import Derived, Job
-from compat.processes import CACHE, cache_folder, child_environment, ending
+from compat.processes import child_environment, ending
 
 _BUILDING = "COMPAT_BUILDING"
 """Environment variable that is set in builders: what a job needs, it builds itself."""
@@ -314,7 +315,7 @@ def clear(match: str = "") -> int:
         for path in root.iterdir():
             if path.suffix == ".part":
                 shutil.rmtree(path, ignore_errors=True)
-            elif path.suffix == ".lock":
+            elif path.suffix in {".lock", ".json"}:  # What was parsed of the code is made anew.
                 path.unlink(missing_ok=True)
     return freed
 

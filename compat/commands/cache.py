@@ -8,7 +8,7 @@ import json
 from compat.build import artifacts
 from compat.commands.command import Command
 from compat.commands.printing import say
-from compat.processes import cache_folder
+from compat.contract.cache import cache_folder
 
 
 def cache(arguments: argparse.Namespace) -> int:

@@ -6,8 +6,9 @@ import argparse
 import json
 from typing import Any
 
-from compat import catalog, processes
+from compat import catalog
 from compat.commands.command import Command
+from compat.contract.cache import CACHE, cache_folder
 from compat.contract.untrusted import clean, one_line
 from compat.hardware import facts
 from compat.inputs import packages, people
@@ -92,7 +93,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     )
     table.add_row("human speech", symbols[speech["state"]], escape(where), speech["remedy"])
     console.print(table)
-    console.print(f"cache: {processes.cache_folder()} (${processes.CACHE} names another)")
+    console.print(f"cache: {cache_folder()} (${CACHE} names another)")
     console.print(f"packages: {packages.packages_folder()} (${packages.CACHE} names another)")
     return 0
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.util
 import json
+import os
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from compat.contract.cache import cache_folder
 
 PROJECT = "compat"
 INSTALLED = ("site-packages", "dist-packages")
@@ -37,9 +42,11 @@ def code_digest(module: str) -> str:
     """
     files = code_files(module)
     # Without the module's own name: that of a catalog file depends on where the file lies.
-    return digest(
-        sorted(["" if name == module else name, _code(path)[0]] for name, path in files.items())
+    code = sorted(
+        ["" if name == module else name, _code(path).digest] for name, path in files.items()
     )
+    _parsed.save()
+    return digest(code)
 
 
 @cache
@@ -49,7 +56,8 @@ def code_files(module: str) -> dict[str, Path]:
     Imports are read from the source, those inside functions too and those for type checkers left
     out; no module is imported for it. Followed are modules of this project, of the module's own
     package, and modules beside a file that belongs to no package (a catalog file). All others are
-    identified by the versions of their distributions.
+    identified by the versions of their distributions. A name that is imported from a module which
+    only lists names (``compat.api``) counts where it is defined.
 
     Raises:
         ModuleNotFoundError: the module itself has no Python file.
@@ -60,16 +68,21 @@ def code_files(module: str) -> dict[str, Path]:
     packages = {PROJECT, module.partition(".")[0]}
     alone = "." not in module and path.name != "__init__.py"
     beside = path.parent if alone and path.parent.name not in INSTALLED else None
+
+    def is_followed(name: str) -> bool:
+        top = name.partition(".")[0]
+        return top in packages or bool(beside and _folder(top) == beside)
+
     files: dict[str, Path] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        top = name.partition(".")[0]
-        if name in files or not (top in packages or (beside and _folder(top) == beside)):
+        if name in files or not is_followed(name):
             continue
-        if found := _file(name):
-            files[name] = found
-            waiting += _imported(name, found)
+        if file := _file(name):
+            files[name] = file
+            for start, attribute in _imported(name, file):
+                waiting += _modules(_origin(start, attribute, is_followed), attribute)
     return files
 
 
@@ -108,12 +121,96 @@ def _folder(module: str) -> Path | None:
     return path.parent.parent if path.name == "__init__.py" else path.parent
 
 
+class _Code(NamedTuple):
+    """What one source text says. JSON keeps it as a list."""
+
+    digest: str
+    """Hex digits of the code without comments and docstrings."""
+    imports: list[tuple[str, int, list[str]]]
+    """Module, level of a relative import, and names; no names of a plain ``import``."""
+    lists_names: bool
+    """Whether it only imports names from elsewhere, as ``compat.api`` does."""
+
+
+class _Parsed:
+    """Parsed source texts, kept in the cache's folder: parsing takes most of a digest's time.
+
+    Texts are known by their hash, together with this module's and the version of Python, so that
+    nothing in it can be out of date.
+    """
+
+    LIMIT = 2000
+    """Texts from which on those of earlier processes are dropped."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, _Code] | None = None
+        self._is_new = False
+        self._kind = hashlib.sha256(Path(__file__).read_bytes() + sys.version.encode())
+
+    def __getitem__(self, path: Path) -> _Code:
+        text = path.read_bytes()
+        kind = self._kind.copy()
+        kind.update(text)
+        key = kind.hexdigest()
+        if self._texts is None:
+            self._texts = self._load()
+        if key not in self._texts:
+            self._texts[key] = _parse(text, path)
+            self._is_new = True
+        return self._texts[key]
+
+    def save(self) -> None:
+        """Write what is new, in one step; a cache that cannot be written costs time only."""
+        if not self._is_new or self._texts is None:
+            return
+        texts = {**self._load(), **self._texts}
+        kept = texts if len(texts) <= self.LIMIT else self._texts
+        with contextlib.suppress(OSError):
+            cache_folder().mkdir(parents=True, exist_ok=True)
+            number, name = tempfile.mkstemp(".json", "code.", cache_folder())
+            with os.fdopen(number, "w", encoding="utf-8") as file:
+                json.dump(kept, file, separators=(",", ":"))
+            Path(name).replace(self._file())
+            self._is_new = False
+
+    def _load(self) -> dict[str, _Code]:
+        try:
+            texts = json.loads(self._file().read_bytes())
+            return {key: _Code(*fields) for key, fields in texts.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def _file(self) -> Path:
+        return cache_folder() / "code.json"
+
+
+_parsed = _Parsed()
+
+
 @cache
-def _code(path: Path) -> tuple[str, tuple[ast.Import | ast.ImportFrom, ...]]:
-    """Return the digest of a file's code and the import statements in it."""
-    tree = ast.parse(path.read_bytes(), str(path))
-    imports = tuple(_bared(tree))
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16], imports
+def _code(path: Path) -> _Code:
+    return _parsed[path]
+
+
+def _parse(text: bytes, path: Path) -> _Code:
+    tree = ast.parse(text, str(path))
+    imports: list[tuple[str, int, list[str]]] = []
+    for statement in _bared(tree):
+        if isinstance(statement, ast.Import):
+            imports += [(alias.name, 0, []) for alias in statement.names]
+        else:
+            names = [alias.name for alias in statement.names]
+            imports.append((statement.module or "", statement.level, names))
+    code = hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+    return _Code(code, imports, all(map(_lists_names, tree.body)))
+
+
+def _lists_names(statement: ast.stmt) -> bool:
+    """Return whether a statement only imports names as they are, or declares ``__all__``."""
+    if isinstance(statement, ast.ImportFrom):
+        return not any(alias.asname or alias.name == "*" for alias in statement.names)
+    target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+    return isinstance(target, ast.Name) and target.id == "__all__"
 
 
 def _bared(block: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -142,19 +239,29 @@ def _is_for_type_checkers(test: ast.expr) -> bool:
     return name == "TYPE_CHECKING"
 
 
-def _imported(module: str, path: Path) -> Iterator[str]:
-    """Yield the name of whatever a module imports; among them are names that are no modules."""
+def _imported(module: str, path: Path) -> Iterator[tuple[str, str]]:
+    """Yield what a module imports: a module, and the name that is taken from it or nothing."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for statement in _code(path)[1]:
-        if isinstance(statement, ast.Import):
-            names = [alias.name for alias in statement.names]
-        else:
-            start = statement.module or ""
-            if statement.level:
-                within = package.split(".")[: len(package.split(".")) - statement.level + 1]
-                start = ".".join([*within, *([start] if start else [])])
-            # Each name may be a module of that package, or something that is defined there.
-            names = [start, *(f"{start}.{alias.name}" for alias in statement.names)]
-        for name in names:
-            parts = name.split(".")
-            yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+    for start, level, names in _code(path).imports:
+        if level:
+            within = package.split(".")[: len(package.split(".")) - level + 1]
+            start = ".".join([*within, *([start] if start else [])])
+        yield from ((start, name) for name in names or [""])
+
+
+def _origin(module: str, name: str, is_followed: Callable[[str], bool]) -> str:
+    """Return the module in which a name is defined that a module may only list."""
+    passed = set()
+    while name and module not in passed and is_followed(module) and (path := _file(module)):
+        passed.add(module)
+        if not _code(path).lists_names:
+            break
+        origins = {listed: origin for origin, listed in _imported(module, path)}
+        module = origins.get(name, module)
+    return module
+
+
+def _modules(module: str, name: str) -> Iterator[str]:
+    """Yield a module, the packages that it is in, and its name, which may be a module as well."""
+    parts = [*module.split("."), *([name] if name else [])]
+    yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from compat.processes import CACHE
+from compat.contract.cache import CACHE
 
 _SEPARATOR = r"[\\/]+"
 _NOT_INSIDE = r"(?<![\w.~…$\\/-])"

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from compat.contract.cache import CACHE, cache_folder
 from compat.contract.digests import digest
 from compat.inputs.audio import CorpusError
 from compat.inputs.layouts import tables
 from compat.inputs.layouts.choosing import MOST, rank
 from compat.inputs.layouts.layout import Entry, Layout, Part, evaluated, files
-from compat.processes import CACHE, cache_folder
 
 ENDING = ".parquet"
 AUDIO = "audio"
