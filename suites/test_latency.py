@@ -76,7 +76,7 @@ def test_task(measurement: Measurement, benchmark: Any) -> None:
     values = {
         **summarise(seconds, audio_s),
         "audio_s": median(audio_s),
-        "tokens": median(one["tokens"] for one in kept),
+        **_medians([one["counts"] for one in kept]),
         "stages": _medians([one["stages"] for one in kept]),
         **{f"{name}_s": value for name, value in _medians([r["marks"] for r in kept]).items()},
         "cold": cold,

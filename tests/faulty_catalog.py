@@ -240,6 +240,7 @@ class Tagging(Task):
 
     name: ClassVar[str] = "tagging"
     fact: ClassVar[str] = ""
+    counted: ClassVar[tuple[str, ...]] = ("tokens",)
     truths: ClassVar[tuple[str, ...]] = ("text",)
     sets: ClassVar[tuple[str, ...]] = ("clean",)
     metrics: ClassVar[tuple[Metric, ...]] = (

@@ -257,7 +257,7 @@ class FakeWorker:
             "stages": {},
             "marks": {},
             "audio_s": 10.0,
-            "tokens": 3,
+            "counts": {"tokens": 3},
             "same": self.same,
         }
 

@@ -66,17 +66,18 @@ def numerics(case: CaseUnderTest) -> dict[str, Any]:
 
 
 def _truncations(case: CaseUnderTest) -> list[str]:
-    """Return the fault that tokens of generated weights are lost.
+    """Return the fault that an answer of generated weights was cut short.
 
-    Such a decoder never ends by itself: fewer tokens than the reference's are truncated.
+    Such a decoder never ends by itself: an answer shorter than the reference's is truncated.
     """
     if case.weights != "seeded":
         return []
     predictions, references = case.standard.predictions, case.reference.predictions
-    lengths = [
-        (len(predictions[i.id].get("tokens", ())), len(references[i.id]["tokens"]))
-        for i in case.inputs.items.numerics
-        if i.id in predictions and "tokens" in references[i.id]
-    ]
-    short = [(ours, theirs) for ours, theirs in lengths if ours < theirs]
-    return [f"truncated: {short[0][0]} of {short[0][1]} tokens"] if short else []
+    for name in case.task.counted:
+        for item in case.inputs.items.numerics:
+            if item.id in predictions and name in references[item.id]:
+                ours = len(predictions[item.id].get(name, ()))
+                theirs = len(references[item.id][name])
+                if ours < theirs:
+                    return [f"truncated: {ours} of {theirs} {name}"]
+    return []

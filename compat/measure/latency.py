@@ -46,7 +46,7 @@ def timed(case: CaseUnderTest, index: int) -> dict[str, Any]:
         "stages": stopwatch.stages,
         "marks": stopwatch.marks,
         "audio_s": case.task.seconds(item, prediction),
-        "tokens": len(prediction.get("tokens", ())),
+        "counts": {name: len(prediction.get(name, ())) for name in case.task.counted},
         "same": case.is_standard(item, prediction),
     }
 

@@ -329,7 +329,7 @@ def _environment() -> Environment:
         script_json=script_json,
         slug=text.slug,
         one_line=text.one_line,
-        quantity=lambda value, key, metric="wer", declared=text.NOTHING: text.quantity(
+        quantity=lambda value, key, metric="", declared=text.NOTHING: text.quantity(
             key, value, metric, declared
         ),
     )

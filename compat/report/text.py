@@ -238,10 +238,11 @@ def is_share(key: str, declared: Declared = NOTHING) -> bool:
     return named or not _ACRONYMS.isdisjoint(key.split("_"))
 
 
-def quantity(key: str, value: object, metric: str = "wer", declared: Declared = NOTHING) -> str:
+def quantity(key: str, value: object, metric: str = "", declared: Declared = NOTHING) -> str:
     """Return one value with its unit: the declared one, else what its name implies.
 
-    ``metric`` is the task metric beside which a degradation stands: it has that metric's unit.
+    ``metric`` is the task metric beside which a degradation stands: it has that metric's unit. Of
+    an unknown one it is taken for a share.
     """
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -265,7 +266,7 @@ def quantity(key: str, value: object, metric: str = "wer", declared: Declared = 
         # A number too large to compute with may have thousands of digits.
         return one_line(value, 0 if isinstance(value, str) else 40)
     if key == "degradation":
-        if is_share(metric, declared):
+        if not metric or is_share(metric, declared):
             return points(figure)
         return quantity(metric, figure, metric, declared)
     if key in declared and (form := _FORMS.get(declared[key].unit)):
@@ -378,7 +379,7 @@ def limit(
     group: Any = values
     for part in path:
         group = group.get(part) if isinstance(group, Mapping) else None
-    metric = (primary_metric(group, declared) if isinstance(group, Mapping) else "") or "wer"
+    metric = primary_metric(group, declared) if isinstance(group, Mapping) else ""
     found, strict, relaxed = (
         quantity(key, v, metric, declared) for v in (one.value, one.strict, one.relaxed)
     )
@@ -487,7 +488,6 @@ def _belongs_to_another(key: str, keys: Container[Any]) -> bool:
 def _with_interval(key: str, group: Mapping[str, Any], metric: str, declared: Declared) -> str:
     if key not in group:
         return DASH
-    metric = metric or "wer"
     shown = quantity(key, group[key], metric, declared)
     beside = "interval_s" if key == "median_s" else f"{key}_interval"
     pair = interval(group.get(beside))

@@ -163,7 +163,7 @@ def faults(rounds: Sequence[Round], wanted: int, baseline: str) -> list[str]:
     if drift > AGREEMENT:
         said.append(f"the baseline drifted by {drift:.0%} between the first rounds and the last")
     for name in rounds[0]:
-        if any(one[name]["tokens"] != one[baseline]["tokens"] for one in rounds):
+        if any(one[name]["counts"] != one[baseline]["counts"] for one in rounds):
             said.append(f"{name} gave another number of tokens than the baseline")
         if not all(one[name]["same"] for one in rounds):
             said.append(f"{name} gave other outputs when timed")
@@ -211,7 +211,7 @@ def table(
     for name in sorted(rounds[0], key=lambda n: median(one[n]["seconds"] for one in rounds)):
         mine = [one[name] for one in rounds]
         seconds = median_interval([one["seconds"] for one in mine])
-        tokens = median(one["tokens"] for one in mine)
+        tokens = median(one["counts"]["tokens"] for one in mine)
         lines.append(
             [
                 name.split("/")[0],
@@ -256,8 +256,8 @@ def report(
     said.append(
         f"{model}, batch 1, {threads} threads, {len(rounds)} rounds, "
         f"{median(found['audio_s'] for found in one):.1f} s of audio and "
-        f"{median(found['tokens'] for found in one):.0f} tokens a window, of which features take "
-        f"{features:.3f} s. {conditions()}"
+        f"{median(found['counts']['tokens'] for found in one):.0f} tokens a window, of which "
+        f"features take {features:.3f} s. {conditions()}"
     )
     return "\n\n".join(said)
 

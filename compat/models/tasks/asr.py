@@ -29,6 +29,7 @@ class Transcription(Task):
 
     name: ClassVar[str] = "asr"
     fact: ClassVar[str] = "text"
+    counted: ClassVar[tuple[str, ...]] = ("tokens",)
     truths: ClassVar[tuple[str, ...]] = ("text", "lang")
     sets: ClassVar[tuple[str, ...]] = ("clean", "hard")
     pooled: ClassVar[bool] = True

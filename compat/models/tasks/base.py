@@ -39,6 +39,9 @@ class Task(ABC):
     """Every number that :meth:`score` returns for a test set, intervals apart; one is primary."""
     fact: ClassVar[str] = ""
     """Fact that every recording of a test set must have, such as ``text``, to be scored."""
+    counted: ClassVar[tuple[str, ...]] = ()
+    """Lists in a prediction that are written step by step, such as ``tokens``. Timings say how long
+    they are; those of generated weights, which never end by themselves, may not be cut short."""
     truths: ClassVar[tuple[str, ...]] = ()
     """Facts of an item that are kept beside its prediction, so that scores can be recomputed."""
     rescorable: ClassVar[bool] = True
