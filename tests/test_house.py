@@ -6,12 +6,15 @@ import ast
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from compat import catalog
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPAT = ROOT / "compat"
@@ -109,8 +112,23 @@ def test_no_heavy_library_is_imported_before_a_worker(program: str) -> None:
             "from compat.catalog import Catalog",
             "compat.report is not allowed to import compat.catalog",
         ),
+        (
+            "report/text.py",
+            "from compat.measure import request",
+            "compat.report is not allowed to import compat.measure",
+        ),
+        (
+            "judge/verdict.py",
+            "from compat.build import artifacts",
+            "compat.judge is not allowed to import compat.build",
+        ),
+        (
+            "run/selection.py",
+            "from compat.measure import protocol",
+            "compat.run is not allowed to import compat.measure",
+        ),
     ],
-    ids=["as-it-is", "contract", "models", "report"],
+    ids=["as-it-is", "contract", "models", "report", "report-measure", "judge", "run"],
 )
 def test_an_upward_import_breaks_the_layers(
     tmp_path: Path, file: str, line: str, said: str
@@ -133,3 +151,48 @@ def test_an_upward_import_breaks_the_layers(
     )
     assert (done.returncode != 0) == bool(said), done.stdout + done.stderr
     assert said in done.stdout
+
+
+# Words of single families and tasks -------------------------------------------------------------
+
+
+def words_of_a_file(path: Path) -> str:
+    """Return the names and strings in a file's code, without comments and docstrings."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        return re.sub(r"/\*.*?\*/|//[^\n]*", "", text, flags=re.S)
+    words = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            node.value.value = ""
+        words += [
+            str(value)
+            for field in ("id", "attr", "arg", "name", "module", "value")
+            if isinstance(value := getattr(node, field, None), str)
+        ]
+    return "\n".join(words)
+
+
+def special_words(root: Path) -> list[str]:
+    """Return where a suite, a runtime, the protocol or the report names a family or a task."""
+    families = catalog.load().families
+    names = {family.name for family in families} | {family.task for family in families}
+    pattern = re.compile(rf"\b({'|'.join(map(re.escape, sorted(names)))})\b", re.IGNORECASE)
+    folders = ("suites", "compat/runtimes", "compat/measure", "compat/report")
+    files = [file for folder in folders for file in (root / folder).rglob("*.*")]
+    return [
+        f"{file.relative_to(root).as_posix()}: {word}"
+        for file in files
+        if file.suffix in {".py", ".js", ".mjs"}
+        # A port of one family is what that folder is for.
+        and not {"node_modules", "browser", "whisper", "assets"} & set(file.parts)
+        for word in pattern.findall(words_of_a_file(file))
+    ]
+
+
+def test_no_shared_file_names_a_family_or_a_task(tmp_path: Path) -> None:
+    assert not special_words(ROOT)
+    (tmp_path / "suites").mkdir()
+    planted = tmp_path / "suites" / "test_planted.py"
+    planted.write_text('"""Of whisper."""\n\nLIMIT = 1 if task == "asr" else 2  # whisper\n')
+    assert special_words(tmp_path) == ["suites/test_planted.py: asr"]
