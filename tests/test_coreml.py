@@ -16,6 +16,7 @@ from compat.catalog import open_model
 from compat.contract.case import Recipe
 from compat.contract.graph import Stopwatch
 from compat.contract.model_reference import ModelReference
+from compat.contract.named import resolve
 from compat.contract.runtime import Options
 from compat.inputs.corpus import load
 from compat.metrics.numerics import compare
@@ -174,5 +175,5 @@ def test_what_lies_far_out_has_entries_of_its_own() -> None:
 def test_small_tensors_are_left_alone() -> None:
     layer = torch.nn.Linear(16, 16)
     exact = layer.weight.detach().clone()
-    for simulate in RUNTIME.oracles.values():
-        torch.testing.assert_close(simulate(layer).weight, exact, rtol=0, atol=0)
+    for simulation in RUNTIME.oracles.values():
+        torch.testing.assert_close(resolve(simulation)(layer).weight, exact, rtol=0, atol=0)

@@ -136,16 +136,18 @@ ALL = EXPORTS | OPENVINO | QNN | COREML | REFERENCES | {"checkpoint"}
 @pytest.mark.parametrize(
     ("module", "changed"),
     [
-        # The exporter, and what opens sources for jobs.
-        ("compat.build.onnx", EXPORTS | OPENVINO | QNN | COREML),
+        # The exporter, and what opens sources for jobs. Core ML converts modules, not exports.
+        ("compat.build.onnx", EXPORTS | OPENVINO | QNN),
         ("compat.build.sources", EXPORTS | OPENVINO | QNN | COREML),
+        ("compat.build.onnx_schemes", EXPORTS | OPENVINO | QNN),
         ("compat.build.calibration", OPENVINO | QNN),
         ("compat.build.reference", REFERENCES),
-        ("compat.build.oracles", REFERENCES),
+        ("compat.build.oracles", {"oracle"}),
         ("compat.build.artifacts", ALL - {"checkpoint"}),
         ("compat.catalog", ALL),
         ("compat.runtimes.openvino.convert", OPENVINO),
-        ("compat.runtimes.openvino.oracles", OPENVINO | {"own-oracle"}),
+        ("compat.runtimes.openvino.oracles", {"own-oracle"}),
+        ("compat.runtimes.openvino", OPENVINO | {"own-oracle"}),
         ("compat.runtimes.qnn.convert", QNN),
         ("compat.runtimes.qnn.graph", QNN),
         ("compat.runtimes.coreml.convert", COREML),

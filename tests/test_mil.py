@@ -13,11 +13,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from compat.contract.named import resolve
 from compat.contract.session import Unsupported
 from compat.runtimes.coreml import convert as coreml_convert
 from compat.runtimes.coreml import runtime as coreml
 from compat.runtimes.coreml.convert import keep_log_softmax_exact
 from compat.runtimes.coreml.mil import OPERATORS, Program
+from compat.runtimes.coreml.palettes import PALETTES
 
 coremltools: Any = pytest.importorskip("coremltools", exc_type=ImportError)
 
@@ -255,7 +257,7 @@ def test_groups_of_channels_have_tables_of_their_own(tmp_path: Path) -> None:
         simulated = {kind: type(layer)(*_sizes(layer)) for kind, layer in layers.items()}
         for kind, layer in simulated.items():
             layer.weight = nn.Parameter(exact[kind], requires_grad=False)
-            coreml.RUNTIME.oracles[name](layer)
+            resolve(coreml.RUNTIME.oracles[name])(layer)
             axis, size = groups[kind]
             trio = (
                 torch.from_numpy(stored[tuple(layer.weight.shape)].astype(np.float32)),
@@ -263,7 +265,7 @@ def test_groups_of_channels_have_tables_of_their_own(tmp_path: Path) -> None:
                 exact[kind],
             )
             for found, honest, true in zip(*(one.split(size, axis) for one in trio), strict=True):
-                entries = 2 ** coreml_convert.PALETTES[name].bits
+                entries = 2 ** PALETTES[name].bits
                 assert len(found.unique()) == len(honest.unique()) == entries
                 own_error = (honest - true).norm()
                 assert 0.8 * own_error < (found - true).norm() < 1.3 * own_error

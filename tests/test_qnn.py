@@ -20,6 +20,7 @@ from compat.build.sources import GraphSource, sources
 from compat.contract.case import Recipe
 from compat.contract.graph import Graph, Tensor
 from compat.contract.model_reference import ModelReference
+from compat.contract.named import resolve
 from compat.contract.runtime import Options, Probe
 from compat.contract.session import Unsupported
 from compat.metrics.numerics import compare
@@ -478,8 +479,8 @@ def test_oracles_err_as_their_bits_do() -> None:
     x = torch.randn(64, 32)
     exact = product()(x).detach().numpy()
     snr = {}
-    for name, simulate in RUNTIME.oracles.items():
-        y = simulate(product())(x).detach().numpy()
+    for name, simulation in RUNTIME.oracles.items():
+        y = resolve(simulation)(product())(x).detach().numpy()
         snr[name] = compare([exact], None, [y])["snr_db"]
     # Weights of 8 bits limit both; activations of 8 bits cost about as much again each time.
     assert snr["int8-a16w8"] > snr["int8-a8w8"] + 2
@@ -493,8 +494,8 @@ def test_the_oracle_leaves_masked_scores_masked() -> None:
             return (scores + mask).softmax(dim=-1)
 
     scores = torch.tensor([[1.0, 2.0, 3.0, 9.0]])
-    for simulate in RUNTIME.oracles.values():
-        found = simulate(Attention())(scores)
+    for simulation in RUNTIME.oracles.values():
+        found = resolve(simulation)(Attention())(scores)
         np.testing.assert_allclose(found, Attention()(scores), atol=0.05)
         assert found[0, 3] < 1e-3
 

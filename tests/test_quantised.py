@@ -24,6 +24,7 @@ from compat.inputs.checkpoints import CheckpointError, find_checkpoint
 from compat.metrics import numerics
 from compat.models.base import Model
 from compat.runtimes.openvino import convert, oracles
+from compat.runtimes.openvino.session import saturates
 
 EMBEDDER = ModelReference("resemblyzer", "resemblyzer", "pretrained")
 NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
@@ -89,7 +90,7 @@ def test_a_recipe_errs_as_its_simulation(
     executed = snr(model, session, exact, items)
     assert set(session.executed().values()) == {recipe}
     # Without VNNI a bit of each weight stays unused: 6 dB less.
-    tolerance = 10 if recipe == "int8-a8w8" and convert.saturates() else 8
+    tolerance = 10 if recipe == "int8-a8w8" and saturates() else 8
     for name, decibels in executed.items():
         assert 10 < decibels < 60, (name, executed)
         assert abs(decibels - simulated[name]) < tolerance, (executed, simulated)

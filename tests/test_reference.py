@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from compat import catalog
 from compat.build import artifacts
-from compat.build.oracles import SIMULATIONS
-from compat.build.reference import Inputs, oracle_session
+from compat.build.reference import SIMULATIONS, Inputs, oracle_session
 from compat.build.schemes import apply_scheme, quantise_rows
 from compat.build.sources import sources
 from compat.contract.item import Item
 from compat.contract.model_reference import ModelReference
+from compat.contract.named import resolve
 from compat.contract.profile import BRIEF
 from compat.inputs import stress
 from compat.inputs.corpus import DEFAULT
@@ -42,12 +42,12 @@ def test_int8_rows_by_hand() -> None:
 
 
 def test_int8_weights_round_weights_only() -> None:
-    module = SIMULATIONS["int8-weights"](linear([[1.27, -0.504]]))
+    module = resolve(SIMULATIONS["int8-weights"])(linear([[1.27, -0.504]]))
     np.testing.assert_allclose(module(torch.tensor([[1.0, 1.0]])), [[1.27 - 0.5]], rtol=1e-5)
 
 
 def test_int8_dynamic_rounds_inputs_too() -> None:
-    module = SIMULATIONS["int8-dynamic"](linear([[1.0, 0.0], [0.0, 1.0]]))
+    module = resolve(SIMULATIONS["int8-dynamic"])(linear([[1.0, 0.0], [0.0, 1.0]]))
     # Range 0 to 2.55 in 255 steps: 0.333 becomes 0.33.
     np.testing.assert_allclose(module(torch.tensor([[2.55, 0.333]])), [[2.55, 0.33]], rtol=1e-5)
 
@@ -55,7 +55,7 @@ def test_int8_dynamic_rounds_inputs_too() -> None:
 @given(st.floats(1.0, 1.9999), st.integers(-10, 10))
 def test_tf32_keeps_ten_bits_of_mantissa(mantissa: float, exponent: int) -> None:
     value = np.float32(mantissa * 2.0**exponent)
-    module = SIMULATIONS["tf32"](linear([[1.0]]))
+    module = resolve(SIMULATIONS["tf32"])(linear([[1.0]]))
     found = float(module(torch.tensor([[value]])))
     assert abs(found - value) <= 2.0 ** (exponent - 11) * 1.0001
     assert (found * 2.0 ** (10 - exponent)) % 1 == 0
@@ -140,7 +140,7 @@ def test_the_simulation_is_what_torch_executes(scheme: str) -> None:
     torch.set_num_threads(1)
     layer = torch.nn.Sequential(torch.nn.Linear(64, 32)).requires_grad_(False)
     exact = layer(values := torch.randn(16, 64))
-    simulated = SIMULATIONS[scheme](copy.deepcopy(layer))(values) - exact
+    simulated = resolve(SIMULATIONS[scheme])(copy.deepcopy(layer))(values) - exact
     real = apply_scheme(copy.deepcopy(layer), scheme, torch.device("cpu"))(values) - exact
     assert 0.3 < float(real.norm() / simulated.norm()) < 3
 

@@ -22,6 +22,7 @@ from compat.contract.case import Recipe
 from compat.contract.graph import Graph, State, Stopwatch, Tensor
 from compat.contract.item import Item
 from compat.contract.model_reference import ModelReference
+from compat.contract.named import resolve
 from compat.contract.runtime import Options
 from compat.contract.session import Placement, Session
 from compat.inputs.corpus import load
@@ -365,8 +366,8 @@ def test_four_bits_are_simulated_as_onnx_runtime_stores_them(tmp_path: Path) -> 
     import onnxruntime
     from onnx import helper, numpy_helper
 
-    from compat.build.onnx import SCHEMES
-    from compat.build.oracles import SIMULATIONS
+    from compat.build.onnx_schemes import SCHEMES
+    from compat.build.reference import SIMULATIONS
 
     # Not a whole number of blocks, and one block of zeros.
     weight = np.random.default_rng(0).standard_normal((80, 40)).astype(np.float32)
@@ -383,7 +384,7 @@ def test_four_bits_are_simulated_as_onnx_runtime_stores_them(tmp_path: Path) -> 
     (found,) = session.run(None, {"x": np.eye(80, dtype=np.float32)})
     layer = torch.nn.Linear(80, 40, bias=False)
     layer.weight = torch.nn.Parameter(torch.from_numpy(weight.T.copy()), requires_grad=False)
-    simulated = SIMULATIONS["int4-weights"](torch.nn.Sequential(layer))
+    simulated = resolve(SIMULATIONS["int4-weights"])(torch.nn.Sequential(layer))
     np.testing.assert_allclose(found, simulated(torch.eye(80)).numpy(), atol=1e-6)
     assert 0.1 < np.abs(found - weight).max() < 0.5
     size = (tmp_path / "model.onnx.data").stat().st_size

@@ -10,7 +10,6 @@ step, so that parallel workers and interruptions leave either a whole artifact o
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import shutil
@@ -30,6 +29,7 @@ from compat.build import nursery
 from compat.contract.cache import CACHE, cache_folder
 from compat.contract.digests import code_digest, digest
 from compat.contract.errors import CompatError
+from compat.contract.named import module_of, name_of, resolve
 from compat.contract.source import Derived, Job
 from compat.processes import child_environment, ending
 
@@ -114,7 +114,7 @@ class Artifact:
     """A derived file: what a job makes. Its name is known before it is built."""
 
     job: Job
-    """A function at the top of a module, called as ``job(folder, **arguments)`` in a builder."""
+    """Called as ``job(folder, **arguments)`` in a builder."""
     arguments: Mapping[str, Any]
     """JSON values."""
     packages: Sequence[str] = ()
@@ -130,18 +130,18 @@ class Artifact:
     def identity(self) -> dict[str, Any]:
         """Everything that determines the bytes; ``artifact.json`` keeps it."""
         return {
-            "job": f"{self.job.__module__}:{self.job.__name__}",
+            "job": name_of(self.job),
             "arguments": dict(self.arguments),
             "inputs": dict(self.inputs),
             "made_from": sorted(artifact.name for artifact in self.made_from),
-            "code": code_digest(self.job.__module__),
+            "code": code_digest(module_of(self.job)),
             "packages": package_versions(*self.packages),
         }
 
     @cached_property
     def name(self) -> str:
         """Name of its folder in the cache, such as ``compress-1f0c…``."""
-        return f"{self.job.__name__}-{digest(self.identity)}"
+        return f"{name_of(self.job).partition(':')[2]}-{digest(self.identity)}"
 
     def fetch(self) -> Path:
         """Return its folder, building it first if it is not in the cache.
@@ -270,11 +270,9 @@ def run_job(request: Mapping[str, Any]) -> None:
         request: ``job`` (``module:function``), ``folder``, ``arguments``, and in ``made_from`` the
             names of the artifacts that the job may fetch.
     """
-    module, function = request["job"].split(":")
-    loaded = sys.modules.get(module) or importlib.import_module(module)
     _under_way.append((request["job"], request["made_from"]))
     try:
-        getattr(loaded, function)(Path(request["folder"]), **request["arguments"])
+        resolve(request["job"])(Path(request["folder"]), **request["arguments"])
     finally:
         _under_way.pop()
 

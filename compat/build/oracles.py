@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import torch
 
-if TYPE_CHECKING:
-    import torch
+from compat.build.schemes import quantise_rows, round_blocks
 
 
-def _round_weights(module: torch.nn.Module) -> torch.nn.Module:
+def round_weights(module: torch.nn.Module) -> torch.nn.Module:
     """Simulate int8 weights: symmetric, one scale per output channel; arithmetic in float32."""
-    import torch
-
-    from compat.build.schemes import quantise_rows
-
     for child in module.modules():
         if isinstance(child, torch.nn.Linear):
             # A new tensor: the weight may be tied to an embedding, which the scheme leaves alone.
@@ -22,22 +17,17 @@ def _round_weights(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
-def _round_to_4_bits(module: torch.nn.Module) -> torch.nn.Module:
+def round_to_4_bits(module: torch.nn.Module) -> torch.nn.Module:
     """Simulate int4 weights: symmetric, one scale per 32 values; arithmetic in float32."""
-    import torch
-
-    from compat.build.schemes import round_blocks
-
     for child in module.modules():
         if isinstance(child, torch.nn.Linear):
-            rounded = round_blocks(child.weight, 32)  # As compat.build.onnx.BLOCK.
+            rounded = round_blocks(child.weight, 32)  # As compat.build.onnx_schemes.BLOCK.
             child.weight = torch.nn.Parameter(rounded, requires_grad=False)
     return module
 
 
-def _round_activations(module: torch.nn.Module) -> torch.nn.Module:
+def round_activations(module: torch.nn.Module) -> torch.nn.Module:
     """Simulate dynamic int8: weights as above, inputs of linear layers rounded to 8 bits."""
-    import torch
 
     def round_input(_: torch.nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         (values,) = arguments
@@ -47,16 +37,15 @@ def _round_activations(module: torch.nn.Module) -> torch.nn.Module:
         zero = (-low / scale).round()
         return (((values / scale).round() + zero).clamp(0, 255).sub(zero) * scale,)
 
-    rounded = _round_weights(module)
+    rounded = round_weights(module)
     for child in rounded.modules():
         if isinstance(child, torch.nn.Linear):
             child.register_forward_pre_hook(round_input)
     return rounded
 
 
-def _round_mantissas(module: torch.nn.Module) -> torch.nn.Module:
+def round_mantissas(module: torch.nn.Module) -> torch.nn.Module:
     """Simulate tf32: operands of products rounded to 10 bits of mantissa, sums in float32."""
-    import torch
 
     def rounded(values: torch.Tensor) -> torch.Tensor:
         bits = values.contiguous().view(torch.int32)
@@ -71,11 +60,3 @@ def _round_mantissas(module: torch.nn.Module) -> torch.nn.Module:
             child.weight = torch.nn.Parameter(rounded(child.weight), requires_grad=False)
             child.register_forward_pre_hook(round_input)
     return module
-
-
-SIMULATIONS = {
-    "int8-weights": _round_weights,
-    "int4-weights": _round_to_4_bits,
-    "int8-dynamic": _round_activations,
-    "tf32": _round_mantissas,
-}

@@ -26,14 +26,15 @@ import numpy as np
 
 from compat import catalog
 from compat.build import artifacts
-from compat.build.oracles import SIMULATIONS
 from compat.build.schemes import float_module
 from compat.contract.case import Recipe
 from compat.contract.digests import code_digest, file_digest
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item, Prediction
 from compat.contract.model_reference import ModelReference
+from compat.contract.named import module_of, resolve
 from compat.contract.profile import PROFILES
+from compat.contract.runtime import Simulation
 from compat.contract.session import Session
 from compat.inputs import corpus as corpora
 from compat.inputs import stress
@@ -44,6 +45,13 @@ from compat.models.tasks.base import is_recording
 REFERENCE = "fp64"
 PREDICTIONS = "predictions.npz"
 """File of the arrays among predictions; their JSON values lie beside it."""
+SIMULATIONS: Mapping[str, Simulation | str] = {
+    "int8-weights": "compat.build.oracles:round_weights",
+    "int4-weights": "compat.build.oracles:round_to_4_bits",
+    "int8-dynamic": "compat.build.oracles:round_activations",
+    "tf32": "compat.build.oracles:round_mantissas",
+}
+"""Of schemes for which a runtime has none of its own."""
 BRIEF_NUMERICS = 1
 """Inputs whose numerics are judged there."""
 BRIEF_CONTRAST = 2
@@ -106,10 +114,14 @@ class Inputs:
         ``reference`` is the scheme of the reference, whose predictions guide it.
         """
         own = catalog.load().runtime(runtime).oracles
-        schemes = {Recipe(recipe).for_graph(graph.name) for graph in self.model.graphs()} & set(own)
-        # A simulation of the runtime's own is part of what the outputs come from.
-        code = {f"oracle {scheme}": code_digest(own[scheme].__module__) for scheme in schemes}
-        named = runtime if schemes else ""
+        simulations = {**SIMULATIONS, **own}
+        schemes = {Recipe(recipe).for_graph(graph.name) for graph in self.model.graphs()}
+        # Simulations are named, not imported: their code is part of what the outputs come from.
+        code = {
+            f"oracle {scheme}": code_digest(module_of(simulations[scheme]))
+            for scheme in schemes & set(simulations)
+        }
+        named = runtime if schemes & set(own) else ""
         return Outputs(self._artifact(recipe, threads, named, reference, code).fetch())
 
     def _artifact(
@@ -279,7 +291,10 @@ def oracle_session(
     from compat.build.torch_session import TorchSession
 
     device = torch.device("cpu")
-    simulations = {**SIMULATIONS, **(catalog.load().runtime(runtime).oracles if runtime else {})}
+    simulations = {
+        **SIMULATIONS,
+        **(catalog.load().runtime(runtime).oracles if runtime else {}),
+    }
     graphs = {graph.name: graph for graph in model.graphs()}
     modules = {}
     schemes = {}
@@ -287,7 +302,7 @@ def oracle_session(
         scheme = Recipe(recipe).for_graph(name)
         module = float_module(graph)
         if scheme in simulations:
-            modules[name] = simulations[scheme](module)
+            modules[name] = resolve(simulations[scheme])(module)
         else:
             modules[name] = apply_scheme(module, scheme, device)
         schemes[name] = scheme

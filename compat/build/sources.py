@@ -79,13 +79,13 @@ class GraphSource:
         self, point: str, scheme: str = "fp32", forms: Sequence[str] = ("onnx",)
     ) -> Derived:
         """Return the artifact that :meth:`onnx` fetches; nothing is built for its name."""
-        from compat.build.onnx import make  # Here, as that module opens sources.
-
         if shipped := self.shipped(scheme, *forms):
             return self.derive(copy_shipped, {"file": shipped.path.name}, ())
         packages = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
         made_from = () if scheme == "fp32" else (self.exported(point),)
-        return self.derive(make, {"point": point, "scheme": scheme}, packages, made_from)
+        return self.derive(
+            "compat.build.onnx:make", {"point": point, "scheme": scheme}, packages, made_from
+        )
 
     def derive(
         self,

@@ -9,10 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from compat.contract.case import Recipe, Target
 from compat.contract.execution import Driver, Execution, GraphExecution
+from compat.contract.named import resolve
 from compat.contract.session import Session
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     import torch
 
     from compat.contract.source import Source
+
+
+Simulation: TypeAlias = "Callable[[torch.nn.Module], torch.nn.Module]"
+"""Takes a float32 module and returns one that errs as a scheme does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +58,8 @@ class Runtime(ABC):
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
     """Distributions whose versions identify its results."""
-    oracles: ClassVar[Mapping[str, Callable[[torch.nn.Module], torch.nn.Module]]] = {}
-    """Simulations of schemes of its own: a float32 module to one that errs as the scheme does."""
+    oracles: ClassVar[Mapping[str, Simulation | str]] = {}
+    """Simulations of schemes of its own, or their names ``module:function``."""
     modules: ClassVar[tuple[str, ...]] = ()
     """Modules whose import is the runtime's own start-up, timed apart."""
     targets: ClassVar[tuple[Target, ...]]
@@ -96,11 +101,15 @@ class Runtime(ABC):
 class GraphRuntime(Runtime):
     """A runtime that compiles graphs, which the model drives."""
 
-    @abstractmethod
+    session: ClassVar[str] = ""
+    """Name ``module:class`` of its sessions, which are given what :meth:`compile` is given."""
+
     def compile(
         self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
     ) -> Session:
         """Compile every graph at its first point; raise :class:`Unsupported` where it cannot."""
+        session: Session = resolve(self.session)(sources, target, recipe, options)
+        return session
 
     def open(
         self,

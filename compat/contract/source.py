@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     import torch
 
 
-Job = Callable[..., None]
-"""A function at the top of a module that writes files into the folder that it is given first."""
+Job = Callable[..., None] | str
+"""A function at the top of a module that writes files into the folder that it is given first; or
+its name, ``module:function``, where whoever names it does without what its module imports."""
 
 
 class Derived(Protocol):
@@ -84,7 +85,7 @@ class Source(Protocol):
         that its module imports, and the model's weights and code belong to the identity.
 
         Args:
-            job: a function at the top of a module.
+            job: a function at the top of a module, or its name ``module:function``.
             arguments: JSON values.
             packages: distributions whose versions determine the bytes.
             made_from: artifacts that the job starts from, such as ``[self.exported(point)]``.

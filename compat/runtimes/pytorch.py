@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from compat.build.schemes import FLOATS
 from compat.build.torch_session import TorchSession, open_module
 from compat.contract.case import Recipe, Target
+from compat.contract.named import resolve
 from compat.contract.runtime import GraphRuntime, Options, Probe
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class PyTorch(GraphRuntime):
     name = "torch"
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     modules: ClassVar[tuple[str, ...]] = ("torch",)
+    session = "compat.build.torch_session:TorchSession"
+    """It is given modules that are in their schemes and on their device."""
     targets: ClassVar[tuple[Target, ...]] = (
         Target(
             "cpu-torch",
@@ -108,12 +111,8 @@ class PyTorch(GraphRuntime):
             for name, source in sources.items()
         }
         graphs = {name: source.graph for name, source in sources.items()}
-        return self.session(graphs, modules, schemes, device)
-
-    @property
-    def session(self) -> type[TorchSession]:
-        """What runs modules that are in their schemes and on their device."""
-        return TorchSession
+        session: TorchSession = resolve(self.session)(graphs, modules, schemes, device)
+        return session
 
     def open_module(self, source: Source, scheme: str, device: torch.device) -> torch.nn.Module:
         """Return a graph's module in a scheme; a library of quantisation has other schemes."""

@@ -28,6 +28,7 @@ class TorchCompile(PyTorch):
     """The modules of :class:`PyTorch`, each compiled as one graph at its static shapes."""
 
     name = "torch-compile"
+    session = "compat.runtimes.torch_compile:CompiledSession"
     targets = (
         Target(
             "cpu-torch-compile",
@@ -61,10 +62,6 @@ class TorchCompile(PyTorch):
                     "absent", "TorchInductor needs Triton", "pip install triton", found.facts
                 )
         return found
-
-    @property
-    def session(self) -> type[TorchSession]:
-        return CompiledSession
 
     def compile(
         self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options

@@ -101,6 +101,8 @@ def round_to_nf4(module: torch.nn.Module) -> torch.nn.Module:
 class Quantiser(PyTorch):
     """PyTorch with the linear layers of a library."""
 
+    session = "compat.runtimes.torch_quantised:QuantisedSession"
+
     def probe(self, target: Target) -> Probe:
         install = f"pip install {self.name}"
         missing = Probe("absent", f"{self.name} is not installed", install)
@@ -137,10 +139,6 @@ class Quantiser(PyTorch):
         self, module: torch.nn.Module, scheme: str, device: torch.device
     ) -> torch.nn.Module:
         """Quantise the linear layers of a float32 module, and put it on a device."""
-
-    @property
-    def session(self) -> type[TorchSession]:
-        return QuantisedSession
 
 
 class TorchAo(Quantiser):

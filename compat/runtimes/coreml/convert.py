@@ -1,38 +1,27 @@
-"""Conversion to Core ML, and compression of what was converted."""
+"""Conversion to Core ML, and compression of what was converted.
+
+coremltools is imported inside functions: sessions name packages without it, and it exists for some
+systems only.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+
+from compat.build.sources import example_tensors, open_source
+from compat.runtimes.coreml.palettes import PALETTES, Palette
 
 if TYPE_CHECKING:
     from compat.contract.source import Derived, Source
     from compat.runtimes.coreml.mil import Program, Weight
 
-
-@dataclass(frozen=True, slots=True)
-class Palette:
-    """Tables of values by which weights are stored as indices."""
-
-    bits: int
-    """Of an index: a table has two to the power of them values."""
-    channels: int = 0
-    """Most output channels that share a table; 0 where one table serves the whole tensor."""
-
-
-PALETTES = {
-    "int8-palettized": Palette(8),
-    "int8-palettized-6bit": Palette(6),
-    "int8-palettized-6bit-group16": Palette(6, 16),
-    "int4-palettized": Palette(4),
-    "int4-palettized-group16": Palette(4, 16),
-}
 
 INPUT = "in_"
 """Before the name of every input of a package: some names, such as ``state``, are reserved."""
@@ -50,8 +39,6 @@ def convert(
 ) -> None:
     """Job: write a graph as a package with an ML program, float16 or with compressed weights."""
     import coremltools
-
-    from compat.build.sources import open_source
 
     source = open_source(reference, graph)
     keep_log_softmax_exact()
@@ -93,9 +80,6 @@ def package(source: Source, point: str, scheme: str) -> Derived:
 
 def _converted(source: Source, point: str) -> Any:
     import coremltools
-    import torch
-
-    from compat.build.sources import example_tensors
 
     spec = source.graph
     outputs = [*spec.outputs, *(f"new_{name}" for name in spec.state)]

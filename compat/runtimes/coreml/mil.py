@@ -15,14 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
 from compat.contract.session import Unsupported
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True)
@@ -120,8 +118,6 @@ class Program:
 
     def _keep(self, variable: Any) -> None:
         """Keep a constant as a tensor; a compressed one as what it is decompressed to."""
-        import torch
-
         value = variable.val
         if value is None and variable.op is not None and _is_compressed(variable.op):
             value = _decompressed(variable.op)
@@ -183,8 +179,6 @@ class Program:
         Raises:
             Unsupported: there is an operator that is not known here.
         """
-        import torch
-
         function = self._function
         values: dict[str, Any] = {
             name: _rounded(torch.from_numpy(np.array(feeds[name])), _kind(variable))
@@ -251,8 +245,6 @@ def _kind(variable: Any) -> str:
 
 def _rounded(tensor: torch.Tensor, kind: str) -> torch.Tensor:
     """Return a value as the program declares it; float16 rounded, but held in float32."""
-    import torch
-
     if kind == "fp16":
         return tensor.to(torch.float16).to(torch.float32)
     if kind == "fp32":
@@ -275,8 +267,6 @@ def _binary(function: Callable[[Any, Any], Any]) -> Operator:
 
 def _reduction(name: str) -> Operator:
     def reduce(a: Arguments) -> torch.Tensor:
-        import torch
-
         x = a.tensor("x")
         axes = a.plain("axes") or list(range(x.ndim))
         keep = bool(a.plain("keep_dims", False))
@@ -294,8 +284,6 @@ def _matmul(a: Arguments) -> torch.Tensor:
 
 
 def _linear(a: Arguments) -> torch.Tensor:
-    import torch
-
     return torch.nn.functional.linear(a.tensor("x"), a.tensor("weight"), a.optional("bias"))
 
 
@@ -317,15 +305,11 @@ def _padding(a: Arguments, kernel: Sequence[int], x: torch.Tensor) -> list[int]:
 
 
 def _pad_spatial(x: torch.Tensor, amounts: Sequence[int], value: float = 0.0) -> torch.Tensor:
-    import torch
-
     pairs = [list(amounts[i : i + 2]) for i in range(0, len(amounts), 2)]
     return torch.nn.functional.pad(x, [n for pair in reversed(pairs) for n in pair], value=value)
 
 
 def _conv(a: Arguments) -> torch.Tensor:
-    import torch
-
     x, weight = a.tensor("x"), a.tensor("weight")
     rank = weight.ndim - 2
     convolve = getattr(torch.nn.functional, f"conv{rank}d")
@@ -342,8 +326,6 @@ def _conv(a: Arguments) -> torch.Tensor:
 
 def _pool(kind: str) -> Operator:
     def pool(a: Arguments) -> torch.Tensor:
-        import torch
-
         x, kernel = a.tensor("x"), a.plain("kernel_sizes")
         strides, amounts = a.plain("strides") or [1] * len(kernel), _padding(a, kernel, x)
         ceil = bool(a.plain("ceil_mode", False))
@@ -359,8 +341,6 @@ def _pool(kind: str) -> Operator:
 
 
 def _layer_norm(a: Arguments) -> torch.Tensor:
-    import torch
-
     x = a.tensor("x")
     axes = [axis % x.ndim for axis in a.plain("axes")]
     if axes != list(range(x.ndim - len(axes), x.ndim)):
@@ -372,8 +352,6 @@ def _layer_norm(a: Arguments) -> torch.Tensor:
 
 
 def _batch_norm(a: Arguments) -> torch.Tensor:
-    import torch
-
     return torch.nn.functional.batch_norm(
         a.tensor("x"),
         a.tensor("mean"),
@@ -385,8 +363,6 @@ def _batch_norm(a: Arguments) -> torch.Tensor:
 
 
 def _instance_norm(a: Arguments) -> torch.Tensor:
-    import torch
-
     return torch.nn.functional.instance_norm(
         a.tensor("x"),
         weight=a.optional("gamma"),
@@ -396,8 +372,6 @@ def _instance_norm(a: Arguments) -> torch.Tensor:
 
 
 def _lstm(a: Arguments) -> tuple[torch.Tensor, ...]:
-    import torch
-
     activations = (
         a.plain("recurrent_activation", "sigmoid"),
         a.plain("cell_activation", "tanh"),
@@ -474,16 +448,12 @@ def _gather(a: Arguments) -> torch.Tensor:
 
 
 def _split(a: Arguments) -> list[torch.Tensor]:
-    import torch
-
     x, axis = a.tensor("x"), a.plain("axis")
     sizes = a.plain("split_sizes") or x.shape[axis] // a.plain("num_splits")
     return list(torch.split(x, sizes, dim=axis))
 
 
 def _pad(a: Arguments) -> torch.Tensor:
-    import torch
-
     x, amounts = a.tensor("x"), a.plain("pad")
     pairs = [amounts[i : i + 2] for i in range(0, len(amounts), 2)]
     flat = [n for pair in reversed(pairs) for n in pair]
@@ -513,8 +483,6 @@ def _squeeze(a: Arguments) -> torch.Tensor:
 
 
 def _attention(a: Arguments) -> torch.Tensor:
-    import torch
-
     mask = a.optional("attn_mask")
     return torch.nn.functional.scaled_dot_product_attention(
         a.tensor("query"), a.tensor("key"), a.tensor("value"), mask
@@ -522,8 +490,6 @@ def _attention(a: Arguments) -> torch.Tensor:
 
 
 def _gelu(a: Arguments) -> torch.Tensor:
-    import torch
-
     mode = a.plain("mode", "EXACT")
     if mode == "SIGMOID_APPROXIMATION":
         raise Unsupported("no gelu by a sigmoid is known here")
@@ -531,117 +497,93 @@ def _gelu(a: Arguments) -> torch.Tensor:
     return torch.nn.functional.gelu(a.tensor("x"), approximate=approximate)
 
 
-def _operators() -> dict[str, Operator]:
-    """Return every operator that is known; PyTorch is imported when one is first executed."""
-
-    def torch_(name: str) -> Operator:
-        def call(a: Arguments) -> torch.Tensor:
-            import torch
-
-            found: torch.Tensor = getattr(torch, name)(a.tensor("x"))
-            return found
-
-        return call
-
-    same = {
-        name: torch_(name)
-        for name in (
-            *("exp", "tanh", "sigmoid", "relu", "abs", "sqrt", "square", "erf", "sin", "cos"),
-            *("floor", "ceil", "round", "sign", "logical_not"),
-        )
-    }
-    return {
-        **same,
-        "identity": _unary(lambda x: x),
-        "cast": _unary(lambda x: x),  # The output's declared type does it.
-        "log": lambda a: (a.tensor("x") + a.plain("epsilon", 1e-45)).log(),
-        "rsqrt": lambda a: (a.tensor("x") + a.plain("epsilon", 1e-12)).rsqrt(),
-        "inverse": lambda a: 1 / (a.tensor("x") + a.plain("epsilon", 1e-4)),
-        "silu": _unary(lambda x: x * x.sigmoid()),
-        "softplus": _unary(lambda x: x.exp().log1p()),
-        "gelu": _gelu,
-        "leaky_relu": lambda a: (
-            a.tensor("x").clamp(min=0) + a.plain("alpha", 0.01) * a.tensor("x").clamp(max=0)
-        ),
-        "clip": lambda a: a.tensor("x").clamp(a.plain("alpha"), a.plain("beta")),
-        "threshold": lambda a: a.tensor("x").clamp(min=a.plain("alpha")),
-        "add": _binary(lambda x, y: x + y),
-        "sub": _binary(lambda x, y: x - y),
-        "mul": _binary(lambda x, y: x * y),
-        "real_div": _binary(lambda x, y: x / y),
-        "floor_div": _binary(lambda x, y: x // y),
-        "mod": _binary(lambda x, y: x % y),
-        "pow": _binary(lambda x, y: x**y),
-        "maximum": _binary(lambda x, y: x.maximum(y)),
-        "minimum": _binary(lambda x, y: x.minimum(y)),
-        "equal": _binary(lambda x, y: x == y),
-        "not_equal": _binary(lambda x, y: x != y),
-        "less": _binary(lambda x, y: x < y),
-        "less_equal": _binary(lambda x, y: x <= y),
-        "greater": _binary(lambda x, y: x > y),
-        "greater_equal": _binary(lambda x, y: x >= y),
-        "logical_and": _binary(lambda x, y: x & y),
-        "logical_or": _binary(lambda x, y: x | y),
-        "select": _select,
-        "matmul": _matmul,
-        "linear": _linear,
-        "conv": _conv,
-        "max_pool": _pool("max"),
-        "avg_pool": _pool("avg"),
-        "softmax": lambda a: a.tensor("x").softmax(dim=a.plain("axis", -1)),
-        "layer_norm": _layer_norm,
-        "batch_norm": _batch_norm,
-        "instance_norm": _instance_norm,
-        "scaled_dot_product_attention": _attention,
-        "lstm": _lstm,
-        "reduce_mean": _reduction("mean"),
-        "reduce_sum": _reduction("sum"),
-        "reduce_max": _reduction("amax"),
-        "reduce_min": _reduction("amin"),
-        "reduce_log_sum_exp": _reduction("logsumexp"),
-        "reduce_l2_norm": _reduction("norm"),
-        "reduce_argmax": _reduce_argmax,
-        "reshape": lambda a: a.tensor("x").reshape(a.plain("shape")),
-        "transpose": lambda a: a.tensor("x").permute(a.plain("perm")),
-        "reverse": lambda a: a.tensor("x").flip(a.plain("axes") or list(range(a.tensor("x").ndim))),
-        "expand_dims": _expand_dims,
-        "squeeze": _squeeze,
-        "concat": _concat,
-        "stack": _stack,
-        "split": _split,
-        "slice_by_index": _slice_by_index,
-        "slice_by_size": _slice_by_size,
-        "gather": _gather,
-        "tile": lambda a: a.tensor("x").tile(a.plain("reps")),
-        "pad": _pad,
-        "fill": _fill,
-    }
-
-
 def _select(a: Arguments) -> torch.Tensor:
-    import torch
-
     return torch.where(a.tensor("cond").bool(), a.tensor("a"), a.tensor("b"))
 
 
 def _concat(a: Arguments) -> torch.Tensor:
-    import torch
-
     if a.plain("interleave", False):
         raise Unsupported("no concat that interleaves is known here")
     return torch.cat(a.tensors("values"), dim=a.plain("axis"))
 
 
 def _stack(a: Arguments) -> torch.Tensor:
-    import torch
-
     return torch.stack(a.tensors("values"), dim=a.plain("axis"))
 
 
 def _fill(a: Arguments) -> torch.Tensor:
-    import torch
-
     return torch.full(a.plain("shape"), a.plain("value", 0.0))
 
 
-OPERATORS: Mapping[str, Operator] = _operators()
+OPERATORS: Mapping[str, Operator] = {
+    **{
+        name: _unary(getattr(torch, name))
+        for name in (
+            *("exp", "tanh", "sigmoid", "relu", "abs", "sqrt", "square", "erf", "sin", "cos"),
+            *("floor", "ceil", "round", "sign", "logical_not"),
+        )
+    },
+    "identity": _unary(lambda x: x),
+    "cast": _unary(lambda x: x),  # The output's declared type does it.
+    "log": lambda a: (a.tensor("x") + a.plain("epsilon", 1e-45)).log(),
+    "rsqrt": lambda a: (a.tensor("x") + a.plain("epsilon", 1e-12)).rsqrt(),
+    "inverse": lambda a: 1 / (a.tensor("x") + a.plain("epsilon", 1e-4)),
+    "silu": _unary(lambda x: x * x.sigmoid()),
+    "softplus": _unary(lambda x: x.exp().log1p()),
+    "gelu": _gelu,
+    "leaky_relu": lambda a: (
+        a.tensor("x").clamp(min=0) + a.plain("alpha", 0.01) * a.tensor("x").clamp(max=0)
+    ),
+    "clip": lambda a: a.tensor("x").clamp(a.plain("alpha"), a.plain("beta")),
+    "threshold": lambda a: a.tensor("x").clamp(min=a.plain("alpha")),
+    "add": _binary(lambda x, y: x + y),
+    "sub": _binary(lambda x, y: x - y),
+    "mul": _binary(lambda x, y: x * y),
+    "real_div": _binary(lambda x, y: x / y),
+    "floor_div": _binary(lambda x, y: x // y),
+    "mod": _binary(lambda x, y: x % y),
+    "pow": _binary(lambda x, y: x**y),
+    "maximum": _binary(lambda x, y: x.maximum(y)),
+    "minimum": _binary(lambda x, y: x.minimum(y)),
+    "equal": _binary(lambda x, y: x == y),
+    "not_equal": _binary(lambda x, y: x != y),
+    "less": _binary(lambda x, y: x < y),
+    "less_equal": _binary(lambda x, y: x <= y),
+    "greater": _binary(lambda x, y: x > y),
+    "greater_equal": _binary(lambda x, y: x >= y),
+    "logical_and": _binary(lambda x, y: x & y),
+    "logical_or": _binary(lambda x, y: x | y),
+    "select": _select,
+    "matmul": _matmul,
+    "linear": _linear,
+    "conv": _conv,
+    "max_pool": _pool("max"),
+    "avg_pool": _pool("avg"),
+    "softmax": lambda a: a.tensor("x").softmax(dim=a.plain("axis", -1)),
+    "layer_norm": _layer_norm,
+    "batch_norm": _batch_norm,
+    "instance_norm": _instance_norm,
+    "scaled_dot_product_attention": _attention,
+    "lstm": _lstm,
+    "reduce_mean": _reduction("mean"),
+    "reduce_sum": _reduction("sum"),
+    "reduce_max": _reduction("amax"),
+    "reduce_min": _reduction("amin"),
+    "reduce_log_sum_exp": _reduction("logsumexp"),
+    "reduce_l2_norm": _reduction("norm"),
+    "reduce_argmax": _reduce_argmax,
+    "reshape": lambda a: a.tensor("x").reshape(a.plain("shape")),
+    "transpose": lambda a: a.tensor("x").permute(a.plain("perm")),
+    "reverse": lambda a: a.tensor("x").flip(a.plain("axes") or list(range(a.tensor("x").ndim))),
+    "expand_dims": _expand_dims,
+    "squeeze": _squeeze,
+    "concat": _concat,
+    "stack": _stack,
+    "split": _split,
+    "slice_by_index": _slice_by_index,
+    "slice_by_size": _slice_by_size,
+    "gather": _gather,
+    "tile": lambda a: a.tensor("x").tile(a.plain("reps")),
+    "pad": _pad,
+    "fill": _fill,
+}

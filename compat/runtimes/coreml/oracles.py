@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from compat.runtimes.coreml.convert import PALETTES, SMALLEST, Palette, channels_together
+import torch
+from torch.nn.functional import pad
 
-if TYPE_CHECKING:
-    import torch
-
+from compat.build.schemes import quantise_rows
+from compat.runtimes.coreml.convert import SMALLEST, channels_together
+from compat.runtimes.coreml.palettes import PALETTES, Palette
 
 # Oracles -----------------------------------------------------------------------------------------
 
@@ -18,8 +19,6 @@ def _each_weight(module: torch.nn.Module, change: Any) -> torch.nn.Module:
 
     ``change`` is given its output channels first.
     """
-    import torch
-
     for child in module.modules():
         axis = 1 if type(child).__name__.startswith("ConvTranspose") else 0
         for name, weight in list(child.named_parameters(recurse=False)):
@@ -30,8 +29,6 @@ def _each_weight(module: torch.nn.Module, change: Any) -> torch.nn.Module:
 
 
 def _simulated(module: torch.nn.Module, palette: Palette) -> torch.nn.Module:
-    import torch
-
     def change(weight: torch.Tensor) -> torch.Tensor:
         together = channels_together(len(weight), palette.channels) if palette.channels else 0
         tables = len(weight) // together if together else 1
@@ -48,9 +45,6 @@ def _looked_up(rows: torch.Tensor, bits: int) -> torch.Tensor:
     Lloyd's algorithm in one dimension, for all rows at once, from where the part that errs most was
     split at its mean until there were enough: what lies far out has entries of its own.
     """
-    import torch
-    from torch.nn.functional import pad
-
     count = 2**bits
     values = rows.double().sort(dim=1).values
     last = values.shape[1]
@@ -105,7 +99,6 @@ def palettize_4_in_groups(module: torch.nn.Module) -> torch.nn.Module:
 
 def round_rows(module: torch.nn.Module) -> torch.nn.Module:
     """Return a module whose weights are rounded to int8, symmetric, one scale for each row."""
-    from compat.build.schemes import quantise_rows
 
     def change(weight: torch.Tensor) -> torch.Tensor:
         rounded, scale = quantise_rows(weight.flatten(1))

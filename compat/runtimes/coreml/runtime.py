@@ -11,28 +11,16 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
-from compat.contract.case import Recipe, Target
-from compat.contract.runtime import GraphRuntime, Options, Probe
-from compat.contract.session import Session
-from compat.runtimes.coreml.convert import PALETTES
-from compat.runtimes.coreml.oracles import (
-    palettize_4,
-    palettize_4_in_groups,
-    palettize_6,
-    palettize_6_in_groups,
-    palettize_8,
-    round_rows,
-)
-from compat.runtimes.coreml.session import UNITS, CoreMlSession
-
-if TYPE_CHECKING:
-    from compat.contract.source import Source
+from compat.contract.case import Target
+from compat.contract.runtime import GraphRuntime, Probe
+from compat.runtimes.coreml.palettes import PALETTES
 
 INSTALL = "pip install coremltools==9.0"
+UNITS = {"cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE"}
+ORACLES = "compat.runtimes.coreml.oracles"
 RECIPES = ("fp16", "int8-linear", *PALETTES)
 
 
@@ -40,6 +28,15 @@ class CoreMl(GraphRuntime):
     name = "coreml"
     packages = ("coremltools", "torch")
     modules = ("coremltools",)
+    session = "compat.runtimes.coreml.session:CoreMlSession"
+    oracles: ClassVar = {
+        "int8-linear": f"{ORACLES}:round_rows",
+        "int8-palettized": f"{ORACLES}:palettize_8",
+        "int8-palettized-6bit": f"{ORACLES}:palettize_6",
+        "int8-palettized-6bit-group16": f"{ORACLES}:palettize_6_in_groups",
+        "int4-palettized": f"{ORACLES}:palettize_4",
+        "int4-palettized-group16": f"{ORACLES}:palettize_4_in_groups",
+    }
     targets = (
         *(
             Target(f"coreml-{unit}", "coreml", "coreml", unit, RECIPES, on_host_cpu=unit == "cpu")
@@ -75,19 +72,5 @@ class CoreMl(GraphRuntime):
             return Probe("broken", reason, f"{INSTALL} --only-binary :all: --force", facts)
         return Probe("here", facts=facts)
 
-    def compile(
-        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
-    ) -> Session:
-        return CoreMlSession(sources, target, recipe, options)
-
-
-CoreMl.oracles = {
-    "int8-linear": round_rows,
-    "int8-palettized": palettize_8,
-    "int8-palettized-6bit": palettize_6,
-    "int8-palettized-6bit-group16": palettize_6_in_groups,
-    "int4-palettized": palettize_4,
-    "int4-palettized-group16": palettize_4_in_groups,
-}
 
 RUNTIME = CoreMl()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from compat.build.artifacts import folder_bytes
 from compat.contract.case import Recipe, Target
@@ -16,13 +17,11 @@ from compat.contract.graph import State
 from compat.contract.runtime import Options
 from compat.contract.session import Placement, TensorSession, Unsupported
 from compat.runtimes.coreml.convert import INPUT, package, stored_scheme
+from compat.runtimes.coreml.mil import Program
+from compat.runtimes.coreml.runtime import UNITS
 
 if TYPE_CHECKING:
     from compat.contract.source import Source
-    from compat.runtimes.coreml.mil import Program
-
-
-UNITS = {"cpu": "CPU_ONLY", "gpu": "CPU_AND_GPU", "ane": "CPU_AND_NE"}
 
 
 # Sessions ----------------------------------------------------------------------------------------
@@ -42,15 +41,11 @@ class CoreMlSession(TensorSession):
         self._programs: dict[tuple[str, str], Program] = {}
         self._models: dict[tuple[str, str], Any] = {}
         if target.evidence == "conversion":
-            import torch
-
             torch.set_num_threads(options.threads)
         for graph in self.graphs.values():
             self._open(graph.name, next(iter(graph.points)))
 
     def _open(self, graph: str, point: str) -> None:
-        from compat.runtimes.coreml.mil import Program
-
         key = graph, point
         if key in self._packages:
             return

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+import nncf
 import numpy as np
+import openvino
 
 from compat.build import calibration
 from compat.build.sources import open_source
 from compat.contract.model_reference import ModelReference
-from compat.hardware.facts import machine_facts
-from compat.runtimes.openvino.oracles import GROUP
+from compat.runtimes.openvino import GROUP
 
 RECURRENT = ("LSTMSequence", "LSTMCell", "GRUSequence", "GRUCell", "RNNSequence", "RNNCell")
 COARSE = 30.0
@@ -28,9 +27,6 @@ def compress(folder: Path, reference: Mapping[str, str], graph: str, point: str,
     8 bits: asymmetric, one scale per channel. 4 bits: symmetric, in groups; embeddings,
     convolutions, the last layer and what cannot be grouped as with 8 bits.
     """
-    import nncf
-    import openvino
-
     source = open_source(reference, graph)
     model = openvino.Core().read_model(source.onnx(point))
     if bits == 8:
@@ -63,9 +59,6 @@ def quantise(
     ``corpus`` is the folder of recordings that activations are seen on, ``recordings`` its digest.
     ``narrow`` leaves a bit of each weight unused, so that no sum of two products overflows.
     """
-    import nncf
-    import openvino
-
     # Extremes of all calls, where the default is their mean, which cuts off half of them. And no
     # SmoothQuant: its scales per channel need more calls than a decoder's steps are recorded.
     ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
@@ -114,8 +107,6 @@ def too_coarse(model: Any, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[st
         model: the float model.
         feeds: recorded inputs, one mapping per call.
     """
-    import openvino
-
     products = [
         node
         for node in model.get_ordered_ops()
@@ -148,14 +139,6 @@ def too_coarse(model: Any, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[st
 
 def _place(output: Any) -> tuple[str, int]:
     return output.get_node().get_friendly_name(), output.get_index()
-
-
-@cache
-def saturates() -> bool:
-    """Return whether sums of two products of bytes may overflow: on x86 that has no known VNNI."""
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return False
-    return "vnni" not in machine_facts().get("cpu", {}).get("capabilities", ())
 
 
 def _constant(output: Any) -> bool:

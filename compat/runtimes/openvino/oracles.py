@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
-
-GROUP = 32
-"""Activations that share one scale when they are quantised at run time; 4-bit weights that do."""
+from compat.build.schemes import round_blocks
+from compat.runtimes.openvino import GROUP
 
 
 def products() -> tuple[type[torch.nn.Module], ...]:
     """Return the layers that multiply by weights, recurrent ones left out."""
-    import torch
-
     return (
         torch.nn.Linear,
         torch.nn.Conv1d,
@@ -31,16 +27,12 @@ def round_weights(module: torch.nn.Module) -> torch.nn.Module:
     (https://docs.openvino.ai/2026/openvino-workflow/model-optimization-guide/weight-compression.html).
     Arithmetic is in float32.
     """
-    import torch
-
     return _round_weights_of(module, (torch.nn.Embedding, torch.nn.RNNBase, *products()))
 
 
 def _round_weights_of(
     module: torch.nn.Module, kinds: tuple[type[torch.nn.Module], ...]
 ) -> torch.nn.Module:
-    import torch
-
     for layer in module.modules():
         if isinstance(layer, kinds):
             for name, weight in list(layer.named_parameters(recurse=False)):
@@ -54,7 +46,6 @@ def _round_weights_of(
 
 def round_activations(module: torch.nn.Module) -> torch.nn.Module:
     """Simulate OpenVINO's dynamic int8: weights as above, inputs of linear layers in groups."""
-    import torch
 
     def round_input(_: torch.nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         (values,) = arguments
@@ -77,10 +68,6 @@ def round_to_4_bits(module: torch.nn.Module) -> torch.nn.Module:
 
     NNCF keeps the last linear layer of a graph at 8 bits too: this simulation errs a little more.
     """
-    import torch
-
-    from compat.build.schemes import round_blocks
-
     weights = {
         name: layer.weight
         for name, layer in module.named_modules()
@@ -100,7 +87,6 @@ def round_tensors(module: torch.nn.Module) -> torch.nn.Module:
     Ranges are those of each input, where the artifact has one range for all, set by calibration,
     and leaves products that this does not suit in float32. Recurrent layers are in float32, too.
     """
-    import torch
 
     def round_input(_: torch.nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         values, *rest = arguments

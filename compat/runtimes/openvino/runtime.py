@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from compat.contract.case import Recipe, Target
-from compat.contract.runtime import GraphRuntime, Options, Probe
-from compat.contract.session import Session
-from compat.contract.source import Source
-from compat.runtimes.openvino.oracles import (
-    round_activations,
-    round_tensors,
-    round_to_4_bits,
-    round_weights,
-)
-from compat.runtimes.openvino.session import OpenVinoSession
-
-if TYPE_CHECKING:
-    pass
+from compat.contract.case import Target
+from compat.contract.runtime import GraphRuntime, Probe
 
 RECIPES = ("fp32", "fp16", "bf16", "int8-dynamic", "int8-weights", "int8-a8w8", "int4-weights")
+ORACLES = "compat.runtimes.openvino.oracles"
 INSTALL = "pip install openvino==2026.4.1 nncf==3.4.0"
 
 
 class OpenVino(GraphRuntime):
     name = "openvino"
+    session = "compat.runtimes.openvino.session:OpenVinoSession"
     oracles: ClassVar = {
-        "int8-weights": round_weights,
-        "int8-dynamic": round_activations,
-        "int8-a8w8": round_tensors,
-        "int4-weights": round_to_4_bits,
+        "int8-weights": f"{ORACLES}:round_weights",
+        "int8-dynamic": f"{ORACLES}:round_activations",
+        "int8-a8w8": f"{ORACLES}:round_tensors",
+        "int4-weights": f"{ORACLES}:round_to_4_bits",
     }
     packages = ("openvino", "nncf", "torch", "onnxscript")
     modules = ("openvino",)
@@ -69,11 +58,6 @@ class OpenVino(GraphRuntime):
         facts["device"] = core.get_property(found[0], "FULL_DEVICE_NAME")
         facts["capabilities"] = sorted(core.get_property(found[0], "OPTIMIZATION_CAPABILITIES"))
         return Probe("here", facts=facts)
-
-    def compile(
-        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
-    ) -> Session:
-        return OpenVinoSession(sources, target, recipe, options)
 
 
 RUNTIME = OpenVino()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openvino
+from openvino.frontend import FrontEndManager
 
 from compat.build.artifacts import folder_bytes
 from compat.build.sources import build_ahead
@@ -16,11 +20,13 @@ from compat.contract.precision import precision_of
 from compat.contract.runtime import Options
 from compat.contract.session import Placement, TensorSession
 from compat.contract.source import Source
+from compat.hardware.facts import machine_facts
 from compat.inputs import corpus as corpora
-from compat.runtimes.openvino.convert import compress, quantise, saturates
-from compat.runtimes.openvino.oracles import GROUP
+from compat.runtimes.openvino import GROUP
 
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+COMPRESS = "compat.runtimes.openvino.convert:compress"
+QUANTISE = "compat.runtimes.openvino.convert:quantise"
 FORMS = ("openvino", "onnx")
 """Forms that it takes of a graph that its makers ship."""
 EXECUTED = {
@@ -42,8 +48,6 @@ class OpenVinoSession(TensorSession):
     def __init__(
         self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
     ) -> None:
-        import openvino
-
         super().__init__({name: source.graph for name, source in sources.items()})
         self.core = openvino.Core()
         self.sources = sources
@@ -92,13 +96,13 @@ class OpenVinoSession(TensorSession):
         made_from = [source.exported(point)]
         if scheme != "int8-a8w8":
             arguments = {"point": point, "bits": precision_of(scheme).bits}
-            compressed = source.derive(compress, arguments, ("openvino", "nncf"), made_from)
+            compressed = source.derive(COMPRESS, arguments, ("openvino", "nncf"), made_from)
             return compressed.fetch() / "model.xml"
         named = self.options.corpus
         known = corpora.load(Path(named) if named else corpora.DEFAULT)
         narrow = self.target.device == "CPU" and saturates()
         folder = source.derive(
-            quantise,
+            QUANTISE,
             {
                 "point": point,
                 "corpus": named,
@@ -118,9 +122,6 @@ class OpenVinoSession(TensorSession):
 
     def _read(self, graph: str, point: str, path: Path) -> Any:
         """Read a shipped file with its open shapes set: without, some operators do not convert."""
-        import openvino
-        from openvino.frontend import FrontEndManager
-
         frontend = FrontEndManager().load_by_framework("onnx")
         model = frontend.load(str(path))
         for name, (shape, _) in self.graphs[graph].examples(point).items():
@@ -142,8 +143,6 @@ class OpenVinoSession(TensorSession):
         return properties
 
     def upload(self, array: np.ndarray, graph: str) -> Any:
-        import openvino
-
         return openvino.Tensor(array, shared_memory=True)
 
     def download(self, native: Any) -> np.ndarray:
@@ -210,3 +209,11 @@ class OpenVinoSession(TensorSession):
         self._outputs.clear()
         self._requests.clear()
         self._compiled.clear()
+
+
+@cache
+def saturates() -> bool:
+    """Return whether sums of two products of bytes may overflow: on x86 that has no known VNNI."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    return "vnni" not in machine_facts().get("cpu", {}).get("capabilities", ())

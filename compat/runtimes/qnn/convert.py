@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import onnx
+from onnxruntime.quantization import QuantType, quantize_static
+from onnxruntime.quantization.calibrate import TensorData, create_calibrator, save_tensors_data
+from onnxruntime.quantization.execution_providers.qnn import (
+    get_qnn_qdq_config,
+    qnn_preprocess_model,
+)
 
 from compat.build import calibration
+from compat.build.sources import open_source
+from compat.contract.model_reference import ModelReference
 from compat.runtimes.qnn import graph as qnn_graph
 from compat.runtimes.qnn.oracles import MASKED
-
-if TYPE_CHECKING:
-    from compat.contract.source import Derived, Source
-
 
 ROOM = {"int8-a8w8": 1.25, "int8-a16w8": 2.0}
 """How many times wider than recorded a range is made. Inputs that were not recorded exceed it
@@ -28,18 +32,9 @@ have it to spare, 8 do not."""
 
 def rewrite(folder: Path, reference: Mapping[str, str], graph: str, point: str) -> None:
     """Job: write a graph in the form that the NPU is given."""
-    import onnx
-
-    from compat.build.sources import open_source
-
     model = onnx.load(open_source(reference, graph).onnx(point))
     qnn_graph.rewrite(model)
     onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data")
-
-
-def rewritten(source: Source, point: str) -> Derived:
-    """Return a graph as an ONNX file in the form that the NPU is given."""
-    return source.derive(rewrite, {"point": point}, ("onnx",), made_from=[source.exported(point)])
 
 
 # Quantisation ------------------------------------------------------------------------------------
@@ -58,10 +53,7 @@ def quantise(
 
     ``recordings`` is the corpus's fingerprint, which makes another file of another corpus.
     """
-    from compat.build.sources import open_source
-    from compat.contract.model_reference import ModelReference
-
-    exported = rewritten(open_source(reference, graph), point).fetch() / "model.onnx"
+    exported = qnn_graph.rewritten(open_source(reference, graph), point).fetch() / "model.onnx"
     recorded = calibration.record(ModelReference(**reference), graph, point, corpus)
     quantise_file(exported, folder, scheme, recorded.feeds)
     (folder / "calibration.txt").write_text(recorded.said, encoding="utf-8")
@@ -71,13 +63,6 @@ def quantise_file(
     exported: Path, folder: Path, scheme: str, feeds: Sequence[Mapping[str, np.ndarray]]
 ) -> None:
     """Write ``model.onnx`` into a folder: an exported file, quantised by what inputs lead to."""
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_static
-    from onnxruntime.quantization.execution_providers.qnn import (
-        get_qnn_qdq_config,
-        qnn_preprocess_model,
-    )
-
     prepared, ranges = folder / "prepared.onnx", folder / "ranges.json"
     if not qnn_preprocess_model(exported, prepared):
         onnx.save(onnx.load(exported), prepared)
@@ -117,12 +102,6 @@ def write_ranges(
     room: float,
 ) -> None:
     """Write the range of every activation over inputs, widened, as ONNX Runtime reads them."""
-    from onnxruntime.quantization.calibrate import (
-        TensorData,
-        create_calibrator,
-        save_tensors_data,
-    )
-
     augmented = path.with_name("augmented.onnx")
     calibrator = create_calibrator(model, operators, augmented_model_path=str(augmented))
     calibrator.collect_data(Feeds(feeds))
@@ -151,33 +130,9 @@ def soften_masks(model: Any, floor: float) -> None:
 
     They are added to scores before a softmax or a choice; the range of the sum would be theirs.
     """
-    import onnx
-
     for tensor in model.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT:
             values = onnx.numpy_helper.to_array(tensor)
             if values.size and values.min() < -1000:
                 softened = np.where(values < -1000, np.float32(-floor), values)
                 tensor.CopyFrom(onnx.numpy_helper.from_array(softened, tensor.name))
-
-
-def executed_scheme(path: Path) -> str:
-    """Return in which precision the products of an ONNX file are executed by the NPU.
-
-    It has no float32: what is not quantised is executed in float16.
-    """
-    import onnx
-
-    model = onnx.load(path, load_external_data=False)
-    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
-    producers = {name: node for node in model.graph.node for name in node.output}
-    found: Counter[str] = Counter()
-    names = {onnx.TensorProto.UINT8: "int8-a8w8", onnx.TensorProto.UINT16: "int8-a16w8"}
-    for node in model.graph.node:
-        if node.op_type in ("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM"):
-            before = producers.get(node.input[0])
-            if before is not None and before.op_type == "DequantizeLinear":
-                found[names.get(kinds.get(before.input[2]), "?")] += 1
-            else:
-                found["fp16"] += 1
-    return found.most_common(1)[0][0] if found else "fp16"

@@ -8,6 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+from compat.contract.source import Derived, Source
+
+REWRITE = "compat.runtimes.qnn.convert:rewrite"
+
+
+def rewritten(source: Source, point: str) -> Derived:
+    """Return a graph as an ONNX file in the form that the NPU is given."""
+    return source.derive(REWRITE, {"point": point}, ("onnx",), made_from=[source.exported(point)])
 
 
 def rewrite(model: Any) -> None:
@@ -23,9 +35,6 @@ def unstride(model: Any) -> None:
     By a stride of 5 over 64,000 samples the emulator of QAIRT 2.51 is wrong in whole stretches of
     the output (0.5 dB in float16); over 32,000 it is right. The same numbers are multiplied here.
     """
-    import onnx
-    from onnx import helper
-
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     shapes = _shapes(model)
     nodes = list(model.graph.node)
@@ -76,9 +85,6 @@ def repeat_constants(model: Any) -> None:
     Where a sum of a convolution and positions goes on into a layer norm, the emulator of QAIRT 2.51
     gives the positions to the first input and to no other.
     """
-    import onnx
-    from onnx.reference import ReferenceEvaluator
-
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
     shapes = _shapes(model)
@@ -120,9 +126,6 @@ def unroll(model: Any) -> None:
     takes a sum that nothing else takes, the emulator of QAIRT 2.51 computes both at once, coarsely.
     Apart they have 60 dB. An LSTM with more to it than exported ones have stays one.
     """
-    import onnx
-    from onnx import helper
-
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     shapes = _shapes(model)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
-
+import torch
+from torch.overrides import TorchFunctionMode
 
 MASKED = {"int8-a8w8": 24.0, "int8-a16w8": 100.0}
 """How far below zero a masked score stays: exp(-24) is nothing in 16 bits, and a constant of
@@ -18,8 +17,6 @@ MASKED = {"int8-a8w8": 24.0, "int8-a16w8": 100.0}
 
 def _rounded(module: torch.nn.Module, bits: int) -> torch.nn.Module:
     """Simulate 8-bit weights, and activations of some bits after every operator, per tensor."""
-    import torch
-    from torch.overrides import TorchFunctionMode
 
     def grid(values: torch.Tensor, steps: int) -> torch.Tensor:
         # Asymmetric, zero always representable.

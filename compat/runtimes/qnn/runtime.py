@@ -12,31 +12,31 @@ import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from compat.contract.case import Recipe, Target
-from compat.contract.runtime import GraphRuntime, Options, Probe
-from compat.contract.session import Session
-from compat.runtimes.qnn.oracles import round_to_8, round_to_16
-from compat.runtimes.qnn.session import (
-    EMULATED,
-    INSTALL,
-    RECIPES,
-    QnnSession,
-    devices,
-    open_session,
-)
+from compat.contract.case import Target
+from compat.contract.named import resolve
+from compat.contract.runtime import GraphRuntime, Probe
 
-if TYPE_CHECKING:
-    from compat.contract.source import Source
+INSTALL = "pip install onnxruntime==1.31.1 onnxruntime-qnn==2.7.0"
+ACTIVATION_BITS = {"int8-a8w8": 8, "int8-a16w8": 16}
+RECIPES = ("fp16", *ACTIVATION_BITS)
+EMULATED: Mapping[str, str] = {"soc_model": "60", "htp_arch": "73"}
+"""What the emulator is to be: a Snapdragon X Elite. Left to itself it finalises no float graph."""
+ORACLES = "compat.runtimes.qnn.oracles"
 
 
 class Qnn(GraphRuntime):
     name = "qnn"
     packages = ("onnxruntime-qnn", "onnxruntime", "torch", "onnxscript")
     modules = ("onnxruntime", "onnxruntime_qnn")
+    session = "compat.runtimes.qnn.session:QnnSession"
+    oracles: ClassVar = {
+        "int8-a8w8": f"{ORACLES}:round_to_8",
+        "int8-a16w8": f"{ORACLES}:round_to_16",
+    }
     targets = (
         Target("qualcomm-htp", "qualcomm", "qnn", "NPU", RECIPES),
         Target(
@@ -65,7 +65,7 @@ class Qnn(GraphRuntime):
                 "absent", "the emulator is part of the x86-64 Linux package", remedy, facts
             )
         try:
-            found = devices(target)
+            found = resolve("compat.runtimes.qnn.session:devices")(target)
         except Exception as error:
             reason = f"the QNN provider does not load: {error}"
             return Probe("broken", reason, f"{INSTALL} --force-reinstall", facts)
@@ -81,11 +81,6 @@ class Qnn(GraphRuntime):
             reason = f"QNN does not compile a product of two matrices: {error}"
             return Probe("broken", reason, "update the NPU's driver, or onnxruntime-qnn", facts)
         return Probe("here", facts=facts)
-
-    def compile(
-        self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
-    ) -> Session:
-        return QnnSession(sources, target, recipe, options)
 
 
 def _not_imported(error: Exception) -> Probe:
@@ -123,12 +118,10 @@ def _compile_trifle(folder: Path, target: Target) -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, folder / "trifle.onnx")
-    session = open_session(folder / "trifle.onnx", target)
+    session = resolve("compat.runtimes.qnn.session:open_session")(folder / "trifle.onnx", target)
     ones = np.ones((1, 16), np.float32)
     (found,) = session.run(None, {"x": ones})
     np.testing.assert_allclose(found, ones, atol=1e-2)
 
-
-Qnn.oracles = {"int8-a8w8": round_to_8, "int8-a16w8": round_to_16}
 
 RUNTIME = Qnn()

@@ -9,22 +9,25 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnx
+import onnxruntime
+
+# Loaded after the emulator, libsndfile opens files to a handle of -1, and crashes.
+import soundfile  # noqa: F401
+
 from compat.contract.case import Recipe, Target
 from compat.contract.runtime import Options
 from compat.contract.session import Placement, Unsupported
 from compat.inputs import corpus as corpora
 from compat.runtimes.ort import OrtSession, Provider, nodes_by_provider
-from compat.runtimes.qnn.convert import executed_scheme, quantise, rewritten
+from compat.runtimes.qnn.graph import rewritten
+from compat.runtimes.qnn.runtime import EMULATED, INSTALL, RECIPES
 
 if TYPE_CHECKING:
     from compat.contract.source import Source
 
+QUANTISE = "compat.runtimes.qnn.convert:quantise"
 PROVIDER = "QNNExecutionProvider"
-INSTALL = "pip install onnxruntime==1.31.1 onnxruntime-qnn==2.7.0"
-ACTIVATION_BITS = {"int8-a8w8": 8, "int8-a16w8": 16}
-RECIPES = ("fp16", *ACTIVATION_BITS)
-EMULATED: Mapping[str, str] = {"soc_model": "60", "htp_arch": "73"}
-"""What the emulator is to be: a Snapdragon X Elite. Left to itself it finalises no float graph."""
 
 OPTIONS: Mapping[str, str] = {
     "enable_htp_fp16_precision": "1",
@@ -39,19 +42,13 @@ def register() -> None:
 
     That it is known its devices do not say, where it finds none.
     """
-    import onnxruntime
     import onnxruntime_qnn
-
-    # Loaded after the emulator, libsndfile opens files to a handle of -1, and crashes.
-    import soundfile  # noqa: F401
 
     onnxruntime.register_execution_provider_library(PROVIDER, onnxruntime_qnn.get_library_path())
 
 
 def devices(target: Target) -> list[Any]:
     """Register the plug-in and return its devices for a target: the NPU's, or the emulator's."""
-    import onnxruntime
-
     register()
     npu = onnxruntime.OrtHardwareDeviceType.NPU
     found = [device for device in onnxruntime.get_ep_devices() if device.ep_name == PROVIDER]
@@ -74,7 +71,6 @@ def open_session(
     Raises:
         Exception: ONNX Runtime's own, where it does not compile or a node would be left over.
     """
-    import onnxruntime
     import onnxruntime_qnn
 
     options = onnxruntime.SessionOptions()
@@ -136,7 +132,7 @@ class QnnSession(OrtSession):
         named = self.options.corpus
         known = corpora.load(Path(named) if named else corpora.DEFAULT)
         folder = source.derive(
-            quantise,
+            QUANTISE,
             {
                 "point": point,
                 "scheme": scheme,
@@ -197,10 +193,28 @@ class QnnSession(OrtSession):
 
 def compiler_version(context: Path) -> str:
     """Return the version of the SDK that compiled a context, as its ONNX file says."""
-    import onnx
-
     for node in onnx.load(context, load_external_data=False).graph.node:
         for attribute in node.attribute:
             if attribute.name == "ep_sdk_version":
                 return str(attribute.s.decode())
     return "of unknown version"
+
+
+def executed_scheme(path: Path) -> str:
+    """Return in which precision the products of an ONNX file are executed by the NPU.
+
+    It has no float32: what is not quantised is executed in float16.
+    """
+    model = onnx.load(path, load_external_data=False)
+    kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    producers = {name: node for node in model.graph.node for name in node.output}
+    found: Counter[str] = Counter()
+    names = {onnx.TensorProto.UINT8: "int8-a8w8", onnx.TensorProto.UINT16: "int8-a16w8"}
+    for node in model.graph.node:
+        if node.op_type in ("MatMul", "Gemm", "Conv", "ConvTranspose", "LSTM"):
+            before = producers.get(node.input[0])
+            if before is not None and before.op_type == "DequantizeLinear":
+                found[names.get(kinds.get(before.input[2]), "?")] += 1
+            else:
+                found["fp16"] += 1
+    return found.most_common(1)[0][0] if found else "fp16"
