@@ -63,8 +63,12 @@ FAMILY = Family(
         published("whisper-small.en", "openai/whisper-small.en", 241.7),
         published("whisper-medium", "openai/whisper-medium", 763.9),
         published("whisper-medium.en", "openai/whisper-medium.en", 763.9),
+        published("whisper-large-v2", "openai/whisper-large-v2", 1543.3),
         published("whisper-large-v3", "openai/whisper-large-v3", 1543.5),
         published("whisper-large-v3-turbo", "openai/whisper-large-v3-turbo", 808.9),
+        published("distil-small.en", "distil-whisper/distil-small.en", 166.1),
+        published("distil-medium.en", "distil-whisper/distil-medium.en", 394.4),
+        published("distil-large-v2", "distil-whisper/distil-large-v2", 756.2),
         published("distil-large-v3", "distil-whisper/distil-large-v3", 756.4),
     ),
 )
@@ -125,8 +129,12 @@ PUBLISHED: Mapping[str, Dimensions] = {
     "whisper-small.en": Dimensions(768, 12, 12, 12, vocabulary=ENGLISH_ONLY),
     "whisper-medium": Dimensions(1024, 16, 24, 24),
     "whisper-medium.en": Dimensions(1024, 16, 24, 24, vocabulary=ENGLISH_ONLY),
+    "whisper-large-v2": Dimensions(1280, 20, 32, 32),
     "whisper-large-v3": Dimensions(1280, 20, 32, 32, 128, 51866),
     "whisper-large-v3-turbo": Dimensions(1280, 20, 32, 4, 128, 51866),
+    "distil-small.en": Dimensions(768, 12, 12, 4, vocabulary=ENGLISH_ONLY),
+    "distil-medium.en": Dimensions(1024, 16, 24, 2, vocabulary=ENGLISH_ONLY),
+    "distil-large-v2": Dimensions(1280, 20, 32, 2),
     "distil-large-v3": Dimensions(1280, 20, 32, 2, 128, 51866),
 }
 
