@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compat.inputs.checkpoints import CheckpointError
+from compat.inputs.ctranslate2 import specification_in
 
 if TYPE_CHECKING:
     import torch
@@ -114,11 +115,10 @@ def _refuse_other_forms(folder: Path) -> None:
     for path in sorted(folder.glob("*.bin")):
         with path.open("rb") as file:
             start = file.read(64)
-        if specification := re.match(rb".{4}[\x01-\x40]\x00(\w+Spec)\x00", start, re.DOTALL):
-            kind = specification[1].decode()
+        if kind := specification_in(start):
             raise CheckpointError(
                 f"{folder} is a model that CTranslate2 converted ({path.name} holds a {kind}), "
-                "which other runtimes cannot read. Name the Hugging Face checkpoint that it was "
+                "which is read for Whisper alone. Name the Hugging Face checkpoint that it was "
                 "made from; this suite converts that for CTranslate2 itself."
             )
         if start[:4] in (b"lmgg", b"GGUF"):

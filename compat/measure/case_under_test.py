@@ -18,6 +18,7 @@ from compat import catalog
 from compat.build import artifacts
 from compat.build.reference import REFERENCE, Inputs, Outputs
 from compat.build.sources import sources
+from compat.build.translation import translated
 from compat.contract.execution import Execution
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item, Prediction
@@ -63,6 +64,7 @@ class CaseUnderTest:
         self.target, self.recipe, self.weights = case.target, case.recipe, case.weights
         self.variant = case.variant
         checkpoint = asked.checkpoint or (self.variant.trained if self.weights == "trained" else "")
+        checkpoint = translated(checkpoint)
         reference = ModelReference(case.family.name, self.variant.name, self.weights, checkpoint)
         brief = PROFILES[asked.profile].first_look and self.target.slow
         profile, hard = (BRIEF.name, ()) if brief else (asked.profile, asked.stress)

@@ -70,6 +70,14 @@ def special_names(vocabulary: Vocabulary) -> dict[int, str]:
     }
 
 
+def byte_letters() -> dict[int, str]:
+    """Return the letter that stands for each byte in byte-level vocabularies, which are GPT-2's."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in plain]
+    letters = {byte: chr(byte) for byte in plain}
+    return letters | {byte: chr(256 + place) for place, byte in enumerate(others)}
+
+
 def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
     """Read that of a checkpoint.
 
