@@ -45,6 +45,7 @@ RUNTIMES = (
     "compat.runtimes.whisper.ctranslate2",
     "compat.runtimes.whisper.faster_whisper",
     "compat.runtimes.whisper.openai",
+    "compat.runtimes.whisper.whisper_cpp",
     "compat.runtimes.whisper.mlx",
     "compat.runtimes.openvino.runtime",
     "compat.runtimes.qnn.runtime",

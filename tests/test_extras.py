@@ -34,7 +34,7 @@ TORCH = ("torch", "transformers")
 ORT = ("onnxruntime", "onnx", "onnxscript", "onnx-ir")
 OTHERS = (
     *("openvino", "nncf", "ctranslate2", "faster-whisper", "torchao", "bitsandbytes"),
-    *("coremltools", "onnxruntime-qnn", "mlx", "openai-whisper"),
+    *("coremltools", "onnxruntime-qnn", "mlx", "openai-whisper", "pywhispercpp", "gguf"),
 )
 SUBSETS = {
     # What is left out, and which of three targets are then here.
