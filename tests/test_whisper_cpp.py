@@ -245,6 +245,7 @@ def test_a_damaged_file_is_refused(file: bytes, tmp_path: Path, damage: object) 
     [
         ({"tie_word_embeddings": False}, "fp16", "projection of its own"),
         ({"d_model": 48}, "int8-q8_0", "blocks of 32 values"),
+        ({}, "fp16", "four times .* 128, .* encoder_ffn_dim = 64"),
         ({}, "fp16+int8-q8_0-decoder", "one precision for the whole model"),
     ],
 )

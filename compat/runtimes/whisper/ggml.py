@@ -18,6 +18,7 @@ import numpy as np
 from compat import catalog
 from compat.contract.session import Unsupported
 from compat.inputs.features import N_FFT, mel_filterbank
+from compat.inputs.weights import read_json
 from compat.models.whisper_vocabulary import byte_letters, open_tokenizer
 from compat.runtimes.whisper.checkpoint import openai_name
 
@@ -82,6 +83,14 @@ def refuse(host: WhisperModel, scheme: str) -> None:
             f"whisper.cpp quantises blocks of {BLOCK} values, which do not make up a row of "
             f"{host.dimensions.width}"
         )
+    inner = 4 * host.dimensions.width
+    config = read_json(host.folder / "config.json") if host.folder else {}
+    for name in ("encoder_ffn_dim", "decoder_ffn_dim"):
+        if config.get(name, inner) != inner:
+            raise Unsupported(
+                f"whisper.cpp's layers are four times as wide inside as outside, {inner}, and this "
+                f"checkpoint has {name} = {config[name]}"
+            )
 
 
 def _write_header(file: BinaryIO, host: WhisperModel, kind: Kind) -> None:

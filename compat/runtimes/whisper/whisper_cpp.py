@@ -43,6 +43,8 @@ BUILD = {
     "cuda": "GGML_CUDA=1 pip install --no-binary pywhispercpp pywhispercpp==1.5.1",
     "mps": "run it on an Apple chip",
 }
+TROUBLE = ("fail", "error", "wrong", "invalid", "unknown", "not all")
+"""Words of the lines that say why a file is refused."""
 NEVER = -1e4
 """Added to the logits of tokens that are suppressed, as in the graphs of other runtimes."""
 
@@ -284,7 +286,7 @@ class Context:
         name = str(path).encode()
         self.handle = self.library.whisper_init_from_file_with_params(name, parameters)
         if not self.handle:
-            said = "; ".join(line for line in lines if "fail" in line or "error" in line)
+            said = "; ".join(line for line in lines if any(word in line for word in TROUBLE))
             raise CompatError(
                 f"whisper.cpp does not load {path}: {said or ' '.join(list(lines)[-2:])}",
                 "It is made anew once its folder is deleted: `compat cache clear whisper`.",
