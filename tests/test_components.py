@@ -50,8 +50,11 @@ def test_encoder_and_decoder_differ(run: Any, target: str) -> None:
 
 
 def test_a_component_that_does_not_execute_its_scheme_is_unsupported(run: Any) -> None:
-    """OpenVINO's processor plug-in executes fp16 as bf16 or fp32, in one component too."""
+    """OpenVINO executes fp16 as bf16 or fp32 on a processor without it, in one component too."""
     one = run.checks("toy@pretrained/openvino-cpu/int8-dynamic+fp16-decoder")["support.loads"]
     if one.status == "skipped":
         pytest.skip(one.reason)
+    if one.status == "passed":
+        assert one.executed == "encoder int8-dynamic, decoder fp16"
+        return
     assert one.status == "unsupported" and "decoder was asked to run fp16" in one.reason

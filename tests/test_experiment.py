@@ -9,6 +9,8 @@ from compat.commands.main import main
 from compat.experiments import browsers as experiment
 from compat.experiments.browsers import Comparison, Outcome, compare
 
+pytestmark = pytest.mark.end_to_end
+
 NOISE = np.random.default_rng(0).normal(0, 5, 20)
 SLOW, FAST = 100 + NOISE, 80 + NOISE
 

@@ -36,7 +36,7 @@ compat.runtimes.openai_whisper compat.runtimes.ort_web compat.selection compat.s
 compat.stress compat.thresholds compat.weights compat.worker compat.commands.cli
 """.split()  # noqa: SIM905 (fifty words, not fifty lines)
 """Modules of earlier layouts, which would be second doors to what is elsewhere now."""
-OUTCOMES = {"Finding", "StageFailure", "PageError", "_NotItsTasks", "_Unreadable"}
+OUTCOMES = {"Finding", "StageFailure", "PageError", "Damaged", "_NotItsTasks", "_Unreadable"}
 """Exceptions that are no :class:`CompatError`, as none has a remedy that a person is told: how a
 check or a stage ended, what a page said, what of a results file is none of what it should be."""
 

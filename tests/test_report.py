@@ -428,7 +428,7 @@ def test_noise_and_parallel_runs_leave_speed_unknown() -> None:
 
 
 def test_worthwhile_is_a_lower_bound_over_the_fastest_accurate_cpu() -> None:
-    fast, slow, wrong = case(), case(recipe="bf16"), case(recipe="int8-dynamic")
+    fast, slow, wrong = case(), case(recipe="int8-dynamic"), case(recipe="bf16")
     gpu = case("cuda-torch", "fp16")
     broken = [one for one in good(wrong, 0.01, 0.02) if getattr(one, "check", "") != NUMERICS]
     lines = [

@@ -41,6 +41,8 @@ from compat.runtimes.web import runtime as ort_web
 from compat.runtimes.web import session as web_session
 from compat.runtimes.web.server import HEADERS, Server, decode, encode
 
+pytestmark = pytest.mark.end_to_end
+
 NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
 CHEAPEST = "wasm-chromium"
 RUNNING = (
