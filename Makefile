@@ -14,8 +14,8 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help matrix quick test check end-to-end lint bench speed browsers clean
 
 help:
-	@echo "make matrix   measure what is on this machine; prints the matrix, says where the site is"
-	@echo "make quick    a first look in a few minutes: one small variant of each family, in fp32"
+	@echo "make matrix   measure what is on this machine: a first matrix in minutes, then the rest"
+	@echo "make quick    its first look alone, in minutes: one small variant of each family, in fp32"
 	@echo "make extras   install and run subsets of the runtimes, each in its own environment"
 	@echo "make test     linters, type check, tests of compat, a quick core of the suites"
 	@echo "make check    linters, types and the tests that need no runtime, in a minute"

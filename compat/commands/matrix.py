@@ -1,23 +1,81 @@
-"""``compat matrix``: run the suites for what is here, then show what was found."""
+"""``compat matrix``: run the suites for what is here, and show what was found.
+
+A first look (the quick profile) goes before the profile that was asked for, so that there is a
+matrix within minutes; what is still to come is *pending* in it. Each look is a run of pytest and
+writes results of its own, of which the thorough ones count (docs/rating.md).
+"""
 
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from compat.commands.command import Command
+from compat.commands.printing import say
 from compat.commands.sources import LOCAL, write_report
-from compat.judge import results
+from compat.contract.profile import PROFILES, QUICK
+from compat.judge import result_files, results
+from compat.judge.problems import Problems
 from compat.report import build, print_matrix
 from compat.run import invocation, selection
 
+LATEST_S = 150.0
+"""Seconds after which a matrix is shown although the first look goes on: of a slow machine, or of
+many models."""
+POLL_S = 0.5
+"""Seconds between two looks at whether a matrix is due."""
+ENDING_S = 10.0
+"""Seconds that pytest gets to end its workers after Ctrl-C."""
+FOUND = (0, 1, 5)
+"""What pytest returns where it ran to its end: failed checks are findings, not faults of the run.
+Hardware that is required and absent is a fault, and has a status of its own."""
+INTERRUPTED, MISREAD = 2, 4
+
 
 def matrix(arguments: argparse.Namespace) -> int:
-    """Run the suites for what is here, then show what was found."""
-    from rich.console import Console
+    """Run the suites for what is here, a first look before the rest; show what was found."""
+    folder: Path = arguments.results
+    before = _results(folder)
+    began = time.monotonic()
+    statuses: list[int] = []
 
+    def found() -> list[Path]:
+        return [path for path in _results(folder) if path not in before]
+
+    for look in _looks(arguments):
+        earlier = found()
+
+        def due(earlier: Sequence[Path] = earlier) -> bool:
+            if not earlier:
+                late = time.monotonic() - began >= LATEST_S
+                return late and any(_holds(path, "observation") for path in found())
+            # A run begins when all that it plans is written.
+            return any(_holds(path, "started") for path in found() if path not in earlier)
+
+        statuses.append(_run(look, due, lambda: _show(found(), pending=True)))
+        if statuses[-1] in (INTERRUPTED, MISREAD) or statuses[-1] < 0:
+            break
+    if found():
+        _show(found())
+    if _results(folder):
+        own = folder != LOCAL / "results"
+        site = folder / "site" if own else LOCAL / "site"
+        write_report(build(results.read_all([folder])), site)
+    if INTERRUPTED in statuses:
+        print("Interrupted: what was measured is kept and shown above.", file=sys.stderr)
+        return 130
+    return 0 if set(statuses) <= {*FOUND} else 3
+
+
+def _looks(arguments: argparse.Namespace) -> list[list[str]]:
+    """Return the command lines of pytest, one for each look."""
     rest = list(arguments.rest)
     if not any(word.startswith("--targets") for word in rest):
         rest.append(f"--targets={selection.HERE}")
@@ -27,24 +85,55 @@ def matrix(arguments: argparse.Namespace) -> int:
     command += ["-q", "-r", "", "--tb=no", "--no-header", "--no-summary", "--case-lines"]
     command += ["--benchmark-quiet"]
     command += ["-p", "no:cacheprovider", f"--results={arguments.results}", *rest]
-    started = set(arguments.results.glob("*.jsonl"))
+    asked = {*rest, *shlex.split(os.environ.get(invocation.ADDED, ""))}
+    if any(f"--{name}" in asked for name, one in PROFILES.items() if one.first_look):
+        return [command]
+    # The last profile of a command line counts.
+    return [[*command, f"--{QUICK.name}"], command]
+
+
+def _run(command: Sequence[str], due: Callable[[], bool], show: Callable[[], None]) -> int:
+    """Run pytest to its end and return its status; show the matrix once, when it is due."""
+    sys.stdout.flush()
+    process = subprocess.Popen(command)
     try:
-        status = subprocess.run(command).returncode
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                return process.wait(POLL_S)
+            if due():
+                show()
+                return process.wait()
     except KeyboardInterrupt:
-        status = 2
-    fresh = [path for path in arguments.results.glob("*.jsonl") if path not in started]
-    if fresh:
-        shown = build(results.read_all(fresh))
-        print_matrix(shown, Console())
-    if arguments.results.is_dir() and any(arguments.results.glob("*.jsonl")):
-        own = arguments.results != LOCAL / "results"
-        site = arguments.results / "site" if own else LOCAL / "site"
-        write_report(build(results.read_all([arguments.results])), site)
-    if status == 2:
-        print("Interrupted: what was measured is kept and shown above.", file=sys.stderr)
-        return 130
-    # Failed checks are findings, not faults of the run; required hardware that is absent is one.
-    return 0 if status in (0, 1, 5) else 3
+        # A terminal sends Ctrl-C to both. What pytest has not ended by then ends with it.
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(ENDING_S)
+        return INTERRUPTED
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _results(folder: Path) -> list[Path]:
+    """Return the results files below a folder, packed ones too."""
+    return list(result_files.find([folder], Problems())) if folder.is_dir() else []
+
+
+def _holds(path: Path, kind: str) -> bool:
+    """Whether a results file that is being written holds a line of a kind."""
+    return f'{{"kind":"{kind}"'.encode() in path.read_bytes()
+
+
+def _show(files: Sequence[Path], pending: bool = False) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if console.is_terminal:
+        # A line of progress may stand there.
+        print("\r\x1b[K", end="")
+    print_matrix(build(results.read_all(files)), console, pending)
+    if pending:
+        say("Ctrl-C keeps what was measured, with its matrix and its site.")
+    sys.stdout.flush()
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +145,8 @@ COMMAND = Command(
     matrix,
     "Every option of the suites is taken too, see `pytest --help`, group compat:\n"
     "  compat matrix --quick --models whisper-nano\n"
-    "  compat matrix --targets openvino --recipes fp32,int8-weights",
+    "  compat matrix --targets openvino --recipes fp32,int8-weights\n"
+    "  compat matrix --corpus recordings --language de",
     _arguments,
     takes_rest=True,
 )

@@ -44,8 +44,11 @@ def matrix_markdown(report: Report) -> str:
     return render(report)
 
 
-def print_matrix(report: Report, console: Console) -> None:
-    """Print the matrix to a terminal; readable at 80 columns and without colour."""
+def print_matrix(report: Report, console: Console, pending: bool = False) -> None:
+    """Print the matrix to a terminal; readable at 80 columns and without colour.
+
+    ``pending`` is said while the run goes on: what it planned and has not measured is shown so.
+    """
     from compat.report.terminal import print_matrix as show
 
-    show(report, console)
+    show(report, console, pending)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from compat.report import text
-from compat.report.model import Cell, Configuration, Report
+from compat.report.model import Cell, Configuration, Record, Report
 
 _STYLES = {
     "high": "bold green",
@@ -24,13 +24,19 @@ _STYLES = {
     "stale": "yellow",
     "not-measured": "dim",
 }
+PENDING = "…"
+"""Symbol of what a run that goes on is still to measure."""
 COLUMN = 16
 """Width that a column of the matrix needs for its words to be read."""
 
 
-def print_matrix(report: Report, console: Console) -> None:
-    """Print the matrix, what limits each cell, and what could not be read."""
-    console.print(terminal(report, console.width))
+def print_matrix(report: Report, console: Console, pending: bool = False) -> None:
+    """Print the matrix, what limits each cell, and what could not be read.
+
+    ``pending`` is said of a run that goes on: the matrix alone, and how much is still to come.
+    """
+    shown = unfinished(report, console.width) if pending else terminal(report, console.width)
+    console.print(shown)
 
 
 def terminal(report: Report, width: int) -> RenderableType:
@@ -48,6 +54,45 @@ def terminal(report: Report, width: int) -> RenderableType:
     return Group(*parts)
 
 
+def unfinished(report: Report, width: int) -> RenderableType:
+    """Return the matrix of a run that goes on, as :func:`terminal` does.
+
+    What the run is still to measure is *pending*, not unknown. The reasons are left for the end.
+    """
+    columns = [
+        hardware
+        for hardware in report.hardware
+        if _measured(report, hardware)
+        or any(_is_pending(report.cell(row, hardware).best) for row in report.rows)
+    ]
+    shown: RenderableType
+    if width >= COLUMN * (1 + len(columns)):
+        shown = _matrix(report, columns, pending=True)
+    else:
+        shown = Table.grid(padding=(0, 2))
+        for row in report.rows:
+            shown.add_row(Text(text.one_line(row), style="bold"))
+            for hardware in columns:
+                label = _label(report.cell(row, hardware).best, pending=True)
+                shown.add_row(Text(f"  {text.one_line(hardware)}"), label)
+    records = [record for one in report.configurations for record in one.records]
+    left = sum(_is_left(record) for record in records)
+    said = f"{PENDING} {left} of {len(records)} checks are pending."
+    return Group(shown, Text(said, style="dim"))
+
+
+def _is_left(record: Record) -> bool:
+    """Whether a check was planned and has not ended."""
+    return record.status in ("not-run", "cut-off")
+
+
+def _is_pending(one: Configuration | None) -> bool:
+    """Whether checks that were planned may still decide the rating of a configuration."""
+    if one is None or one.rating.kind not in ("incomplete", "not-measured", "stale"):
+        return False
+    return any(map(_is_left, one.records))
+
+
 def _measured(report: Report, hardware: str) -> bool:
     """Whether any row was measured there; the other columns are listed, not drawn."""
     cells = [report.cell(row, hardware) for row in report.rows]
@@ -55,7 +100,7 @@ def _measured(report: Report, hardware: str) -> bool:
     return any(text.appearance(rating) != "not-measured" for rating in ratings)
 
 
-def _matrix(report: Report, columns: Sequence[str]) -> Table:
+def _matrix(report: Report, columns: Sequence[str], pending: bool = False) -> Table:
     """One table: rows by hardware. Only text objects go in, so that no markup is interpreted."""
     table = Table(
         title=Text("Compatibility matrix", style="bold"), title_justify="left", show_lines=True
@@ -64,20 +109,24 @@ def _matrix(report: Report, columns: Sequence[str]) -> Table:
     for name in columns:
         table.add_column(Text(text.one_line(name, 14)))
     for row in report.rows:
-        cells = [_cell(report.cell(row, hardware)) for hardware in columns]
+        cells = [_cell(report.cell(row, hardware), pending) for hardware in columns]
         table.add_row(Text(text.one_line(row)), *cells)
     return table
 
 
-def _cell(cell: Cell) -> Text:
-    shown = _label(cell.best)
+def _cell(cell: Cell, pending: bool) -> Text:
+    shown = _label(cell.best, pending)
     if cell.best is not None and text.appearance(cell.best.rating) != "not-measured":
         shown.append(f"\n{text.one_line(cell.best.recipe)}", style="not bold dim")
     return shown
 
 
-def _label(one: Configuration | None) -> Text:
+def _label(one: Configuration | None, pending: bool = False) -> Text:
     rating = one.rating if one else None
+    if pending and rating and _is_pending(one):
+        known = rating.kind == "incomplete"
+        words = f"Pending: {rating.floor} to {rating.ceiling}" if known else "Pending"
+        return Text(f"{PENDING} {words}", style="dim")
     words = rating.label if rating else "Not measured"
     return Text(f"{text.symbol(rating)} {words}", style=_STYLES[text.appearance(rating)])
 

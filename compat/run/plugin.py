@@ -250,6 +250,8 @@ def _parameters(config: pytest.Config) -> list[Any]:
                 cases = _here(_run(config), cases)
             except CompatError as error:
                 raise pytest.UsageError(clean(error)) from error
+        if chosen.profile.first_look:
+            cases = selection.widest_first(cases)
         marks: dict[str, Any] = {}
         parameters = []
         for case in cases:

@@ -142,6 +142,21 @@ def _one_emulator_each(cases: Iterable[Case]) -> list[Case]:
     return kept
 
 
+def widest_first(cases: Sequence[Case]) -> list[Case]:
+    """Return cases in an order by which a first look that is cut short has seen most.
+
+    The smallest variant of each row on one target of each hardware goes first; what follows shows
+    another target, or another variant, of what was seen. Both parts keep their order.
+    """
+    smallest: dict[tuple[str, str], Case] = {}
+    for case in cases:
+        best = smallest.setdefault((case.family.row, case.target.hardware), case)
+        if case.variant.parameters < best.variant.parameters:
+            smallest[case.family.row, case.target.hardware] = case
+    first = {case.id for case in smallest.values()}
+    return sorted(cases, key=lambda case: case.id not in first)
+
+
 def _any(names: Iterable[str], patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
 
