@@ -140,9 +140,11 @@ def test_the_simulation_is_what_torch_executes(scheme: str) -> None:
     torch.set_num_threads(1)
     layer = torch.nn.Sequential(torch.nn.Linear(64, 32)).requires_grad_(False)
     exact = layer(values := torch.randn(16, 64))
-    simulated = resolve(SIMULATIONS[scheme])(copy.deepcopy(layer))(values) - exact
+    own = {**SIMULATIONS, **catalog.load().runtime("torch").oracles}[scheme]
+    simulated = resolve(own)(copy.deepcopy(layer))(values) - exact
     real = apply_scheme(copy.deepcopy(layer), scheme, torch.device("cpu"))(values) - exact
-    assert 0.3 < float(real.norm() / simulated.norm()) < 3
+    # Of dynamic int8 PyTorch leaves a bit unused: held against 8 bits it errs nearly twice as much.
+    assert 0.8 < float(real.norm() / simulated.norm()) < 1.25
 
 
 @pytest.mark.parametrize(

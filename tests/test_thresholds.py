@@ -376,6 +376,34 @@ def test_generated_weights_decide_no_integer_recipe() -> None:
         assert SHIPPED.judge("accuracy.numerics", facts, awful)[0] == "failed"
 
 
+@pytest.mark.parametrize(
+    ("recipe", "encoder", "logits", "expected"),
+    [
+        # Recipe; error ratio, dB and worst cosine, as fixtures/build/limits.py measured them.
+        ("int8-dynamic", (1.0, 9.9, 0.988), (1.0, 19.4, 0.993), "strict"),
+        ("int8-dynamic", (0.47, 24.3, 0.999), (1.3, 26.5, 0.999), "strict"),
+        ("int4-weights", (1.0, 10.2, 0.978), (0.91, 13.8, 0.982), "strict"),
+        ("int8-weights", (2.97, 19.4, 0.997), (1.56, 26.2, 0.998), "failed"),  # A layer, 4 bits.
+        ("int8-weights", (1.0, 28.9, 0.999), (1.97, 24.2, 0.998), "relaxed"),  # In the decoder.
+        ("int8-weights", (7.61, 11.2, 0.977), (1.62, 25.9, 0.998), "failed"),  # Shifted positions.
+        ("int8-dynamic", (1.0, 12.3, 0.988), (1.0, 1.8, 0.660), "failed"),  # By logits alone.
+    ],
+)
+def test_integers_on_published_weights_are_judged_as_measured(
+    recipe: str,
+    encoder: tuple[float, float, float],
+    logits: tuple[float, float, float],
+    expected: str,
+) -> None:
+    names = ("error_ratio", "snr_db", "worst_cosine")
+    found = {"encoder": encoder, "logits": logits}
+    values = {output: dict(zip(names, row, strict=True)) for output, row in found.items()}
+    facts = _facts(family="whisper", weights="pretrained", recipe=recipe, precision=recipe[:4])
+    assert SHIPPED.judge("accuracy.numerics", facts, values)[0] == expected
+    # whisper.cpp keeps the encoder's output inside.
+    assert SHIPPED.judge("accuracy.numerics", facts, {"logits": values["logits"]})[0]
+
+
 def test_speed_placement_and_stress() -> None:
     judge = SHIPPED.judge
     assert judge("latency.task", FACTS, {"rtf_upper": 0.5})[0] == "strict"

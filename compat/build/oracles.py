@@ -26,22 +26,33 @@ def round_to_4_bits(module: torch.nn.Module) -> torch.nn.Module:
     return module
 
 
-def round_activations(module: torch.nn.Module) -> torch.nn.Module:
-    """Simulate dynamic int8: weights as above, inputs of linear layers rounded to 8 bits."""
+def round_activations(module: torch.nn.Module, codes: int = 255) -> torch.nn.Module:
+    """Simulate dynamic int8: weights as above, inputs of linear layers rounded to 8 bits.
+
+    ``codes`` is the largest code of an input.
+    """
 
     def round_input(_: torch.nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         (values,) = arguments
         # Asymmetric, one scale per tensor, zero always representable.
         low, high = values.min().clamp(max=0), values.max().clamp(min=0)
-        scale = ((high - low) / 255).clamp(min=1e-12)
+        scale = ((high - low) / codes).clamp(min=1e-12)
         zero = (-low / scale).round()
-        return (((values / scale).round() + zero).clamp(0, 255).sub(zero) * scale,)
+        return (((values / scale).round() + zero).clamp(0, codes).sub(zero) * scale,)
 
     rounded = round_weights(module)
     for child in rounded.modules():
         if isinstance(child, torch.nn.Linear):
             child.register_forward_pre_hook(round_input)
     return rounded
+
+
+def round_activations_to_7_bits(module: torch.nn.Module) -> torch.nn.Module:
+    """Simulate PyTorch's dynamic int8, which leaves a bit of each input unused.
+
+    So that sums of two products fit 16 bits, where a processor's instruction saturates there.
+    """
+    return round_activations(module, codes=127)
 
 
 def round_mantissas(module: torch.nn.Module) -> torch.nn.Module:

@@ -27,6 +27,7 @@ class PyTorch(GraphRuntime):
     modules: ClassVar[tuple[str, ...]] = ("torch",)
     session = "compat.build.torch_session:TorchSession"
     """It is given modules that are in their schemes and on their device."""
+    oracles: ClassVar = {"int8-dynamic": "compat.build.oracles:round_activations_to_7_bits"}
     targets: ClassVar[tuple[Target, ...]] = (
         Target(
             "cpu-torch",
