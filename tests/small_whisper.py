@@ -67,6 +67,7 @@ def save(
     generation: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
+    names: Mapping[int, str] = NAMES,
     **changes: Any,
 ) -> Path:
     """Write a checkpoint.
@@ -76,6 +77,7 @@ def save(
         generation: ``generation_config.json``, written as it is; None: there is none.
         config: added to ``config.json``.
         dtype: type of the stored weights.
+        names: the special tokens.
         changes: of the architecture.
     """
     build(**changes).to(dtype).save_pretrained(folder)
@@ -84,12 +86,13 @@ def save(
         (folder / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
     known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**known, **(config or {})}), encoding="utf-8")
-    words = {NAMES.get(token, f"word{token}"): token for token in range(VOCABULARY)}
+    size, end = changes.get("vocab_size", VOCABULARY), NAMES[END]
+    words = {names.get(token, f"word{token}"): token for token in range(size)}
     PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token=NAMES[END])),
-        bos_token=NAMES[END],
-        eos_token=NAMES[END],
-        unk_token=NAMES[END],
-        additional_special_tokens=list(NAMES.values()),
+        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token=end)),
+        bos_token=end,
+        eos_token=end,
+        unk_token=end,
+        additional_special_tokens=[name for name in names.values() if name],
     ).save_pretrained(folder)
     return folder

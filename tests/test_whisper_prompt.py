@@ -181,24 +181,17 @@ def test_prompt_and_tokens_are_those_of_generate(tmp_path: Path, name: str) -> N
         assert model.run(session, [item], Stopwatch())[0]["tokens"] == tokens
 
 
-def test_a_language_that_is_not_named_is_english(tmp_path: Path) -> None:
-    """Where transformers would detect it."""
-    forced = {**MULTILINGUAL, "forced_decoder_ids": [[1, None], [2, TRANSCRIBE]]}
-    for number, settings in enumerate((forced, MULTILINGUAL)):
-        model = load(save(tmp_path / str(number), settings))
-        assert model.vocabulary.prompt == (START, EN, TRANSCRIBE, NO_TIMESTAMPS)
-    languages = {"<|hi|>": HI, "<|fr|>": FR}
-    folder = save(tmp_path / "foreign", {**MULTILINGUAL, "lang_to_id": languages})
-    with pytest.raises(CheckpointError, match=r'generation_config\.json .* set "language" there'):
-        load(folder)
-
-
 def test_a_configuration_that_says_nothing_is_filled_from_the_tokenizer(tmp_path: Path) -> None:
     for number, settings in enumerate((None, OLD)):
         model = load(save(tmp_path / str(number), settings))
         assert model.vocabulary.prompt == (START, EN, TRANSCRIBE, NO_TIMESTAMPS)
+        assert model.vocabulary.detects and model.vocabulary.languages == {
+            "en": EN,
+            "hi": HI,
+            "fr": FR,
+        }
     model = load(save(tmp_path / "english", {**OLD, "is_multilingual": False}))
-    assert model.vocabulary.prompt == (START, NO_TIMESTAMPS)
+    assert model.vocabulary.prompt == (START, NO_TIMESTAMPS) and not model.vocabulary.detects
 
 
 @pytest.mark.parametrize(

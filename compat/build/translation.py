@@ -175,6 +175,10 @@ def _describe(
         )
 
 
+TASK = {"is_multilingual": True, "task": "transcribe"}
+"""Whoever wrote these files asks for a task, where ``generate`` would not by itself."""
+
+
 def _languages(tokenizer: Any, size: int, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a prompt that follow from a published vocabulary's size.
 
@@ -196,12 +200,12 @@ def _languages(tokenizer: Any, size: int, settings: Mapping[str, Any]) -> dict[s
             for name, token in tokenizer.get_vocab().items()
             if re.fullmatch(r"<\|[a-z]{2,3}\|>", name)
         }
-        return {**found, "is_multilingual": True, "lang_to_id": codes, "task_to_id": tokens}
+        return {**found, **TASK, "lang_to_id": codes, "task_to_id": tokens}
     known = sorted(settings.get("lang_ids") or ())
     codes = {tokenizer.id_to_token(token): token for token in known}
     if not codes or None in codes:
         return {}
-    return {**found, "is_multilingual": True, "lang_to_id": codes, "task_to_id": tokens}
+    return {**found, **TASK, "lang_to_id": codes, "task_to_id": tokens}
 
 
 # Tokens ------------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ class TestSet:
     def excerpts(self, seconds: float = 8.0, each: int = 8) -> TestSet:
         """Return a set of short excerpts, up to ``each`` of a recording, that begin with speech.
 
-        Nothing is said of their words.
+        Nothing is said of their words but the language.
         """
         lines = []
         for index, line in enumerate(self.lines):
@@ -131,6 +131,7 @@ class TestSet:
                         "audio_filepath": line["audio_filepath"],
                         "offset": line.get("offset", 0.0) + start,
                         "duration": min(seconds, length - start),
+                        **({"lang": line["lang"]} if "lang" in line else {}),
                     }
                 )
         return TestSet(self.name, self.folder, tuple(lines))

@@ -21,6 +21,7 @@ from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
 from compat.contract.profile import Profile
 from compat.contract.session import Session
+from compat.inputs.audio import CorpusError
 from compat.inputs.corpus import Corpus
 from compat.inputs.features import log_mel_spectrogram
 from compat.models import whisper_vocabulary
@@ -42,6 +43,7 @@ from compat.models.parts.hugging_face import (
 )
 from compat.models.parts.long_audio import Pauses, merge
 from compat.models.tasks.asr import Transcription
+from compat.models.whisper_prompts import Ask, Prompt, Prompts
 from compat.models.whisper_vocabulary import ENGLISH_ONLY, Vocabulary
 
 if TYPE_CHECKING:
@@ -256,7 +258,10 @@ class WhisperModel(HuggingFaceModel):
 
     def items(self, corpus: Corpus, profile: Profile) -> Items:
         if self.folder:
-            return super().items(corpus, profile)
+            chosen_items = super().items(corpus, profile)
+            for item in (item for found in chosen_items.task.values() for item in found):
+                self._said(item)  # Refuses one that the checkpoint cannot transcribe.
+            return chosen_items
         windows = filled_windows.joined(corpus.speech, self.sample_rate, self.dimensions.window)
         chosen = list(islice(windows, profile.pick(2, 2, 8)))
         return Items({}, chosen, chosen)
@@ -264,20 +269,26 @@ class WhisperModel(HuggingFaceModel):
     def run(
         self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
     ) -> list[Prediction]:
-        prompt = np.array(self.vocabulary.prompt, np.int32)
-
-        def decode(mel: np.ndarray, stopwatch: Stopwatch) -> list[Decoded]:
+        def decode(mel: np.ndarray, ask: Ask, stopwatch: Stopwatch) -> list[Decoded]:
             point = f"b{len(mel)}"
             with stopwatch("encoder"):
                 encoded = session.run("encoder", {"mel": mel}, point)
                 session.synchronize()
+
+            def detect(rows: Sequence[int]) -> list[int]:
+                with stopwatch("language"):
+                    start = np.full((1, len(mel)), self.vocabulary.prompt[0], np.int32)
+                    (logits,) = forced(session, encoded, point, start)
+                return self.vocabulary.spoken(logits[rows])
+
+            prompts = np.array(ask(detect), np.int32).T
             with stopwatch("decoder"):
-                prompts = np.tile(prompt[:, None], len(mel))
                 end = self.vocabulary.end if self.folder else None
                 generated = greedy(session, encoded, point, prompts, self.max_tokens, end)
             if "first_token" not in stopwatch.marks:
-                before = stopwatch.stages["features"] + stopwatch.stages["encoder"]
-                stopwatch.marks["first_token"] = before + generated.first_s
+                before = ("features", "encoder", "language")
+                passed = sum(stopwatch.stages.get(name, 0.0) for name in before)
+                stopwatch.marks["first_token"] = passed + generated.first_s
             level = encoded["level"].numpy()
             rows = zip(generated.outputs["next_token"].T, level, strict=True)
             return [Decoded([int(token) for token in row], float(level)) for row, level in rows]
@@ -288,21 +299,22 @@ class WhisperModel(HuggingFaceModel):
         self,
         items: Sequence[Item],
         stopwatch: Stopwatch,
-        decode: Callable[[np.ndarray, Stopwatch], list[Decoded]],
+        decode: Callable[[np.ndarray, Ask, Stopwatch], list[Decoded]],
     ) -> list[Prediction]:
         """Cut, transform, decode and join: what every way of executing Whisper has in common.
 
-        ``decode`` makes of mel (batch, mels, frames) one answer per row.
+        ``decode`` makes of mel (batch, mels, frames) one answer per row, and asks for its prompt.
         """
         batch = next((b for b in SIZES if b >= len(items)), SIZES[-1])
 
-        def hear(windows: Sequence[np.ndarray]) -> list[Decoded]:
+        def hear(windows: Sequence[np.ndarray], prompts: Prompts) -> list[Decoded]:
             found: list[Decoded] = []
             for start in range(0, len(windows), batch):
                 part = windows[start : start + batch]
                 with stopwatch("features"):
                     mel = self.padded_mel(part, batch)
-                found += decode(mel, stopwatch)[: len(part)]
+                ask = prompts.ask(range(start, start + len(part)), batch)
+                found += decode(mel, ask, stopwatch)[: len(part)]
             return found
 
         return self.join(items, stopwatch, hear)
@@ -311,25 +323,78 @@ class WhisperModel(HuggingFaceModel):
         self,
         items: Sequence[Item],
         stopwatch: Stopwatch,
-        hear: Callable[[Sequence[np.ndarray]], Sequence[Decoded]],
+        hear: Callable[[Sequence[np.ndarray], Prompts], Sequence[Decoded]],
     ) -> list[Prediction]:
         """Cut and join alone, for what makes its own features: ``hear`` answers for each window."""
+        said = [self._said(item) for item in items]
+        lengths = [len(prompt or self.vocabulary.prompt) for prompt in said]
+        if len({*lengths}) > 1:
+            return self._by_length(items, lengths, stopwatch, hear)
         windows = [self.pauses.pieces(item.audio) for item in items]
-        found = iter(hear([samples for part in windows for samples in part]))
+        owners = [number for number, part in enumerate(windows) for _ in part]
+        prompts = Prompts(self.vocabulary, said, owners)
+        found = iter(hear([samples for part in windows for samples in part], prompts))
         with stopwatch("text"):
-            return [self._prediction([next(found) for _ in part]) for part in windows]
+            return [
+                self._prediction([next(found) for _ in part], prompts.detected(number))
+                for number, part in enumerate(windows)
+            ]
+
+    def _by_length(
+        self,
+        items: Sequence[Item],
+        lengths: Sequence[int],
+        stopwatch: Stopwatch,
+        hear: Callable[[Sequence[np.ndarray], Prompts], Sequence[Decoded]],
+    ) -> list[Prediction]:
+        """Join apart what has a prompt of another length: rows of a batch step together."""
+        predictions: dict[int, Prediction] = {}
+        for wanted in {*lengths}:
+            numbers = [number for number, length in enumerate(lengths) if length == wanted]
+            part = self.join([items[number] for number in numbers], stopwatch, hear)
+            predictions |= zip(numbers, part, strict=True)
+        return [predictions[number] for number in range(len(items))]
+
+    def _said(self, item: Item) -> Prompt | None:
+        """Return the prompt of a recording, None where its language is to be detected.
+
+        Raises:
+            CorpusError: it is in a language that the checkpoint does not know.
+        """
+        vocabulary = self.vocabulary
+        language = str(item.facts.get("lang") or "")
+        # Generated weights know no language.
+        if not language or not self.folder:
+            return None if vocabulary.detects else vocabulary.prompt
+        prompt = vocabulary.prompt_in(language)
+        if prompt is None:
+            knows = sorted(vocabulary.languages) or [vocabulary.language]
+            raise CorpusError(
+                f"{item.id} is said to be in {language!r}, and the checkpoint {self.folder.name} "
+                f"knows {'one language' if len(knows) == 1 else f'{len(knows)} languages'} only: "
+                f"{', '.join(knows)}. Give a code (de) or an English name (german), choose a "
+                "checkpoint that knows the language, or leave its recordings out of the corpus."
+            )
+        return prompt
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
         mel, tokens = self.traced_input(item, guide)
         encoded = session.run("encoder", {"mel": mel}, "b1")
         hidden = encoded["hidden"].numpy()[0].copy()
         logits = forced(session, encoded, "b1", np.array(tokens, np.int32)[:, None])
-        return {"encoder": hidden, "logits": logits[len(self.vocabulary.prompt) - 1 :, 0]}
+        return {"encoder": hidden, "logits": logits[-traced_steps(guide) :, 0]}
 
     def traced_input(self, item: Item, guide: Prediction) -> tuple[np.ndarray, list[int]]:
-        """Return mel (1, mels, frames) of the first window, and the tokens that are forced."""
+        """Return mel (1, mels, frames) of the first window, and the tokens that are forced.
+
+        A language that is not said is the one that the reference detected.
+        """
         mel = self.padded_mel([item.audio[: self.dimensions.window]], 1)
-        return mel, [*self.vocabulary.prompt, *guide["tokens"][:TRACED_TOKENS]]
+        prompt = self._said(item)
+        if prompt is None:
+            language = self.vocabulary.languages[guide["language"]]
+            prompt = self.vocabulary.prompt_detected(language)
+        return mel, [*prompt, *guide["tokens"][:TRACED_TOKENS]]
 
     @property
     def max_tokens(self) -> int:
@@ -337,7 +402,8 @@ class WhisperModel(HuggingFaceModel):
         if not self.folder:
             return SEEDED_TOKENS
         # Half the positions, as the reference implementation allows; the rest is for prompts.
-        room = self.dimensions.target_positions - len(self.vocabulary.prompt)
+        longest = max(len(self.vocabulary.prompt), len(self.vocabulary.said))
+        room = self.dimensions.target_positions - longest
         return min(room, max(self.dimensions.target_positions // 2, 24))
 
     def padded_mel(self, chunks: Sequence[np.ndarray], batch: int) -> np.ndarray:
@@ -356,7 +422,7 @@ class WhisperModel(HuggingFaceModel):
             return tokens[: tokens.index(self.vocabulary.end)]
         return tokens
 
-    def _prediction(self, parts: Sequence[Decoded]) -> Prediction:
+    def _prediction(self, parts: Sequence[Decoded], language: str) -> Prediction:
         tokens = self._until_end(parts[0].tokens)
         for part in parts[1:]:
             following = self._until_end(part.tokens)
@@ -365,12 +431,19 @@ class WhisperModel(HuggingFaceModel):
         level = sum(part.level for part in parts)
         if not self.folder:
             return {"tokens": tokens, "level": level}
-        return {"tokens": tokens, "text": self._tokenizer.decode(tokens).strip(), "level": level}
+        text = self._tokenizer.decode(tokens).strip()
+        detected = {"language": language} if language else {}
+        return {"tokens": tokens, "text": text, "level": level, **detected}
 
     @cached_property
     def _tokenizer(self) -> Any:
         assert self.folder is not None
         return whisper_vocabulary.open_tokenizer(self.folder)
+
+
+def traced_steps(guide: Prediction) -> int:
+    """Return the steps of a trace whose logits are compared: after the prompt and each token."""
+    return 1 + min(TRACED_TOKENS, len(guide["tokens"]))
 
 
 def encoder_module(network: Any) -> torch.nn.Module:
@@ -420,7 +493,7 @@ def decoder_module(network: Any, vocabulary: Vocabulary) -> torch.nn.Module:
             begin[list(vocabulary.begin_suppress)] = -1e4
             self.register_buffer("suppress", always)
             self.register_buffer("begin_suppress", begin)
-            self.begin = len(vocabulary.prompt) - 1
+            self.begin, self.last = len(vocabulary.prompt) - 1, vocabulary.prompt[-1]
 
         def forward(
             self, token: torch.Tensor, position: torch.Tensor, *tensors: torch.Tensor
@@ -428,7 +501,10 @@ def decoder_module(network: Any, vocabulary: Vocabulary) -> torch.nn.Module:
             embedded = self.tokens(token).unsqueeze(1) + at_position(self.places.weight, position)
             hidden, *written = self.step(embedded, position, *tensors)
             logits = self.head(self.norm(hidden))[:, 0]
-            at_begin = torch.where(position == self.begin, self.begin_suppress, 0.0)
+            # The position leaves a simpler graph, but prompts may differ in length.
+            uneven = vocabulary.is_uneven
+            begins = (token == self.last).unsqueeze(1) if uneven else position == self.begin
+            at_begin = torch.where(begins, self.begin_suppress, 0.0)
             chosen = (logits + self.suppress + at_begin.to(logits.dtype)).argmax(dim=-1)
             return (chosen.to(torch.int32), logits, *written)
 

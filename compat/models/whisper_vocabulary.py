@@ -2,21 +2,24 @@
 
 The prompt is what ``generate`` of transformers makes of a checkpoint's ``generation_config.json``
 (``WhisperGenerationMixin._retrieve_init_tokens``), so that English-only checkpoints, those of other
-languages and those that translate are asked in the way that they were trained for. There are two
-differences. No language is detected: where the configuration names none it is English, as the
-project's corpus is. And there are never timestamps.
+languages and those that translate are asked in the way that they were trained for. A language that
+is said of a recording is what ``generate(language=…)`` is given; where none is said or configured,
+it is detected. There are never timestamps.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from compat.inputs.checkpoints import CheckpointError
 from compat.inputs.weights import read_json
+from compat.metrics.languages import code
 
 END = "<|endoftext|>"
 START = "<|startoftranscript|>"
@@ -35,13 +38,71 @@ class Vocabulary:
     """Token ids that steer decoding, and what they stand for."""
 
     prompt: tuple[int, ...]
+    """Where no language is said. Where it is detected, English (or the first) holds its place."""
     end: int
     suppress: tuple[int, ...] = ()
     begin_suppress: tuple[int, ...] = ()
     language: str = "en"
-    """Code of the spoken language; English where the prompt has none."""
+    """Code of the language of :attr:`prompt`; English where it has none."""
     task: str = "transcribe"
     """``transcribe``, or ``translate`` into English."""
+    languages: Mapping[str, int] = field(default_factory=dict)
+    """Tokens by code, of a checkpoint whose prompts have a language; empty for any other."""
+    said: tuple[int, ...] = ()
+    """The prompt for a language that is said, whose token is put in the second place."""
+    detects: bool = False
+    """Whether a language that is not said is detected."""
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether prompts differ in length by whether a language is said.
+
+        As in ``generate``, which asks for a task of its own accord only where a language is said.
+        """
+        return bool(self.languages) and len(self.said) != len(self.prompt)
+
+    def prompt_in(self, language: str) -> tuple[int, ...] | None:
+        """Return the prompt for a language; None for one that the checkpoint does not know.
+
+        Args:
+            language: code or name, as ``de``, ``de-AT``, ``German`` or ``<|de|>``.
+        """
+        if not self.languages:
+            named = language_token({self.language: 0}, language)
+            return self.prompt if named is not None else None
+        token = language_token(self.languages, language)
+        return None if token is None else (self.said[0], token, *self.said[2:])
+
+    def prompt_detected(self, token: int) -> tuple[int, ...]:
+        """Return the prompt for a language that was detected."""
+        return (self.prompt[0], token, *self.prompt[2:])
+
+    def spoken(self, logits: np.ndarray) -> list[int]:
+        """Return the most probable language's token of each row.
+
+        ``logits`` (rows, vocabulary) are those of the first step, after the start of a transcript.
+        """
+        tokens = sorted(self.languages.values())
+        return [tokens[int(best)] for best in logits[:, tokens].argmax(axis=1)]
+
+    def language_of(self, prompt: tuple[int, ...]) -> str:
+        """Return the code of a prompt's language; that of the checkpoint where it has none."""
+        codes = {token: name for name, token in self.languages.items()}
+        return codes.get(prompt[1], self.language) if codes else self.language
+
+
+def language_token(languages: Mapping[str, int], name: str) -> int | None:
+    """Return the token of a language given by code or name, with a region or without.
+
+    ``languages`` are tokens by code. None: it is not among them.
+    """
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
+
+    plain = name.strip().lower().strip("<|>")
+    for known in (plain, TO_LANGUAGE_CODE.get(plain), code(plain)):
+        if known in languages:
+            return languages[known]
+    return None
 
 
 def seeded(size: int) -> Vocabulary:
@@ -94,7 +155,9 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
     settings: Mapping[str, Any] = read_json(generation) if generation.is_file() else config
     where = generation if generation.is_file() else folder / "config.json"
     size = int(config["vocab_size"])
-    prompt = _Prompt(where, settings, config, tokenizer.token_to_id).tokens()
+    asked = _Prompt(where, settings, config, tokenizer.token_to_id)
+    prompt = asked.tokens()
+    languages = asked.languages(prompt)
     end = settings.get("eos_token_id")
     end = config.get("eos_token_id") if end is None else end
     end = tokenizer.token_to_id(END) if end is None else end
@@ -103,6 +166,7 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
     begin = tuple(settings.get("begin_suppress_tokens") or ())
     for name, tokens in {
         "prompt": prompt,
+        "lang_to_id": tuple(languages.values()),
         "eos_token_id": (end,),
         "suppress_tokens": suppress,
         "begin_suppress_tokens": begin,
@@ -116,8 +180,17 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
     assert isinstance(end, int)
     names = [tokenizer.id_to_token(token) for token in prompt]
     codes = [found[1] for name in names if (found := re.fullmatch(r"<\|(\w{2,3})\|>", name or ""))]
-    task = "translate" if TRANSLATE in names else "transcribe"
-    return Vocabulary(prompt, end, suppress, begin, codes[0] if codes else "en", task)
+    return Vocabulary(
+        prompt,
+        end,
+        suppress,
+        begin,
+        codes[0] if codes else "en",
+        "translate" if TRANSLATE in names else "transcribe",
+        languages,
+        asked.said(prompt) if languages else (),
+        asked.is_open and len(languages) > 1,
+    )
 
 
 def open_tokenizer(folder: Path) -> Any:
@@ -154,19 +227,17 @@ class _Prompt:
         language, task = settings.get("language"), settings.get("task")
         start = settings.get("decoder_start_token_id")
         start = self.config.get("decoder_start_token_id") if start is None else start
-        tokens = [self._named(START) if start is None else start]
-        if language is None and task is None:
-            tokens += self._forced()
+        tokens = [self._named(START) if start is None else start, *self._forced()]
         no_timestamps = settings.get("no_timestamps_token_id")
-        # Nothing at all is said: that which every published prompt has is taken.
-        silent = no_timestamps is None and not (language or task or tokens[1:])
-        if silent:
+        if self._is_silent:
             no_timestamps = self._named(NO_TIMESTAMPS)
         if language is not None:
             tokens[1:2] = [self._language(language)]
-        elif tokens[1:2] in ([], [None]) and self._multilingual(silent):
+        elif self.is_open:
             tokens[1:2] = [self._undetected()]
-            language = "en"
+            # Where it cannot detect, or has no settings to go by, ``generate`` is no example.
+            if self._is_silent or not settings.get("lang_to_id"):
+                language = "en"
         if task is not None:
             tokens.append(self._task(task))
         elif language is not None and not set(self._tasks().values()) & set(tokens):
@@ -175,11 +246,60 @@ class _Prompt:
             tokens.append(no_timestamps)
         return tuple(token for token in tokens if token is not None)
 
+    def said(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the prompt for a language that is said, as ``generate(language=…)`` makes it.
+
+        ``prompt`` is that without. Forced tokens count as little as there.
+        """
+        task = self.settings.get("task")
+        token = self._tasks().get("transcribe") if task is None else self._task(task)
+        ends = {self.settings.get("no_timestamps_token_id"), self.token_id(NO_TIMESTAMPS)}
+        end = prompt[-1:] if prompt[-1] in ends else ()
+        said = (*prompt[:2], *(() if token is None else (token,)), *end)
+        if len(said) != len(prompt) and said[-1] != prompt[-1]:
+            raise CheckpointError(
+                f"{self.where}: prompts would end with {said[-1]} where a language is said and "
+                f'with {prompt[-1]} where it is not. Set "task" and "no_timestamps_token_id".'
+            )
+        return said
+
+    def languages(self, prompt: tuple[int, ...]) -> dict[str, int]:
+        """Return tokens by code, of the tokenizer where no others are given.
+
+        None where the prompt has no language and gets none.
+        """
+        known = self.settings.get("is_multilingual")
+        named = self.settings.get("lang_to_id")
+        if known is not None and not known:
+            return {}
+        if named:
+            return {name.strip("<|>"): token for name, token in named.items()}
+        from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+        tokens = {name: self.token_id(f"<|{name}|>") for name in LANGUAGES}
+        found = {name: token for name, token in tokens.items() if token is not None}
+        return found if self._is_multilingual or set(prompt) & set(found.values()) else {}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the prompt has a language that is not named."""
+        named = self.settings.get("language") is not None
+        return not named and self._forced()[:1] in ([], [None]) and self._is_multilingual
+
+    @property
+    def _is_silent(self) -> bool:
+        """Whether nothing at all is said: that which every published prompt has is taken."""
+        named = ("no_timestamps_token_id", "language", "task")
+        return not any(self.settings.get(name) for name in named) and not self._forced()
+
     def _forced(self) -> list[int | None]:
         """Return the tokens of ``forced_decoder_ids``, the old form: pairs of position and token.
 
-        None stands for a language that is to be detected.
+        None stands for a language that is to be detected. With ``language`` or ``task`` they do not
+        count.
         """
+        if self.settings.get("language") is not None or self.settings.get("task") is not None:
+            return []
         pairs = self.settings.get("forced_decoder_ids")
         pairs = self.config.get("forced_decoder_ids") if pairs is None else pairs
         if not pairs or pairs[0][0] != 1:
@@ -191,7 +311,8 @@ class _Prompt:
             )
         return [token for _, token in pairs]
 
-    def _multilingual(self, silent: bool) -> bool:
+    @property
+    def _is_multilingual(self) -> bool:
         """Return whether a prompt has a language."""
         settings = self.settings
         known = settings.get("is_multilingual")
@@ -201,38 +322,26 @@ class _Prompt:
         if settings.get("lang_to_id") or size > ENGLISH_ONLY:
             return True
         # Vocabularies of other sizes are somebody's own.
-        return silent and size != ENGLISH_ONLY and self.token_id(ENGLISH) is not None
+        return self._is_silent and size != ENGLISH_ONLY and self.token_id(ENGLISH) is not None
 
     def _undetected(self) -> int:
-        """Return the language of a checkpoint that would detect it: English, or its only one."""
+        """Return the language that holds the place of one that is not known."""
         languages = self.settings.get("lang_to_id")
         if not languages:
             return self._named(ENGLISH)
-        if len(languages) == 1:
-            return int(*languages.values())
-        if ENGLISH not in languages:
-            raise CheckpointError(
-                f"{self.where} names no language, and lang_to_id has no English. This suite does "
-                'not detect languages: set "language" there.'
-            )
-        return int(languages[ENGLISH])
+        return int(languages.get(ENGLISH, next(iter(languages.values()))))
 
     def _language(self, language: Any) -> int:
         """Return the token of a language that is given as ``<|hi|>``, ``hi`` or ``Hindi``."""
         languages = self.settings.get("lang_to_id") or {}
-        name = str(language).lower()
-        for token in (name, f"<|{name}|>"):
-            if token in languages:
-                return int(languages[token])
-        from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
-
-        token = f"<|{TO_LANGUAGE_CODE.get(name)}|>"
-        if token not in languages:
+        tokens = {name.strip("<|>"): int(token) for name, token in languages.items()}
+        token = language_token(tokens, str(language))
+        if token is None:
             raise CheckpointError(
                 f"{self.where}: the language {language!r} is not in its lang_to_id, which has "
                 f"{len(languages)} languages. Set one of them, or add its token."
             )
-        return int(languages[token])
+        return token
 
     def _tasks(self) -> Mapping[str, int]:
         """Return the tokens of the tasks by name, the tokenizer's where no others are given."""

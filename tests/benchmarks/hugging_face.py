@@ -18,6 +18,7 @@ from compat.contract.item import Item
 from compat.contract.runtime import Options, Probe, Runtime
 from compat.contract.session import Placement
 from compat.models.whisper import Decoded
+from compat.models.whisper_prompts import Ask
 
 if TYPE_CHECKING:
     from compat.contract.item import Prediction
@@ -88,11 +89,11 @@ class HuggingFaceExecution(Execution):
     def predict(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
         return self.host.transcribe(items, stopwatch, self._decode)
 
-    def _decode(self, mel: np.ndarray, stopwatch: Stopwatch) -> list[Decoded]:
+    def _decode(self, mel: np.ndarray, ask: Ask, stopwatch: Stopwatch) -> list[Decoded]:
         import torch
         from transformers.generation.utils import GenerationMixin
 
-        prompt = torch.tensor([self.host.vocabulary.prompt]).repeat(len(mel), 1)
+        prompt = torch.tensor(ask(self._detect))
         with torch.inference_mode():
             with stopwatch("encoder"):
                 encoded = self.network.model.encoder(torch.from_numpy(mel))
@@ -105,6 +106,9 @@ class HuggingFaceExecution(Execution):
                     generation_config=self.generation,
                 )
         return [Decoded(row[prompt.shape[1] :].tolist()) for row in found]
+
+    def _detect(self, rows: Sequence[int]) -> list[int]:
+        raise NotImplementedError("a baseline of speed only")
 
     def trace(self, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
         raise NotImplementedError("a baseline of speed only")

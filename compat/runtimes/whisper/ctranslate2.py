@@ -16,13 +16,14 @@ from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.runtime import Options, Probe, Runtime
 from compat.contract.session import Placement, Unsupported
-from compat.models.whisper import Decoded
+from compat.models.whisper import Decoded, traced_steps
 from compat.runtimes.whisper.checkpoint import hugging_face_folder
 
 if TYPE_CHECKING:
     from compat.contract.item import Prediction
     from compat.contract.source import Source
     from compat.models.whisper import WhisperModel
+    from compat.models.whisper_prompts import Ask
 
 INSTALL = "pip install ctranslate2==4.8.5"
 COMPUTE_TYPES = {
@@ -172,21 +173,45 @@ class CTranslate2Execution(Execution):
         (found,) = self._generate(
             encoded, [forced], len(forced) + 1, suppress=False, return_logits_vocab=True
         )
-        steps = len(forced) - len(self.host.vocabulary.prompt) + 1
-        logits = [np.array(step).astype(np.float32) for step in found.logits[0][:steps]]
+        steps = found.logits[0][: traced_steps(guide)]
+        logits = [np.array(step).astype(np.float32) for step in steps]
         return {
             "encoder": np.array(encoded).astype(np.float32)[0],
             "logits": np.stack(logits),
         }
 
-    def _decode(self, mel: np.ndarray, stopwatch: Stopwatch) -> list[Decoded]:
+    def _decode(self, mel: np.ndarray, ask: Ask, stopwatch: Stopwatch) -> list[Decoded]:
         with stopwatch("encoder"):
             encoded = self.model.encode(_view(mel))
-        prompt = list(self.host.vocabulary.prompt)
+
+        def detect(rows: Sequence[int]) -> list[int]:
+            self.check_detection()
+            with stopwatch("language"):
+                found = self.model.detect_language(encoded)
+            return [self.token(found[row][0][0]) for row in rows]
+
+        prompts = [list(prompt) for prompt in ask(detect)]
         with stopwatch("decoder"):
             most = self.host.max_tokens
-            found = self._generate(encoded, [prompt] * len(mel), len(prompt) + most)
+            found = self._generate(encoded, prompts, len(prompts[0]) + most)
         return [Decoded(list(result.sequences_ids[0])[:most]) for result in found]
+
+    def check_detection(self) -> None:
+        """Refuse to detect a language where the library would, with an error of its own.
+
+        Raises:
+            Unsupported: it takes the model for one that knows English alone.
+        """
+        if not self.model.is_multilingual:
+            raise Unsupported(
+                "CTranslate2 takes this vocabulary, which has no empty token, for one of English "
+                "alone, and detects no language: say the language with --language, or set "
+                '"language" in generation_config.json'
+            )
+
+    def token(self, name: str) -> int:
+        """Return the token of a language that the library names (``<|de|>``)."""
+        return self.host.vocabulary.languages[name.strip("<|>")]
 
     def _generate(
         self,

@@ -18,6 +18,7 @@ from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.runtime import Options, Probe
 from compat.models.whisper import Decoded
+from compat.models.whisper_prompts import Prompts, grouped
 from compat.runtimes.installed import installed
 from compat.runtimes.whisper.ctranslate2 import CTranslate2, CTranslate2Execution
 
@@ -70,7 +71,7 @@ class FasterWhisperExecution(CTranslate2Execution):
         from faster_whisper import BatchedInferencePipeline, WhisperModel
 
         frames = 2 * self.host.dimensions.source_positions
-        prompt = self.host.vocabulary.prompt
+        execution = self
 
         class AnySize(WhisperModel):  # type: ignore[misc]
             """Published sizes are as they were; smaller windows and vocabularies work too."""
@@ -81,7 +82,7 @@ class FasterWhisperExecution(CTranslate2Execution):
 
             def get_prompt(self, *arguments: Any, **options: Any) -> list[int]:
                 # It takes a model of few tokens for one that knows no languages.
-                return list(prompt)
+                return list(execution.prompt)
 
         model = AnySize(
             str(self.folder),
@@ -90,13 +91,26 @@ class FasterWhisperExecution(CTranslate2Execution):
             compute_type=compute_type,
             cpu_threads=options.threads,
         )
+        self.prompt = self.host.vocabulary.prompt
         self.pipeline = BatchedInferencePipeline(model)
         return model.model
 
     def predict(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
-        def hear(windows: Sequence[np.ndarray]) -> list[Decoded]:
-            with stopwatch("pipeline"):
-                return self._hear(windows, len(items))
+        def hear(windows: Sequence[np.ndarray], prompts: Prompts) -> list[Decoded]:
+            def detect(numbers: Sequence[int]) -> list[int]:
+                self.check_detection()
+                with stopwatch("language"):
+                    model = self.pipeline.model
+                    return [self.token(model.detect_language(windows[n])[0]) for n in numbers]
+
+            found: dict[int, Decoded] = {}
+            asked = prompts.ask(range(len(windows)), len(windows))(detect)
+            # The pipeline takes one language at a time.
+            for self.prompt, numbers in grouped(asked).items():
+                with stopwatch("pipeline"):
+                    part = self._hear([windows[number] for number in numbers], len(items))
+                found |= zip(numbers, part, strict=True)
+            return [found[number] for number in range(len(windows))]
 
         return self.host.join(items, stopwatch, hear)
 
@@ -109,10 +123,10 @@ class FasterWhisperExecution(CTranslate2Execution):
             {"start": (end - len(window) + 0.5) / rate, "end": (end + 0.5) / rate}
             for end, window in zip(ends, windows, strict=True)
         ]
-        prompt, most = len(vocabulary.prompt), self.host.max_tokens
+        prompt, most = len(self.prompt), self.host.max_tokens
         segments, _ = self.pipeline.transcribe(
             np.concatenate(windows),
-            language=vocabulary.language,
+            language=vocabulary.language_of(self.prompt),
             task=vocabulary.task,
             beam_size=1,
             temperature=0.0,

@@ -19,7 +19,7 @@ from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.runtime import Options, Probe, Runtime
 from compat.contract.session import Placement
-from compat.models.whisper import Decoded
+from compat.models.whisper import Decoded, traced_steps
 from compat.runtimes.installed import installed
 from compat.runtimes.whisper.checkpoint import WEIGHTS, exported
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from compat.contract.item import Prediction
     from compat.contract.source import Source
     from compat.models.whisper import WhisperModel
+    from compat.models.whisper_prompts import Ask
 
 INSTALL = 'pip install "mlx[cpu]==0.32.4" mlx-whisper==0.4.3'
 GLIBC = (2, 35)
@@ -154,14 +155,21 @@ class MlxExecution(Execution):
     def predict(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
         return self.host.transcribe(items, stopwatch, self._decode)
 
-    def _decode(self, mel: np.ndarray, stopwatch: Stopwatch) -> list[Decoded]:
+    def _decode(self, mel: np.ndarray, ask: Ask, stopwatch: Stopwatch) -> list[Decoded]:
         import mlx.core as mx
 
         with stopwatch("encoder"):
             encoded = self._encode(mel)
             level = np.array(mx.abs(encoded.astype(mx.float32)).mean(axis=(1, 2)))
+
+        def detect(rows: Sequence[int]) -> list[int]:
+            with stopwatch("language"):
+                start = mx.array([[self.host.vocabulary.prompt[0]]] * len(mel))
+                logits = self.model.decoder(start, encoded)[0][:, 0].astype(mx.float32)
+                return self.host.vocabulary.spoken(np.array(logits)[rows])
+
         stop = self.host.vocabulary.end if self.host.folder else None
-        tokens = mx.array([self.host.vocabulary.prompt] * len(mel))
+        tokens = mx.array(ask(detect))
         mask, caches = self.first_mask, None
         found: list[np.ndarray] = []
         ended = np.zeros(len(mel), bool)
@@ -187,7 +195,7 @@ class MlxExecution(Execution):
         mel, forced = self.host.traced_input(item, guide)
         encoded = self._encode(mel)
         logits, _, _ = self.model.decoder(mx.array([forced]), encoded)
-        logits = logits[0, len(self.host.vocabulary.prompt) - 1 :]
+        logits = logits[0, -traced_steps(guide) :]
         return {
             "encoder": np.array(encoded[0].astype(mx.float32)),
             "logits": np.array(logits.astype(mx.float32)),

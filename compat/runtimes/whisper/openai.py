@@ -18,7 +18,8 @@ from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.runtime import Options, Probe, Runtime
 from compat.contract.session import Placement, Unsupported
-from compat.models.whisper import Decoded
+from compat.models.whisper import Decoded, traced_steps
+from compat.models.whisper_prompts import Prompt, grouped
 from compat.runtimes.installed import installed
 from compat.runtimes.whisper.checkpoint import WEIGHTS, exported
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from compat.contract.item import Prediction
     from compat.contract.source import Source
     from compat.models.whisper import WhisperModel
+    from compat.models.whisper_prompts import Ask
 
 INSTALL = "pip install openai-whisper==20250625"
 
@@ -91,7 +93,6 @@ class OpenAIWhisperExecution(Execution):
     ) -> None:
         import torch
         from safetensors.torch import load_file
-        from whisper.decoding import DecodingOptions
         from whisper.model import ModelDimensions, Whisper
         from whisper.tokenizer import get_tokenizer
 
@@ -102,17 +103,12 @@ class OpenAIWhisperExecution(Execution):
         self.folder, dimensions = exported(source, self.host)
         network = Whisper(ModelDimensions(**dimensions))
         vocabulary = self.host.vocabulary
-        tokenizer = get_tokenizer(
-            network.is_multilingual,
-            num_languages=network.num_languages,
-            language=vocabulary.language,
-            task=vocabulary.task,
-        )
-        if tuple(tokenizer.sot_sequence_including_notimestamps) != vocabulary.prompt:
-            raise Unsupported(
-                "openai-whisper has tokenizers and prompts of the published sizes built in, and "
-                f"{source.reference.variant} has another"
-            )
+        self.fp16 = scheme == "fp16"
+        device = torch.device(target.device + (f":{options.device}" if options.device else ""))
+        # Parameters stay in float32, and layers cast them to the precision of what they are given.
+        self.model: Any = network.to(device).eval()
+        self._options(vocabulary.prompt)
+        tokenizer = get_tokenizer(network.is_multilingual, num_languages=network.num_languages)
         blank = {*tokenizer.encode(" "), tokenizer.eot}
         if vocabulary.begin_suppress and set(vocabulary.begin_suppress) != blank:
             raise Unsupported(
@@ -120,15 +116,36 @@ class OpenAIWhisperExecution(Execution):
                 f"checkpoint asks for {sorted(vocabulary.begin_suppress)}"
             )
         network.load_state_dict(load_file(str(self.folder / WEIGHTS)))
-        device = torch.device(target.device + (f":{options.device}" if options.device else ""))
-        # Parameters stay in float32, and layers cast them to the precision of what they are given.
-        self.model: Any = network.to(device).eval()
         self._seen = ""
-        self.options = DecodingOptions(
-            language=vocabulary.language,
+
+    def _options(self, prompt: Prompt) -> Any:
+        """Return the options under which the package makes a prompt.
+
+        Raises:
+            Unsupported: it makes another.
+        """
+        from whisper.decoding import DecodingOptions
+        from whisper.tokenizer import LANGUAGES, get_tokenizer
+
+        vocabulary = self.host.vocabulary
+        language = vocabulary.language_of(prompt)
+        known = language in LANGUAGES
+        tokenizer = get_tokenizer(
+            self.model.is_multilingual,
+            num_languages=self.model.num_languages,
+            language=language if known else None,
+            task=vocabulary.task,
+        )
+        if not known or tuple(tokenizer.sot_sequence_including_notimestamps) != prompt:
+            raise Unsupported(
+                "openai-whisper has tokenizers and prompts of the published sizes built in, and "
+                f"this checkpoint has another prompt for the language {language}"
+            )
+        return DecodingOptions(
+            language=language,
             task=vocabulary.task,
             without_timestamps=True,
-            fp16=scheme == "fp16",
+            fp16=self.fp16,
             temperature=0.0,
             sample_len=self.host.max_tokens,
             suppress_tokens=list(vocabulary.suppress),
@@ -138,7 +155,7 @@ class OpenAIWhisperExecution(Execution):
     def predict(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
         return self.host.transcribe(items, stopwatch, self._decode)
 
-    def _decode(self, mel: np.ndarray, stopwatch: Stopwatch) -> list[Decoded]:
+    def _decode(self, mel: np.ndarray, ask: Ask, stopwatch: Stopwatch) -> list[Decoded]:
         import torch
         from whisper.decoding import decode
 
@@ -148,10 +165,19 @@ class OpenAIWhisperExecution(Execution):
                 self._seen = str(encoded.dtype)
                 # Fetched, so that the encoder has ended when its time is taken.
                 level = encoded.float().abs().mean(dim=(1, 2)).cpu().numpy()
-            with stopwatch("decoder"):
-                found = decode(self.model, encoded, self.options)
-        rows = zip(found, level, strict=True)
-        return [Decoded(list(row.tokens), float(value)) for row, value in rows]
+
+            def detect(rows: Sequence[int]) -> list[int]:
+                with stopwatch("language"):
+                    tokens, _ = self.model.detect_language(encoded)
+                return [int(tokens[row]) for row in rows]
+
+            found: dict[int, list[int]] = {}
+            # It takes one language at a time.
+            for prompt, rows in grouped(ask(detect)).items():
+                with stopwatch("decoder"):
+                    part = decode(self.model, encoded[rows], self._options(prompt))
+                found |= {row: list(one.tokens) for row, one in zip(rows, part, strict=True)}
+        return [Decoded(found[row], float(value)) for row, value in enumerate(level)]
 
     def trace(self, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
         import torch
@@ -160,7 +186,7 @@ class OpenAIWhisperExecution(Execution):
         with torch.inference_mode():
             encoded = self.model.embed_audio(self._upload(mel))
             tokens = torch.tensor([forced], device=self.model.device)
-            logits = self.model.logits(tokens, encoded)[0, len(self.host.vocabulary.prompt) - 1 :]
+            logits = self.model.logits(tokens, encoded)[0, -traced_steps(guide) :]
         return {
             "encoder": encoded[0].float().cpu().numpy(),
             "logits": logits.float().cpu().numpy(),
@@ -169,7 +195,7 @@ class OpenAIWhisperExecution(Execution):
     def _upload(self, mel: np.ndarray) -> Any:
         import torch
 
-        dtype = torch.float16 if self.options.fp16 else torch.float32
+        dtype = torch.float16 if self.fp16 else torch.float32
         return torch.from_numpy(mel).to(self.model.device, dtype)
 
     def placement(self) -> Placement:

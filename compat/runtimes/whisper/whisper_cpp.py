@@ -23,7 +23,7 @@ from compat.contract.graph import Stopwatch
 from compat.contract.item import Item
 from compat.contract.runtime import Options, Probe, Runtime
 from compat.contract.session import Placement, Unsupported
-from compat.models.whisper import Decoded
+from compat.models.whisper import Decoded, traced_steps
 from compat.runtimes.installed import installed
 from compat.runtimes.whisper.ggml import KINDS, MODEL, convert, oracle, refuse
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from compat.contract.item import Prediction
     from compat.contract.source import Source
     from compat.models.whisper import WhisperModel
+    from compat.models.whisper_prompts import Ask, Prompts
 
 INSTALL = "pip install pywhispercpp==1.5.1 gguf==0.19.0"
 SERIES = "1.8."
@@ -132,19 +133,30 @@ class WhisperCppExecution(Execution):
         self.first_mask += self.mask
 
     def predict(self, items: Sequence[Item], stopwatch: Stopwatch) -> list[Prediction]:
-        return self.host.join(
-            items, stopwatch, lambda windows: [self._hear(one, stopwatch) for one in windows]
-        )
+        def hear(windows: Sequence[np.ndarray], prompts: Prompts) -> list[Decoded]:
+            return [
+                self._hear(one, prompts.ask([number], 1), stopwatch)
+                for number, one in enumerate(windows)
+            ]
 
-    def _hear(self, window: np.ndarray, stopwatch: Stopwatch) -> Decoded:
+        return self.host.join(items, stopwatch, hear)
+
+    def _hear(self, window: np.ndarray, ask: Ask, stopwatch: Stopwatch) -> Decoded:
         with stopwatch("features"):
             mel = self.host.padded_mel([window], 1)
         with stopwatch("encoder"):
             self.context.encode(mel[0], self.threads)
-        prompt = list(self.host.vocabulary.prompt)
+
+        def detect(rows: Sequence[int]) -> list[int]:
+            with stopwatch("language"):
+                start = [self.host.vocabulary.prompt[0]]
+                logits = self.context.decode(start, 0, self.threads)
+            return self.host.vocabulary.spoken(logits[None])
+
+        (prompt,) = ask(detect)
         end = self.host.vocabulary.end if self.host.folder else None
         tokens: list[int] = []
-        fed, past, mask = prompt, 0, self.first_mask
+        fed, past, mask = list(prompt), 0, self.first_mask
         with stopwatch("decoder"):
             while len(tokens) < self.host.max_tokens and end not in tokens[-1:]:
                 logits = self.context.decode(fed, past, self.threads)
@@ -158,7 +170,7 @@ class WhisperCppExecution(Execution):
     def trace(self, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
         mel, forced = self.host.traced_input(item, guide)
         self.context.encode(mel[0], self.threads)
-        first = len(self.host.vocabulary.prompt)
+        first = len(forced) - traced_steps(guide) + 1
         steps = [self.context.decode(forced[:first], 0, self.threads)]
         for position in range(first, len(forced)):
             steps.append(self.context.decode([forced[position]], position, self.threads))
