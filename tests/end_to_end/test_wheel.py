@@ -182,11 +182,13 @@ def test_the_quick_profile_of_one_model(surrounded: Installed) -> None:
     pytest.importorskip("torch")
     before = {path for path in installed.package.rglob("*") if path.suffix != ".pyc"}
     shown = installed.compat(
-        "matrix", "--quick", "--models", "whisper-nano", "--targets", "cpu-torch"
+        *("matrix", "--quick", "--models", "whisper-nano"),
+        *("--targets", "cpu-torch", "--recipes", "fp32"),
     )
     assert "Whisper" in shown and "[1/1] whisper-nano@trained/cpu-torch/fp32" in shown
     (run,) = installed.results().runs
-    assert {one.status for one in run.observations} == {"passed"}, shown
+    # Beside the browsers' tests a time decides nothing.
+    assert {one.status for one in run.observations} - {"inconclusive"} == {"passed"}, shown
     assert run.header.commit == "", "the project around is not this one"
     assert (installed.folder / "reports" / "local" / "site" / "index.html").is_file()
     assert {path.name for path in installed.folder.iterdir()} <= {"reports", ".benchmarks"}
