@@ -437,3 +437,15 @@ def test_equal_limits_leave_no_relaxed_level(tmp_path: Path) -> None:
 def test_empty_filter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CompatError, match="a text or a list"):
         _load(tmp_path, _entry(more='family = [""]'))
+
+
+def test_one_misheard_utterance_refutes_no_integers() -> None:
+    """PyTorch's int8 on whisper-tiny.en, as measured: no worse than its oracle, and None before."""
+    facts = _facts(weights="pretrained", precision="int8", recipe="int8-dynamic")
+    sound = {
+        "encoder": {"error_ratio": 0.995, "snr_db": 9.9, "worst_cosine": 0.99},
+        "logits": {"error_ratio": 1.039, "snr_db": 19.4, "worst_cosine": 0.912},
+    }
+    assert SHIPPED.judge("accuracy.numerics", facts, sound)[0] == "strict"
+    broken = {**sound, "logits": {**sound["logits"], "error_ratio": 3.0}}
+    assert SHIPPED.judge("accuracy.numerics", facts, broken)[0] == "failed"
