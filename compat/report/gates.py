@@ -478,7 +478,7 @@ def _about(case: dict[str, Record]) -> CaseFacts:
 
 def _scores(values: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
     """Return the test set that accuracy is judged on, and its scores."""
-    for name in ("hard", "clean", *sorted(values.keys() - {POOLED})):
+    for name in ("people", "hard", "clean", *sorted(values.keys() - {POOLED})):
         inside = values.get(name)
         if isinstance(inside, dict):
             return name, inside
