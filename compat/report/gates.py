@@ -477,9 +477,12 @@ def _about(case: dict[str, Record]) -> CaseFacts:
 
 
 def _scores(values: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
-    """Return the test set that accuracy is judged on, and its scores."""
-    for name in ("people", "hard", "clean", *sorted(values.keys() - {POOLED})):
-        inside = values.get(name)
+    """Return the test set that a cell shows, and its scores.
+
+    Tasks name their sets from the easiest to the most telling: the last is shown.
+    """
+    for name in reversed([name for name in values if name != POOLED]):
+        inside = values[name]
         if isinstance(inside, dict):
             return name, inside
     return "", values
