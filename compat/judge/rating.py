@@ -182,13 +182,13 @@ def rate(gates: Gates, caps: Caps = _NO_CAPS) -> Rating:
     )
 
 
-def preference(rating: Rating) -> tuple[int, int, bool, int]:
+def preference(rating: Rating) -> tuple[int, int, bool, int, bool]:
     """Return a sort key, smallest first: which of several configurations a cell shows.
 
     What works on real silicon comes first, then what may, then what works on an emulator or
     converts; failures come before what is outdated or was never measured. Of two with the same
     floor one that is decided comes before one that may still be better, but for emulators and
-    conversions, which have no grade to be decided.
+    conversions, which have no grade to be decided. Published weights come before a stand-in.
     """
     works = rating.floor != "None"
     fails = rating.ceiling == "None"
@@ -204,7 +204,8 @@ def preference(rating: Rating) -> tuple[int, int, bool, int]:
         case "not-measured":
             place = 8
     open_ended = rating.kind == "incomplete" and rating.floor != rating.ceiling
-    return place, -GRADES.index(rating.floor), open_ended, -GRADES.index(rating.ceiling)
+    grades = -GRADES.index(rating.floor), open_ended, -GRADES.index(rating.ceiling)
+    return place, *grades, "stand-in" in rating.badges
 
 
 def _grade(gates: Gates) -> Grade:
