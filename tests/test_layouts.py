@@ -373,6 +373,185 @@ def test_a_kaldi_folder_names_only_audio_inside_the_corpus(tmp_path: Path) -> No
     refused(tmp_path / DATA, "lies outside the corpus: move it inside, or name a folder")
 
 
+# --- MUSDB18 -------------------------------------------------------------------------------------
+
+STEMS = ("drums", "bass", "other", "vocals")
+
+
+def musdb18(folder: Path) -> Path:
+    for song in ("train/Band - Old", "test/Band - Song #1", "test/Duo - Ça va"):
+        for name in ("mixture", *STEMS):
+            write_audio(folder / song / f"{name}.wav", 1.0, 44_100, channels=2)
+    return folder
+
+
+def test_musdb18(tmp_path: Path) -> None:
+    found = load(musdb18(tmp_path / "musdb18hq"))
+    assert found.described == "MUSDB18: test (2 recordings)"
+    line = only(found).lines[1]
+    assert line["id"] == "Duo - Ça va" and only(found).knows("stems")
+    assert line["stems"] == {stem: f"Duo - Ça va/{stem}.wav" for stem in STEMS}
+    assert only(found).item(1, RATE).facts["stems"] == line["stems"]
+    hide(tmp_path / "musdb18hq", "test/Band - Song #1/mixture.wav")
+    assert len(only(load(tmp_path / "musdb18hq/test")).lines) == 2
+    (song,) = only(load(tmp_path / "musdb18hq/train/Band - Old")).lines
+    assert song["stems"]["drums"] == "drums.wav"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (remove("test/Duo - Ça va/bass.wav"), r"bass\.wav of the stem bass is missing"),
+        (
+            lambda f: write_audio(f / "test/Duo - Ça va/bass.wav", 0.9, 44_100),
+            r"the stem bass\.wav lasts 0\.9 s, and its mixture mixture\.wav 1 s",
+        ),
+        (
+            lambda f: (f / "test/Duo - Ça va/bass.wav").write_bytes(b"RIFF"),
+            r"cannot read audio file .*bass\.wav",
+        ),
+        (lambda f: (f / "test/A - B.stem.mp4").write_bytes(b""), "musdbconvert"),
+    ],
+)
+def test_damaged_musdb18(tmp_path: Path, change: Change, said: str) -> None:
+    change(musdb18(tmp_path))
+    refused(tmp_path, said)
+
+
+def test_a_stem_outside_the_corpus_is_refused(tmp_path: Path) -> None:
+    outside = write_audio(tmp_path / "secret.wav", 1.0)
+    bass = musdb18(tmp_path / "set") / "test/Duo - Ça va/bass.wav"
+    bass.unlink()
+    bass.symlink_to(outside)
+    refused(tmp_path / "set", "lies outside the corpus")
+    write_audio(tmp_path / "own/a.wav", 1.0)
+    for stems, said in (
+        ({"drums": "../secret.wav"}, "lies outside the corpus"),
+        ({"drums": str(outside)}, "lies outside the corpus"),
+        ({"drums": "b.wav"}, "is missing: restore it"),
+        ({"drums": "a\0.wav"}, "names no file"),
+        ({"drums": 1}, "stems must name files"),
+        ({}, "stems must name files"),
+        (["a.wav"], "stems must name files"),
+    ):
+        line = {"audio_filepath": "a.wav", "stems": stems}
+        write_text(tmp_path / "own/manifest.jsonl", line)
+        refused(tmp_path / "own", rf"manifest\.jsonl:1: .*{said}")
+
+
+@pytest.mark.parametrize("tags", ["rock", [1], ["rock", " "], {"rock": 1}])
+def test_tags_of_another_form(tmp_path: Path, tags: Any) -> None:
+    write_audio(tmp_path / "a.wav")
+    write_text(tmp_path / "manifest.jsonl", {"audio_filepath": "a.wav", "tags": tags})
+    refused(tmp_path, r"manifest\.jsonl:1: tags must be a list of words")
+
+
+# --- MTG-Jamendo ---------------------------------------------------------------------------------
+
+JAMENDO = "data/splits/split-0"
+COLUMNS = "TRACK_ID\tARTIST_ID\tALBUM_ID\tPATH\tDURATION\tTAGS"
+
+
+def jamendo(folder: Path) -> Path:
+    """The project's folder with its lists, and songs in either of the two sizes."""
+    rock = "track_0000214\tartist_14\talbum_31\t14/214.mp3\t124.6\tgenre---rock\tmood---dark"
+    jazz = "track_0000215\tartist_14\talbum_31\t15/215.mp3\t151.4\tgenre---jazz"
+    tone = np.sin(np.arange(24_000) / 10).astype(np.float32)
+    for name in ("audio/14/214.low.mp3", "15/215.mp3"):
+        (folder / name).parent.mkdir(parents=True)
+        write_mp3(folder / name, tone, 24_000)
+    write_text(folder / JAMENDO / "autotagging-test.tsv", COLUMNS, rock, jazz)
+    write_text(folder / JAMENDO / "autotagging_genre-test.tsv", COLUMNS, rock)
+    write_text(folder / JAMENDO / "autotagging-train.tsv", COLUMNS, jazz)
+    return folder
+
+
+def tags(corpus: Corpus) -> list[list[str]]:
+    return [line["tags"] for line in only(corpus).lines]
+
+
+def test_mtg_jamendo(tmp_path: Path) -> None:
+    found = load(jamendo(tmp_path / "mtg"))
+    assert found.described.startswith("MTG-Jamendo: ") and list(found.sets) == [
+        "data-splits-split-0-autotagging-test"
+    ]
+    assert tags(found) == [["genre---rock", "mood---dark"], ["genre---jazz"]]
+    item = only(found).item(0, RATE)
+    assert item.id == "track_0000214" and item.seconds == pytest.approx(1.0, abs=0.1)
+    windows(tmp_path / "mtg" / JAMENDO, "autotagging-test.tsv")
+    hide(tmp_path / "mtg" / JAMENDO, "autotagging-test.tsv")
+    assert tags(load(tmp_path / "mtg")) == tags(found)
+    pack(tmp_path / "mtg" / JAMENDO, "autotagging-test.tsv")
+    assert tags(load(tmp_path / "mtg")) == tags(found)
+
+
+TEST_LIST = f"{JAMENDO}/autotagging-test.tsv"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (remove("15/215.mp3"), r"test\.tsv:3: audio file .*215\.mp3 is missing"),
+        (edit(TEST_LIST, "\tgenre---jazz", ""), r"test\.tsv:3: a line has a track"),
+        (edit(TEST_LIST, "15/215.mp3", "../../../../215.mp3"), "lies outside the corpus"),
+        (edit(TEST_LIST, "0000215", "0000214"), "two recordings are called track_0000214"),
+        (lambda f: write_text(f / TEST_LIST, COLUMNS), r"test\.tsv lists no songs"),
+        (recode(TEST_LIST, "latin-1"), "Save it as UTF-8"),
+    ],
+)
+def test_damaged_mtg_jamendo(tmp_path: Path, change: Change, said: str) -> None:
+    write_audio(tmp_path / "215.mp3.wav").rename(tmp_path / "215.mp3")
+    change(jamendo(tmp_path / "mtg"))
+    refused(tmp_path / "mtg", said)
+
+
+# --- MagnaTagATune -------------------------------------------------------------------------------
+
+ANNOTATIONS = "annotations_final.csv"
+
+
+def magnatagatune(folder: Path) -> Path:
+    tone = np.sin(np.arange(24_000) / 10).astype(np.float32)
+    rows = ['"clip_id"\t"no voice"\t"guitar"\t"mp3_path"']
+    for number, (name, *values) in enumerate((("0/a", 1, 0), ("d/b", 1, 1), ("f/c", 0, 0)), 1):
+        (folder / name).parent.mkdir(parents=True)
+        write_mp3(folder / f"{name}.mp3", tone, 16_000)
+        rows.append("\t".join(f'"{one}"' for one in (number, *values, f"{name}.mp3")))
+    write_text(folder / ANNOTATIONS, *rows)
+    return folder
+
+
+def test_magnatagatune(tmp_path: Path) -> None:
+    found = load(magnatagatune(tmp_path / "mtat"))
+    assert found.described == "MagnaTagATune: mtat (2 recordings)", "those of d to f"
+    assert tags(found) == [["no voice", "guitar"], []] and only(found).knows("tags")
+    assert only(found).item(0, RATE).id == "2"
+    windows(tmp_path / "mtat", ANNOTATIONS)
+    assert tags(load(tmp_path / "mtat" / ANNOTATIONS)) == tags(found)
+    for name in ("d/b", "f/c"):
+        edit(ANNOTATIONS, f"{name}.mp3", "0/a.mp3")(tmp_path / "mtat")
+    assert len(tags(load(tmp_path / "mtat"))) == 3, "there are no others"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (remove("d/b.mp3"), r"final\.csv:3: audio file .*b\.mp3 is missing"),
+        (lambda f: (f / "d/b.mp3").write_bytes(b""), r"cannot read audio file .*b\.mp3"),
+        (edit(ANNOTATIONS, '"3"\t"0"', '"3"\t"2"'), r"final\.csv:4: '2' instead of 0 or 1"),
+        (edit(ANNOTATIONS, '"3"\t"0"', '"3"'), r"final\.csv:4: 3 fields where the header has 4"),
+        (edit(ANNOTATIONS, '"3"\t', '""\t'), r"final\.csv:4: no clip_id"),
+        (edit(ANNOTATIONS, '"3"\t', '"2"\t'), "two recordings are called 2"),
+        (edit(ANNOTATIONS, "d/b.mp3", "d/../../b.mp3"), "lies outside the corpus"),
+        (edit(ANNOTATIONS, '"f/c.mp3"', '"f/c.mp3'), "Correct the quotation marks"),
+        (recode(ANNOTATIONS, "latin-1"), "Save it as UTF-8"),
+    ],
+)
+def test_damaged_magnatagatune(tmp_path: Path, change: Change, said: str) -> None:
+    change(magnatagatune(tmp_path))
+    refused(tmp_path, said)
+
+
 # --- NeMo ----------------------------------------------------------------------------------------
 
 

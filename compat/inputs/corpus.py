@@ -3,7 +3,8 @@
 A corpus is one test set or several, in any of the forms of :mod:`compat.inputs.layouts`: NeMo
 manifests, LibriSpeech, Common Voice, Kaldi and others. Whatever the form, a test set is a list of
 lines in the terms of a NeMo manifest: ``audio_filepath``, ``duration`` in seconds, and the truth,
-which is ``text`` and ``lang``, or ``segments`` (who spoke when) and ``uem`` (which part is scored).
+which is ``text`` and ``lang``, or ``segments`` (who spoke when) and ``uem`` (which part is scored),
+or of music ``tags`` and ``stems``, and of sounds ``label`` and ``caption``.
 Pairs of recordings (``1 a.flac b.flac`` for one speaker, ``0`` for two) are the truth of a set.
 
 docs/corpora.md shows each form.
@@ -24,7 +25,7 @@ from compat.contract.item import Item
 from compat.contract.places import FIXTURES
 from compat.inputs import layouts, people
 from compat.inputs.audio import TOLERANCE, CorpusError, read_audio
-from compat.inputs.layouts.checking import checked
+from compat.inputs.layouts.checking import audio_files, checked
 from compat.inputs.layouts.choosing import chosen
 from compat.inputs.layouts.layout import Layout, Part
 from compat.inputs.packages import packages_folder
@@ -90,9 +91,9 @@ class TestSet:
         identifier = self.identifier(index)
         pairs = self._pairs.get(identifier)
         facts = {**line, **({"trials": pairs} if pairs else {})}
-        part = (line["offset"], line["duration"]) if "offset" in line else (0.0, None)
+        first, length = (line["offset"], line["duration"]) if "offset" in line else (0.0, None)
         audio = self.folder / line["audio_filepath"]
-        samples = read_audio(audio, rate, *part, self.channels)
+        samples = read_audio(audio, rate, first, length, self.channels)
         seconds = samples.shape[-1] / rate
         if abs(seconds - line["duration"]) > TOLERANCE:
             raise CorpusError(
@@ -162,7 +163,7 @@ class Corpus:
             {
                 name: [
                     [
-                        [dict(line), file_digest(test_set.folder / line["audio_filepath"])]
+                        [dict(line), *(file_digest(test_set.folder / f) for f in audio_files(line))]
                         for line in test_set.lines
                     ],
                     test_set.trials,

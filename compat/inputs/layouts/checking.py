@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from compat.contract.item import Span
-from compat.inputs.audio import TOLERANCE, CorpusError, audio_seconds
+from compat.inputs.audio import SLACK, TOLERANCE, CorpusError, audio_seconds
 from compat.inputs.layouts.layout import Entry, inside
 from compat.inputs.rttm import Turns, of_recording, read_span, read_turns, read_uem
+
+STEMS = "stems"
+"""Fact of a mixture: the audio files of its parts, by what they hold (``drums``, ``vocals``)."""
+TAGS = "tags"
+"""Fact of a recording: words, all of which describe it."""
+
+
+def audio_files(line: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of all audio files of a recording: its own, and those of its stems."""
+    yield line["audio_filepath"]
+    yield from line.get(STEMS, {}).values()
 
 
 def checked(entry: Entry, folder: Path, root: Path | None = None) -> dict[str, Any]:
@@ -34,6 +45,9 @@ def checked(entry: Entry, folder: Path, root: Path | None = None) -> dict[str, A
         if not audio.exists():
             raise CorpusError(f"{where}: audio file {audio} is missing: restore it.")
         _read_times(line, audio, where)
+        _check_facts(line)
+        for stem, file in line.get(STEMS, {}).items():
+            _check_stem(stem, inside(folder, file, where, root), audio, where)
         for key in ("segments", "uem"):  # No truth is another thing than an empty one.
             if line.get(key, ...) is None:
                 del line[key]
@@ -108,6 +122,38 @@ def _read_times(line: dict[str, Any], audio: Path, where: str) -> None:
             f"{where}: offset and duration end at {first + line['duration']:g} s, and {audio.name} "
             f"lasts {seconds:.6g} s. Both are in seconds, not milliseconds: correct them, or "
             "restore the audio."
+        )
+
+
+def _check_facts(line: dict[str, Any]) -> None:
+    """Check the form of what is said of music; what is null is not known."""
+    for key in (STEMS, TAGS):
+        if line.get(key, ...) is None:
+            del line[key]
+    tags, stems = line.get(TAGS, []), line.get(STEMS, {"": ""})
+    if not isinstance(tags, list) or not all(isinstance(tag, str) and tag.strip() for tag in tags):
+        raise ValueError('tags must be a list of words: ["guitar", "slow"]')
+    if (
+        not isinstance(stems, dict)
+        or not stems
+        or not all(isinstance(file, str) for file in stems.values())
+    ):
+        raise ValueError('stems must name files by what they hold: {"drums": "drums.wav"}')
+
+
+def _check_stem(stem: str, file: Path, mixture: Path, where: str) -> None:
+    """Check that a stem is there, and as long as its mixture within :data:`SLACK`.
+
+    Raises:
+        CorpusError: it is not; the message names the file.
+    """
+    if not file.exists():
+        raise CorpusError(f"{where}: audio file {file} of the stem {stem} is missing: restore it.")
+    seconds, whole = audio_seconds(file), audio_seconds(mixture)
+    if abs(seconds - whole) > SLACK:
+        raise CorpusError(
+            f"{where}: the stem {file.name} lasts {seconds:.6g} s, and its mixture {mixture.name} "
+            f"{whole:.6g} s. Stems are added up sample by sample: restore the files."
         )
 
 

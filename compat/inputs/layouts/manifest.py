@@ -15,6 +15,8 @@ MANIFEST = "manifest.jsonl"
 TRIALS = "trials.txt"
 LANGUAGES = ("lang", "language", "source_lang")
 """Names that NeMo's recipes have for the spoken language."""
+TRUTHS = ("text", "rttm_filepath", "segments", "tags", "stems", "label", "caption")
+"""Fields of which a line needs one, where there are no trials."""
 
 
 def claims(path: Path) -> bool:
@@ -60,7 +62,7 @@ def _entries(path: Path, paired: bool) -> Iterator[Entry]:
         try:
             line = dict(json.loads(text))
             line["audio_filepath"]
-            if not paired and not {"text", "rttm_filepath", "segments"} & set(line):
+            if not paired and line.keys().isdisjoint(TRUTHS):
                 raise KeyError("text")
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             missing = f"no {error}" if isinstance(error, KeyError) else str(error)
@@ -72,6 +74,8 @@ def _plain(line: dict[str, Any]) -> dict[str, Any]:
     """Return a line without NeMo's ways to say that something is not known."""
     if line.get("text", "-") in ("-", None):
         line.pop("text", None)
+    if line.get("label") == "infer":  # NeMo's word where there is no class.
+        del line["label"]
     line.pop("noscore", None)  # A name of this project's own, for what RTTM files say.
     languages = [line[name] for name in LANGUAGES if isinstance(line.get(name), str)]
     return {**line, "lang": languages[0]} if languages else line
