@@ -121,6 +121,9 @@ class Variant:
     family or other weights are asked for; the others run when named or under ``--full``."""
     parameters: float = 0.0
     """Number of parameters in millions."""
+    working_gb: float = 0.0
+    """Gigabytes of intermediate values that it holds at most, as measured, where they are more
+    than its weights: long audio at a high rate. What does not fit into memory is skipped."""
     checkpoint: str = ""
     """Hub id of the published checkpoint, or ``package:distribution/folder`` that holds it."""
     trained: str = ""

@@ -63,6 +63,9 @@ class Runtime(ABC):
     modules: ClassVar[tuple[str, ...]] = ()
     """Modules whose import is the runtime's own start-up, timed apart."""
     targets: ClassVar[tuple[Target, ...]]
+    copies: ClassVar[float] = 3.0
+    """How often a model's float32 weights are in the host's memory at once while it is built,
+    exported and compiled, as measured: what does not fit is skipped before it is loaded."""
 
     def versions(self) -> Mapping[str, str]:
         """Return versions that identify its results, of what Python does not install."""

@@ -39,6 +39,7 @@ from compat.judge.results import (
 )
 from compat.measure.request import CaseRequest
 from compat.metrics import SCORER_VERSION
+from compat.run import need
 from compat.run.client import StageFailure, Worker
 from compat.run.measurement import Check, Finding, Measurement, in_full, now
 from compat.run.probing import Prober
@@ -105,6 +106,11 @@ class Run:
     def threads(self) -> int:
         """Threads of every worker: the machine's, shared between parallel processes."""
         return self.settings.threads or max(1, hardware.available_cpus() // self.settings.workers)
+
+    @property
+    def available_memory(self) -> int:
+        """Bytes that a worker may use: what a person said, or nearly all that is free now."""
+        return self.settings.memory_limit or int(hardware.available_memory_bytes() * 0.9)
 
     @cached_property
     def corpora(self) -> corpus.Corpus:
@@ -200,7 +206,7 @@ class Run:
             self._worker = Worker(
                 request,
                 self.settings.time_limit,
-                self.settings.memory_limit or int(hardware.available_memory_bytes() * 0.9),
+                self.available_memory,
                 lambda stage: self.said(case.id, stage),
             )
         return Measurement(
@@ -239,6 +245,9 @@ class Run:
             status: Status = "error" if probe.state == "broken" else "skipped"
             said = f"{case.target.name} is {probe.state}: {probe.reason}"
             raise Finding(status, said, probe.remedy, fatal=self._required(case.target))
+        runtime = catalog.load().runtime(case.target.runtime)
+        if lacking := need.lacking(case, runtime, probe, self.available_memory):
+            raise Finding("skipped", lacking, "run it on a larger machine, or end other programs")
         if case.weights == "pretrained" and not self._checkpoint(case):
             name, checkpoint = case.variant.name, case.variant.checkpoint
             said = f"no checkpoint {checkpoint} in the local cache"
