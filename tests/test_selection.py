@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from compat import catalog
 from compat.contract.case import Family, Variant
 from compat.contract.errors import CompatError
-from compat.contract.profile import FULL, QUICK
+from compat.contract.profile import CORE, FULL, QUICK
 from compat.run.selection import Selection, check_mark_expression, marks, suggestion
 
 SEEDED = ("--weights", "seeded")
@@ -153,6 +154,17 @@ def test_a_first_look_takes_one_variant_of_each_family_in_fp32() -> None:
     assert ("whisper-tiny.en", "fp32") in cases(models=("whisper",))
     assert ("whisper-tiny.en", "fp32") in cases(weights=("seeded",))
     assert ("whisper-tiny.en", "fp32") in cases(marked=frozenset({"seeded"}))
+
+
+def test_a_first_look_of_a_named_model_is_in_fp32_too() -> None:
+    known = catalog.load()
+    named = Selection(("whisper-base",), ("cpu-torch", "openvino-cpu"), profile=QUICK)
+    assert {case.recipe.name for case in named.cases(known)} == {"fp32"}
+    assert {case.weights for case in named.cases(known)} == {"pretrained", "seeded"}
+    asked = replace(named, recipes=("int8",))
+    assert {case.recipe.precision for case in asked.cases(known)} == {"int8"}
+    usual = replace(named, profile=CORE)
+    assert {"fp32", "int8-dynamic", "int4-weights"} <= {c.recipe.name for c in usual.cases(known)}
 
 
 def test_a_first_look_of_what_is_slow_is_brief() -> None:

@@ -95,8 +95,11 @@ class Selection:
         asked = _any(names, self.targets) or bool(own & self.marked)
         if (target.on_request or emulated) and not asked and not self.profile.whole:
             return False
-        if named or self.profile.whole or variant.name in self.checkpoints:
+        precise = bool(self.recipes or self.marked & set(precisions()))
+        if self.profile.whole:
             return True
+        if named or variant.name in self.checkpoints:
+            return not self.profile.first_look or precise or recipe.name == target.plain
         marks_of_model = {mark_name(case.family.name), case.weights}
         if not variant.core:
             return False
@@ -106,7 +109,6 @@ class Selection:
             return False
         if emulated and variant.parameters > CORE_ON_EMULATORS:
             return False
-        precise = bool(self.recipes or self.marked & set(precisions()))
         if self.profile.first_look:
             # A first look: one variant of each family, plainly, with weights that know their task;
             # but for what was asked for.
