@@ -111,9 +111,16 @@ class Suites:
 
 @pytest.fixture(scope="session")
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache for all tests; ``$COMPAT_TEST_CACHE`` keeps it while tests are being written."""
-    named = os.environ.get("COMPAT_TEST_CACHE")
-    return Path(named) if named else tmp_path_factory.mktemp("cache")
+    """One cache for all tests; ``$COMPAT_TEST_CACHE`` keeps it while tests are being written.
+
+    pytest's workers share it: its locks are those of any two runs on one machine.
+    """
+    if named := os.environ.get("COMPAT_TEST_CACHE"):
+        return Path(named)
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    (shared / "cache").mkdir(exist_ok=True)
+    return shared / "cache"
 
 
 @pytest.fixture(scope="session")
