@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from compat.metrics.numerics import LARGEST, SNR_LIMIT_DB, blind_faults, compare, contrast_db
+from compat.metrics.numerics import (
+    LARGEST,
+    SNR_LIMIT_DB,
+    agreement,
+    blind_faults,
+    compare,
+    contrast_db,
+    is_codes,
+)
 
 Array = NDArray[Any]
 
@@ -338,3 +346,19 @@ def test_reference_without_any_variation_gives_no_credit() -> None:
     constant = [np.full(7, 3.3), np.full(7, 3.3)]
     found = compare(constant, None, [array + 0.1 for array in constant])
     assert found["snr_db"] == found["worst_snr_db"] == -SNR_LIMIT_DB
+
+
+def test_integers_are_compared_by_the_share_that_is_equal() -> None:
+    reference = [np.array([[1, 2], [3, 4]], np.int32), np.array([[5, 6]], np.int32)]
+    device = [np.array([[1, 2], [3, 9]], np.int64), np.array([[8, 6]], np.int64)]
+    assert agreement(reference, reference) == {
+        **{"equal": 1.0, "worst_equal": 1.0, "equal_0": 1.0, "equal_1": 1.0}
+    }
+    found = agreement(reference, device)
+    assert found == pytest.approx(
+        {"equal": 4 / 6, "worst_equal": 0.5, "equal_0": 2 / 3, "equal_1": 2 / 3}
+    )
+    assert set(agreement([np.arange(3)], [np.arange(3)])) == {"equal", "worst_equal"}
+    assert is_codes(reference) and not is_codes([np.zeros(3, np.float32)])
+    with pytest.raises(ValueError, match="one device array per reference array"):
+        agreement(reference, device[:1])

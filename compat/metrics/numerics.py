@@ -121,6 +121,37 @@ def compare(
     return result
 
 
+def is_codes(arrays: Sequence[Array]) -> bool:
+    """Return whether an output holds integers, of which no distance means anything."""
+    return all(np.asarray(array).dtype.kind in "iub" for array in arrays)
+
+
+def agreement(reference: Sequence[Array], device: Sequence[Array]) -> dict[str, float]:
+    """Compare one output of integers, such as codes, over several inputs.
+
+    Args:
+        reference: one array per input, time first.
+        device: the same from the execution under test, of the same shapes.
+
+    Returns:
+        ``equal`` and ``worst_equal``, the share of equal values over all inputs and in the worst of
+        them, and ``equal_0``, ``equal_1``, … that of each position along the last axis (codebook),
+        where there are two axes or more.
+
+    Raises:
+        ValueError: as :func:`compare`.
+    """
+    _check_shapes(reference, device, "device")
+    equal = [np.asarray(r) == np.asarray(d) for r, d in zip(reference, device, strict=True)]
+    shares = [float(one.mean()) for one in equal]
+    total = sum(int(one.sum()) for one in equal) / sum(one.size for one in equal)
+    result = {"equal": total, "worst_equal": min(shares)}
+    if equal[0].ndim > 1:
+        rows = np.concatenate([one.reshape(-1, one.shape[-1]) for one in equal])
+        result |= {f"equal_{index}": float(s) for index, s in enumerate(rows.mean(axis=0))}
+    return result
+
+
 def contrast_db(references: Sequence[Array]) -> float:
     """Smallest difference between the outputs for two different inputs, in dB.
 

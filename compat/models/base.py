@@ -52,8 +52,9 @@ class Model(ABC):
 
     @abstractmethod
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
-        """Return the outputs whose numerics are judged, float arrays with time first.
+        """Return the outputs whose numerics are judged, arrays with time first.
 
+        Of floats errors are measured; of integers (codes) the share that is equal.
         ``guide`` is the reference's prediction for the item, which an autoregressive decoder is
         forced to follow.
         """
