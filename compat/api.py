@@ -26,6 +26,7 @@ from compat.models.parts.batches import in_batches
 from compat.models.tasks.agreement import Agreement
 from compat.models.tasks.asr import Transcription
 from compat.models.tasks.base import Task
+from compat.models.tasks.codec import Codec
 from compat.models.tasks.diarization import Diarization
 from compat.models.tasks.speaker_embedding import SpeakerEmbedding
 from compat.models.tasks.speaker_segmentation import SpeakerSegmentation
@@ -35,6 +36,7 @@ __all__ = [
     "Agreement",
     "Case",
     "CheckpointError",
+    "Codec",
     "CompatError",
     "Corpus",
     "Diarization",

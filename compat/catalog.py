@@ -36,6 +36,7 @@ FAMILIES = (
     "compat.models.wespeaker",
     "compat.models.segmentation",
     "compat.models.diarization",
+    "compat.models.encodec",
 )
 RUNTIMES = (
     "compat.runtimes.pytorch",

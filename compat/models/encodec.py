@@ -1,0 +1,272 @@
+"""EnCodec: a neural audio codec, which turns audio into codes and codes into audio.
+
+Source: Défossez et al., "High Fidelity Neural Audio Compression", 2022; the 32 kHz size is the one
+that MusicGen generates (Copet et al., "Simple and Controllable Music Generation", 2023). Module
+structure and parameter names are those of the Hugging Face implementation, so that its checkpoints
+load unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil, log2, prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compat.contract.case import Family
+from compat.contract.graph import Graph, Stopwatch, Tensor
+from compat.contract.item import Item, Prediction
+from compat.contract.profile import Profile
+from compat.contract.session import Session
+from compat.inputs.checkpoints import CheckpointError
+from compat.inputs.corpus import Corpus
+from compat.models.encodec_network import decoder_module, encoder_module, fill_codebooks, settle
+from compat.models.items import Items
+from compat.models.parts import filled_windows
+from compat.models.parts.batches import in_batches
+from compat.models.parts.hugging_face import (
+    HuggingFaceModel,
+    published,
+    read_checkpoint,
+    read_features,
+)
+from compat.models.parts.windows import Windows, triangular
+from compat.models.tasks.codec import BITRATE, Codec
+
+FAMILY = Family(
+    name="encodec",
+    task="codec",
+    row="Codec",
+    headline="encodec-24khz",
+    variants=(
+        published("encodec-24khz", "facebook/encodec_24khz", 14.9, core=True),
+        published("encodec-48khz", "facebook/encodec_48khz", 14.9),
+        published("encodec-32khz", "facebook/encodec_32khz", 56.9),
+    ),
+)
+
+# Settings of Hugging Face's EncodecConfig; what is not named has its default, that of 24 kHz.
+_24_KHZ: Mapping[str, Any] = {
+    "sampling_rate": 24_000,
+    "audio_channels": 1,
+    "target_bandwidths": [1.5, 3.0, 6.0, 12.0, 24.0],
+    "upsampling_ratios": [8, 5, 4, 2],
+    "codebook_size": 1024,
+}
+PUBLISHED: Mapping[str, Mapping[str, Any]] = {
+    "encodec-24khz": _24_KHZ,
+    "encodec-48khz": {
+        **_24_KHZ,
+        "sampling_rate": 48_000,
+        "audio_channels": 2,
+        "target_bandwidths": [3.0, 6.0, 12.0, 24.0],
+        "use_causal_conv": False,
+        "norm_type": "time_group_norm",
+        "normalize": True,
+        "chunk_length_s": 1.0,
+        "overlap": 0.01,
+    },
+    "encodec-32khz": {
+        **_24_KHZ,
+        "sampling_rate": 32_000,
+        "target_bandwidths": [2.2],
+        "upsampling_ratios": [8, 5, 4, 4],
+        "num_filters": 64,
+        "codebook_size": 2048,
+        "use_causal_conv": False,
+        "use_conv_shortcut": False,
+    },
+}
+MAIN = 6.0
+"""Kilobits a second of the timed task, where a size has them; else its highest rate."""
+
+BATCHES = (1, 4)
+SECONDS = 5.0
+"""Length of a window where no chunks are published."""
+OVERLAP = 0.1
+"""Share of such a window that the next one begins with, where one fades into the other."""
+
+# What the encoder makes of audio then has a standard deviation near 1, as generated codebooks have,
+# and biases do not drown what differs between inputs.
+SEEDED_GAINS: Mapping[str, float | None] = {"bias": 0.3, "encoder": 1.3}
+DECLINE = 0.85
+"""Size of each generated codebook relative to that before, as what is left over becomes less."""
+
+
+def load(variant: str, weights: str, checkpoint: str) -> EncodecModel:
+    """Load the host side of a variant.
+
+    Args:
+        variant: a variant of :data:`FAMILY`.
+        weights: ``seeded`` or ``pretrained``.
+        checkpoint: folder of the checkpoint; empty for seeded.
+
+    Raises:
+        CheckpointError: the checkpoint is of another architecture or size, or lacks files.
+    """
+    settings = PUBLISHED[variant]
+    if weights == "seeded":
+        return EncodecModel(settings)
+    folder, config = read_checkpoint(checkpoint, "encodec", "EnCodec", variant, _24_KHZ)
+    for name in ("sampling_rate", "audio_channels"):
+        if config[name] != settings[name]:
+            raise CheckpointError(
+                f"{folder / 'config.json'} has {name} {config[name]}, and {variant} "
+                f"{settings[name]}: name the folder of the checkpoint for {variant}."
+            )
+    read_features(folder, settings["sampling_rate"])
+    return EncodecModel(config, folder)
+
+
+class EncodecModel(HuggingFaceModel):
+    """Encodes and decodes windows, and joins what overlaps.
+
+    Published chunks (48 kHz: 1 s, of which 10 ms are the next one's too) are such windows. Where
+    none are published they are of five seconds, and half a second fades into the next.
+    """
+
+    architecture = "EncodecModel"
+    gains = SEEDED_GAINS
+    needless = ("inited", "cluster_size", "embed_avg")  # Training alone moves the codebooks.
+
+    def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
+        super().__init__(config, folder)
+        self.sample_rate = rate = int(config["sampling_rate"])
+        self.channels = int(config["audio_channels"])
+        self.chunked = config.get("chunk_length_s") is not None
+        seconds = config["chunk_length_s"] if self.chunked else SECONDS
+        overlap = config["overlap"] if self.chunked else OVERLAP
+        self.windows = Windows.overlapping(seconds, overlap, rate)
+        hop = prod(config["upsampling_ratios"])
+        self.frames = ceil(self.windows.length / hop)
+        self.bits = ceil(rate / hop) * log2(config["codebook_size"])
+        """Bits a second of one codebook."""
+        rates = tuple(map(float, config["target_bandwidths"]))
+        self.codebooks = self.used(rates[-1])
+        self.bitrate = MAIN if MAIN in rates else rates[-1]
+        self.task = Codec(rates, self.bitrate)
+
+    def used(self, bitrate: float) -> int:
+        """Return how many codebooks there are in so many kilobits a second."""
+        return max(1, int(bitrate * 1000 / self.bits))
+
+    def adapt(self, network: Any) -> None:
+        settle(network)
+        if not self.folder:
+            fill_codebooks(network, DECLINE)
+
+    # Graphs ------------------------------------------------------------------------------------
+
+    def graphs(self) -> tuple[Graph, ...]:
+        points = {f"b{batch}": {"batch": batch} for batch in BATCHES}
+        return (
+            Graph(
+                "encoder",
+                {"audio": Tensor(("batch", self.channels, self.windows.length))},
+                ("z", "codes"),
+                points,
+                lambda: encoder_module(self.network),
+                scalar="codes",
+                windowed=self.chunked,
+            ),
+            Graph(
+                "decoder",
+                {
+                    "codes": Tensor(("batch", self.codebooks, self.frames), "int32"),
+                    "used": Tensor(("batch", self.codebooks)),
+                },
+                ("audio",),
+                points,
+                lambda: decoder_module(self.network),
+                windowed=self.chunked,
+            ),
+        )
+
+    # Driver ------------------------------------------------------------------------------------
+
+    def items(self, corpus: Corpus, profile: Profile) -> Items:
+        if self.folder:
+            return super().items(corpus, profile)
+        source = next(iter(corpus.choose(self.task.sets).values()))
+        window = profile.pick(1, 1, 2) * round(SECONDS * self.sample_rate)
+        chosen = filled_windows.cut(source, self.sample_rate, window, profile.pick(2, 2, 8))
+        return Items({}, chosen, chosen)
+
+    def run(
+        self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
+    ) -> list[Prediction]:
+        with stopwatch("windows"):
+            cut = [self._cut(item.audio) for item in items]
+            scales = [self._scales(windows) for windows in cut]
+            rows = np.concatenate(
+                [one / size[:, None, None] for one, size in zip(cut, scales, strict=True)]
+            )
+            ends = np.cumsum([len(windows) for windows in cut])[:-1]
+        with stopwatch("encoder"):
+            feeds = {"audio": rows}
+            codes = in_batches(session, "encoder", feeds, ("codes",), len(items))["codes"]
+        masks = [self._mask(item, len(one)) for item, one in zip(items, cut, strict=True)]
+        with stopwatch("decoder"):
+            feeds = {"codes": codes, "used": np.concatenate(masks)}
+            waves = in_batches(session, "decoder", feeds, ("audio",), len(items))["audio"]
+        stopwatch.marks["window_decoded"] = stopwatch.stages["decoder"] / len(rows)
+        with stopwatch("join"):
+            parts = zip(
+                *(items, scales, masks, np.split(codes, ends), np.split(waves, ends)), strict=True
+            )
+            return [
+                {
+                    "codes": of_item[:, : int(mask[0].sum())],
+                    "audio": self._join(wave * size[:, None, None], item.audio.shape),
+                    **({"scales": size.tolist()} if self.config.get("normalize") else {}),
+                }
+                for item, size, mask, of_item, wave in parts
+            ]
+
+    def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
+        windows = self._cut(item.audio)[:1]
+        audio = (windows / self._scales(windows)[:, None, None]).astype(np.float32)
+        heard = session.run("encoder", {"audio": audio}, "b1")
+        z, codes = heard["z"].numpy()[0].T.copy(), heard["codes"].numpy()[0].T.copy()
+        told = guide["codes"][:1]
+        forced = np.zeros((1, self.codebooks, self.frames), np.int32)
+        forced[:, : told.shape[1]] = told
+        used = np.arange(self.codebooks)[None] < told.shape[1]
+        decoded = session.run("decoder", {"codes": forced, "used": used.astype(np.float32)}, "b1")
+        return {"z": z, "audio": decoded["audio"].numpy()[0].T.copy(), "codes": codes}
+
+    def _whole(self, samples: int) -> int:
+        """Return the length of audio with the silence behind it that windows hear.
+
+        A published chunk begins wherever there is audio; else the fewest windows hear all of it.
+        """
+        if not self.chunked:
+            return samples
+        return (ceil(samples / self.windows.step) - 1) * self.windows.step + self.windows.length
+
+    def _cut(self, audio: np.ndarray) -> np.ndarray:
+        """Return the windows of audio, float32 (windows, channels, length)."""
+        both = np.atleast_2d(audio)
+        silence = self._whole(both.shape[-1]) - both.shape[-1]
+        return self.windows.cut(np.pad(both, ((0, 0), (0, silence))))
+
+    def _join(self, windows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        weights = triangular(self.windows.length)
+        joined = self.windows.join(windows, self._whole(shape[-1]), weights)
+        return joined[:, : shape[-1]].reshape(shape)
+
+    def _scales(self, windows: np.ndarray) -> np.ndarray:
+        """Return what each window is divided by, (windows,): the level of all channels' mean."""
+        if not self.config.get("normalize"):
+            return np.ones(len(windows), np.float32)
+        power = np.square(windows.mean(axis=1, dtype=np.float64)).mean(axis=-1)
+        levels: np.ndarray = (np.sqrt(power) + 1e-8).astype(np.float32)
+        return levels
+
+    def _mask(self, item: Item, windows: int) -> np.ndarray:
+        """Return which codebooks are decoded, float32 (windows, codebooks) of ones and zeros."""
+        used = self.used(item.facts.get(BITRATE, self.bitrate))
+        row = (np.arange(self.codebooks) < used).astype(np.float32)
+        return np.tile(row, (windows, 1))
