@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compat.build.schemes import apply_scheme
 from compat.contract.graph import State
+from compat.contract.precision import precision_of
 from compat.contract.session import Placement, TensorSession
 
 if TYPE_CHECKING:
@@ -137,6 +138,13 @@ class TorchSession(TensorSession):
 
     def executed(self) -> Mapping[str, str]:
         return {name: self._executed(name) for name in self._seen}
+
+    def unquantised(self) -> Collection[str]:
+        return [
+            graph
+            for graph, scheme in self.schemes.items()
+            if precision_of(scheme).quantised and not precision_of(self._executed(graph)).quantised
+        ]
 
     def _executed(self, graph: str) -> str:
         import torch

@@ -7,7 +7,7 @@ itself, features and text aside, and implements :class:`Execution`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -95,6 +95,9 @@ class GraphExecution(Execution):
 
     def executed(self) -> Mapping[str, str]:
         return self.session.executed()
+
+    def unquantised(self) -> Collection[str]:
+        return self.session.unquantised()
 
     def model_bytes(self) -> int:
         return self.session.model_bytes()

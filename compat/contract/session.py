@@ -9,7 +9,7 @@ subclasses :class:`Session`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -90,6 +90,14 @@ class Compiled(ABC):
     @abstractmethod
     def executed(self) -> Mapping[str, str]:
         """Return, per graph that ran, the scheme that it really executed (``fp32``, ``bf16``)."""
+
+    def unquantised(self) -> Collection[str]:
+        """Return the graphs in which an integer recipe found nothing that it quantises.
+
+        Read from what was compiled, not from what was asked for: a scheme for products of matrices
+        leaves a graph of convolutions as it was.
+        """
+        return ()
 
     @abstractmethod
     def model_bytes(self) -> int:

@@ -153,9 +153,21 @@ class CaseUnderTest:
         """One standard input, run on what was just opened: cold start, sizes, precision.
 
         Raises:
-            Unsupported: another precision was executed than was asked for.
+            Unsupported: another precision was executed than was asked for, or none of the weights
+                is one that the recipe quantises.
         """
         execution = self.execution
+        unquantised = set(execution.unquantised())
+        asked = {
+            graph.name: self.recipe.for_graph(graph.name) for graph in self.inputs.model.graphs()
+        }
+        integers = {name for name, scheme in asked.items() if precision_of(scheme).quantised}
+        if integers and integers <= unquantised:
+            raise Unsupported(
+                f"nothing to quantise: {', '.join(sorted(integers))} "
+                f"{'has' if len(integers) == 1 else 'have'} no weights that "
+                f"{self.recipe.name} replaces"
+            )
         first = self.standard_items[0]
         built = artifacts.seconds_building()
         predictions, _, seconds = self.predict([first])
@@ -166,7 +178,7 @@ class CaseUnderTest:
         executed = dict(execution.executed())
         for graph, scheme in executed.items():
             wanted = self.recipe.for_graph(graph)
-            if precision_of(scheme) != precision_of(wanted):
+            if graph not in unquantised and precision_of(scheme) != precision_of(wanted):
                 raise Unsupported(f"executed {scheme}: {graph} was asked to run {wanted}")
         return {
             "cold": {
@@ -177,7 +189,10 @@ class CaseUnderTest:
             "artifacts_s": self.timings["artifacts_s"],
             "model_bytes": execution.model_bytes(),
             "executed": executed,
-            "notes": dict(execution.notes()),
+            "notes": {
+                **execution.notes(),
+                **({"nothing to quantise": ", ".join(sorted(unquantised))} if unquantised else {}),
+            },
             "weights": self.inputs.model.fingerprint(),
             "faults": self.faults(predictions),
         }

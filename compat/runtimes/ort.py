@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +22,7 @@ from compat.build.artifacts import folder_bytes
 from compat.build.sources import build_ahead
 from compat.contract.case import Recipe, Target
 from compat.contract.graph import State
+from compat.contract.precision import precision_of
 from compat.contract.runtime import GraphRuntime, Options, Probe
 from compat.contract.session import Placement, Session, TensorSession, Unsupported
 from compat.contract.source import Source
@@ -273,7 +276,7 @@ class OrtSession(TensorSession):
         if self.options.device:
             provider_options["device_id"] = self.options.device
         scheme = self.recipe.for_graph(graph)
-        self._executes.setdefault(graph, scheme)
+        self._executes.setdefault(graph, "fp32" if leaves_floats(path, scheme) else scheme)
         try:
             with tempfile.TemporaryDirectory(prefix="compat-") as folder:
                 optimised = Path(folder) / "optimised.onnx"
@@ -343,12 +346,37 @@ class OrtSession(TensorSession):
     def executed(self) -> Mapping[str, str]:
         return {name: self._executes[name] for name, _ in self._compiled}
 
+    def unquantised(self) -> Collection[str]:
+        return [
+            graph
+            for graph, path in self._paths.items()
+            if leaves_floats(path, self.recipe.for_graph(graph))
+        ]
+
     def model_bytes(self) -> int:
         return sum(folder_bytes(path.parent) for path in self._paths.values())
 
     def close(self) -> None:
         self._compiled.clear()
         self._state.clear()
+
+
+@cache
+def leaves_floats(path: Path, scheme: str) -> bool:
+    """Return whether an integer scheme left all weights of an ONNX file floats.
+
+    What it quantises it stores as integers of at most 8 bits, packed or not.
+    """
+    if not precision_of(scheme).quantised:
+        return False
+    import onnx
+
+    kinds = onnx.TensorProto
+    integers = {kinds.INT8, kinds.UINT8, kinds.INT4, kinds.UINT4, kinds.INT2, kinds.UINT2}
+    graph = onnx.load(path, load_external_data=False).graph
+    return not any(
+        one.data_type in integers and math.prod(one.dims) > 1 for one in graph.initializer
+    )
 
 
 def arithmetic_precision(path: Path) -> str:

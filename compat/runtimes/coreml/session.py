@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ import torch
 from compat.build.artifacts import folder_bytes
 from compat.contract.case import Recipe, Target
 from compat.contract.graph import State
+from compat.contract.precision import precision_of
 from compat.contract.runtime import Options
 from compat.contract.session import Placement, TensorSession, Unsupported
 from compat.runtimes.coreml.convert import INPUT, package, stored_scheme
@@ -92,6 +93,14 @@ class CoreMlSession(TensorSession):
 
     def executed(self) -> Mapping[str, str]:
         return {graph: stored_scheme(program) for (graph, _), program in self._programs.items()}
+
+    def unquantised(self) -> Collection[str]:
+        return [
+            graph
+            for (graph, _), program in self._programs.items()
+            if precision_of(self.recipe.for_graph(graph)).quantised
+            and not any(weight.lookup or weight.bits < 16 for weight in program.weights())
+        ]
 
     def notes(self) -> Mapping[str, str]:
         return {"compiler": f"coremltools {metadata.version('coremltools')}, macOS 15 program"}

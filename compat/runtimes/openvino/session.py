@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ EXECUTED = {
     "i4": "int4",
     "u4": "int4",
 }
+WIDENING = ("Convert", "Subtract", "Multiply", "Reshape", "Transpose", "FakeQuantize")
+"""Operators between stored integers and the layer whose weights they are."""
 ARITHMETIC = ("FullyConnected", "MatMul", "Convolution", "GroupConvolution", "MHA")
 
 
@@ -186,6 +189,17 @@ class OpenVinoSession(TensorSession):
     def executed(self) -> Mapping[str, str]:
         return {graph: self._executed(graph, point) for graph, point in self._compiled}
 
+    def unquantised(self) -> Collection[str]:
+        left = []
+        for graph, path in self._paths.items():
+            scheme = self.recipe.for_graph(graph)
+            if precision_of(scheme).quantised:
+                layers = quantised_layers(self.core.read_model(path))
+                # Inputs are rounded as they come in products of matrices alone.
+                if not ({"MatMul"} & layers if scheme == "int8-dynamic" else layers):
+                    left.append(graph)
+        return left
+
     def _executed(self, graph: str, point: str) -> str:
         """Read from the runtime's own model in which precision its arithmetic nodes ran."""
         scheme = self.recipe.for_graph(graph)
@@ -209,6 +223,34 @@ class OpenVinoSession(TensorSession):
         self._outputs.clear()
         self._requests.clear()
         self._compiled.clear()
+
+
+def quantised_layers(model: Any) -> set[str]:
+    """Return the types of the operators of a model that have integers of at most 8 bits as weights.
+
+    Between the two are conversions, zero points and scales, all of constants.
+    """
+
+    def stored(output: Any) -> Iterator[Any]:
+        node = output.get_node()
+        if node.get_type_name() == "Constant":
+            yield node
+        elif node.get_type_name() in WIDENING:
+            for value in node.input_values():
+                yield from stored(value)
+
+    return {
+        node.get_type_name()
+        for node in model.get_ops()
+        if node.get_type_name() not in WIDENING
+        and any(
+            constant.get_element_type().bitwidth <= 8
+            and constant.get_element_type().is_integral_number()
+            and math.prod(constant.shape) > 1
+            for value in node.input_values()
+            for constant in stored(value)
+        )
+    }
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from compat.contract.session import (
     fetched,
     prompt_steps,
 )
+from compat.runtimes.ort import leaves_floats
 from compat.runtimes.web import browser as web
 from compat.runtimes.web.places import PLACES, browser_facts, open_page, unfit
 
@@ -284,7 +285,18 @@ class WebSession(Session):
         return Placement(shares, self.place.name, "node placements that ONNX Runtime logs")
 
     def executed(self) -> Mapping[str, str]:
-        return {graph: self.recipe.for_graph(graph) for graph, _ in self._points}
+        left = self.unquantised()
+        return {
+            graph: "fp32" if graph in left else self.recipe.for_graph(graph)
+            for graph, _ in self._points
+        }
+
+    def unquantised(self) -> Collection[str]:
+        return [
+            graph
+            for graph, path in self._paths.items()
+            if leaves_floats(path, self.recipe.for_graph(graph))
+        ]
 
     def model_bytes(self) -> int:
         return sum(folder_bytes(path.parent) for path in self._paths.values())
