@@ -14,6 +14,7 @@ import pytest
 import torch
 import transformers
 
+from compat import catalog
 from compat.build.schemes import float_module
 from compat.build.torch_session import TorchSession
 from compat.contract.graph import Stopwatch
@@ -22,6 +23,8 @@ from compat.contract.profile import CORE, QUICK
 from compat.inputs import generator
 from compat.inputs.checkpoints import CheckpointError
 from compat.inputs.corpus import load
+from compat.judge import thresholds
+from compat.judge.results import facts_of
 from compat.metrics.numerics import agreement, compare, contrast_db
 from compat.metrics.waveform import snr_db
 from compat.models import encodec
@@ -457,3 +460,39 @@ def test_another_model_is_refused(
     path.write_text(json.dumps({**known, **values}), encoding="utf-8")
     with pytest.raises(CheckpointError, match=message):
         opened(folder)
+
+
+# --- limits --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variant", "hardware", "seconds", "level"),
+    [
+        ("encodec-24khz", "mps", 0.049, "strict"),
+        ("encodec-24khz", "coreml", 0.2, "relaxed"),
+        ("encodec-24khz", "mps", 6.0, "failed"),
+        # Published for Apple silicon and five seconds at 24 kHz, and judged nowhere else.
+        ("encodec-24khz", "cpu", 6.0, "strict"),
+        ("encodec-48khz", "mps", 6.0, "strict"),
+    ],
+)
+def test_the_published_time_is_judged_where_it_was_given(
+    variant: str, hardware: str, seconds: float, level: str
+) -> None:
+    target = next(t for t in catalog.load().targets if t.hardware == hardware)
+    case = catalog.load().case(f"{variant}@seeded/{target.name}/{target.plain}")
+    limits = thresholds.load([thresholds.default_path()])
+    values = {"rtf_upper": 0.1, "window_decoded_s": seconds}
+    assert limits.judge("latency.task", facts_of(case), values)[0] == level
+
+
+@pytest.mark.parametrize(
+    ("share", "precision", "level"),
+    [(0.9988, "fp32", "strict"), (0.97, "fp32", "relaxed"), (0.8, "fp32", "failed")],
+)
+def test_codes_have_limits(share: float, precision: str, level: str) -> None:
+    case = catalog.load().case(f"encodec-24khz@seeded/cpu-torch/{precision}")
+    limits = thresholds.load([thresholds.default_path()])
+    good = {"snr_db": 120.0, "error_ratio": 0.5, "worst_cosine": 1.0, "contrast_db": 2.0}
+    values = {"z": good, "audio": good, "codes": {"equal": share}}
+    assert limits.judge("accuracy.numerics", facts_of(case), values)[0] == level

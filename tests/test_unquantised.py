@@ -196,7 +196,9 @@ def case(variant: str, recipe: str) -> CaseUnderTest:
 
 
 def test_a_case_with_nothing_to_quantise_is_unsupported(toys: None) -> None:
-    with pytest.raises(Unsupported, match="nothing to quantise: bands has no weights that int8-dyn"):
+    with pytest.raises(
+        Unsupported, match="nothing to quantise: bands has no weights that int8-dyn"
+    ):
         _ = case("toy-bands", "int8-dynamic").first_run
     assert case("toy-bands", "fp32").first_run["notes"] == {}
 
