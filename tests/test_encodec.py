@@ -29,7 +29,7 @@ from compat.metrics.numerics import agreement, compare, contrast_db
 from compat.metrics.waveform import snr_db
 from compat.models import encodec
 from compat.models.encodec import EncodecModel
-from compat.models.encodec_network import fill_codebooks, settle
+from compat.models.encodec_network import fill_codebooks, remembering, settle
 from compat.models.parts.group_norm import block_width, mean_in_blocks
 
 RATE = 800
@@ -181,6 +181,63 @@ def engine(runtime: str, paths: Mapping[str, Path]) -> type[TorchSession]:
     return Engine
 
 
+# --- streams -------------------------------------------------------------------------------------
+
+
+def test_a_stream_gives_what_the_whole_does() -> None:
+    """Chunk by chunk, mirrored before the first, and from the start again for each recording."""
+    whole, stream = EncodecModel(SMALL), EncodecModel(SMALL, chunk=20)
+    network = stream.network
+    graph = stream.graphs()[1]
+    shapes = {
+        name: (1, module.conv.in_channels, module.padding_total)
+        for name, module in remembering(network.decoder)
+        if type(module).__name__ == "EncodecConv1d"
+    }
+    assert (
+        len(graph.state) == 8
+        and shapes.items()
+        <= {name: state.at({"batch": 1}) for name, state in graph.state.items()}.items()
+    )
+    items = [sound(whole, seconds, 3) for seconds in (5, 7.3)]
+    expected = whole.run(session_of(whole), items, Stopwatch())
+    watch = Stopwatch()
+    session = session_of(stream)
+    found = stream.run(session, items, watch)
+    again = stream.run(session, items, Stopwatch())
+    for one, other, third in zip(expected, found, again, strict=True):
+        assert snr_db(one["audio"], other["audio"]) > 110
+        np.testing.assert_array_equal(other["audio"], third["audio"])
+    assert 0 < watch.marks["first_sound"] < sum(watch.stages.values())
+
+
+class Forgetting(TorchSession):
+    """Begins every chunk with the contexts of the first."""
+
+    def execute(self, graph: str, point: str, inputs: Any) -> Any:
+        if graph == "stream":
+            states = self.graphs[graph].state
+            inputs = {
+                name: torch.zeros_like(value) if name in states else value
+                for name, value in inputs.items()
+            }
+        return super().execute(graph, point, inputs)
+
+
+def test_a_stream_that_forgets_is_seen() -> None:
+    model = EncodecModel(SMALL, chunk=20)
+    items = [sound(model, 5, seed) for seed in range(2)]
+    guides = model.run(session_of(model), items, Stopwatch())
+    expected, found = (
+        [
+            model.trace(session_of(model, kind), item, guide)["audio"]
+            for item, guide in zip(items, guides, strict=True)
+        ]
+        for kind in (TorchSession, Forgetting)
+    )
+    assert compare(expected, None, found)["snr_db"] < 30
+
+
 # --- the driver ----------------------------------------------------------------------------------
 
 
@@ -253,6 +310,7 @@ def test_published_sizes() -> None:
     }
     assert facts == {
         "encodec-24khz": (24_000, 1, 32, 375, 120_000),
+        "encodec-24khz-stream": (24_000, 1, 32, 375, 120_000),
         "encodec-48khz": (48_000, 2, 16, 150, 48_000),
         "encodec-32khz": (32_000, 1, 4, 250, 160_000),
     }

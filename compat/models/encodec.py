@@ -16,13 +16,20 @@ from typing import Any
 import numpy as np
 
 from compat.contract.case import Family
-from compat.contract.graph import Graph, Stopwatch, Tensor
+from compat.contract.graph import Graph, State, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
 from compat.contract.profile import Profile
 from compat.contract.session import Session
 from compat.inputs.checkpoints import CheckpointError
 from compat.inputs.corpus import Corpus
-from compat.models.encodec_network import decoder_module, encoder_module, fill_codebooks, settle
+from compat.models.encodec_network import (
+    contexts,
+    decoder_module,
+    encoder_module,
+    fill_codebooks,
+    settle,
+    stream_module,
+)
 from compat.models.items import Items
 from compat.models.parts import filled_windows
 from compat.models.parts.batches import in_batches
@@ -44,6 +51,7 @@ FAMILY = Family(
         published("encodec-24khz", "facebook/encodec_24khz", 14.9, core=True),
         published("encodec-48khz", "facebook/encodec_48khz", 14.9),
         published("encodec-32khz", "facebook/encodec_32khz", 56.9),
+        published("encodec-24khz-stream", "facebook/encodec_24khz", 14.9),
     ),
 )
 
@@ -57,6 +65,7 @@ _24_KHZ: Mapping[str, Any] = {
 }
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "encodec-24khz": _24_KHZ,
+    "encodec-24khz-stream": _24_KHZ,
     "encodec-48khz": {
         **_24_KHZ,
         "sampling_rate": 48_000,
@@ -87,6 +96,8 @@ SECONDS = 5.0
 """Length of a window where no chunks are published."""
 OVERLAP = 0.1
 """Share of such a window that the next one begins with, where one fades into the other."""
+CHUNK = 15
+"""Frames that a stream decodes at a time: 0.2 s."""
 
 # What the encoder makes of audio then has a standard deviation near 1, as generated codebooks have,
 # and biases do not drown what differs between inputs.
@@ -107,8 +118,9 @@ def load(variant: str, weights: str, checkpoint: str) -> EncodecModel:
         CheckpointError: the checkpoint is of another architecture or size, or lacks files.
     """
     settings = PUBLISHED[variant]
+    chunk = CHUNK if variant.endswith("-stream") else 0
     if weights == "seeded":
-        return EncodecModel(settings)
+        return EncodecModel(settings, chunk=chunk)
     folder, config = read_checkpoint(checkpoint, "encodec", "EnCodec", variant, _24_KHZ)
     for name in ("sampling_rate", "audio_channels"):
         if config[name] != settings[name]:
@@ -117,22 +129,27 @@ def load(variant: str, weights: str, checkpoint: str) -> EncodecModel:
                 f"{settings[name]}: name the folder of the checkpoint for {variant}."
             )
     read_features(folder, settings["sampling_rate"])
-    return EncodecModel(config, folder)
+    return EncodecModel(config, folder, chunk)
 
 
 class EncodecModel(HuggingFaceModel):
     """Encodes and decodes windows, and joins what overlaps.
 
     Published chunks (48 kHz: 1 s, of which 10 ms are the next one's too) are such windows. Where
-    none are published they are of five seconds, and half a second fades into the next.
+    none are published they are of five seconds, and half a second fades into the next. A stream
+    decodes a window chunk by chunk, as a player does that begins before it has all codes.
     """
 
     architecture = "EncodecModel"
     gains = SEEDED_GAINS
     needless = ("inited", "cluster_size", "embed_avg")  # Training alone moves the codebooks.
 
-    def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
+    def __init__(
+        self, config: Mapping[str, Any], folder: Path | None = None, chunk: int = 0
+    ) -> None:
         super().__init__(config, folder)
+        self.chunk = chunk
+        """Frames that a stream decodes at a time; 0 for whole windows."""
         self.sample_rate = rate = int(config["sampling_rate"])
         self.channels = int(config["audio_channels"])
         self.chunked = config.get("chunk_length_s") is not None
@@ -161,27 +178,36 @@ class EncodecModel(HuggingFaceModel):
 
     def graphs(self) -> tuple[Graph, ...]:
         points = {f"b{batch}": {"batch": batch} for batch in BATCHES}
-        return (
-            Graph(
-                "encoder",
-                {"audio": Tensor(("batch", self.channels, self.windows.length))},
-                ("z", "codes"),
-                points,
-                lambda: encoder_module(self.network),
-                scalar="codes",
-                windowed=self.chunked,
-            ),
-            Graph(
+        encoder = Graph(
+            "encoder",
+            {"audio": Tensor(("batch", self.channels, self.windows.length))},
+            ("z", "codes"),
+            points,
+            lambda: encoder_module(self.network),
+            scalar="codes",
+            windowed=self.chunked,
+        )
+        frames = self.chunk or self.frames
+        codes = {
+            "codes": Tensor(("batch", self.codebooks, frames), "int32"),
+            "used": Tensor(("batch", self.codebooks)),
+        }
+        if not self.chunk:
+            return encoder, Graph(
                 "decoder",
-                {
-                    "codes": Tensor(("batch", self.codebooks, self.frames), "int32"),
-                    "used": Tensor(("batch", self.codebooks)),
-                },
+                codes,
                 ("audio",),
                 points,
                 lambda: decoder_module(self.network),
                 windowed=self.chunked,
-            ),
+            )
+        return encoder, Graph(
+            "stream",
+            {**codes, "begins": Tensor((1,))},
+            ("audio",),
+            {"b1": points["b1"]},
+            lambda: stream_module(self.network),
+            {name: State(shape) for name, shape in contexts(self.config).items()},
         )
 
     # Driver ------------------------------------------------------------------------------------
@@ -208,9 +234,11 @@ class EncodecModel(HuggingFaceModel):
             feeds = {"audio": rows}
             codes = in_batches(session, "encoder", feeds, ("codes",), len(items))["codes"]
         masks = [self._mask(item, len(one)) for item, one in zip(items, cut, strict=True)]
+        before = sum(stopwatch.stages.values())
         with stopwatch("decoder"):
-            feeds = {"codes": codes, "used": np.concatenate(masks)}
-            waves = in_batches(session, "decoder", feeds, ("audio",), len(items))["audio"]
+            waves, first_s = self._decoded(session, codes, np.concatenate(masks), len(items))
+        if self.chunk:
+            stopwatch.marks["first_sound"] = before + first_s
         stopwatch.marks["window_decoded"] = stopwatch.stages["decoder"] / len(rows)
         with stopwatch("join"):
             parts = zip(
@@ -234,8 +262,29 @@ class EncodecModel(HuggingFaceModel):
         forced = np.zeros((1, self.codebooks, self.frames), np.int32)
         forced[:, : told.shape[1]] = told
         used = np.arange(self.codebooks)[None] < told.shape[1]
-        decoded = session.run("decoder", {"codes": forced, "used": used.astype(np.float32)}, "b1")
-        return {"z": z, "audio": decoded["audio"].numpy()[0].T.copy(), "codes": codes}
+        waves, _ = self._decoded(session, forced, used.astype(np.float32))
+        return {"z": z, "audio": waves[0].T.copy(), "codes": codes}
+
+    def _decoded(
+        self, session: Session, codes: np.ndarray, used: np.ndarray, inputs: int = 1
+    ) -> tuple[np.ndarray, float]:
+        """Return the audio of windows, and the seconds until the first chunk of a stream is there.
+
+        ``codes`` is (windows, codebooks, frames) and ``used`` (windows, codebooks).
+        """
+        if not self.chunk:
+            feeds = {"codes": codes, "used": used}
+            return in_batches(session, "decoder", feeds, ("audio",), inputs)["audio"], 0.0
+        steps = self.frames // self.chunk
+        begins = (np.arange(steps) == 0).astype(np.float32)[:, None]
+        found = []
+        for window, row in zip(codes, used, strict=True):
+            chunks = np.stack(np.split(window, steps, axis=-1))[:, None]
+            along = {"codes": chunks, "begins": begins}
+            feeds = {"used": row[None]}
+            found.append(session.steps("stream", feeds, "b1", steps, along=along, fetch=("audio",)))
+        waves = np.stack([np.concatenate(one.outputs["audio"], axis=-1)[0] for one in found])
+        return waves, found[0].first_s
 
     def _whole(self, samples: int) -> int:
         """Return the length of audio with the silence behind it that windows hear.

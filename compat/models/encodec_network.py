@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +14,20 @@ from compat.models.parts.lstm import exportable
 
 if TYPE_CHECKING:
     import torch
+
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {
+        "num_filters": 32,
+        "hidden_size": 128,
+        "kernel_size": 7,
+        "last_kernel_size": 7,
+        "residual_kernel_size": 3,
+        "num_residual_layers": 1,
+        "dilation_growth_rate": 2,
+        "num_lstm_layers": 2,
+    }
+)
+"""Those of EncodecConfig by which a decoder's widths and reaches follow."""
 
 
 def settle(network: Any) -> None:
@@ -137,3 +153,119 @@ def decoder_module(network: Any) -> torch.nn.Module:
             return (self.decoder(z.transpose(1, 2)),)
 
     return Decoder()
+
+
+# Streams -----------------------------------------------------------------------------------------
+
+
+def contexts(config: Mapping[str, Any]) -> dict[str, tuple[int | str, ...]]:
+    """Return the shapes of what a causal decoder remembers between two chunks, by name.
+
+    Of each convolution the samples that its kernel reaches back to, of each transposed one the
+    last sample, and of the LSTM outputs and cells. ``config`` holds settings of transformers.
+    """
+    settings = {**DEFAULTS, **config}
+    ratios = settings["upsampling_ratios"]
+    width = settings["num_filters"] * 2 ** len(ratios)
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "before_0": ("batch", settings["hidden_size"], settings["kernel_size"] - 1)
+    }
+    for part in ("output", "cell"):
+        shapes[f"before_1_{part}"] = (settings["num_lstm_layers"], "batch", width)
+    layer = 3
+    for _ in ratios:
+        shapes[f"before_{layer}"] = ("batch", width, 1)
+        width //= 2
+        for residual in range(settings["num_residual_layers"]):
+            layer += 1
+            reach = settings["dilation_growth_rate"] ** residual
+            reach *= settings["residual_kernel_size"] - 1
+            shapes[f"before_{layer}_block_1"] = ("batch", width, reach)
+        layer += 2
+    shapes[f"before_{layer}"] = ("batch", width, settings["last_kernel_size"] - 1)
+    return shapes
+
+
+def remembering(decoder: Any) -> list[tuple[str, Any]]:
+    """Return the modules of a decoder that look back, by name."""
+    found = []
+    for name, module in decoder.layers.named_modules():
+        kind = type(module).__name__
+        looks_back = kind == "EncodecConv1d" and module.padding_total > 0
+        if looks_back or kind in ("EncodecConvTranspose1d", "Recurrence"):
+            found.append((f"before_{name.replace('.', '_')}", module))
+    return found
+
+
+def stream_module(network: Any) -> torch.nn.Module:
+    """Return codebooks and a causal decoder as one graph that decodes a chunk after another.
+
+    Maps codes (batch, codebooks, frames) int32, which codebooks count (batch, codebooks), whether
+    the chunk is the first (1,), 1 or 0, and what :func:`contexts` names, in order, to audio
+    (batch, channels, samples) and the contexts of the next chunk. Before the first chunk the
+    library mirrors what follows: the chunk needs as many frames as a kernel reaches back to.
+    """
+    import torch
+
+    names = list(contexts(network.config.to_dict()))
+
+    class Stream(torch.nn.Module):
+        first: torch.Tensor
+        vectors: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            whole: Any = decoder_module(network)
+            self.register_buffer("first", whole.first)
+            self.register_buffer("vectors", whole.vectors)
+            self.decoder = network.decoder
+
+        def forward(
+            self,
+            codes: torch.Tensor,
+            used: torch.Tensor,
+            begins: torch.Tensor,
+            *before: torch.Tensor,
+        ) -> tuple[torch.Tensor, ...]:
+            found = torch.nn.functional.embedding(codes + self.first, self.vectors)
+            hidden = (found * used[:, :, None, None]).sum(1).transpose(1, 2)
+            known = dict(zip(names, before, strict=True))
+            after: dict[str, torch.Tensor] = {}
+            places = {id(module): name for name, module in remembering(self.decoder)}
+
+            def through(module: Any, values: torch.Tensor) -> torch.Tensor:
+                name = places.get(id(module), "")
+                match type(module).__name__:
+                    case "EncodecConv1d" if name:
+                        reach = module.padding_total
+                        mirrored = values[..., 1 : reach + 1].flip(-1)
+                        context = begins * mirrored + (1 - begins) * known[name]
+                        values = torch.cat((context, values), dim=2)
+                        after[name] = values[..., -reach:]
+                        return torch.as_tensor(module.conv(values))
+                    case "EncodecConv1d":
+                        return torch.as_tensor(module.conv(values))
+                    case "ELU" | "Identity":
+                        return torch.as_tensor(module(values))
+                    case "EncodecConvTranspose1d":
+                        step = module.conv.stride[0]
+                        wide = module.conv(torch.cat((known[name], values), dim=2))
+                        after[name] = values[..., -1:]
+                        return torch.as_tensor(wide[..., step:-step])
+                    case "Recurrence":
+                        frames = values.transpose(1, 2)
+                        state = known[f"{name}_output"], known[f"{name}_cell"]
+                        made, (output, cell) = module.lstm(frames, state)
+                        after[f"{name}_output"], after[f"{name}_cell"] = output, cell
+                        return torch.as_tensor((made + frames).transpose(1, 2))
+                    case _:  # A residual block.
+                        inner = values
+                        for layer in module.block:
+                            inner = through(layer, inner)
+                        return through(module.shortcut, values) + inner
+
+            for layer in self.decoder.layers:
+                hidden = through(layer, hidden)
+            return (hidden, *(after[name] for name in names))
+
+    return Stream()
