@@ -187,9 +187,8 @@ class EncodecModel(HuggingFaceModel):
             scalar="codes",
             windowed=self.chunked,
         )
-        frames = self.chunk or self.frames
         codes = {
-            "codes": Tensor(("batch", self.codebooks, frames), "int32"),
+            "codes": Tensor(("batch", self.codebooks, self.chunk or self.frames), "int32"),
             "used": Tensor(("batch", self.codebooks)),
         }
         if not self.chunk:
