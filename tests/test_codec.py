@@ -34,7 +34,7 @@ def decoded(item: Item, noise: float = 0.02) -> dict[str, Any]:
     return {"codes": codes, "audio": (item.audio + error).astype(np.float32)}
 
 
-ITEMS = [recording(seed) for seed in range(4)]
+ITEMS = [recording(seed) for seed in range(2)]
 REFERENCES = [decoded(item) for item in ITEMS]
 
 
@@ -95,10 +95,10 @@ def test_scores_show_a_defect(defect: Any, behind: float, snr: float) -> None:
 @pytest.mark.parametrize(
     ("defect", "fault"),
     [
-        (lambda audio: np.zeros_like(audio), "4 of 4 outputs are silent"),
-        (lambda audio: np.clip(audio, -0.1, 0.1), "4 of 4 outputs are clipped"),
-        (lambda audio: audio[..., :-320], "4 of 4 outputs are truncated"),
-        (lambda audio: audio * np.nan, "4 of 4 outputs hold NaN"),
+        (lambda audio: np.zeros_like(audio), "2 of 2 outputs are silent"),
+        (lambda audio: np.clip(audio, -0.1, 0.1), "2 of 2 outputs are clipped"),
+        (lambda audio: audio[..., :-320], "2 of 2 outputs are truncated"),
+        (lambda audio: audio * np.nan, "2 of 2 outputs hold NaN"),
         (lambda audio: REFERENCES[0]["audio"], "the same output"),
     ],
 )
