@@ -292,6 +292,23 @@ def test_biases_and_single_inputs_stay_as_they_are(tmp_path: Path) -> None:
         assert model.SerializeToString() == before
 
 
+def test_constants_are_looked_for_once_in_each_place() -> None:
+    """Of 60 residual blocks every path from the end to the beginning would be 2 ** 60 looks."""
+    onnx = pytest.importorskip("onnx")
+    make = onnx.helper
+    nodes = []
+    for block in range(60):
+        nodes.append(make.make_node("Relu", [f"x{block}"], [f"y{block}"]))
+        nodes.append(make.make_node("Add", [f"x{block}", f"y{block}"], [f"x{block + 1}"]))
+    ends = [make.make_tensor_value_info(name, 1, [2, 4]) for name in ("x0", "x60")]
+    inner = [make.make_tensor_value_info(f"x{block}", 1, [2, 4]) for block in range(1, 60)]
+    graph = make.make_graph(nodes, "blocks", ends[:1], ends[1:], value_info=inner)
+    model = make.make_model(graph)
+    before = model.SerializeToString()
+    qnn_graph.repeat_constants(model)
+    assert model.SerializeToString() == before
+
+
 @needs_emulator
 @pytest.mark.filterwarnings("ignore")
 def test_an_lstm_keeps_its_digits(tmp_path: Path) -> None:

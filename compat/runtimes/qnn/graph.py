@@ -5,6 +5,7 @@ Each of these was needed for the emulator of QAIRT 2.51; tests fail once one no 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -89,16 +90,20 @@ def repeat_constants(model: Any) -> None:
     makers = {name: node for node in model.graph.node for name in node.output}
     shapes = _shapes(model)
 
+    fixed = set(weights)
+    for node in model.graph.node:  # In the order in which they are computed.
+        if len(node.output) == 1 and fixed.issuperset(filter(None, node.input)):
+            fixed.update(node.output)
+
+    @cache
     def constant(name: str) -> np.ndarray | None:
+        if name not in fixed:
+            return None
         if name in weights:
             array: np.ndarray = onnx.numpy_helper.to_array(weights[name])
             return array
-        node = makers.get(name)
-        if node is None or len(node.output) > 1:
-            return None
+        node = makers[name]
         inputs = {given: constant(given) for given in node.input if given}
-        if any(value is None for value in inputs.values()):
-            return None
         (computed,) = ReferenceEvaluator(node).run(None, inputs)
         return np.asarray(computed)
 
