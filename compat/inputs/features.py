@@ -43,16 +43,22 @@ def _mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @lru_cache(maxsize=8)
 def mel_filterbank(
-    n_mels: int, n_fft: int = N_FFT, sample_rate: int = SAMPLE_RATE
+    n_mels: int,
+    n_fft: int = N_FFT,
+    sample_rate: int = SAMPLE_RATE,
+    lowest: float = 0.0,
+    highest: float | None = None,
 ) -> NDArray[np.float64]:
     """Triangular mel filters with Slaney scale and Slaney (equal area) normalisation.
 
     Returns weights of shape ``(n_fft // 2 + 1, n_mels)``: power spectrum @ weights = mel power.
-    The array is cached and read-only. Equal to ``librosa.filters.mel(...).T`` with its defaults.
+    The filters lie between ``lowest`` and ``highest`` Hz (None: half the sampling rate). The array
+    is cached and read-only. Equal to ``librosa.filters.mel(...).T`` with its other defaults.
     """
     nyquist = sample_rate / 2
     bins = np.linspace(0.0, nyquist, n_fft // 2 + 1)
-    edges = _mel_to_hz(np.linspace(0.0, _hz_to_mel(nyquist), n_mels + 2))
+    last = nyquist if highest is None else highest
+    edges = _mel_to_hz(np.linspace(_hz_to_mel(lowest), _hz_to_mel(last), n_mels + 2))
     widths = np.diff(edges)
     distance = edges[None, :] - bins[:, None]
     rising = -distance[:, :-2] / widths[:-1]
