@@ -276,6 +276,154 @@ def test_damaged_ljspeech(tmp_path: Path, change: Change, said: str) -> None:
     refused(tmp_path, said)
 
 
+# --- ESC-50 and UrbanSound8K ---------------------------------------------------------------------
+
+ESC = "meta/esc50.csv"
+URBAN = "metadata/UrbanSound8K.csv"
+
+
+def labels(corpus: Corpus) -> dict[str, str]:
+    test_set = only(corpus)
+    return {test_set.identifier(i): line["label"] for i, line in enumerate(test_set.lines)}
+
+
+def esc50(folder: Path) -> Path:
+    names = ("1-100032-A-0.wav", "1-17367-A-10.wav")
+    for name in names:
+        write_audio(folder / "audio" / name, rate=44_100)
+    write_text(
+        folder / ESC,
+        "filename,fold,target,category,esc10,src_file,take",
+        f"{names[0]},1,0,dog,True,100032,A",
+        f"{names[1]},1,10,rain,True,17367,A",
+    )
+    return folder
+
+
+def urbansound8k(folder: Path) -> Path:
+    """Slices of many rates, some of them with two channels."""
+    write_audio(folder / "audio/fold5/100032-3-0-0.wav", 0.3, rate=44_100, channels=2)
+    write_audio(folder / "audio/fold1/101415-3-0-2.wav", 2.0, rate=96_000)
+    write_text(
+        folder / URBAN,
+        "slice_file_name,fsID,start,end,salience,fold,classID,class",
+        "100032-3-0-0.wav,100032,0.0,0.317551,1,5,3,dog_bark",
+        "101415-3-0-2.wav,101415,1.0,3.0,1,1,8,siren",
+    )
+    return folder
+
+
+def test_esc50(tmp_path: Path) -> None:
+    found = load(esc50(tmp_path / "ESC-50-master"))
+    assert found.described == "ESC-50: ESC-50-master (2 recordings)"
+    assert labels(found) == {"1-100032-A-0": "dog", "1-17367-A-10": "rain"}
+    assert only(found).item(0, 48_000).facts["label"] == "dog" and facts_of(only(found)) == set()
+    assert only(found).knows("label")
+    windows(tmp_path / "ESC-50-master", ESC)
+    hide(tmp_path / "ESC-50-master", ESC, "audio/1-17367-A-10.wav")
+    assert labels(load(tmp_path / "ESC-50-master" / ESC)) == labels(found)
+
+
+def test_urbansound8k(tmp_path: Path) -> None:
+    found = load(urbansound8k(tmp_path / "UrbanSound8K"))
+    assert found.described == "UrbanSound8K: UrbanSound8K (2 recordings)"
+    assert labels(found) == {"100032-3-0-0": "dog_bark", "101415-3-0-2": "siren"}
+    assert only(found).item(0, 48_000).audio.shape == (14_400,)
+    assert labels(load(tmp_path / "UrbanSound8K" / URBAN)) == labels(found)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (remove("audio/1-17367-A-10.wav"), r"esc50\.csv:3: audio file .*A-10\.wav is missing"),
+        (edit(ESC, ",rain,", ",,"), r"esc50\.csv:3: no category"),
+        (edit(ESC, "1-17367-A-10.wav", ""), r"esc50\.csv:3: no filename"),
+        (edit(ESC, "1-17367-A-10.wav", "1-100032-A-0.wav"), "two recordings are called 1-100032"),
+        (edit(ESC, "10,rain,", "10,rain, heavy,"), "8 fields where the header has 7"),
+        (edit(ESC, "1-17367-A-10.wav", "../../x.wav"), "lies outside the corpus"),
+        (recode(ESC, "utf-16"), "no manifest.jsonl"),
+        (recode(ESC, "latin-1"), "Save it as UTF-8"),
+        (lambda f: write_text(f / ESC, "filename,category"), r"esc50\.csv lists no recordings"),
+    ],
+)
+def test_damaged_esc50(tmp_path: Path, change: Change, said: str) -> None:
+    change(esc50(tmp_path))
+    refused(tmp_path, said)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (edit(URBAN, ",5,3,", ",6,3,"), r"csv:2: audio file .*fold6.100032-3-0-0\.wav is missing"),
+        (edit(URBAN, ",dog_bark", ","), "csv:2: no class"),
+    ],
+)
+def test_damaged_urbansound8k(tmp_path: Path, change: Change, said: str) -> None:
+    change(urbansound8k(tmp_path))
+    refused(tmp_path, said)
+
+
+# --- AudioCaps -----------------------------------------------------------------------------------
+
+CAPS = "test.csv"
+
+
+def audiocaps(folder: Path) -> Path:
+    """Clips under each of the usual names, and one that is no longer to be had."""
+    for name in ("r1nicOVtvkQ_130.wav", "YUDGBjjwyaqE.flac", "103541.wav"):
+        write_audio(folder / "test" / name)
+    write_audio(folder / "train/r1nicOVtvkQ_130.wav", 3.0)
+    rows = [
+        "audiocap_id,youtube_id,start_time,caption",
+        "103549,r1nicOVtvkQ,130,A woman talks nearby as water pours",
+        '103548,r1nicOVtvkQ,130,"Speech, and the ""splash"" of water"',
+        "103541,-yeau2LzTXs,30,Constant rattling noise and sharp vibrations",
+        "103537,UDGBjjwyaqE,20,Multiple clanging and clanking sounds",
+        "103533,gonegonegon,5,A clip that is gone",
+    ]
+    write_text(folder / CAPS, *rows)
+    write_text(folder / "train.csv", rows[0], "1,other,1,Not there")
+    return folder
+
+
+def test_audiocaps(tmp_path: Path) -> None:
+    found = load(audiocaps(tmp_path / "AudioCaps"))
+    assert found.described == "AudioCaps: AudioCaps-test (3 recordings)"
+    captions = {line["id"]: line["caption"] for line in only(found).lines}
+    assert captions == {
+        "r1nicOVtvkQ_130": [
+            "A woman talks nearby as water pours",
+            'Speech, and the "splash" of water',
+        ],
+        "-yeau2LzTXs_30": "Constant rattling noise and sharp vibrations",
+        "UDGBjjwyaqE_20": "Multiple clanging and clanking sounds",
+    }
+    assert only(found).item(0, RATE).seconds == 2.0, "the part's own file"
+    windows(tmp_path / "AudioCaps", CAPS)
+    again = load(tmp_path / "AudioCaps" / CAPS)
+    assert {line["id"]: line["caption"] for line in only(again).lines} == captions
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda f: shutil.rmtree(f / "test"), r"csv:2: no audio file r1nicOVtvkQ_130 or r1nicOV"),
+        (edit(CAPS, "Multiple clanging and clanking sounds", ""), "csv:5: a row without caption"),
+        (edit(CAPS, "130,A woman talks", "130,A woman, who talks"), "5 fields where the header"),
+        (edit(CAPS, '"Speech, and the ""s', '"Speech, and the "s'), "Correct the quotation marks"),
+        (
+            lambda f: write_text(f / CAPS, "audiocap_id,youtube_id,start_time,caption"),
+            r"test\.csv names no clips",
+        ),
+    ],
+)
+def test_damaged_audiocaps(tmp_path: Path, change: Change, said: str) -> None:
+    folder = audiocaps(tmp_path)
+    shutil.rmtree(folder / "train")
+    change(folder)
+    refused(tmp_path, said)
+
+
 # --- Kaldi ---------------------------------------------------------------------------------------
 
 DATA = "data/test"
@@ -444,6 +592,24 @@ def test_tags_of_another_form(tmp_path: Path, tags: Any) -> None:
     write_audio(tmp_path / "a.wav")
     write_text(tmp_path / "manifest.jsonl", {"audio_filepath": "a.wav", "tags": tags})
     refused(tmp_path, r"manifest\.jsonl:1: tags must be a list of words")
+
+
+@pytest.mark.parametrize(
+    "said", [{"label": 3}, {"label": " "}, {"caption": 3}, {"caption": ["a", ""]}, {"caption": []}]
+)
+def test_labels_and_captions_of_another_form(tmp_path: Path, said: Any) -> None:
+    write_audio(tmp_path / "a.wav")
+    write_text(tmp_path / "manifest.jsonl", {"audio_filepath": "a.wav", **said})
+    refused(tmp_path, r"manifest\.jsonl:1: (label must be a word, and caption|caption is an empty)")
+
+
+def test_labels_and_captions_of_a_manifest(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav")
+    line = {"audio_filepath": "a.wav", "label": "rain", "caption": ["Rain falls.", "It rains."]}
+    write_text(tmp_path / "manifest.jsonl", {**line, "text": None})
+    found = only(load(tmp_path))
+    assert found.knows("label") and found.knows("caption") and not found.knows("text")
+    assert found.item(0, RATE).facts["caption"] == ["Rain falls.", "It rains."]
 
 
 # --- MTG-Jamendo ---------------------------------------------------------------------------------

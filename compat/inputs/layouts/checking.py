@@ -16,6 +16,8 @@ STEMS = "stems"
 """Fact of a mixture: the audio files of its parts, by what they hold (``drums``, ``vocals``)."""
 TAGS = "tags"
 """Fact of a recording: words, all of which describe it."""
+LABEL, CAPTION = "label", "caption"
+"""Facts of a sound: its class, and a sentence that says what is heard, or a list of them."""
 
 
 def audio_files(line: Mapping[str, Any]) -> Iterator[str]:
@@ -126,8 +128,8 @@ def _read_times(line: dict[str, Any], audio: Path, where: str) -> None:
 
 
 def _check_facts(line: dict[str, Any]) -> None:
-    """Check the form of what is said of music; what is null is not known."""
-    for key in (STEMS, TAGS):
+    """Check the form of what is said of music and sounds; what is null is not known."""
+    for key in (STEMS, TAGS, LABEL, CAPTION):
         if line.get(key, ...) is None:
             del line[key]
     tags, stems = line.get(TAGS, []), line.get(STEMS, {"": ""})
@@ -139,6 +141,12 @@ def _check_facts(line: dict[str, Any]) -> None:
         or not all(isinstance(file, str) for file in stems.values())
     ):
         raise ValueError('stems must name files by what they hold: {"drums": "drums.wav"}')
+    captions = line.get(CAPTION, "-")
+    for said in (line.get(LABEL, "-"), *(captions if isinstance(captions, list) else [captions])):
+        if not isinstance(said, str) or not said.strip():
+            raise ValueError("label must be a word, and caption a sentence or a list of them")
+    if captions == []:
+        raise ValueError("caption is an empty list: leave it out")
 
 
 def _check_stem(stem: str, file: Path, mixture: Path, where: str) -> None:

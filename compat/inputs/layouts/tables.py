@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from compat.inputs.audio import CorpusError
+from compat.inputs.layouts.layout import Entry, plain_name
 from compat.inputs.text import raw_lines, read_text
 
 TEXTS = (
@@ -19,7 +20,9 @@ TEXTS = (
 """Names that data sets have for what is said, the usual ones first."""
 LANGUAGES = ("lang", "locale", "language")
 SPEAKERS = ("speaker", "speaker_id", "client_id")
-COLUMNS = (*TEXTS, *LANGUAGES, *SPEAKERS)
+LABELS = ("label", "category", "class")
+CAPTIONS = ("caption",)
+COLUMNS = (*TEXTS, *LANGUAGES, *SPEAKERS, *LABELS, *CAPTIONS)
 
 
 def unquoted_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -104,6 +107,8 @@ def known(row: Mapping[str, Any]) -> dict[str, str]:
         ("text", TEXTS),
         ("lang", LANGUAGES),
         ("speaker", SPEAKERS),
+        ("label", LABELS),
+        ("caption", CAPTIONS),
     ):
         for column in columns:
             # Classes are numbers whose names lie elsewhere, so that they say nothing here.
@@ -111,3 +116,32 @@ def known(row: Mapping[str, Any]) -> dict[str, str]:
                 fields[name] = row[column].strip()
                 break
     return fields
+
+
+def labelled(
+    path: Path, columns: Sequence[str], audio: Callable[[Mapping[str, str]], str]
+) -> list[Entry]:
+    """Return the recordings of a comma-separated table that gives each a class.
+
+    Args:
+        path: the table.
+        columns: the names that its header must have: first those of the file and of the class.
+        audio: returns the path of a row's recording in the corpus.
+
+    Raises:
+        CorpusError: as :func:`quoted_rows`, a row lacks its file or its class, or there is none.
+    """
+    entries = []
+    file, label, *_ = columns
+    for where, row in quoted_rows(path, columns):
+        if empty := [name for name in columns if not row[name].strip()]:
+            raise CorpusError(f"{where}: no {empty[0]}. Correct or remove the line.")
+        fields = {
+            "id": plain_name(row[file]),
+            "audio_filepath": audio(row),
+            "label": row[label].strip(),
+        }
+        entries.append(Entry(where, fields))
+    if not entries:
+        raise CorpusError(f"{path} lists no recordings: restore it.")
+    return entries
