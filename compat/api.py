@@ -31,6 +31,7 @@ from compat.models.tasks.diarization import Diarization
 from compat.models.tasks.speaker_embedding import SpeakerEmbedding
 from compat.models.tasks.speaker_segmentation import SpeakerSegmentation
 from compat.models.tasks.voice_activity import VoiceActivity
+from compat.models.tasks.zero_shot import ZeroShotClassification
 
 __all__ = [
     "Agreement",
@@ -75,6 +76,7 @@ __all__ = [
     "Unsupported",
     "Variant",
     "VoiceActivity",
+    "ZeroShotClassification",
     "build_ahead",
     "checkpoint_fingerprint",
     "digest",

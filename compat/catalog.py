@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 FAMILIES = (
     "compat.models.whisper",
     "compat.models.wav2vec2",
+    "compat.models.clap",
     "compat.models.silero",
     "compat.models.resemblyzer",
     "compat.models.wespeaker",
