@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
@@ -98,7 +98,7 @@ class Inputs:
         if all(map(is_recording, easy)):
             easy = self.corpora.speech.items(rate, 24)
         made = task.hard(entries, easy, rate)
-        return Items(chosen.task, chosen.numerics, chosen.timed, made)
+        return replace(chosen, stress=made)
 
     def fetch_reference(self, scheme: str = REFERENCE, threads: int = 0) -> Outputs:
         """Return the reference's outputs on these inputs, computing them the first time.
@@ -204,7 +204,7 @@ def make(
         everything = [*(i for found in items.task.values() for i in found), *items.numerics]
         # What generated weights say of a hard input is judged by nobody: only its numerics are.
         known = inputs.reference.weights != "seeded"
-        everything += [*items.timed, *(items.stress if known else ())]
+        everything += [*items.timed, *items.examples, *(items.stress if known else ())]
         distinct = {item.id: item for item in everything}
         predictions = _side_by_side(
             sessions, distinct, lambda session, item: model.run(session, [item], Stopwatch())[0]

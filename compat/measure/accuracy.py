@@ -13,6 +13,8 @@ def task(case: CaseUnderTest) -> dict[str, Any]:
     """Score each test set against the truth and against the reference."""
     predicted = case.standard.predictions
     expected = case.reference.predictions
+    examples = case.inputs.items.examples
+    task = case.task.learnt(examples, [expected[item.id] for item in examples])
     sets: dict[str, ScoredSet] = {}
     faults: list[str] = []
     rows: list[dict[str, Any]] = []
@@ -23,12 +25,10 @@ def task(case: CaseUnderTest) -> dict[str, Any]:
         sets[name] = items, predictions, references
         outside += [item.id for item in items if not item.is_scored]
         faults += [f"{name}: {fault}" for fault in case.faults(predictions, references)]
-        rows += [
-            case.task.row(name, *one) for one in zip(items, predictions, references, strict=True)
-        ]
+        rows += [task.row(name, *one) for one in zip(items, predictions, references, strict=True)]
     return {
-        "values": case.task.score_sets(sets),
-        "metrics": {metric.name: metric.facts for metric in case.task.metrics},
+        "values": task.score_sets(sets),
+        "metrics": {metric.name: metric.facts for metric in task.metrics},
         "faults": faults,
         "predictions": rows,
         OUTSIDE_UEM: outside,

@@ -20,6 +20,8 @@ class Items:
     timed: Sequence[Item] = ()
     """Inputs of the timed rounds: among those that accuracy is computed on."""
     stress: Sequence[Item] = ()
+    examples: Sequence[Item] = ()
+    """Inputs that the reference alone answers, for a task that learns from its answers."""
 
     @classmethod
     def of(cls, sets: Mapping[str, Sequence[Item]], scored: bool = True) -> Items:
@@ -53,7 +55,7 @@ class Items:
         if not kept:  # Generated weights, or a corpus without the truth.
             found = fitting(self.timed)
             kept = list(found) if len(found) >= numerics else _spread(self.timed, numerics)
-        return Items(task, _spread(kept, numerics), kept)
+        return Items(task, _spread(kept, numerics), kept, examples=self.examples)
 
 
 def _two_pairs(items: Sequence[Item]) -> Sequence[Item]:

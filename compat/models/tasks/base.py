@@ -125,6 +125,17 @@ class Task(ABC):
 
     # Answers -----------------------------------------------------------------------------------
 
+    def learnt(self, items: Sequence[Item], answers: Sequence[Prediction]) -> Task:
+        """Return the task with what it learnt from the reference's answers to the examples.
+
+        It scores and stores by it. The default learns nothing.
+
+        Args:
+            items: :attr:`Items.examples`, which no target has seen; none for most tasks.
+            answers: the reference's, one for each.
+        """
+        return self
+
     def score(
         self,
         items: Sequence[Item],
