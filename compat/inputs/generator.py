@@ -112,6 +112,21 @@ def seed(module: torch.nn.Module, gain: Callable[[str], float | None]) -> None:
                 setattr(part, own, torch.from_numpy(seeded_tensor(name, shape, factor)))
 
 
+def sum_to_zero(module: torch.nn.Module) -> None:
+    """Take from every kernel and row of a module its mean, in place.
+
+    Behind rectifiers everything is positive, so that kernels which sum it up answer every input
+    nearly alike.
+    """
+    import torch
+
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                inputs = tuple(range(1, parameter.ndim))
+                parameter.sub_(parameter.double().mean(inputs, keepdim=True).float())
+
+
 def _parametrised(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module, str]]:
     """Yield the name of each tensor that is computed from parameters, its owner, and its own."""
     from torch.nn.utils import parametrize

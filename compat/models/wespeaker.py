@@ -21,6 +21,7 @@ from compat.contract.item import Item, Prediction
 from compat.contract.profile import Profile
 from compat.contract.session import Session
 from compat.inputs.corpus import Corpus
+from compat.inputs.generator import sum_to_zero
 from compat.inputs.weights import Rules
 from compat.models.base import Model
 from compat.models.items import Items
@@ -238,21 +239,8 @@ def embedding_graph(network: Callable[[], torch.nn.Module], batches: Sequence[in
 # Weights -----------------------------------------------------------------------------------------
 
 
-def sum_to_zero(network: torch.nn.Module) -> None:
-    """Take from every kernel and row of a network its mean, in place.
-
-    Behind rectifiers everything is positive, so that kernels which sum it up answer every input
-    alike: embeddings of different speech would differ by 22 dB less than their size, not by 2.
-    """
-    import torch
-
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.ndim > 1:
-                inputs = tuple(range(1, parameter.ndim))
-                parameter.sub_(parameter.double().mean(inputs, keepdim=True).float())
-
-
+# Kernels that sum to zero: embeddings of different speech would differ by 22 dB less than their
+# size, not by 2.
 PUBLISHED = Published(
     hub="pyannote/wespeaker-voxceleb-resnet34-LM",
     rules=Rules(

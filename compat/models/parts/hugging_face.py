@@ -41,13 +41,17 @@ def stand_in(name: str, parameters: float) -> Variant:
 
 
 def read_checkpoint(
-    checkpoint: str, kind: str, title: str, variant: str, settings: Collection[str] = ()
+    checkpoint: str,
+    kind: str | tuple[str, ...],
+    title: str,
+    variant: str,
+    settings: Collection[str] = (),
 ) -> tuple[Path, dict[str, Any]]:
     """Return the folder of a checkpoint, and its configuration after a look at it.
 
     Args:
         checkpoint: the folder, absolute or below ``fixtures/``.
-        kind: the ``model_type`` that the configuration must have.
+        kind: the ``model_type`` that the configuration must have, or several of which it has one.
         title: what messages call checkpoints of this kind.
         variant: what a message says that the checkpoint is for.
         settings: names that the configuration must have.
@@ -59,10 +63,11 @@ def read_checkpoint(
     checkpoint_files(folder)
     path = folder / "config.json"
     config = read_json(path)
-    if config.get("model_type") != kind:
+    kinds = (kind,) if isinstance(kind, str) else kind
+    if config.get("model_type") not in kinds:
         raise CheckpointError(
-            f"{path} describes a {config.get('model_type')!r} model, not {kind!r}: name the folder "
-            f"of a {title} checkpoint for {variant}."
+            f"{path} describes a {config.get('model_type')!r} model, not {kinds[0]!r}: name the "
+            f"folder of a {title} checkpoint for {variant}."
         )
     if missing := sorted(set(settings) - config.keys()):
         raise CheckpointError(
@@ -114,21 +119,25 @@ class HuggingFaceModel(Model):
         import transformers
 
         architecture = getattr(transformers, self.architecture)
-        kind = architecture.config_class
-        settings = (
-            kind.from_pretrained(self.folder, local_files_only=True)
-            if self.folder
-            else kind(**self.config)
-        )
         with generator.unfilled():
-            network = architecture(settings)
+            network = architecture(self.settings(architecture.config_class))
         if self.folder:
             rules = Rules(network.base_model_prefix, self.needless)
             fill_from_folder(network, self.folder, rules)
         self.adapt(network)
         if not self.folder:
             generator.seed(network, generator.gains(self.gains))
+            self.finish(network)
         return network.eval()
+
+    def settings(self, kind: Any) -> Any:
+        """Return the configuration, of transformers' class ``kind``."""
+        if self.folder:
+            return kind.from_pretrained(self.folder, local_files_only=True)
+        return kind(**self.config)
 
     def adapt(self, network: Any) -> None:
         """Change the module after a checkpoint was read, and before weights are generated."""
+
+    def finish(self, network: Any) -> None:
+        """Change weights after they were generated."""
