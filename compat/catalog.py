@@ -38,6 +38,7 @@ FAMILIES = (
     "compat.models.segmentation",
     "compat.models.diarization",
     "compat.models.encodec",
+    "compat.models.mert",
 )
 RUNTIMES = (
     "compat.runtimes.pytorch",
