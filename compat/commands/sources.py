@@ -44,6 +44,16 @@ def collect(sources: Sequence[Path]) -> Collection:
     return results.read_all(folders)
 
 
+def collect_known(sources: Sequence[Path]) -> Collection:
+    """Read results; where none are named, those of this machine and those that are published.
+
+    Raises:
+        ResultsError: a source does not exist, or none is named and there are none.
+    """
+    known = [path for path in (LOCAL / "results", PUBLISHED / "results") if path.exists()]
+    return collect(list(sources) or known)
+
+
 def write_report(report: Report, folder: Path) -> None:
     """Write the site of a report, and print where it is."""
     index = write_site(report, folder)

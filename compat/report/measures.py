@@ -1,0 +1,186 @@
+"""The numbers of an observation that are compared: each with direction, interval and noise.
+
+Configurations are advised by them, results compared, and histories made of them. Which numbers a
+check has follows from their names, and for a task's metrics from their declaration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from compat.judge.results import MetricFacts, Observation
+from compat.metrics import POOLED
+from compat.report import text
+from compat.report.gates import LATENCY, LOADS, MEMORY, NUMERICS, TASK, THROUGHPUT
+
+SETTLED = ("passed", "failed", "known-failure", "unexpected-pass")
+"""Statuses of observations whose numbers were measured to the end."""
+
+NOISE: Mapping[str, float] = {
+    LATENCY: 0.25,
+    THROUGHPUT: 0.25,
+    LOADS: 0.5,
+    MEMORY: 0.05,
+}
+"""By check, the relative difference between two runs of one case that is taken for noise.
+
+Measured on this repository's evidence: docs/usage.md has the table.
+"""
+NOISE_DB = 3.0
+"""Decibels by which the numerics of two runs of one case may differ: a factor of 1.4."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One number of one check of one case."""
+
+    check: str
+    name: str
+    """Unique within the check: ``rtf``, ``people.wer``, ``peak_bytes``."""
+    value: float
+    better: Literal["lower", "higher"]
+    noise: float
+    """Difference that is taken for noise: relative to the smaller value, or absolute."""
+    relative: bool = True
+    """Whether differences are told as factors: of times and sizes, not of shares and decibels."""
+    interval: tuple[float, float] | None = None
+    metric: str = ""
+    """The task metric whose unit a degradation has."""
+    declared: Mapping[str, MetricFacts] | None = None
+
+    @property
+    def key(self) -> str:
+        """The last part of the name, from which the unit follows."""
+        return self.name.rpartition(".")[2]
+
+    def shown(self, value: float | None = None) -> str:
+        """Return the number, or another of its kind, with its unit."""
+        figure = self.value if value is None else value
+        return text.quantity(self.key, figure, self.metric, self.declared or {})
+
+    @property
+    def with_interval(self) -> str:
+        """The number with its interval, where it has one."""
+        if self.interval is None or self.interval[0] == self.interval[1]:
+            return self.shown()
+        low, high = map(self.shown, self.interval)
+        return f"{self.shown()} ({low} to {high})"
+
+
+def measures(one: Observation) -> tuple[Measure, ...]:
+    """Return the numbers of an observation that can be compared; none where it was not settled."""
+    if one.status not in SETTLED:
+        return ()
+    found = {
+        LATENCY: _latency,
+        THROUGHPUT: _throughput,
+        LOADS: _loading,
+        MEMORY: _memory,
+        TASK: _task,
+        NUMERICS: _numerics,
+    }.get(one.check)
+    return tuple(found(one)) if found else ()
+
+
+def time_of(one: Observation | None) -> Measure | None:
+    """Return the time of a task: its real-time factor, or seconds where it has no time meaning."""
+    return next(iter(measures(one)), None) if one is not None and one.check == LATENCY else None
+
+
+def loss_of(one: Observation | None) -> Measure | None:
+    """Return the degradation against the reference: over all test sets, or the last of them."""
+    if one is None or one.check != TASK:
+        return None
+    found = [m for m in measures(one) if m.key == "degradation"]
+    return found[-1] if found else None
+
+
+def _latency(one: Observation) -> Iterator[Measure]:
+    values = one.values
+    factor, middle = text.number(values.get("rtf")), text.number(values.get("median_s"))
+    ends = text.interval([values.get("rtf_lower"), values.get("rtf_upper")])
+    if factor is not None and factor > 0:
+        yield Measure(one.check, "rtf", factor, "lower", NOISE[LATENCY], interval=_around(ends))
+    elif middle is not None and middle > 0:
+        ends = text.interval(values.get("interval_s"))
+        name = "median_s"
+        yield Measure(one.check, name, middle, "lower", NOISE[LATENCY], interval=_around(ends))
+
+
+def _around(ends: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return an interval that can be one; a stranger's may be turned round."""
+    return ends if ends is not None and ends[0] <= ends[1] else None
+
+
+def _throughput(one: Observation) -> Iterator[Measure]:
+    batches = one.values.get("batches")
+    rates = [
+        rate
+        for group in (batches.values() if isinstance(batches, Mapping) else ())
+        if isinstance(group, Mapping)
+        and (rate := text.number(group.get("items_per_s"))) is not None
+        and rate > 0
+    ]
+    if rates:
+        yield Measure(one.check, "items_per_s", max(rates), "higher", NOISE[THROUGHPUT])
+
+
+def _loading(one: Observation) -> Iterator[Measure]:
+    cold = one.values.get("cold")
+    parts = [text.number(part) for part in cold.values()] if isinstance(cold, Mapping) else []
+    known = [part for part in parts if part is not None]
+    if known and len(known) == len(parts) and sum(known) > 0:
+        yield Measure(one.check, "cold_start_s", sum(known), "lower", NOISE[LOADS])
+    size = text.number(one.values.get("model_bytes"))
+    if size is not None and size > 0:
+        yield Measure(one.check, "model_bytes", size, "lower", 0.01)
+
+
+def _memory(one: Observation) -> Iterator[Measure]:
+    for name in ("peak_bytes", "device_peak_bytes"):
+        size = text.number(one.values.get(name))
+        if size is not None and size > 0:
+            yield Measure(one.check, name, size, "lower", NOISE[MEMORY])
+
+
+def _task(one: Observation) -> Iterator[Measure]:
+    """Yield of each test set its metric and its degradation; that of all sets comes last."""
+    groups = {k: v for k, v in one.values.items() if isinstance(v, Mapping)} or {"": one.values}
+    metric = ""
+    for name, scores in groups.items():
+        prefix = f"{text.one_line(name, 40)}." if name else ""
+        primary = text.primary_metric(scores, one.metrics)
+        value = text.number(scores.get(primary)) if name != POOLED else None
+        if value is not None and "degradation" not in primary:
+            metric = primary
+            ends = _around(text.interval(scores.get(f"{primary}_interval")))
+            better = _better(primary, one.metrics)
+            yield Measure(
+                one.check, f"{prefix}{primary}", value, better, 0, False, ends, "", one.metrics
+            )
+        lost = text.number(scores.get("degradation"))
+        if lost is not None:
+            ends = _around(text.interval(scores.get("degradation_interval")))
+            key = f"{prefix}degradation"
+            yield Measure(one.check, key, lost, "lower", 0, False, ends, metric, one.metrics)
+
+
+def _better(metric: str, declared: Mapping[str, MetricFacts]) -> Literal["lower", "higher"]:
+    if metric in declared and declared[metric].better in ("lower", "higher"):
+        return "higher" if declared[metric].better == "higher" else "lower"
+    # Files from before metrics were declared: rates of errors, and shares of what is right.
+    right = ("accuracy", "agreement", "recall", "precision", "f1", "top1", "top5", "sdr", "cosine")
+    return "higher" if metric.endswith(right) else "lower"
+
+
+def _numerics(one: Observation) -> Iterator[Measure]:
+    found: list[tuple[float, Any]] = [
+        (level, name)
+        for name, output in one.values.items()
+        if isinstance(output, Mapping) and (level := text.number(output.get("snr_db"))) is not None
+    ]
+    if found:
+        level, _ = min(found, key=lambda pair: pair[0])
+        yield Measure(one.check, "snr_db", level, "higher", NOISE_DB, False)
