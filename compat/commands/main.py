@@ -25,6 +25,7 @@ COMMANDS = (
     "list",
     "show",
     "recommend",
+    "compare",
     "report",
     "publish",
     "rescore",
