@@ -3,44 +3,95 @@
 from __future__ import annotations
 
 import argparse
-import json
+from pathlib import Path
+from typing import Any
 
 from compat import catalog
 from compat.commands.command import Command
-from compat.commands.printing import tell
-from compat.commands.sources import LOCAL, PUBLISHED, add_sources
+from compat.commands.printing import say, tell, told
+from compat.commands.sources import LOCAL, add_sources, collect_known
 from compat.contract.case import Case
 from compat.contract.errors import CompatError
-from compat.contract.untrusted import clean
-from compat.judge import recommendations, results
-from compat.judge.results import facts_of
-from compat.judge.thresholds import default_path, load
+from compat.contract.untrusted import one_line
+from compat.judge import recommendations
+from compat.judge.results import CaseFacts, Collection, ResultsError, facts_of
+from compat.judge.thresholds import Threshold, default_path, load
+from compat.report import Report, build, text
+from compat.report.compare import brief
+from compat.report.history import History, Point, histories
+from compat.report.measures import measures
+from compat.report.model import Configuration, Record
+from compat.report.steps import SHORTEST, steps
 from compat.run import selection
+
+RUNS = 12
+"""Measurements of one number that are shown, the newest; all with ``--all``."""
 
 
 def show(arguments: argparse.Namespace) -> int:
     """Show what the catalog, recommendations, thresholds and results say of a case."""
-    from rich.console import Console
+    collection = _results(arguments)
+    tell(collection.problems)
+    case, facts = _case(arguments.case, collection)
+    say(facts.id)
+    told(
+        f"{facts.parameters:g} M parameters, task {facts.task}, row {facts.row}; "
+        f"runs on {facts.hardware} by {facts.runtime}, evidence: {facts.evidence}",
+        "  ",
+    )
+    _catalogued(case, facts)
+    told(f"measure it: {text.reproduction(facts)}", "  ")
+    report = build(collection)
+    rated = [
+        (one, [record for record in one.records if record.case.id == facts.id])
+        for one in report.configurations
+    ]
+    rated = [(one, records) for one, records in rated if records]
+    for one, records in rated:
+        _rating(one, records, report)
+    _limits(facts)
+    if not rated:
+        say("\nno measurements yet")
+        return 0
+    _histories(histories(collection.runs, facts.id), arguments.all)
+    _page(rated[0][0], report, arguments.site)
+    return 0
 
+
+def _results(arguments: argparse.Namespace) -> Collection:
+    try:
+        return collect_known(arguments.sources)
+    except ResultsError:
+        if arguments.sources:
+            raise
+        return Collection()  # A case can be looked up before anything was measured.
+
+
+def _case(name: str, collection: Collection) -> tuple[Case | None, CaseFacts]:
+    """Return a case of the catalog, or of results that another catalog made."""
     loaded = catalog.load()
     try:
-        case: Case = loaded.case(arguments.case)
+        case = loaded.case(name)
     except KeyError:
-        said = selection.suggestion(arguments.case, [case.id for case in loaded.cases()])
+        for run in reversed(collection.runs):
+            for plan in run.planned:
+                if plan.case.id == name:
+                    return None, plan.case
+        said = selection.suggestion(name, [case.id for case in loaded.cases()])
         if len(said) > 300:
             said = "`compat list` names them all."
-        raise CompatError(f"no case {arguments.case}: {said}") from None
-    console = Console(highlight=False, soft_wrap=True)
-    facts = facts_of(case)
-    console.print(f"[bold]{case.id}[/bold]")
-    console.print(
-        f"  {facts.parameters:g} M parameters, task {facts.task}, row {facts.row}; "
-        f"runs on {facts.hardware} by {facts.runtime}, evidence: {facts.evidence}"
-    )
-    console.print(f'  pytest -m "{" and ".join(case.marks)}"')
-    reason = loaded.runtime(case.target.runtime).unsupported(case.target, case.recipe)
+        raise CompatError(f"no case {name}: {said}") from None
+    return case, facts_of(case)
+
+
+def _catalogued(case: Case | None, facts: CaseFacts) -> None:
+    """Print what the catalog and published guides say of a case."""
+    if case is None:
+        told("not in this catalog: its model or runtime is another's", "  ")
+        return
+    reason = catalog.load().runtime(case.target.runtime).unsupported(case.target, case.recipe)
     if reason:
-        console.print(f"  unsupported: {reason}")
+        told(f"unsupported: {reason}", "  ")
     recommended = recommendations.load(recommendations.default_path()).of(case)
     if recommended:
         words = f"{recommended.precision}, batch {recommended.batches}"
@@ -48,46 +99,123 @@ def show(arguments: argparse.Namespace) -> int:
             words += f", {recommended.memory_gb:g} GB"
         if recommended.precision != facts.precision:
             words += f"; this case is {facts.precision}"
-        said = f"  recommended on {facts.hardware}: {words} ({recommended.source})"
-        console.print(said, markup=False)
-    console.print("\nlimits")
+        told(f"recommended on {facts.hardware}: {words} ({recommended.source})", "  ")
+
+
+def _rating(one: Configuration, records: list[Record], report: Report) -> None:
+    """Print how a machine's configuration is rated, and which observations count there."""
+    facts = next((m.facts for m in report.machines if m.id == one.machine), {})
+    say(f"\non machine {one.machine}{_processor(facts)}")
+    badges = "".join(f" [{badge}]" for badge in text.badges(one.rating))
+    told(f"rated {one.rating.label}{badges}: {one.name}", "  ")
+    for reason in one.why:
+        told(one_line(reason, 240), "    ")
+    for record in records:
+        seen = record.observation
+        level = f" ({seen.level})" if seen and seen.level else ""
+        numbers = ", ".join(
+            f"{number.name} {number.with_interval}" for number in (measures(seen) if seen else ())
+        )
+        reason = brief(seen) if seen and record.status not in ("passed", "stale") else ""
+        reason = reason or (record.reason if record.status != "passed" else "")
+        said = "; ".join(part for part in (numbers, one_line(reason, 160)) if part)
+        date = f", {seen.time[:10]} in {record.run}" if seen else ""
+        told(
+            f"{one_line(record.check)} {record.status}{level}{date}{f': {said}' if said else ''}",
+            "  ",
+            "    ",
+        )
+
+
+def _processor(facts: dict[str, Any]) -> str:
+    """Return the processor of a machine and what it can do, in brackets."""
+    processor = facts.get("cpu")
+    if not isinstance(processor, dict):
+        return ""
+    able = processor.get("capabilities")
+    words = [str(processor.get("model", ""))]
+    words += [str(one) for one in able] if isinstance(able, list) else []
+    said = one_line(" ".join(words), 100)
+    return f" ({said})" if said else ""
+
+
+def _limits(facts: CaseFacts) -> None:
+    """Print the limits that decide; those that more specific ones replace are left out."""
+    say("\nlimits (strict, relaxed)")
+    deciding: dict[tuple[str, str], Threshold] = {}
     for entry in load([default_path()]).entries:
-        if entry.applies(facts):
-            sign = "≥" if entry.direction == "at_least" else "≤"
-            console.print(
-                f"  {entry.check} {entry.metric} {sign} {entry.strict:g} "
-                f"(relaxed {entry.relaxed:g}): {entry.reason}",
-                markup=False,
-            )
-    folders = list(arguments.sources) or [p for p in (LOCAL / "results", PUBLISHED) if p.exists()]
-    console.print("\nobservations")
-    count = 0
-    collection = results.read_all(folders)
-    tell(collection.problems)
-    for run in collection.runs:
-        for one in run.observations:
-            if one.case == case.id:
-                count += 1
-                level = f" ({one.level})" if one.level else ""
-                line = (
-                    f"  {one.time} machine {run.header.machine} {run.header.profile} {one.check}: "
-                )
-                line += f"{one.status}{level} {one.reason}"
-                console.print(clean(line), markup=False)
-                console.print(clean("    " + json.dumps(one.values)[:600]), markup=False)
-    if not count:
-        console.print(f"  none yet: pytest --models {facts.variant} --targets {facts.target}")
-    return 0
+        other = deciding.get((entry.check, entry.metric))
+        if entry.applies(facts) and (other is None or entry.specificity >= other.specificity):
+            deciding[entry.check, entry.metric] = entry
+    for (check, metric), entry in sorted(deciding.items()):
+        sign = "≥" if entry.direction == "at_least" else "≤"
+        limit = f"{sign} {entry.strict:g}, {entry.relaxed:g}" if entry.judged else "not judged"
+        told(f"{check} {metric} {limit}: {entry.reason}", "  ", "    ")
+
+
+def _histories(found: tuple[History, ...], everything: bool) -> None:
+    """Print every measurement, not only those that count."""
+    say("\nhistory (◂ the one that counts)")
+    for history in found:
+        points = history.points if everything else history.points[-RUNS:]
+        told(f"{history.check} {history.name} on {history.machine}", "  ")
+        if len(points) < len(history.points):
+            say(f"    {len(history.points) - len(points)} earlier ones (--all)")
+        for point in points:
+            told(_point(point), "    ")
+        if history.name:
+            told(_steps(history), "    ")
+
+
+def _point(point: Point) -> str:
+    when = point.time.strftime("%Y-%m-%d %H:%M")
+    number = point.measure.with_interval if point.measure else ""
+    level = f" ({point.level})" if point.level and point.level != "strict" else ""
+    status = "" if point.status == "passed" and number and not level else f"{point.status}{level}"
+    said = ", ".join(part for part in (number, status) if part)
+    commit = f" {point.commit[:8]}" if point.commit else ""
+    return f"{when} {point.profile}{commit}: {said}{' ◂' if point.counts else ''}"
+
+
+def _steps(history: History) -> str:
+    """Say where the number moved to another level, or why that cannot be told."""
+    if len(history.values) < SHORTEST:
+        more = SHORTEST - len(history.values)
+        return f"too short to tell a step from noise: {more} more runs are needed"
+    try:
+        found = steps(history)
+    except CompatError as error:
+        return f"{error.message} {error.remedy}"
+    if not found:
+        return "no step that noise does not explain"
+    return "; ".join(f"{s.kind} since {s.after.time:%Y-%m-%d}: {s.sentence}" for s in found)
+
+
+def _page(one: Configuration, report: Report, site: Path) -> None:
+    """Print where the case is shown with its samples and logs."""
+    cell = report.cell(one.row, one.hardware)
+    page = site / "cells" / f"{cell.slug}.html"
+    if page.exists():
+        say(f"\npage: {page.resolve().as_uri()}#{one.anchor}")
+    else:
+        say("")
+        told(f"page: none in {site} yet; `compat report` writes it (--site DIR names another)")
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("case", help="for example whisper-tiny@seeded/cpu-torch/fp32")
     add_sources(parser)
+    parser.add_argument("--all", action="store_true", help="every measurement of its history")
+    parser.add_argument(
+        "--site", type=Path, default=LOCAL / "site", metavar="DIR", help="where its page is"
+    )
 
 
 COMMAND = Command(
-    "show everything known of one case",
+    "show everything known of one case: rating, what counts, limits, history",
     show,
-    "example:\n  compat show whisper-tiny@seeded/cpu-torch/fp32 reports/results",
+    "examples:\n"
+    "  compat show whisper-tiny@seeded/cpu-torch/fp32 reports/results\n"
+    "  compat show whisper-tiny@seeded/openvino-cpu/int8-dynamic --site site --all",
     _arguments,
 )
