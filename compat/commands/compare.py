@@ -6,12 +6,12 @@ import argparse
 import dataclasses
 import json
 import os
-from pathlib import Path
 
 from compat.commands.command import Command
 from compat.commands.printing import say, tell, told
-from compat.commands.sources import add_sources, collect, collect_known
+from compat.commands.sources import add_sources, collect, collect_known, source
 from compat.contract.untrusted import one_line
+from compat.judge.remote import is_remote
 from compat.report.compare import KINDS, Change, Comparison, Kind, compare
 from compat.report.markdown import escape
 from compat.report.sides import Sides, of_collections, of_names
@@ -37,8 +37,8 @@ def comparing(arguments: argparse.Namespace) -> int:
 
 def _sides(arguments: argparse.Namespace) -> Sides:
     before, after = arguments.before, arguments.after
-    if os.path.lexists(before) and os.path.lexists(after):
-        sides = [collect([Path(side)]) for side in (before, after)]
+    if all(is_remote(side) or os.path.lexists(side) for side in (before, after)):
+        sides = [collect([source(side)]) for side in (before, after)]
         for side in sides:
             tell(side.problems)
         return of_collections((before, sides[0].runs), (after, sides[1].runs))

@@ -11,11 +11,11 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 
 from compat import __version__, catalog
 from compat.commands.command import Command
 from compat.commands.printing import warn
+from compat.commands.sources import source
 from compat.contract.errors import CompatError
 
 COMMANDS = (
@@ -26,6 +26,7 @@ COMMANDS = (
     "show",
     "recommend",
     "compare",
+    "query",
     "report",
     "publish",
     "rescore",
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Command = parsed.command
     if "sources" in parsed and not any(word.startswith("-") for word in rest):
         # argparse ends a list of words at the first option.
-        parsed.sources, rest = [*parsed.sources, *map(Path, rest)], []
+        parsed.sources, rest = [*parsed.sources, *map(source, rest)], []
     if rest and not command.takes_rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     parsed.rest = rest

@@ -9,6 +9,7 @@ from pathlib import Path
 from compat.commands.command import Command
 from compat.commands.printing import say, warn
 from compat.commands.sources import LOCAL, PUBLISHED, add_sources
+from compat.contract.errors import CompatError
 from compat.report.publish import publish as put
 
 REJECTED = 20
@@ -18,6 +19,8 @@ REJECTED = 20
 def publish(arguments: argparse.Namespace) -> int:
     """Copy own results to where they are kept as evidence."""
     sources = list(arguments.sources) or [LOCAL / "results"]
+    if any(not isinstance(one, Path) for one in sources):
+        raise CompatError("only results on this disk are published.", "Copy them here first.")
     outcome = put(sources, arguments.output, arguments.own, arguments.dry_run)
     would = "would be " if arguments.dry_run else ""
     for path in outcome.packed:

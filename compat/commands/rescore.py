@@ -9,6 +9,7 @@ from pathlib import Path
 from compat.commands.command import Command
 from compat.commands.printing import say, tell
 from compat.commands.sources import LOCAL, add_sources, collect
+from compat.contract.errors import CompatError
 from compat.judge.rescoring import rescore as judge_again
 from compat.judge.thresholds import default_path, load
 
@@ -16,6 +17,8 @@ from compat.judge.thresholds import default_path, load
 def rescore(arguments: argparse.Namespace) -> int:
     """Write results files again, scored from their predictions and judged by other thresholds."""
     limits = load([default_path(), *arguments.thresholds])
+    if arguments.in_place and any(not isinstance(one, Path) for one in arguments.sources):
+        raise CompatError("only files on this disk are replaced.", "Name a folder with --output.")
     collection = collect(arguments.sources)
     tell(collection.problems)
     output = None if arguments.in_place else arguments.output

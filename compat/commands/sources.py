@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from compat.commands.printing import say
 from compat.judge import results
+from compat.judge.problems import Problems
+from compat.judge.remote import Remote, fetch, is_remote
 from compat.judge.results import Collection, ResultsError
 from compat.report import Report, write_site
+
+Source = Path | Remote
+"""Where results are."""
 
 LOCAL = Path("reports/local")
 """Folder of this machine's results, and of what is made of them."""
@@ -18,40 +26,68 @@ PUBLISHED = Path("reports")
 """Folder of results that are kept as evidence."""
 
 
+def source(word: str) -> Source:
+    """Return what a word of a command line names: a path, or an address of an object store."""
+    return Remote(word) if is_remote(word) else Path(word)
+
+
 def add_sources(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments ``sources``: any number of results files and folders."""
     parser.add_argument(
         "sources",
         nargs="*",
-        type=Path,
-        help=f"results files or folders (default: {LOCAL / 'results'})",
+        type=source,
+        metavar="RESULTS",
+        help=f"results files or folders, or addresses as s3://bucket/results (default: "
+        f"{LOCAL / 'results'})",
     )
 
 
-def collect(sources: Sequence[Path]) -> Collection:
-    """Read results; the caller tells what could not be read.
+@contextmanager
+def local(sources: Sequence[Source], problems: Problems) -> Iterator[list[Path]]:
+    """Give the paths of results: those of addresses are fetched, and deleted again.
 
     Raises:
         ResultsError: a source does not exist.
     """
     folders = list(sources) or [LOCAL / "results"]
     for folder in folders:
-        if not os.path.lexists(folder):
+        if isinstance(folder, Path) and not os.path.lexists(folder):
             raise ResultsError(
                 f"no results in {folder}",
                 "run `compat matrix` or `pytest` first, or name a folder.",
             )
-    return results.read_all(folders)
+    with tempfile.TemporaryDirectory(prefix="compat-results-") as fetched:
+        yield [
+            fetch(one, Path(fetched), problems) if isinstance(one, Remote) else one
+            for one in folders
+        ]
 
 
-def collect_known(sources: Sequence[Path]) -> Collection:
+def collect(sources: Sequence[Source]) -> Collection:
+    """Read results; the caller tells what could not be read.
+
+    Raises:
+        ResultsError: a source does not exist.
+    """
+    problems = Problems()
+    with local(sources, problems) as folders:
+        found = results.read_all(folders)
+    return replace(found, problems=(*found.problems, *problems.lines()))
+
+
+def known_sources() -> list[Source]:
+    """Return where results are if none are named: this machine's, and those that are published."""
+    return [path for path in (LOCAL / "results", PUBLISHED / "results") if path.exists()]
+
+
+def collect_known(sources: Sequence[Source]) -> Collection:
     """Read results; where none are named, those of this machine and those that are published.
 
     Raises:
         ResultsError: a source does not exist, or none is named and there are none.
     """
-    known = [path for path in (LOCAL / "results", PUBLISHED / "results") if path.exists()]
-    return collect(list(sources) or known)
+    return collect(list(sources) or known_sources())
 
 
 def write_report(report: Report, folder: Path) -> None:

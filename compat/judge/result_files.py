@@ -24,7 +24,7 @@ MAX_FILE = 64 * MIB
 MAX_LINES = 100_000
 """Lines of one file; the longest published one has 3,400."""
 
-_SUFFIXES = (".jsonl", ".jsonl.gz", f".jsonl{packing.SUFFIX}")
+SUFFIXES = (".jsonl", ".jsonl.gz", f".jsonl{packing.SUFFIX}")
 _PACKED = tuple(f".jsonl{suffix}" for suffix in (".xz", ".bz2", ".lz4", ".br", ".zip"))
 _OTHERWISE = "files that are packed otherwise than by gzip or Zstandard"
 _ENCODINGS = (
@@ -77,7 +77,7 @@ def _below(folder: Path, problems: Problems) -> Iterator[Path]:
 
     for parent, _, names in os.walk(folder, onerror=unlisted):
         for name in names:
-            if name.lower().endswith(_SUFFIXES):
+            if name.lower().endswith(SUFFIXES):
                 yield Path(parent, name)
             elif name.lower().endswith(_PACKED):
                 problems.add(
