@@ -8,12 +8,16 @@ from typing import Any
 
 from compat import catalog
 from compat.commands.command import Command
+from compat.commands.printing import say, told
 from compat.contract.cache import CACHE, cache_folder
-from compat.contract.untrusted import clean, one_line
+from compat.contract.untrusted import one_line
 from compat.hardware import facts
 from compat.inputs import packages, people
 from compat.inputs.checkpoints import CheckpointError, find_checkpoint
 from compat.run.probing import Prober
+
+FACTS = 160
+"""Characters that are told of a target: some libraries list all that they were built with."""
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -52,50 +56,67 @@ def doctor(arguments: argparse.Namespace) -> int:
         shown = {"machine": facts.machine_id(machine), "facts": machine, "targets": rows}
         print(json.dumps({**shown, "weights": packaged, "speech": _human_speech()}))
         return 0
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console()
+    here = [row for row in rows if row["state"] == "here"]
     processor = machine.get("cpu", {})
-    console.print(
-        f"Machine {facts.machine_id(machine)}: "
-        f"{escape(one_line(processor.get('model', 'unknown processor')))}, "
-        f"{facts.available_cpus()} cores, "
+    verb = "is" if len(here) == 1 else "are"
+    told(
+        f"{len(here)} of {len(rows)} targets {verb} here: machine {facts.machine_id(machine)}, "
+        f"{one_line(processor.get('model', 'unknown processor'))}, {facts.available_cpus()} cores, "
         f"{facts.available_memory_bytes() / 2**30:.0f} GiB of memory"
     )
-    table = Table(box=None, pad_edge=False)
-    for column in ("target", "state", "what was found", "remedy"):
-        table.add_column(column, overflow="fold")
-    symbols = {
-        "here": "[green]✓ here[/]",
-        "absent": "[dim]· absent[/]",
-        "broken": "[red]! broken[/]",
-    }
+    _found("✓ here", here)
+    _found("! broken", [row for row in rows if row["state"] == "broken"])
+    _absent([row for row in rows if row["state"] not in ("here", "broken")])
+    _inputs(packaged)
+    say(f"\ncache: {cache_folder()} (${CACHE} names another)")
+    say(f"packages: {packages.packages_folder()} (${packages.CACHE} names another)")
+    return 0
+
+
+def _found(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print targets with what was found of them; those of one runtime alike are told together."""
+    if rows:
+        say(f"\n{title}")
+    alike: dict[str, list[str]] = {}
     for row in rows:
         known = ", ".join(f"{name} {value}" for name, value in row["facts"].items())
-        # What a device measures needs no word; an emulator or a conversion times nothing.
-        proves = f"{row['evidence']} evidence" if row["evidence"] not in ("", "device") else ""
-        said = ". ".join(part for part in (str(row["reason"]), known, proves) if part)
-        table.add_row(
-            escape(one_line(row["target"])),
-            symbols[str(row["state"])],
-            escape(clean(said)),
-            escape(clean(row["remedy"])),
-        )
-    for row in packaged:
-        what = f"weights of {row['families']}"
-        found_in = f"in the package {row['package']}"
-        table.add_row(escape(what), symbols[row["state"]], escape(found_in), escape(row["remedy"]))
+        said = ". ".join(part for part in (row["reason"], known, row["remedy"]) if part)
+        alike.setdefault(one_line(said, FACTS), []).append(_name(row))
+    for said, names in alike.items():
+        told(f"{', '.join(names)}{': ' if said else ''}{said}", "  ", "    ")
+
+
+def _absent(rows: list[dict[str, Any]]) -> None:
+    """Print each remedy once, with the targets that it would bring and why each is absent."""
+    if rows:
+        say("\n· absent, and what would bring them")
+    remedies: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        reasons = remedies.setdefault(one_line(row["remedy"]) or "nothing is known to", {})
+        reasons.setdefault(one_line(row["reason"], FACTS), []).append(_name(row))
+    for remedy, reasons in remedies.items():
+        told(remedy, "  ", "    ")
+        for reason, names in reasons.items():
+            told(f"{reason}{': ' if reason else ''}{', '.join(names)}", "      ", "  ")
+
+
+def _name(row: dict[str, Any]) -> str:
+    # What a device measures needs no word; an emulator or a conversion times nothing.
+    proves = f" ({row['evidence']} evidence)" if row["evidence"] not in ("", "device") else ""
+    return one_line(row["target"]) + proves
+
+
+def _inputs(packaged: list[dict[str, str]]) -> None:
+    """Print which weights and recordings are here, and the remedy of what is not."""
+    say("\nweights and recordings")
     speech = _human_speech()
-    where = "in packages" + (
-        f"; missing: {', '.join(speech['missing'])}" if speech["missing"] else ""
-    )
-    table.add_row("human speech", symbols[speech["state"]], escape(where), speech["remedy"])
-    console.print(table)
-    console.print(f"cache: {cache_folder()} (${CACHE} names another)")
-    console.print(f"packages: {packages.packages_folder()} (${packages.CACHE} names another)")
-    return 0
+    lines = [(f"weights of {row['families']} ({row['package']})", row) for row in packaged]
+    lines.append(("human speech", speech))
+    for what, row in lines:
+        missing = f"; missing: {', '.join(row['missing'])}" if row.get("missing") else ""
+        remedy = f": {row['remedy']}" if row["remedy"] else ""
+        sign = "✓ here" if row["state"] == "here" else "· absent"
+        told(f"{sign}  {what}{missing}{remedy}", "  ", "    ")
 
 
 def _human_speech() -> dict[str, Any]:

@@ -29,6 +29,7 @@ COMMANDS = (
     "query",
     "report",
     "publish",
+    "share",
     "rescore",
     "cache",
     "experiment",

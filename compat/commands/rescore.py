@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from compat.commands.command import Command
-from compat.commands.printing import say, tell
+from compat.commands.printing import say, tell, told
 from compat.commands.sources import LOCAL, add_sources, collect
 from compat.contract.errors import CompatError
 from compat.judge.rescoring import rescore as judge_again
 from compat.judge.thresholds import default_path, load
+
+SHOWN = 10
+"""Files whose levels changed that are named; the others are counted."""
 
 
 def rescore(arguments: argparse.Namespace) -> int:
@@ -22,15 +26,37 @@ def rescore(arguments: argparse.Namespace) -> int:
     collection = collect(arguments.sources)
     tell(collection.problems)
     output = None if arguments.in_place else arguments.output
-    for one in judge_again(collection.runs, limits, output):
+    done = judge_again(collection.runs, limits, output, _progress)
+    _progress(0, 0)
+    changed = sorted((one for one in done if one.changed), key=lambda one: -one.changed)
+    for one in changed[:SHOWN]:
         say(f"{one.changed} levels changed: {os.path.relpath(one.path)}")
-        if one.unplanned:
-            print(f"  {one.unplanned} observations kept as they were: no header planned their case")
-        if one.unreadable:
-            print(f"  {one.unreadable} observations keep their scores: unreadable predictions")
+    if len(changed) > SHOWN:
+        say(f"and {len(changed) - SHOWN} more files with changes")
+    total, levels = (
+        sum(getattr(one, name) for one in done) for name in ("observations", "changed")
+    )
+    told(
+        f"{total:,} observations of {len(done):,} files: {levels:,} levels changed, in "
+        f"{len(changed):,} files"
+    )
+    unplanned, unreadable = (
+        sum(getattr(one, name) for one in done) for name in ("unplanned", "unreadable")
+    )
+    if unplanned:
+        told(f"{unplanned:,} were kept as they were: no header planned their case", "  ")
+    if unreadable:
+        told(f"{unreadable:,} keep their scores: unreadable predictions", "  ")
     if output:
         say(f"`compat report {output}` shows the matrix of them")
     return 0
+
+
+def _progress(done: int, all_: int) -> None:
+    """Show on a terminal how far it is; nothing elsewhere, and nothing once it has ended."""
+    if sys.stderr.isatty():
+        said = f"file {done + 1:,} of {all_:,}" if all_ else ""
+        print(f"\r\x1b[K{said}", end="", file=sys.stderr, flush=True)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

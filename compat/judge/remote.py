@@ -95,7 +95,7 @@ def _opened(remote: Remote) -> tuple[Any, str]:
             "pip install 'audio-compat[query]'",
         ) from error
     try:
-        return url_to_fs(remote.address)
+        store, root = url_to_fs(remote.address)
     except (ImportError, ValueError) as error:
         raise ResultsError(
             f"{remote.address} cannot be read: {one_line(error, 200)}.",
@@ -103,6 +103,7 @@ def _opened(remote: Remote) -> tuple[Any, str]:
         ) from error
     except Exception as error:  # As above.
         raise _unreadable(remote, error) from error
+    return store, str(root)
 
 
 def _listed(store: Any, root: str) -> list[str]:

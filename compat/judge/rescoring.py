@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,13 +60,20 @@ class Rescored:
     path: Path
     changed: int = 0
     """Observations that changed their level."""
+    observations: int = 0
+    """Observations in all."""
     unplanned: int = 0
     """Observations left as they were, because no header of their machine planned their case."""
     unreadable: int = 0
     """Observations with their old scores, because their task cannot read their predictions."""
 
 
-def rescore(runs: Sequence[Run], thresholds: Thresholds, folder: Path | None) -> list[Rescored]:
+def rescore(
+    runs: Sequence[Run],
+    thresholds: Thresholds,
+    folder: Path | None,
+    progress: Callable[[int, int], None] = lambda done, all_: None,
+) -> list[Rescored]:
     """Write results files with the same measurements, scored and judged anew.
 
     They are written to ``folder``, plain and by the names that a process gives them, or without one
@@ -75,7 +82,8 @@ def rescore(runs: Sequence[Run], thresholds: Thresholds, folder: Path | None) ->
     The facts of a case come from any run of its machine: of parallel processes only one writes
     them. Statuses that no threshold decides (crashed, unsupported, faults in outputs …) stay, and
     so do the scores of models that are not in the catalog, or whose checkpoint is not at hand. A
-    file is replaced as a whole, so that an interruption leaves what was there.
+    file is replaced as a whole, so that an interruption leaves what was there. ``progress`` is told
+    how many of how many files are done.
 
     Raises:
         ResultsError: the folder cannot be written.
@@ -94,7 +102,8 @@ def rescore(runs: Sequence[Run], thresholds: Thresholds, folder: Path | None) ->
         _refuse_what_would_be_lost(by_file)
     shipped = thresholds.digest == load([default_path()]).digest
     done = []
-    for path, same in by_file.items():
+    for number, (path, same) in enumerate(by_file.items()):
+        progress(number, len(by_file))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=".rescoring.") as fresh:
@@ -158,7 +167,8 @@ def _rescore(
     if path.exists() and content(path).packing:
         written.write_bytes(packing.pack(written.read_bytes()))
     os.replace(written, path)
-    return Rescored(path, changed, unplanned, unreadable)
+    total = sum(len(run.observations) for run in runs)
+    return Rescored(path, changed, total, unplanned, unreadable)
 
 
 def _header(header: Header, thresholds: Thresholds, shipped: bool) -> Header:

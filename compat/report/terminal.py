@@ -27,7 +27,18 @@ _STYLES = {
 PENDING = "…"
 """Symbol of what a run that goes on is still to measure."""
 COLUMN = 16
-"""Width that a column of the matrix needs for its words to be read."""
+"""Width that a column of the matrix needs for its words to be read in full."""
+NARROW = 10
+"""Width of a column where there is less room, with shorter words."""
+REASONS = 2
+"""Reasons of a configuration that are told here; its page and `compat show` have all."""
+_SHORTER = {
+    "Not measured": "",
+    "Converted": "Convert.",
+    "Incomplete": "Incompl.",
+    "None (unsupported)": "Unsupp.",
+}
+"""Words of ratings that a narrow column does not hold."""
 
 
 def print_matrix(report: Report, console: Console, pending: bool = False) -> None:
@@ -46,9 +57,15 @@ def terminal(report: Report, width: int) -> RenderableType:
         parts.append(Text("No results yet. Run pytest -m cpu to measure this machine."))
     measured = [hardware for hardware in report.hardware if _measured(report, hardware)]
     if measured and width >= COLUMN * (1 + len(measured)):
-        parts += [_matrix(report, measured), Text()]
+        parts += [_matrix(report, measured)]
+    elif measured:
+        parts += _narrow(report, measured, width)
+    absent = [text.one_line(name) for name in report.hardware if name not in measured]
+    if measured and absent:
+        parts.append(Text(f"Not measured: {', '.join(absent)}", style="dim"))
+    parts.append(Text())
     for row in report.rows:
-        parts += _row(report, row)
+        parts += _row(report, row, width)
     for problem in report.problems:
         parts.append(Text(f"! {text.one_line(problem)}", style="yellow"))
     return Group(*parts)
@@ -107,17 +124,69 @@ def _matrix(report: Report, columns: Sequence[str], pending: bool = False) -> Ta
     )
     table.add_column(Text(""), style="bold")
     for name in columns:
-        table.add_column(Text(text.one_line(name, 14)))
+        head = Text(text.one_line(name, 14))
+        if not pending:
+            head.append(f"\n{_evidence(report, name)}", style="not bold dim")
+        table.add_column(head)
     for row in report.rows:
         cells = [_cell(report.cell(row, hardware), pending) for hardware in columns]
         table.add_row(Text(text.one_line(row)), *cells)
     return table
 
 
+def _narrow(report: Report, columns: Sequence[str], width: int) -> list[RenderableType]:
+    """Return the matrix without lines, in as many tables as it takes."""
+    words = [text.one_line(word, 16) for row in report.rows for word in row.split()]
+    label = max(map(len, words), default=0)
+    fitting = max(1, (width - label) // (NARROW + 1))
+    parts: list[RenderableType] = [Text("Compatibility matrix", style="bold")]
+    for start in range(0, len(columns), fitting):
+        some = columns[start : start + fitting]
+        table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        table.add_column(Text(""), style="bold", width=label)
+        for name in some:
+            head = Text(text.one_line(name, NARROW))
+            head.append(f"\n{_evidence(report, name)}", style="not bold dim")
+            table.add_column(head, width=NARROW, overflow="fold")
+        for row in report.rows:
+            table.add_row(Text(text.one_line(row)), *(_small(report.cell(row, h)) for h in some))
+        parts.append(table)
+    return parts
+
+
+def _evidence(report: Report, hardware: str) -> str:
+    """Return in a word what the cells of a column rest on."""
+    shown = [best for row in report.rows if (best := report.cell(row, hardware).best)]
+    ran = [one for one in shown if text.appearance(one.rating) != "not-measured"]
+    kinds = {"processor" if one.on_host_cpu else text.one_line(one.evidence, NARROW) for one in ran}
+    return kinds.pop() if len(kinds) == 1 else "mixed"
+
+
+def _small(cell: Cell) -> Text:
+    """Return a cell of a narrow column: rating, recipe, real-time factor."""
+    best = cell.best
+    head, note = text.head_and_note(best.rating if best else None)
+    word = _SHORTER.get(cell.label) or _SHORTER.get(head, head)
+    if note == "failed":
+        word = "Failed"  # An emulation's, or a conversion's.
+    style = _STYLES[text.appearance(best.rating if best else None)]
+    shown = Text(f"{text.symbol(best.rating if best else None)} {word}".strip()[:NARROW], style)
+    if best is not None and text.appearance(best.rating) != "not-measured":
+        _add_details(shown, best, NARROW)
+    shown.append("\n")
+    return shown
+
+
+def _add_details(shown: Text, best: Configuration, longest: int) -> None:
+    shown.append(f"\n{text.one_line(best.recipe, longest)}", style="not bold dim")
+    if best.figures.rtf is not None:
+        shown.append(f"\nRTF {best.figures.rtf:.2g}", style="not bold dim")
+
+
 def _cell(cell: Cell, pending: bool) -> Text:
     shown = _label(cell.best, pending)
     if cell.best is not None and text.appearance(cell.best.rating) != "not-measured":
-        shown.append(f"\n{text.one_line(cell.best.recipe)}", style="not bold dim")
+        _add_details(shown, cell.best, 0)
     return shown
 
 
@@ -131,7 +200,7 @@ def _label(one: Configuration | None, pending: bool = False) -> Text:
     return Text(f"{text.symbol(rating)} {words}", style=_STYLES[text.appearance(rating)])
 
 
-def _row(report: Report, row: str) -> list[RenderableType]:
+def _row(report: Report, row: str, width: int) -> list[RenderableType]:
     """One row of the matrix as a list, best configuration of each hardware with its reasons."""
     parts: list[RenderableType] = [Text(text.one_line(row), style="bold underline")]
     absent: list[str] = []
@@ -141,16 +210,18 @@ def _row(report: Report, row: str) -> list[RenderableType]:
     for hardware in report.hardware:
         cell = report.cell(row, hardware)
         if cell.best is None:
-            absent.append(text.one_line(hardware))
+            if _measured(report, hardware):  # Others are told once, under the matrix.
+                absent.append(text.one_line(hardware))
             continue
         detail = _label(cell.best)
         detail.append(f"  {text.one_line(cell.best.name)}", style="not bold default")
         for badge in text.badges(cell.best.rating):
             detail.append(f" [{badge}]", style="not bold italic")
-        reasons = [
-            Padding(Text(text.one_line(reason, 300), style="dim"), (0, 0, 0, 2))
-            for reason in cell.best.why
-        ]
+        why = cell.best.why
+        said = [text.one_line(reason, 2 * max(40, width - 16)) for reason in why[:REASONS]]
+        if len(why) > REASONS:
+            said.append(f"and {len(why) - REASONS} more reasons")
+        reasons = [Padding(Text(reason, style="dim"), (0, 0, 0, 2)) for reason in said]
         table.add_row(Text(f"  {text.one_line(hardware)}"), Group(detail, *reasons))
     if table.row_count:
         parts.append(table)
