@@ -19,7 +19,7 @@ from pathlib import Path
 
 from compat.commands.command import Command
 from compat.commands.printing import say
-from compat.commands.sources import LOCAL, write_report
+from compat.commands.sources import LOCAL, write_report, write_step_summary
 from compat.contract.profile import PROFILES, QUICK
 from compat.judge import result_files, results
 from compat.judge.problems import Problems
@@ -67,7 +67,9 @@ def matrix(arguments: argparse.Namespace) -> int:
     if _results(folder):
         own = folder != LOCAL / "results"
         site = folder / "site" if own else LOCAL / "site"
-        write_report(build(results.read_all([folder])), site)
+        report = build(results.read_all([folder]))
+        write_report(report, site)
+        write_step_summary(report)
     if INTERRUPTED in statuses:
         print("Interrupted: what was measured is kept and shown above.", file=sys.stderr)
         return 130

@@ -37,7 +37,7 @@ def query(arguments: argparse.Namespace) -> int:
         words.insert(0, source(sql))
         sql = ""
     problems = Problems()
-    with local(words or known_sources(), problems) as folders:
+    with local(words or [*known_sources()], problems) as folders:
         exports = [folder for folder in folders if is_export(folder)]
         collection = results.read_all(folder for folder in folders if folder not in exports)
         report = build(collection)

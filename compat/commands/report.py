@@ -8,7 +8,13 @@ from pathlib import Path
 
 from compat.commands.command import Command
 from compat.commands.printing import say, tell
-from compat.commands.sources import LOCAL, add_sources, collect, write_report
+from compat.commands.sources import (
+    LOCAL,
+    add_sources,
+    collect,
+    write_report,
+    write_step_summary,
+)
 from compat.judge.problems import ResultsError
 from compat.report import build, matrix_markdown, print_matrix
 
@@ -30,11 +36,18 @@ def report(arguments: argparse.Namespace) -> int:
             )
         )
     print_matrix(shown, Console())
+    write_step_summary(shown)
+    if arguments.junit:
+        from compat.report.junit import junit
+
+        arguments.junit.write_text(junit(shown), encoding="utf-8")
     if not arguments.no_site:
         write_report(shown, arguments.output)
         matrix_file = arguments.output / "MATRIX.md"
         matrix_file.write_text(matrix_markdown(shown), encoding="utf-8")
         say(f"matrix: {os.path.relpath(matrix_file)}")
+    if arguments.junit:
+        say(f"junit: {os.path.relpath(arguments.junit)}")
     return 0
 
 
@@ -42,11 +55,13 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     add_sources(parser)
     parser.add_argument("--output", type=Path, default=LOCAL / "site", metavar="DIR")
     parser.add_argument("--no-site", action="store_true", help="print the matrix only")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="also write JUnit's XML")
 
 
 COMMAND = Command(
     "make the matrix and the site of results",
     report,
-    "example:\n  compat report reports/results --output site",
+    "examples:\n  compat report reports/results --output site\n"
+    "  compat report artifacts --no-site --junit junit.xml",
     _arguments,
 )

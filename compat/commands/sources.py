@@ -22,6 +22,8 @@ Source = Path | Remote
 
 LOCAL = Path("reports/local")
 """Folder of this machine's results, and of what is made of them."""
+STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
+"""Environment variable that names the file which GitHub shows of a step."""
 PUBLISHED = Path("reports")
 """Folder of results that are kept as evidence."""
 
@@ -76,7 +78,7 @@ def collect(sources: Sequence[Source]) -> Collection:
     return replace(found, problems=(*found.problems, *problems.lines()))
 
 
-def known_sources() -> list[Source]:
+def known_sources() -> list[Path]:
     """Return where results are if none are named: this machine's, and those that are published."""
     return [path for path in (LOCAL / "results", PUBLISHED / "results") if path.exists()]
 
@@ -87,10 +89,20 @@ def collect_known(sources: Sequence[Source]) -> Collection:
     Raises:
         ResultsError: a source does not exist, or none is named and there are none.
     """
-    return collect(list(sources) or known_sources())
+    return collect([*sources] or [*known_sources()])
 
 
 def write_report(report: Report, folder: Path) -> None:
     """Write the site of a report, and print where it is."""
     index = write_site(report, folder)
     say(f"site: {os.path.relpath(index)}")
+
+
+def write_step_summary(report: Report) -> None:
+    """Append a report to the page that GitHub shows of a step, where a run has one."""
+    path = os.environ.get(STEP_SUMMARY)
+    if path:
+        from compat.report.summary import step_summary
+
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(step_summary(report))

@@ -1,0 +1,62 @@
+"""A report in a few lines of Markdown, for the page that a CI shows of a run."""
+
+from __future__ import annotations
+
+from compat.report import text
+from compat.report.compare import brief
+from compat.report.markdown import escape
+from compat.report.model import Cell, Report
+
+FAILED = 20
+"""Failed checks that are named; the others are counted."""
+_FAILURES = ("failed", "crashed", "timeout", "out-of-memory", "error", "unexpected-pass")
+
+
+def step_summary(report: Report) -> str:
+    """Return the matrix without the columns in which nothing ran, and what failed.
+
+    Its length follows the rows of the matrix, never the number of observations: GitHub takes
+    1 MiB of each step.
+    """
+    columns = [
+        name for name in report.hardware if any(_ran(report.cell(row, name)) for row in report.rows)
+    ]
+    lines = ["## Compatibility matrix", ""]
+    if not columns:
+        return "\n".join([*lines, "Nothing ran.", ""])
+    lines.append(f"| | {' | '.join(escape(name, 40) for name in columns)} |")
+    lines.append(f"| --- |{' --- |' * len(columns)}")
+    for row in report.rows:
+        cells = (_cell(report.cell(row, name)) for name in columns)
+        lines.append(f"| **{escape(row, 80)}** | {' | '.join(cells)} |")
+    failed = [
+        record
+        for one in report.configurations
+        for record in one.records
+        if record.status in _FAILURES
+    ]
+    if failed:
+        lines += ["", f"### {len(failed):,} checks failed", ""]
+        for record in failed[:FAILED]:
+            reason = brief(record.observation) if record.observation else record.reason
+            said = f"{record.case.id} {record.check}: {record.status}. {reason}"
+            lines.append(f"- {escape(said, 300)}")
+        if len(failed) > FAILED:
+            lines.append(f"- and {len(failed) - FAILED:,} more")
+    lines += [f"- {escape(problem, 300)}" for problem in report.problems[:FAILED]]
+    return "\n".join([*lines, ""])
+
+
+def _ran(cell: Cell) -> bool:
+    return cell.best is not None and text.appearance(cell.best.rating) != "not-measured"
+
+
+def _cell(cell: Cell) -> str:
+    best = cell.best
+    if best is None or not _ran(cell):
+        return text.DASH
+    parts = [f"{text.symbol(best.rating)} {escape(cell.label, 60)}"]
+    parts.append(f"{escape(best.target, 40)} {escape(best.recipe, 40)}")
+    if best.figures.rtf is not None:
+        parts.append(f"RTF {best.figures.rtf:.2g}")
+    return "<br>".join(parts)
