@@ -45,17 +45,15 @@ def recommend(arguments: argparse.Namespace) -> int:
 
 def _print(advice: Advice, everything: bool, machines: dict[str, Any], here: str) -> None:
     best = advice.best
-    if best is not None:
+    if advice.machine:
         where = "this machine" if advice.machine == here else f"machine {advice.machine}"
         processor = machines.get(advice.machine, {}).get("cpu", {})
         model = processor.get("model", "") if isinstance(processor, dict) else ""
-        told(f"{best.name}: {_numbers(best)}")
-        told(
-            f"for {advice.subject} on {where}{f' ({one_line(model, 60)})' if model else ''}; "
-            f"rated {best.configuration.rating.label}",
-            "  ",
-            "",
-        )
+        where += f" ({one_line(model, 60)})" if model else ""
+        if best is not None:
+            told(f"{best.name}: {_numbers(best)}")
+            where += f"; rated {best.configuration.rating.label}"
+        told(f"for {advice.subject} on {where}", "  " if best else "", "")
     for note in advice.notes:
         told(note, "  ", "")
     if len(advice.usable) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from compat.report.measures import Measure, loss_of, time_of
 from compat.report.model import Configuration, Record, Report
 
 CPU = "cpu"
+_ASIDE = re.compile(r" \([^()]*\)?")
+"""What stands in brackets in a reason: why a limit is what it is."""
 REAL_TIME = 1.0
 """Upper end of the real-time factor at which audio is processed as fast as it is spoken."""
 
@@ -159,7 +162,7 @@ def unusable(one: Candidate, limits: Limits) -> str:
     for gate in configuration.gates:
         if gate.key in _ESSENTIAL and gate.state in ("failed", "unknown"):
             said = _ESSENTIAL[gate.key][gate.state == "unknown"]
-            return f"{said}: {text.one_line(gate.reason, 120)}"
+            return f"{said}: {text.one_line(_ASIDE.sub('', gate.reason), 120)}"
     if one.time is None:
         noisy = one.time_status == "inconclusive"
         return "its time was too noisy to settle" if noisy else "it was never timed"
