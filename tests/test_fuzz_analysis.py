@@ -22,7 +22,8 @@ from compat.report.feed import atom, events
 from compat.report.history import histories
 from compat.report.junit import junit
 from compat.report.querying import ask, database
-from compat.report.relations import RELATIONS, rows
+from compat.report.relation_rows import rows
+from compat.report.relations import RELATIONS
 from compat.report.sides import of_collections
 from compat.report.summary import step_summary
 

@@ -21,7 +21,8 @@ from compat.judge.problems import Problems, ResultsError
 from compat.judge.remote import Remote, fetch
 from compat.judge.results import Collection
 from compat.report.querying import ask, database
-from compat.report.relations import RELATIONS, rows
+from compat.report.relation_rows import rows
+from compat.report.relations import RELATIONS
 
 FP32, INT8 = case("cpu-torch", "fp32"), case("openvino-cpu", "int8-dynamic")
 ROOT = Path(__file__).resolve().parents[1]

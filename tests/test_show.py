@@ -41,7 +41,10 @@ def test_rating_what_counts_limits_and_history(shown) -> None:
 
 
 def test_a_long_history_is_cut_and_a_short_one_says_that_it_is(shown) -> None:
-    assert "too short to tell a step from noise: 3 more runs" in shown(at(0), at(1))
+    short = shown(at(0), at(1, versions={"torch": "2.14", "numpy": "2"}))
+    assert "too short to tell a step from noise: 3 more runs" in short
+    # What is new there is not told, what has another version is.
+    assert "[torch 2.13 → 2.14]" in short
     runs = [at(day) for day in range(15)]
     assert "3 earlier ones (--all)" in shown(*runs)
     assert "earlier ones" not in shown(*runs, words=("--all",))

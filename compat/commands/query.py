@@ -19,7 +19,8 @@ from compat.judge.problems import Problems
 from compat.report import build
 from compat.report.markdown import escape
 from compat.report.querying import ask, database, export, is_export
-from compat.report.relations import RELATIONS, rows
+from compat.report.relation_rows import rows
+from compat.report.relations import RELATIONS
 
 LIMIT = 100
 """Rows of a table, unless ``--limit`` says another number."""

@@ -18,12 +18,14 @@ from compat.judge.results import CaseFacts, Collection, ResultsError, facts_of
 from compat.judge.thresholds import Threshold, default_path, load
 from compat.report import Report, build, text
 from compat.report.compare import brief
-from compat.report.history import History, Point, histories
+from compat.report.history import History, Point, changed_versions, histories
 from compat.report.measures import measures
 from compat.report.model import Configuration, Record
 from compat.report.steps import SHORTEST, steps
 from compat.run import selection
 
+VERSIONS = 3
+"""Packages of another version that are named at a measurement."""
 RUNS = 12
 """Measurements of one number that are shown, the newest; all with ``--all``."""
 
@@ -161,8 +163,8 @@ def _histories(found: tuple[History, ...], everything: bool) -> None:
         told(f"{history.check} {history.name} on {history.machine}", "  ")
         if len(points) < len(history.points):
             say(f"    {len(history.points) - len(points)} earlier ones (--all)")
-        for point in points:
-            told(_point(point), "    ")
+        for before, point in zip((None, *points), points, strict=False):
+            told(_point(point) + _newer(before, point), "    ")
         if history.name:
             told(_steps(history), "    ")
 
@@ -175,6 +177,14 @@ def _point(point: Point) -> str:
     said = ", ".join(part for part in (number, status) if part)
     commit = f" {point.commit[:8]}" if point.commit else ""
     return f"{when} {point.profile}{commit}: {said}{' ◂' if point.counts else ''}"
+
+
+def _newer(before: Point | None, after: Point) -> str:
+    """Say which packages had another version than at the measurement before."""
+    moved = changed_versions(before, after) if before else ()
+    said = [one for one in moved if not one.startswith("commit ") and " absent" not in one]
+    more = f", and {len(said) - VERSIONS} more" if len(said) > VERSIONS else ""
+    return f" [{', '.join(said[:VERSIONS])}{more}]" if said else ""
 
 
 def _steps(history: History) -> str:

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from compat.contract.errors import CompatError
-from compat.report.relations import RELATIONS, Row
+from compat.report.relation_rows import Row
+from compat.report.relations import RELATIONS
 
 REMEDY = "pip install 'audio-compat[query]'"
 _AT_ONCE = 2_000
