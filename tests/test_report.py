@@ -12,7 +12,6 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,29 @@ import pytest
 from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_reports import (
+    CPU,
+    GPU,
+    LATENCY,
+    LOADS,
+    NUMERICS,
+    STRESS,
+    TASK,
+    Page,
+    case,
+    full_report,
+    gate,
+    good,
+    latency,
+    nano,
+    only,
+    rated,
+    report_of,
+    run,
+    scored,
+    seen,
+    site_of,
+)
 from rich.console import Console
 
 from compat.catalog import Catalog
@@ -33,10 +55,8 @@ from compat.contract.case import HARDWARE
 from compat.contract.errors import CompatError
 from compat.hardware.facts import machine_id
 from compat.judge.results import (
-    SCHEMA_VERSION,
     CaseFacts,
     Collection,
-    Header,
     Level,
     Limit,
     Line,
@@ -51,148 +71,15 @@ from compat.judge.results import (
     read_all,
 )
 from compat.metrics import SCORER_VERSION
-from compat.report import build, matrix_markdown, print_matrix, text, write_site
-from compat.report.model import Configuration, Report
+from compat.report import build, matrix_markdown, print_matrix, tables, text, write_site
+from compat.report.charts import PALETTE, points
+from compat.report.exports import data_json, summary_json
+from compat.report.matrix import matrix
+from compat.report.model import Report
 from compat.report.publish import publish
-from compat.report.site import PALETTE, data_json, points, summary_json
 from compat.run.selection import Selection
 
 ROOT = Path(__file__).resolve().parents[1]
-CPU, GPU = "c4d1e09f77aa2b10", "ab12f00d55e6c3d9"
-LOADS, PLACED, TASK, NUMERICS = (
-    "support.loads",
-    "support.placed",
-    "accuracy.task",
-    "accuracy.numerics",
-)
-LATENCY, STRESS = "latency.task", "robustness.stress"
-
-
-def case(
-    target: str = "cpu-torch",
-    recipe: str = "fp32",
-    variant: str = "whisper-tiny",
-    weights: str = "seeded",
-    **changes: Any,
-) -> CaseFacts:
-    hardware = target.split("-")[0]
-    about: dict[str, Any] = {
-        "id": f"{variant}@{weights}/{target}/{recipe}",
-        "family": "whisper",
-        "task": "transcription",
-        "row": "whisper",
-        "variant": variant,
-        "weights": weights,
-        "hardware": hardware,
-        "runtime": target.partition("-")[2],
-        "target": target,
-        "recipe": recipe,
-        "precision": recipe.split("-")[0],
-        "evidence": "device",
-        "on_host_cpu": hardware == "cpu",
-        "published": weights != "trained",
-        "headline": weights != "trained",
-        "stand_in": weights == "trained",
-        "timed": True,
-        "parameters": 37.8,
-    }
-    return CaseFacts(**{**about, **changes})
-
-
-def nano(target: str = "cpu-torch", recipe: str = "fp32") -> CaseFacts:
-    return case(target, recipe, "whisper-nano", "trained", parameters=1.0)
-
-
-def seen(
-    about: CaseFacts, check: str, status: Status = "passed", level: Level | None = None, **more: Any
-) -> Observation:
-    if status == "passed" and level is None:
-        level = "strict"
-    more.setdefault("check_version", 1)
-    return Observation(case=about.id, check=check, status=status, level=level, **more)
-
-
-def latency(about: CaseFacts, low: float, high: float, **more: Any) -> Observation:
-    middle = (low + high) / 2
-    values = {
-        "median_s": middle,
-        "interval_s": [low, high],
-        "rtf": middle / 10,
-        "rtf_upper": high / 10,
-    }
-    samples = {"seconds": [low, middle, high]}
-    return seen(about, LATENCY, values=values, samples=samples, threads=2, **more)
-
-
-def good(about: CaseFacts, low: float = 0.3, high: float = 0.31) -> list[Line]:
-    """Everything that a strict configuration needs from one case."""
-    checks = [LOADS, NUMERICS, STRESS] + ([TASK] if about.weights != "seeded" else [])
-    if not about.on_host_cpu:
-        checks.append(PLACED)
-    lines: list[Line] = [Planned(case=about, checks=(*checks, LATENCY))]
-    return [*lines, *(seen(about, check) for check in checks), latency(about, low, high)]
-
-
-def run(
-    *lines: Line,
-    machine: str = CPU,
-    name: str = "r1",
-    started: str = "2026-11-20T10:00:00Z",
-    profile: str = "core",
-    worker: str = "main",
-    problems: tuple[str, ...] = (),
-    **header: Any,
-) -> Run:
-    about = Header(
-        schema=SCHEMA_VERSION,
-        run=name,
-        worker=worker,
-        started=started,
-        profile=profile,
-        machine=machine,
-        facts=header.pop("facts", {"cpu": "Some CPU"}),
-        versions={"torch": "2.13.0", "scorer": str(header.pop("scorer", SCORER_VERSION))},
-        commit="abc",
-        arguments=(),
-        threads=2,
-        parallel=False,
-        **header,
-    )
-    return Run(
-        Path(f"{name}.{worker}.jsonl"),
-        about,
-        tuple(one for one in lines if isinstance(one, Planned)),
-        tuple(one for one in lines if isinstance(one, Started)),
-        tuple(one for one in lines if isinstance(one, Observation)),
-        problems,
-    )
-
-
-def report_of(*runs: Run) -> Report:
-    return build(Collection(tuple(runs)))
-
-
-def only(report: Report) -> Configuration:
-    (one,) = report.configurations
-    return one
-
-
-def gate(one: Configuration, key: str) -> str:
-    return next(gate.state for gate in one.gates if gate.key == key)
-
-
-def rated(*lines: Line, **header: Any) -> Configuration:
-    return only(report_of(run(*lines, **header)))
-
-
-def site_of(report: Report, folder: Path) -> dict[str, str]:
-    """Render a site and return every text file of it, by its path, less the charting library."""
-    write_site(report, folder)
-    return {
-        str(path.relative_to(folder)): path.read_text(encoding="utf-8")
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "plotly.min.js"
-    }
 
 
 # --- merging ---------------------------------------------------------------------------------
@@ -997,17 +884,17 @@ def test_slugs_are_safe_and_distinct(names: list[str]) -> None:
     )
 )
 def test_any_values_can_be_shown(values: dict[str, Any]) -> None:
-    for columns, rows in text.tables(values):
+    for columns, rows in tables.tables(values):
         assert all(len(cells) == len(columns) for _, cells in rows)
 
 
 def test_outputs_become_columns_and_the_rest_rows() -> None:
     values = {"encoder": {"snr_db": 51.0}, "logits": {"snr_db": 40.0}, "contrast_db": 44.0}
-    assert text.tables(values) == [
+    assert tables.tables(values) == [
         (["encoder", "logits"], [("snr_db", ["51.0 dB", "40.0 dB"])]),
         (["value"], [("contrast_db", ["44.0 dB"])]),
     ]
-    assert text.tables({"stages": {"encode": 0.5}, "share": 0.9995}) == [
+    assert tables.tables({"stages": {"encode": 0.5}, "share": 0.9995}) == [
         (["value"], [("stages · encode", ["500 ms"]), ("share", ["99.9 %"])]),
     ]
 
@@ -1019,7 +906,7 @@ def test_batches_are_columns_and_the_recommended_ones_are_marked() -> None:
         "24": {"status": "out-of-memory"},
     }
     recommended = {"precision": "fp16", "lowest_batch": 16, "batch": 24, "in_this_precision": True}
-    (columns, rows), (_, rest) = text.tables({"batches": batches, "recommended": recommended})
+    (columns, rows), (_, rest) = tables.tables({"batches": batches, "recommended": recommended})
     assert columns == ["batch 4", "batch 16, recommended", "batch 24, recommended"]
     assert rows == [
         ("items_per_s", ["20 /s", "50 /s", "–"]),
@@ -1028,7 +915,7 @@ def test_batches_are_columns_and_the_recommended_ones_are_marked() -> None:
     assert ("precision", ["fp16"]) in rest
     # Without a recommendation, and with one that is none: nothing is marked.
     for words in ({}, {"recommended": "9" * 5000}, {"recommended": {"batch": "x"}}):
-        (columns, _), *_ = text.tables({"batches": batches, **words})
+        (columns, _), *_ = tables.tables({"batches": batches, **words})
         assert columns == ["batch 4", "batch 16", "batch 24"]
 
 
@@ -1078,8 +965,11 @@ def test_every_task_leads_with_its_metric_and_reads_well(tmp_path: Path) -> None
         lines += [Planned(case=scored, checks=(TASK,)), seen(scored, TASK, values={"hard": scores})]
         first = next(iter(scores))
         own = "" if scored is headline else f", {family}-small@trained"
-        shown = f"{name} {text.quantity(first, scores[first])} (hard{own})"
-        assert re.fullmatch(r"[A-Za-z ]+ [\d.]+ % \(.*\)", shown), shown
+        value = text.quantity(first, scores[first])
+        ends = scores[f"{first}_interval"]
+        between = " to ".join(text.quantity(first, end) for end in ends or ())
+        shown = f"{name} {value}{f' [{between}]' if ends else ''} (hard{own})"
+        assert re.fullmatch(r"[A-Za-z ]+ [\d.]+ %( \[[\d.]+ % to [\d.]+ %\])? \(.*\)", shown), shown
         expected[row] = shown
     report = report_of(run(*lines))
     assert set(report.rows) == set(expected)
@@ -1090,12 +980,14 @@ def test_every_task_leads_with_its_metric_and_reads_well(tmp_path: Path) -> None
         assert one.rating.label == "High", row
         assert text.task_metric(one) == shown
         assert shown in pages["index.html"]
-        page = pages[f"cells/{cell.slug}.html"]
+        assert f">{shown}</td>" in pages[f"cells/{cell.slug}.html"]
+        page = pages[f"configurations/{one.anchor}.html"]
         assert f"<dd>{shown}</dd>" in page
-        assert f"| {shown} |".replace("@", "\\@") in matrix_markdown(report)
+        escaped = re.sub(r"([@\[\]])", r"\\\1", shown)
+        assert escaped in matrix_markdown(report)
         # Whatever becomes of the order of keys on the way.
         scores = dict(sorted(scores_of_every_task()[row][1].items()))
-        ((_, rows),) = text.tables({"hard": scores})
+        ((_, rows),) = tables.tables({"hard": scores})
         values = {name: cells[0] for name, cells in rows}
         assert next(iter(values)) == one.figures.metric
         assert "pp" in values["degradation"]
@@ -1115,14 +1007,6 @@ def test_limits_have_the_units_of_what_they_limit() -> None:
 
 # --- rendering -------------------------------------------------------------------------------
 
-WORDS = {"wer": 0.0753, "wer_interval": [0.05, 0.1], "degradation": 0.0, "reference_wer": 0.0753}
-
-
-def scored(about: CaseFacts, **more: Any) -> list[Line]:
-    """Everything that a strict configuration needs, with a word error rate."""
-    lines = [one for one in good(about) if getattr(one, "check", "") != TASK]
-    return [*lines, seen(about, TASK, values={"clean": WORDS, "hard": WORDS}, **more)]
-
 
 def test_no_page_shows_the_stand_ins_word_error_rate_as_the_headlines(tmp_path: Path) -> None:
     report = report_of(run(*good(case()), *scored(nano())))
@@ -1141,7 +1025,7 @@ def test_no_page_shows_the_stand_ins_word_error_rate_as_the_headlines(tmp_path: 
 
 def test_published_weights_need_no_name_beside_their_metric() -> None:
     one = rated(*scored(case(weights="pretrained")))
-    assert text.task_metric(one) == "WER 7.5 % (hard)"
+    assert text.task_metric(one) == "WER 7.5 % [5 % to 10 %] (hard)"
 
 
 def test_generated_weights_have_no_word_error_rate_whatever_a_file_says() -> None:
@@ -1177,7 +1061,7 @@ def test_a_configuration_looks_the_same_on_every_page(tmp_path: Path) -> None:
     pages = site_of(report, tmp_path / "site")
     for source in pages.values():
         for data in re.findall(r'id="data">(.*?)</script>', source, re.S):
-            for one in json.loads(data)["points"]:
+            for one in json.loads(data).get("points", ()):
                 looks.setdefault(one["id"], set()).add((one["colour"], one["symbol"]))
     assert len(looks) == len(targets)
     assert all(len(found) == 1 for found in looks.values()), looks
@@ -1247,8 +1131,11 @@ def test_charts_say_what_their_whiskers_are(tmp_path: Path) -> None:
     report = report_of(run(*lines, seen(about, LATENCY, values=values)))
     (point,) = points(report.configurations)
     assert point["speed"] == "RTF 0.03 (upper end 0.032 of an interval with 87.5 % coverage)"
-    assert point["accuracy"] == "degradation 0 pp of whisper-tiny@pretrained; WER 7.5 % (hard)"
-    caption = Page(site_of(report, tmp_path / "site")["index.html"]).caption()
+    assert point["accuracy"] == (
+        "degradation 0 pp of whisper-tiny@pretrained; WER 7.5 % [5 % to 10 %] (hard)"
+    )
+    name = f"models/{text.slug('whisper')}.html"
+    caption = Page(site_of(report, tmp_path / "site")[name]).caption()
     assert "whiskers are 95 % intervals" not in caption
     for said in ("upper end", "six rounds", "stand-in", "bootstrap 95 %"):
         assert said in caption
@@ -1277,10 +1164,9 @@ def test_the_printed_command_collects_exactly_its_case(tmp_path: Path) -> None:
     about = facts_of(load_catalog().case("whisper-nano@trained/cpu-torch/int8-dynamic"))
     report = report_of(run(Planned(case=about, checks=(LOADS,)), seen(about, LOADS)))
     pages = site_of(report, tmp_path / "site")
-    (cell,) = (cell for cell in report.cells if cell.configurations)
     commands = [
         html.unescape(found)
-        for name in (f"cells/{cell.slug}.html", "methods.html")
+        for name in (f"configurations/{only(report).anchor}.html", "methods.html")
         for found in re.findall(r"<code>(pytest --models[^<]*)</code>", pages[name])
     ]
     assert len(set(commands)) == 1
@@ -1376,26 +1262,6 @@ def hostile(evil: str) -> Report:
     return build(Collection((bad, misdated, misplaced), (evil,)))
 
 
-class Page(HTMLParser):
-    """Collects tags, attributes and text of a page as a browser would see them."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.words: list[str] = []
-        self.feed(source)
-
-    def caption(self) -> str:
-        """Return everything that is said, with single spaces."""
-        return " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.words.append(data)
-
-
 @pytest.mark.parametrize("evil", EVIL)
 def test_hostile_text_ends_escaped_and_inside_the_folder(evil: str, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
@@ -1438,9 +1304,7 @@ def test_hostile_text_breaks_neither_markdown_nor_terminal(evil: str) -> None:
     lines = matrix_markdown(report).splitlines()
     table = [line for line in lines if line.startswith("|")]
     wide = [len(re.findall(r"(?<!\\)\|", line)) for line in table]
-    columns = len(report.hardware) + 2
-    assert wide[:3] == [columns] * 3
-    assert len(set(wide[3:])) == 1
+    assert wide == [len(matrix(report).columns) + 2] * 3
     body = "\n".join(lines)
     assert not re.search(r"<(?!br>)", body)
     assert "](" not in body.replace("\\](", "")
@@ -1450,35 +1314,6 @@ def test_hostile_text_breaks_neither_markdown_nor_terminal(evil: str) -> None:
         print_matrix(report, Console(file=stream, width=width, force_terminal=False))
         assert "\x1b" not in stream.getvalue()
         assert "\x00" not in stream.getvalue()
-
-
-def full_report() -> Report:
-    gpu = case("cuda-torch", "fp16")
-    crash = case("openvino-cpu", "int8-weights", on_host_cpu=True)
-    emulated = case("qualcomm-emulator", "fp16", evidence="emulator")
-    unable = case("webnn-chromium")
-    cut = case("rocm-torch")
-    absent = case("mps-torch")
-    return build(
-        Collection(
-            (
-                run(
-                    *good(case()),
-                    *good(nano()),
-                    *good(emulated),
-                    *good(gpu, 0.1, 0.11),
-                    Planned(case=crash, checks=(LOADS,)),
-                    seen(crash, LOADS, "crashed", "failed", reason="signal 11"),
-                    Planned(case=unable, checks=(LOADS,)),
-                    seen(unable, LOADS, "unsupported", reason="no ScatterND"),
-                    Planned(case=cut, checks=(LOADS,)),
-                    Planned(case=absent, checks=(LOADS,)),
-                    seen(absent, LOADS, "skipped", reason="no Apple silicon"),
-                ),
-            ),
-            ("r9.main.jsonl:4: Input data was truncated",),
-        )
-    )
 
 
 def test_every_page_is_self_contained_and_every_link_leads_somewhere(tmp_path: Path) -> None:
@@ -1520,12 +1355,15 @@ def test_every_rating_links_the_observations_it_rests_on(tmp_path: Path) -> None
     report = full_report()
     pages = site_of(report, tmp_path / "site")
     for cell in report.cells:
-        source = pages[f"cells/{cell.slug}.html"]
         for one in cell.configurations:
+            if one.kind == "nothing":
+                assert f"configurations/{one.anchor}.html" not in pages
+                continue
+            source = pages[f"configurations/{one.anchor}.html"]
             if one.rating.kind == "rated":
-                anchors = [anchor for gate in one.gates for anchor in gate.evidence]
+                anchors = [anchor for each in one.gates for anchor in each.evidence]
                 assert anchors
-            for anchor in (a for gate in one.gates for a in gate.evidence):
+            for anchor in (a for each in one.gates for a in each.evidence):
                 assert f"#{anchor}" in source
 
 
@@ -1536,15 +1374,19 @@ def test_meaning_never_hangs_on_colour_alone(tmp_path: Path) -> None:
     for cell in report.cells:
         key = text.appearance(cell.best.rating if cell.best else None)
         sign, word, _ = text.RATINGS[key]
+        badge = pages[f"badges/{cell.slug}.svg"].replace("&amp;", "&")
+        assert cell.label.split(":")[0] in badge
         anchor = re.search(
             rf'<a class="cell look-{key}" data-cell="{cell.slug}".*?</a>', pages["index.html"], re.S
         )
+        if cell.hardware in matrix(report).empty:
+            assert anchor is None
+            continue
         assert anchor is not None
         assert sign in anchor[0]
         assert word.split()[0] in anchor[0]
-        assert cell.label.split(":")[0] in pages[f"badges/{cell.slug}.svg"].replace("&amp;", "&")
         looks[key] = sign + word
-    assert {"high", "none", "unsupported", "emulated", "not-measured"} <= set(looks)
+    assert {"high", "none", "unsupported", "emulated"} <= set(looks)
     assert len(set(looks.values())) == len(looks)
     signs = [sign for sign, _, _ in text.RATINGS.values()]
     assert len(set(signs)) == len(signs)
@@ -1553,10 +1395,16 @@ def test_meaning_never_hangs_on_colour_alone(tmp_path: Path) -> None:
 def test_all_hardware_columns_and_unrun_plans_are_visible(tmp_path: Path) -> None:
     report = full_report()
     pages = site_of(report, tmp_path / "site")
-    header = matrix_markdown(report).splitlines()[4]
-    for name in HARDWARE:
-        assert f' role="columnheader">{name}</th>' in pages["index.html"]
-        assert f" {name} " in header
+    shown = matrix(report)
+    assert {*shown.columns, *shown.empty} == set(HARDWARE)
+    header = next(one for one in matrix_markdown(report).splitlines() if one.startswith("| "))
+    for name in shown.columns:
+        assert re.search(rf' role="columnheader" class="kind-\w+">{name}</th>', pages["index.html"])
+        assert f"| {name}<br>" in header
+    for name in shown.empty:
+        assert f'href="coverage.html#hardware-{name}"' in pages["index.html"]
+        assert f' id="hardware-{name}"' in pages["coverage.html"]
+        assert f" {name}" in matrix_markdown(report).split("Nothing ran on")[1].splitlines()[0]
     rocm = pages[f"cells/{report.cell('whisper', 'rocm').slug}.html"]
     assert "not-run" in rocm
     assert "planned, but never begun" in rocm
@@ -1603,7 +1451,7 @@ def test_figures_come_with_how_they_were_measured(tmp_path: Path) -> None:
     gpu = case("cuda-torch", "fp16")
     lines = [one for one in good(gpu) if getattr(one, "check", "") != LATENCY]
     report = report_of(run(*lines, latency(gpu, 0.1, 0.2, executed="fp16-tc", batch=4)))
-    page = site_of(report, tmp_path / "site")[f"cells/{report.cell('whisper', 'cuda').slug}.html"]
+    page = site_of(report, tmp_path / "site")[f"configurations/{only(report).anchor}.html"]
     words = " ".join(" ".join(Page(page).words).split())
     for shown in ("device evidence", "executed fp16-tc", "2 threads", "batch 4"):
         assert shown in words
@@ -1637,7 +1485,7 @@ def test_rendering_replaces_only_sites_and_survives_an_interruption(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("compat.report.site.summary_json", interrupted)
+        patch.setattr("compat.report.exports.summary_json", interrupted)
         with pytest.raises(KeyboardInterrupt):
             write_site(full_report(), folder)
     assert (folder / "index.html").read_text() == old

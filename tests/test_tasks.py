@@ -23,7 +23,7 @@ from compat.models.base import Model
 from compat.models.tasks.agreement import Agreement
 from compat.models.tasks.asr import Transcription
 from compat.models.tasks.base import Task
-from compat.report import text
+from compat.report import tables, text
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "reports" / "results"
 
@@ -109,7 +109,7 @@ def test_a_report_shows_declared_numbers_as_it_showed_named_ones(
     declared = {m.name: MetricFacts(**m.facts) for m in task_of(name).metrics}
     for values in one.values.values():
         assert text.primary_metric(values, declared) == text.primary_metric(values)
-    assert text.tables(one.values, declared) == text.tables(one.values)
+    assert tables.tables(one.values, declared) == tables.tables(one.values)
 
 
 def test_a_metric_is_one_line_of_a_task() -> None:

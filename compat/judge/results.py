@@ -82,6 +82,8 @@ class CaseFacts(msgspec.Struct, frozen=True, kw_only=True):
     stand_in: bool
     timed: bool
     parameters: float = 0.0
+    is_host: bool = False
+    """Whether the device is the host's processor although it has a column of its own."""
 
     @property
     def quantised(self) -> bool:
@@ -520,4 +522,5 @@ def facts_of(case: Case) -> CaseFacts:
         stand_in=case.variant.name == case.family.stand_in,
         timed=case.family.timed,
         parameters=case.variant.parameters,
+        is_host=case.target.is_host,
     )

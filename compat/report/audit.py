@@ -21,7 +21,7 @@ from compat.hardware.facts import machine_id
 from compat.judge.checks import VERSIONS
 from compat.judge.results import CaseFacts, Header, Observation, Planned, Run, scorer_of
 from compat.metrics import SCORER_VERSION
-from compat.report.gates import TASK
+from compat.report.findings import TASK
 
 TOLERANCE = timedelta(days=1)
 """How far ahead of this machine's clock a date may be: clocks and time zones are set wrongly."""

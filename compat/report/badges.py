@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from html import escape
+from typing import TYPE_CHECKING
 
 from compat.report import text
 from compat.report.model import Cell
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 _COLOURS = {
     "high": "#1a7f37",
@@ -23,6 +27,14 @@ _COLOURS = {
 
 _CHARACTER_WIDTH = 6.7
 """Pixels of an average character of the 11-pixel font."""
+
+
+def inline(cell: Cell) -> Markup:
+    """Return the badge to stand inside a page."""
+    from markupsafe import Markup
+
+    svg = badge(cell).replace(' xmlns="http://www.w3.org/2000/svg"', "")
+    return Markup(svg)  # noqa: S704 (its texts are escaped)
 
 
 def badge(cell: Cell) -> str:

@@ -2,86 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable, Container, Iterable, Sequence
+from dataclasses import replace
 from typing import cast
 
 from compat.contract.case import Evidence, Recipe
 from compat.judge import rating
 from compat.judge.rating import Caps, Gates, State
-from compat.judge.results import CaseFacts, Limit, Observation
-from compat.metrics import POOLED
-from compat.metrics.timing import crowding
-from compat.report import text
-from compat.report.model import Configuration, Figures, Gate, Record
-
-LOADS, PLACED = "support.loads", "support.placed"
-TASK, NUMERICS = "accuracy.task", "accuracy.numerics"
-LATENCY, THROUGHPUT = "latency.task", "latency.throughput"
-MEMORY, STRESS = "memory.peak", "robustness.stress"
+from compat.judge.results import CaseFacts
+from compat.report import reasons, text
+from compat.report.evidence import kind
+from compat.report.figures import figures
+from compat.report.findings import (
+    LATENCY,
+    LOADS,
+    MEMORY,
+    NUMERICS,
+    PLACED,
+    STRESS,
+    TASK,
+    THROUGHPUT,
+    Finding,
+    judge,
+    told,
+    worst,
+)
+from compat.report.model import Configuration, Gate, Record
+from compat.report.yardstick import Processor, crowded, seconds
 
 STRICT_SPEED_UP, RELAXED_SPEED_UP = 1.5, 1.0
-
-_FAILURES = ("failed", "timeout", "crashed", "out-of-memory", "known-failure")
-_STATES: tuple[State, ...] = ("failed", "unknown", "relaxed", "strict")
-"""From worst to best: an unknown part cannot be outweighed by a known good one."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Finding:
-    """What one gate came to, before it has a name."""
-
-    state: State
-    reason: str
-    evidence: tuple[str, ...] = ()
-
-
-def _judge(record: Record | None, what: str) -> _Finding:
-    """Turn one record into the state of the gate that rests on it."""
-    if record is None:
-        return _Finding("unknown", f"{what} was not part of any run")
-    one, seen = record.observation, (record.anchor,)
-    if one is None or not record.measured or record.status in ("inconclusive", "unsupported"):
-        return _Finding("unknown", _said(record.status, record.reason), seen)
-    reason = _said(record.status, record.reason) if record.reason else _limits(one)
-    if record.status == "timeout" and record.case.evidence == "emulator":
-        # Evidence of support and accuracy, never of speed: it was too slow to give any.
-        return _Finding("unknown", f"{reason} (of an emulator, not of the hardware)", seen)
-    if one.level is not None:
-        return _Finding(one.level, reason or record.status, seen)
-    if record.status == "error":
-        # An input, a disk or the suite itself may be to blame: where it was the case, a level
-        # says so.
-        return _Finding("unknown", reason or "error", seen)
-    failed = record.status in _FAILURES
-    return _Finding("failed" if failed else "strict", reason or record.status, seen)
-
-
-def _said(status: str, reason: str) -> str:
-    return f"{status}: {reason}" if reason and not reason.startswith(status) else reason or status
-
-
-def _limits(one: Observation) -> str:
-    """Say which thresholds were missed, or that all were met."""
-    missed = [limit for limit in one.limits if limit.level != "strict"]
-    if not missed:
-        if len(one.limits) == 1:
-            return f"threshold met: {_limit(one.limits[0], one)}"
-        return f"all {len(one.limits)} thresholds met" if one.limits else ""
-    return "; ".join(_limit(limit, one) for limit in missed)
-
-
-def _limit(one: Limit, seen: Observation) -> str:
-    found, strict, relaxed = text.limit(one, seen.values, seen.metrics)
-    return f"{one.metric} {found} (strict {strict}, relaxed {relaxed})"
-
-
-def _worst(parts: Sequence[tuple[str, _Finding]]) -> _Finding:
-    """Combine findings: the worst state counts, and the reason names whose it is."""
-    state = min((part.state for _, part in parts), key=_STATES.index)
-    deciding = [(name, part) for name, part in parts if part.state == state]
-    reason = "; ".join(f"{name}: {part.reason}" for name, part in deciding)
-    return _Finding(state, reason, tuple(a for _, part in parts for a in part.evidence))
 
 
 class Draft:
@@ -135,7 +85,7 @@ class Draft:
         record = self.headline.get(LOADS)
         if record is None or (record.observation is not None and record.observation.values):
             return {}
-        if record.status != "unsupported" and _judge(record, "").state != "failed":
+        if record.status != "unsupported" and judge(record, "").state != "failed":
             return {}
         size = _about(self.headline).parameters
         loading = [
@@ -143,31 +93,31 @@ class Draft:
             for case in self.cases
             if _about(case).published
             and _about(case).parameters < size
-            and _judge(case.get(LOADS), "").state in ("strict", "relaxed")
+            and judge(case.get(LOADS), "").state in ("strict", "relaxed")
         ]
         return min(loading, key=lambda case: (_about(case).parameters, _about(case).id), default={})
 
-    def _accurate(self) -> tuple[_Finding, rating.Weights]:
+    def _accurate(self) -> tuple[Finding, rating.Weights]:
         """Judge accuracy, and say which weights the task metric came from."""
-        numerics = ("numerics", _judge(self.subject.get(NUMERICS), "the numerics check"))
+        numerics = ("numerics", judge(self.subject.get(NUMERICS), "the numerics check"))
         own = self.subject and _about(self.subject).weights
         if own == "seeded" and Recipe(self.recipe).quantised:
             return self._accurate_integers()
         if own == "pretrained" or (own == "trained" and not self.has_stand_in):
-            task = _judge(self.subject.get(TASK), "the task metric")
-            return _worst([("task", task), numerics]), cast(rating.Weights, own)
+            task = judge(self.subject.get(TASK), "the task metric")
+            return worst([("task", task), numerics]), cast(rating.Weights, own)
         if self.has_stand_in:
-            task = _judge(self.stand_in.get(TASK), "the task metric of the trained stand-in")
+            task = judge(self.stand_in.get(TASK), "the task metric of the trained stand-in")
             parts = [("task, stand-in", task), numerics]
             if NUMERICS in self.stand_in:
                 # Beyond the rule's minimum: a stand-in whose own numerics failed is no evidence.
-                own_numerics = _judge(self.stand_in[NUMERICS], "")
+                own_numerics = judge(self.stand_in[NUMERICS], "")
                 if own_numerics.state == "failed":
                     parts.append(("numerics, stand-in", own_numerics))
-            return _worst(parts), "trained"
-        return _worst([numerics]), "seeded"
+            return worst(parts), "trained"
+        return worst([numerics]), "seeded"
 
-    def _accurate_integers(self) -> tuple[_Finding, rating.Weights]:
+    def _accurate_integers(self) -> tuple[Finding, rating.Weights]:
         """Judge an integer recipe of generated weights by the trained stand-in alone.
 
         How far rounding to integers errs depends on the spread of the weights themselves, so that
@@ -175,66 +125,65 @@ class Draft:
         """
         if not self.has_stand_in:
             reason = "generated weights do not decide the accuracy of an integer recipe"
-            return _Finding("unknown", reason), "seeded"
-        task = _judge(self.stand_in.get(TASK), "the task metric of the trained stand-in")
-        numerics = _judge(self.stand_in.get(NUMERICS), "the numerics of the trained stand-in")
+            return Finding("unknown", reason), "seeded"
+        task = judge(self.stand_in.get(TASK), "the task metric of the trained stand-in")
+        numerics = judge(self.stand_in.get(NUMERICS), "the numerics of the trained stand-in")
         parts = [("task, stand-in", task), ("numerics, stand-in", numerics)]
-        return _worst(parts), "trained"
+        return worst(parts), "trained"
 
-    def _loads(self) -> tuple[_Finding, str]:
+    def _loads(self) -> tuple[Finding, str]:
         """Judge loading; also return the runtime's reason where it proved to be unable."""
         record = self.headline.get(LOADS)
-        finding = _judge(record, "the headline variant")
+        finding = judge(record, "the headline variant")
         if self.smaller:
             small, large = self.facts.variant, _about(self.headline).variant
             reason = (
                 f"{small} loads, {large} does not ({finding.reason}); "
                 f"everything else is judged on {small}"
             )
-            return _Finding("relaxed", reason, (*finding.evidence, self.smaller[LOADS].anchor)), ""
+            return Finding("relaxed", reason, (*finding.evidence, self.smaller[LOADS].anchor)), ""
         unable = record is not None and record.status == "unsupported"
         return finding, (record.reason or "unsupported") if record and unable else ""
 
-    def _robust(self) -> _Finding:
+    def _robust(self) -> Finding:
         name = self.facts.variant if self.smaller else "headline"
-        parts = [(name, _judge(self.subject.get(STRESS), "the stress list"))]
+        parts = [(name, judge(self.subject.get(STRESS), "the stress list"))]
         if STRESS in self.stand_in and self.stand_in is not self.subject:
-            second = _judge(self.stand_in[STRESS], "")
+            second = judge(self.stand_in[STRESS], "")
             if second.state != "unknown":
                 parts.append(("stand-in", second))
-        return _worst(parts)
+        return worst(parts)
 
-    def _worthwhile(self, processor: Processor | None) -> tuple[_Finding, float | None]:
+    def _worthwhile(self, processor: Processor | None) -> tuple[Finding, float | None]:
         record = self.subject.get(LATENCY)
         seen = (record.anchor,) if record else ()
-        mine = _seconds(record)
+        mine = seconds(record)
         if mine is None:
-            return _Finding("unknown", "its own latency is not known", seen), None
+            return Finding("unknown", "its own latency is not known", seen), None
         if processor is None:
             reason = (
                 "no accurate CPU configuration was timed on this machine, left alone by other "
                 "processes, with these weights"
             )
-            return _Finding("unknown", reason, seen), None
+            return Finding("unknown", reason, seen), None
         speed_up = processor.lower_s / mine[1]
         if speed_up >= STRICT_SPEED_UP:
             state: State = "strict"
         else:
             state = "relaxed" if speed_up >= RELAXED_SPEED_UP else "failed"
-        reason = (
-            f"at least {text.ratio(speed_up)} the speed of {processor.name} "
-            f"({text.duration(processor.lower_s)} ÷ {text.duration(mine[1])})"
-        )
-        crowded = _crowding(record)
-        if state == "failed" and crowded:
-            state, reason = "unknown", f"{crowded}; {reason}"
-        return _Finding(state, reason, (*seen, processor.anchor)), speed_up
+        reason = reasons.slower(speed_up, processor.name, processor.lower_s, mine[1])
+        others = crowded(record)
+        if state == "failed" and others:
+            state, reason = "unknown", f"{others}; {reason}"
+        return Finding(state, reason, (*seen, processor.anchor)), speed_up
 
-    def finish(self, processor: Processor | None, machine_short: str) -> Configuration:
+    def finish(
+        self, processor: Processor | None, machine_short: str, machine_name: str
+    ) -> Configuration:
         facts = self.facts
         on_device = facts.evidence == "device"
         loads, unsupported = self._loads()
-        absent = _Finding("not-applicable", "")
+        absent = Finding("not-applicable", "")
         findings = {
             "loads": loads,
             "placed": absent,
@@ -250,7 +199,7 @@ class Draft:
         elif facts.evidence == "conversion":
             findings["placed"] = replace(absent, reason="no device executes a conversion")
         else:
-            findings["placed"] = _judge(self.subject.get(PLACED), "placement")
+            findings["placed"] = judge(self.subject.get(PLACED), "placement")
         if not facts.timed:
             untimed = replace(absent, reason="the task has no time meaning")
             findings["real_time"] = findings["worthwhile"] = untimed
@@ -258,7 +207,7 @@ class Draft:
             never = replace(absent, reason=f"{facts.evidence} evidence says nothing of speed")
             findings["real_time"] = findings["worthwhile"] = never
         else:
-            findings["real_time"] = _judge(self.subject.get(LATENCY), "the latency check")
+            findings["real_time"] = judge(self.subject.get(LATENCY), "the latency check")
             if not facts.on_host_cpu:
                 findings["worthwhile"], speed_up = self._worthwhile(processor)
         judged = {name: finding.state for name, finding in findings.items()}
@@ -286,14 +235,15 @@ class Draft:
                 finding.state,
                 finding.reason,
                 *_THRESHOLDS[name],
-                evidence=finding.evidence,
+                finding.said,
+                finding.evidence,
             )
             for name, finding in findings.items()
         )
         key = (self.family, self.target, self.recipe, self.machine)
         return Configuration(
             id="/".join(key),
-            anchor=text.slug(*key),
+            anchor=text.page_name(*key),
             row=facts.row,
             family=facts.family,
             task=facts.task,
@@ -310,7 +260,7 @@ class Draft:
             rating=result,
             gates=gates,
             why=_why(result, gates, deciding, headline_ran=bool(self.headline)),
-            figures=self._figures(speed_up),
+            figures=figures(self.subject, self.stand_in, facts.weights != "seeded", speed_up),
             records=tuple(
                 record
                 for case in sorted(
@@ -324,130 +274,10 @@ class Draft:
                 )
                 for record in sorted(case.values(), key=lambda r: _check_order(r.check))
             ),
+            kind=kind(facts, result.kind != "not-measured"),
+            machine_name=machine_name,
+            measured=_days(self.cases, {anchor for gate in gates for anchor in gate.evidence}),
         )
-
-    def _figures(self, speed_up: float | None) -> Figures:
-        def values(check: str, case: dict[str, Record]) -> dict[str, object]:
-            record = case.get(check)
-            usable = record is not None and record.observation is not None and record.measured
-            return record.observation.values if usable else {}  # type: ignore[union-attr]
-
-        timing = values(LATENCY, self.subject)
-        timed = self.subject.get(LATENCY)
-        seen = timed.observation if timed is not None and timed.measured else None
-        memory = values(MEMORY, self.subject)
-        loaded = values(LOADS, self.subject)
-        # Generated weights have no task metric, whatever a file says.
-        known = self.facts.weights != "seeded"
-        scored = self.subject if known and values(TASK, self.subject) else self.stand_in
-        name, scores = _scores(values(TASK, scored))
-        record = scored.get(TASK)
-        declared = record.observation.metrics if record and record.observation else {}
-        metric = text.primary_metric(scores, declared)
-        snr = [
-            figure
-            for output in values(NUMERICS, self.subject).values()
-            if isinstance(output, dict)
-            and (figure := text.number(output.get("snr_db"))) is not None
-        ]
-        observations = [r.observation for r in self.subject.values() if r.observation]
-        executed = loaded.get("executed")
-        if isinstance(executed, dict):
-            # One precision for all graphs is said once.
-            said = {text.one_line(precision) for precision in executed.values()}
-            per_graph = ", ".join(f"{g}: {text.one_line(p)}" for g, p in executed.items())
-            executed = said.pop() if len(said) == 1 else per_graph
-        return Figures(
-            median_s=text.number(timing.get("median_s")),
-            interval_s=text.interval(timing.get("interval_s")),
-            interval_coverage=text.number(timing.get("interval_coverage")),
-            rtf=text.number(timing.get("rtf")),
-            rtf_upper=text.number(timing.get("rtf_upper")),
-            rtfx=text.number(timing.get("rtfx")),
-            speed_up=speed_up,
-            peak_bytes=text.number(memory.get("peak_bytes")),
-            device_peak_bytes=text.number(memory.get("device_peak_bytes")),
-            model_bytes=text.number(loaded.get("model_bytes"))
-            or text.number(memory.get("model_bytes")),
-            share=text.number(values(PLACED, self.subject).get("share")),
-            metric_case=_about(scored).id.partition("/")[0] if metric else "",
-            metric=metric,
-            declared=declared,
-            metric_set=name,
-            metric_value=text.number(scores.get(metric)),
-            metric_interval=text.interval(scores.get(f"{metric}_interval")),
-            degradation=text.number(scores.get("degradation")),
-            degradation_interval=text.interval(scores.get("degradation_interval")),
-            snr_db=min(snr, default=None),
-            seconds=tuple(
-                value
-                for value in (seen.samples.get("seconds", []) if seen else ())
-                if text.number(value) is not None
-            ),
-            latency_status=timed.status if timed is not None else "",
-            executed=next((o.executed for o in observations if o.executed), str(executed or "")),
-            threads=seen.threads if seen else max((o.threads for o in observations), default=0),
-            batch=seen.batch if seen else 0,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Processor:
-    """The CPU configuration that an accelerator is compared with."""
-
-    name: str
-    lower_s: float
-    anchor: str
-
-
-def processor_seconds(draft: Draft, drafts: Sequence[Draft]) -> Processor | None:
-    """Return the fastest CPU configuration of the same variant, weights and machine.
-
-    Fastest is the one with the smallest lower bound, so that the speed-up is a lower bound over
-    every CPU configuration whose accuracy did not fail and that other processes left alone.
-    """
-    best: Processor | None = None
-    mine = draft.facts
-    for other in drafts:
-        facts = other.facts
-        if not facts.on_host_cpu or facts.evidence != "device":
-            continue
-        if (other.machine, other.family) != (draft.machine, draft.family):
-            continue
-        case = other.case(mine.variant, mine.weights)
-        span = _seconds(case.get(LATENCY))
-        if span is None or other.accurate.state == "failed":
-            continue
-        if _crowding(case[LATENCY]):
-            continue  # Alone it would have been faster, by nobody knows how much.
-        if case is not other.subject and _judge(case.get(NUMERICS), "").state == "failed":
-            continue
-        if best is None or span[0] < best.lower_s:
-            best = Processor(f"{facts.target} {facts.recipe}", span[0], case[LATENCY].anchor)
-    return best
-
-
-def _seconds(record: Record | None) -> tuple[float, float] | None:
-    """Return the interval of the median task time in seconds, where it was settled."""
-    if record is None or record.observation is None or not record.measured:
-        return None
-    if record.status not in ("passed", "failed", "known-failure", "unexpected-pass"):
-        return None
-    limits = record.observation.limits
-    if record.status == "failed" and all(one.level != "failed" for one in limits):
-        return None  # It failed for a fault in the timing itself, not for being slow.
-    values = record.observation.values
-    middle = text.number(values.get("median_s"))
-    pair = text.interval(values.get("interval_s"))
-    if pair is None and middle is not None:
-        pair = (middle, middle)
-    return pair if pair is not None and 0 < pair[0] <= pair[1] else None
-
-
-def _crowding(record: Record | None) -> str:
-    """Say that other processes took the processors from a timing; empty if they did not."""
-    one = record.observation if record is not None else None
-    return crowding(one.values, one.threads) if one is not None else ""
 
 
 _EVIDENCE = ("device", "emulator", "conversion")
@@ -476,16 +306,16 @@ def _about(case: dict[str, Record]) -> CaseFacts:
     return next(iter(case.values())).case
 
 
-def _scores(values: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
-    """Return the test set that a cell shows, and its scores.
-
-    Tasks name their sets from the easiest to the most telling: the last is shown.
-    """
-    for name in reversed([name for name in values if name != POOLED]):
-        inside = values[name]
-        if isinstance(inside, dict):
-            return name, inside
-    return "", values
+def _days(cases: Iterable[dict[str, Record]], anchors: Container[str]) -> tuple[str, str]:
+    """Return the days of the oldest and the newest observation among some records."""
+    times = [
+        record.observation.time[:10]
+        for case in cases
+        for record in case.values()
+        if record.anchor in anchors and record.observation is not None and record.measured
+    ]
+    days = sorted(day for day in times if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", day))
+    return (days[0], days[-1]) if days else ("", "")
 
 
 def _why(
@@ -496,9 +326,9 @@ def _why(
 ) -> tuple[str, ...]:
     """Say what limits a rating, or keeps one from being given."""
     if result.unsupported:
-        return (f"unsupported: {result.unsupported}",)
+        return (f"unsupported: {reasons.clause(result.unsupported)}",)
     if result.kind == "not-measured":
-        skips = sorted({_said(r.status, r.reason) for r in records if r.status == "skipped"})
+        skips = sorted({told(r.status, r.reason) for r in records if r.status == "skipped"})
         other = sorted({r.reason for r in records if r.status in ("not-run", "cut-off")})
         remedies = sorted(
             {
@@ -515,7 +345,7 @@ def _why(
     lines = []
     fatal = [g for g in gates if g.state == "failed" and g.key in ("loads", "accurate")]
     for gate in fatal or [g for g in gates if g.state in ("failed", "relaxed")]:
-        lines.append(f"{gate.name} {gate.state}: {gate.reason}")
+        lines.append(f"{gate.name} {gate.state}: {gate.said}")
     if result.cap and not fatal:
         lines.append(f"at most Medium: {result.cap}")
     unknown = [] if fatal else [gate for gate in gates if gate.state == "unknown"]
@@ -524,5 +354,5 @@ def _why(
         names = ", ".join(gate.name for gate in unknown)
         lines.append(f"the headline variant was not part of any run, so unknown: {names}")
     else:
-        lines += [f"{gate.name} unknown: {gate.reason}" for gate in unknown]
+        lines += [f"{gate.name} unknown: {gate.said}" for gate in unknown]
     return tuple(lines)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from compat.report import text
-from compat.report.model import Cell, Configuration, Report
+from compat.report import evidence, shown, text
+from compat.report.matrix import matrix, summary
+from compat.report.model import Cell, Report
+
+MOST_OF_A_REASON = 400
+"""Characters of the one line that a cell has."""
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@:])")
 
@@ -22,7 +26,7 @@ def escape(value: object, longest: int = 0) -> str:
 
 
 def matrix_markdown(report: Report) -> str:
-    """Return the matrix, its legend, what limits each cell, and every configuration."""
+    """Return the matrix, its legend, and one line of reason for every cell that ran."""
     parts = ["# Compatibility matrix", ""]
     if not report.rows:
         parts += [
@@ -33,38 +37,61 @@ def matrix_markdown(report: Report) -> str:
         return "\n".join(parts)
     parts += [
         f"Rating rule {report.rule_version}; newest run {escape(report.newest)}. Each cell shows "
-        "its best configuration on any machine; what limits it is said below.",
+        "its best configuration on any machine: its rating, what ran, how many times faster than "
+        "the audio lasts (RTFx), and the day of the measurement.",
         "",
-        *_table(
-            ["", *(escape(name) for name in report.hardware)],
-            (
-                [f"**{escape(row)}**", *(_cell(report.cell(row, h)) for h in report.hardware)]
-                for row in report.rows
-            ),
-        ),
+        *(f"- {escape(line)}" for _, line in summary(report)),
+        "",
+        *table(report),
         "",
         *_legend(report),
         "",
         "## Why",
         "",
+        *(_why(cell) for cell in report.cells if cell.best and cell.best.kind != "nothing"),
+        "",
+        "## Machines",
+        "",
+        *_machines(report),
+        "",
+        *_problems(report.problems),
     ]
-    for cell in report.cells:
-        parts += _why(cell)
-    parts += ["", "## Configurations", "", *_configurations(report), ""]
-    parts += ["## Machines", "", *_machines(report), ""]
-    parts += _problems(report.problems)
     return "\n".join(parts).rstrip() + "\n"
+
+
+def table(report: Report) -> list[str]:
+    """Return the matrix as the lines of a table, and what its columns leave out."""
+    shown_columns = matrix(report)
+    head = [
+        f"{escape(name)}<br>*{evidence.KINDS[kind][1]}*"
+        for kind, names in shown_columns.groups
+        for name in names
+    ]
+    lines = _table(
+        ["", *head],
+        (
+            [
+                f"**{escape(row)}**",
+                *(_cell(report.cell(row, column)) for column in shown_columns.columns),
+            ]
+            for row in report.rows
+        ),
+    )
+    if shown_columns.empty:
+        lines += ["", f"Nothing ran on {escape(', '.join(shown_columns.empty))}."]
+    return lines
 
 
 def _cell(cell: Cell) -> str:
     best = cell.best
     key = text.appearance(best.rating if best else None)
-    shown = f"{text.RATINGS[key][0]} {escape(cell.label)}"
-    if best is None or key == "not-measured":
-        return shown
-    badges = text.badges(best.rating)
-    extra = f"<br>*{escape(', '.join(badges))}*" if badges else ""
-    return f"{shown}<br>{escape(text.detail(best))}{extra}"
+    said = f"{text.RATINGS[key][0]} {escape(cell.label)}"
+    if best is None or best.kind == "nothing":
+        return said
+    numbers = [shown.place(best), shown.speed(best), shown.day(best.measured[1])]
+    badges = ", ".join(text.badges(best.rating))
+    extra = f"<br>*{escape(badges)}*" if badges else ""
+    return "<br>".join((said, *(escape(part) for part in numbers if part))) + extra
 
 
 def _legend(report: Report) -> list[str]:
@@ -79,68 +106,22 @@ def _legend(report: Report) -> list[str]:
     return lines
 
 
-def _why(cell: Cell) -> list[str]:
-    if cell.best is None:
-        return []
+def _why(cell: Cell) -> str:
+    """Return one line: what limits a cell, or the numbers of one that nothing limits."""
+    best = cell.best
+    assert best is not None
+    numbers = (shown.speed(best), shown.metric(best), shown.memory(best))
+    reason = shown.limits(best) or "every gate that applies is strict"
+    said = [f"{cell.label}, {shown.place(best)} {shown.ran_on(best)}", reason]
+    said += [", ".join(part for part in numbers if part)]
     name = f"{escape(cell.row)} on {escape(cell.hardware)}"
-    lines = [f"- **{name}**: {escape(cell.sentence)}"]
-    lines += [f"  - {escape(reason, 400)}" for reason in cell.best.why]
-    others = [f"{one.name}: {one.rating.label}" for one in cell.configurations[1:]]
-    if others:
-        lines.append(f"  - others: {escape('; '.join(others))}")
-    return lines
-
-
-def _configurations(report: Report) -> list[str]:
-    head = [
-        "row",
-        "configuration",
-        "machine",
-        "evidence",
-        "rating",
-        *(gate.name for gate in report.configurations[0].gates),
-        "task metric",
-        "its degradation",
-        "SNR",
-        "latency (median)",
-        "RTF ≤",
-        "peak memory",
-        "model",
-        "executed",
-        "threads",
-        "batch",
-    ]
-    return _table(head, (_configuration(one) for one in report.configurations))
-
-
-def _configuration(one: Configuration) -> list[str]:
-    f = one.figures
-    return [
-        escape(one.row),
-        f"{escape(one.variant)}, {escape(one.target)} {escape(one.recipe)}",
-        escape(one.machine_short),
-        escape(one.evidence),
-        f"{text.symbol(one.rating)} {escape(one.rating.label)}"
-        + "".join(f" *{escape(badge)}*" for badge in text.badges(one.rating)),
-        *(f"{text.STATE_SYMBOLS[gate.state]} {gate.state}" for gate in one.gates),
-        escape(text.task_metric(one)),
-        escape(text.quantity("degradation", f.degradation, f.metric, f.declared)),
-        escape(text.quantity("snr_db", f.snr_db)),
-        escape(text.latency(f)),
-        escape(text.quantity("rtf", f.rtf_upper)),
-        escape(text.quantity("bytes", f.peak_bytes)),
-        escape(text.quantity("bytes", f.model_bytes)),
-        escape(f.executed) or text.DASH,
-        str(f.threads) if f.threads else text.DASH,
-        str(f.batch) if f.batch else text.DASH,
-    ]
+    return f"- **{name}**: {escape('; '.join(part for part in said if part), MOST_OF_A_REASON)}"
 
 
 def _machines(report: Report) -> list[str]:
     return [
-        f"- **{escape(one.short)}**: "
-        + escape("; ".join(f"{k} {text.quantity(k, v)}" for k, v in one.facts.items()), 600)
-        + f" ({len(one.runs)} runs)"
+        f"- **{escape(one.name)}**: {len(one.runs)} run{'s' if len(one.runs) > 1 else ''}, the "
+        f"newest {escape(shown.day(one.runs[0].started) or one.runs[0].started, 60)}"
         for one in report.machines
     ]
 

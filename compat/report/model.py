@@ -8,6 +8,7 @@ from typing import Any
 
 from compat.judge.rating import Rating, State
 from compat.judge.results import CaseFacts, MetricFacts, Observation
+from compat.report.evidence import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class Machine:
     id: str
     short: str
     """The shortest prefix of the id that is unique in the report."""
+    name: str
+    """Processor and instruction sets, and the short id: what a person tells machines apart by."""
     facts: dict[str, Any]
     versions: dict[str, str]
     runs: tuple[RunFacts, ...]
@@ -78,6 +81,8 @@ class Gate:
     reason: str
     strict: str
     relaxed: str
+    said: str = ""
+    """The reason in one sentence, with the number that matters."""
     evidence: tuple[str, ...] = ()
     """Anchors of the records that it rests on."""
 
@@ -114,6 +119,9 @@ class Figures:
     """The lowest signal-to-noise ratio over the outputs compared."""
     seconds: tuple[float, ...] = ()
     """Raw latency samples."""
+    cold_s: float | None = None
+    """Cold start: import, load and first run."""
+    first_token_s: float | None = None
     latency_status: str = ""
     executed: str = ""
     threads: int = 0
@@ -147,11 +155,16 @@ class Configuration:
     """What limits the rating, or is missing for one; never empty below High."""
     figures: Figures
     records: tuple[Record, ...]
+    kind: Kind
+    """What it really ran on."""
+    machine_name: str
+    measured: tuple[str, str]
+    """Days of the oldest and of the newest observation that its gates rest on; empty if none."""
 
     @property
     def name(self) -> str:
         """The configuration in a few words."""
-        return f"{self.variant}, {self.target} {self.recipe}, machine {self.machine_short}"
+        return f"{self.variant}, {self.target} {self.recipe}, {self.machine_name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +195,24 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class Coverage:
+    """What of one target was planned or is in the catalog, and what ever ran anywhere."""
+
+    target: str
+    hardware: str
+    evidence: str
+    known: int
+    """Cases in the catalog, or that a run planned."""
+    planned: int
+    measured: int
+    reasons: tuple[str, ...]
+    """Why cases did not run, the most frequent first."""
+    remedies: tuple[str, ...]
+    never: tuple[str, ...]
+    """Ids of the cases that nobody ever ran."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything that is rendered."""
 
@@ -195,6 +226,10 @@ class Report:
     machines: tuple[Machine, ...]
     problems: tuple[str, ...] = field(default=())
     """What could not be read or attributed."""
+    made: str = ""
+    """Day on which the report was made, UTC."""
+    coverage: tuple[Coverage, ...] = ()
+    """What there is to measure and what was, by target."""
 
     @property
     def configurations(self) -> tuple[Configuration, ...]:
@@ -202,7 +237,8 @@ class Report:
 
     def cell(self, row: str, hardware: str) -> Cell:
         """Return one cell; raise ``KeyError`` where the report has none."""
-        for cell in self.cells:
-            if (cell.row, cell.hardware) == (row, hardware):
-                return cell
-        raise KeyError((row, hardware))
+        try:
+            place = self.rows.index(row) * len(self.hardware) + self.hardware.index(hardware)
+        except ValueError:
+            raise KeyError((row, hardware)) from None
+        return self.cells[place]

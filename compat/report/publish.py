@@ -21,8 +21,9 @@ from compat.judge.problems import Problems
 from compat.judge.result_files import content, find
 from compat.judge.results import Collection, ResultsError, Run, file_name, read, read_all
 from compat.report.audit import audit
+from compat.report.choosing import choose, describing
 from compat.report.markdown import matrix_markdown
-from compat.report.merge import build, choose, describing
+from compat.report.merge import build
 from compat.report.model import Report
 
 _MACHINE = re.compile(r"[0-9a-f]{4,64}")

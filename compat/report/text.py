@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 import shlex
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from compat.contract.untrusted import clean as clean
@@ -134,6 +134,18 @@ def slug(*parts: str) -> str:
             word = f"{word or 'x'}-{hashlib.sha256(part.encode(errors='replace')).hexdigest()[:8]}"
         words.append(word)
     return "--".join(words)
+
+
+MOST_OF_A_NAME = 180
+"""Characters of a file's name; file systems take 255 bytes with what comes before and after."""
+
+
+def page_name(*parts: str) -> str:
+    """Return a slug that is short enough for the name of a file, and as distinct."""
+    whole = slug(*parts)
+    if len(whole) <= MOST_OF_A_NAME:
+        return whole
+    return f"{whole[: MOST_OF_A_NAME - 9]}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
 def duration(seconds: float) -> str:
@@ -309,21 +321,6 @@ _FORMS: Mapping[str, Callable[[float], str]] = {
 }
 """How a number of each declared unit is written; counts and plain numbers as they are."""
 
-_UNITS_OF_GROUP = {"devices": "share", "stages": "seconds"}
-"""Groups whose keys are names, so that the group gives the unit."""
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str, Any]]:
-    """Return ``(path, key that implies the unit, value)`` of every leaf of a nested mapping."""
-    leaves: list[tuple[str, str, Any]] = []
-    for key, value in values.items():
-        path = f"{prefix} · {key}" if prefix else str(key)
-        if isinstance(value, Mapping) and value:
-            leaves.extend(flatten(value, path))
-        else:
-            leaves.append((path, _UNITS_OF_GROUP.get(prefix, str(key)), value))
-    return leaves
-
 
 def metric_name(key: str) -> str:
     """Return a task metric's name as its field writes it."""
@@ -334,15 +331,21 @@ def metric_name(key: str) -> str:
 
 
 def task_metric(one: Configuration) -> str:
-    """Return a configuration's task metric, the test set, and whose it is where not its own.
+    """Return the task metric with its interval, the test set, and whose it is where not its own.
 
-    For example ``WER 7.5 % (hard, whisper-nano@trained)``.
+    For example ``WER 7.5 % [5 % to 10 %] (hard, whisper-nano@trained)``.
     """
     figures = one.figures
     if not figures.metric:
         return DASH
     value = quantity(figures.metric, figures.metric_value, declared=figures.declared)
     shown = f"{metric_name(figures.metric)} {value}"
+    if figures.metric_interval is not None:
+        low, high = (
+            quantity(figures.metric, end, declared=figures.declared)
+            for end in figures.metric_interval
+        )
+        shown += f" [{low} to {high}]"
     other = figures.metric_case if figures.metric_case != one.variant else ""
     where = ", ".join(part for part in (figures.metric_set, other) if part)
     return one_line(f"{shown} ({where})" if where else shown)
@@ -407,93 +410,6 @@ def primary_metric(scores: Mapping[str, Any], declared: Declared = NOTHING) -> s
         if number(value) is not None and "degradation" not in str(key):
             return str(key)
     return ""
-
-
-def tables(
-    values: Mapping[str, Any], declared: Declared = NOTHING
-) -> list[tuple[list[str], list[tuple[str, list[str]]]]]:
-    """Return ``(column names, [(row name, cells)])`` of every table that shows some values.
-
-    Groups that share their keys (test sets, outputs) become columns of a first table, the task
-    metric its first row; everything else becomes rows of another. A value and its ``…_interval``
-    share a cell. Batches of a sweep are a table of their own, the recommended ones marked.
-    """
-    batches = values.get("batches")
-    if isinstance(batches, Mapping) and all(isinstance(one, Mapping) for one in batches.values()):
-        rest = {key: value for key, value in values.items() if key != "batches"}
-        return [*_sweep(batches, values.get("recommended")), *tables(rest, declared)]
-    flat = {
-        str(name): group
-        for name, group in values.items()
-        if isinstance(group, Mapping) and not any(isinstance(v, Mapping) for v in group.values())
-    }
-    first = set(next(iter(flat.values()), ()))
-    groups = {name: group for name, group in flat.items() if first & set(group)}
-    if len(groups) < 2 and len(groups) != len(values):
-        groups = {}
-    found: list[tuple[list[str], list[tuple[str, list[str]]]]] = []
-    if groups:
-        keys = list(dict.fromkeys(str(key) for group in groups.values() for key in group))
-        headline = primary_metric(next(iter(groups.values())), declared)
-        keys.sort(key=lambda key: key != headline)
-        names = frozenset(keys)
-        metrics = [(group, primary_metric(group, declared)) for group in groups.values()]
-        rows = [
-            (key, [_with_interval(key, group, metric, declared) for group, metric in metrics])
-            for key in keys
-            if not _belongs_to_another(key, names)
-        ]
-        found.append((list(groups), rows))
-    rows = []
-    metric = primary_metric(values, declared)
-    for key, value in values.items():
-        if str(key) in groups or _belongs_to_another(str(key), values):
-            continue
-        if isinstance(value, Mapping) and value:
-            rows += [
-                (path, [quantity(k, leaf, declared=declared)])
-                for path, k, leaf in flatten(value, str(key))
-            ]
-        else:
-            rows.append((str(key), [_with_interval(str(key), values, metric, declared)]))
-    return [*found, (["value"], rows)] if rows else found
-
-
-def _sweep(
-    batches: Mapping[str, Any], recommended: Any
-) -> list[tuple[list[str], list[tuple[str, list[str]]]]]:
-    """Return the table of a throughput sweep: a column for each batch, memory that ran out too."""
-    ends = recommended if isinstance(recommended, Mapping) else {}
-    lowest, highest = number(ends.get("lowest_batch")), number(ends.get("batch"))
-
-    def column(size: str) -> str:
-        if lowest is None or highest is None or not re.fullmatch("[0-9]{1,6}", size):
-            return f"batch {size}"
-        return f"batch {size}{', recommended' if lowest <= int(size) <= highest else ''}"
-
-    keys = dict.fromkeys(str(key) for group in batches.values() for key in group)
-    rows = [
-        (key, [quantity(key, group[key]) if key in group else DASH for group in batches.values()])
-        for key in keys
-    ]
-    return [([column(str(size)) for size in batches], rows)] if rows else []
-
-
-def _belongs_to_another(key: str, keys: Container[Any]) -> bool:
-    if key == "interval_s":
-        return "median_s" in keys
-    return key.endswith("_interval") and key.removesuffix("_interval") in keys
-
-
-def _with_interval(key: str, group: Mapping[str, Any], metric: str, declared: Declared) -> str:
-    if key not in group:
-        return DASH
-    shown = quantity(key, group[key], metric, declared)
-    beside = "interval_s" if key == "median_s" else f"{key}_interval"
-    pair = interval(group.get(beside))
-    if pair is None:
-        return shown
-    return f"{shown} ({quantity(f'{key}_interval', list(pair), metric, declared)})"
 
 
 def latency(figures: Figures) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from compat.judge.results import read_all
 from compat.report import text
-from compat.report.merge import choose
+from compat.report.choosing import choose
 
 START, END = "<!-- accuracy: start -->", "<!-- accuracy: end -->"
 HEAD = (

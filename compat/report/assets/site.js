@@ -3,13 +3,12 @@
   const root = document.documentElement;
   const remember = (value) => { try { localStorage.setItem("compat-theme", value); } catch { /* file:// may forbid storage */ } };
   const preferred = matchMedia("(prefers-color-scheme: dark)");
-  const listeners = [];
   const button = document.getElementById("theme");
 
   function apply(theme) {
     root.dataset.theme = theme;
     button.textContent = theme === "dark" ? "Light theme" : "Dark theme";
-    listeners.forEach((listener) => listener());
+    dispatchEvent(new Event("compat-theme"));
   }
   button.hidden = false;
   button.addEventListener("click", () => {
@@ -35,147 +34,181 @@
   addEventListener("hashchange", reveal);
   reveal();
 
-  const embedded = document.getElementById("data");
-  if (!embedded) return;
-  const data = JSON.parse(embedded.textContent);
-  const filters = document.getElementById("filters");
-  const chosen = () => (filters ? Object.fromEntries(new FormData(filters)) : {});
-  const fits = (one, wanted) => Object.entries(wanted).every(([key, value]) => !value || one[key] === value);
 
-  // --- the matrix: the first configuration that fits is the best, the list is sorted ---------
-  const NOT_MEASURED = { look: "not-measured", symbol: "–", head: "Not measured", note: "", detail: "", badges: [] };
+  // --- filters are kept in the address, and go with every link ------------------------------------
+  const address = new URLSearchParams(location.search);
+  const CARRIED = ["machine", "task", "precision", "words"];
+  function keep(wanted) {
+    CARRIED.forEach((key) => { if (wanted[key]) address.set(key, wanted[key]); else address.delete(key); });
+    const query = address.toString();
+    try { history.replaceState(null, "", `${location.pathname}${query ? `?${query}` : ""}${location.hash}`); } catch { /* a page without an address */ }
+    carry();
+  }
+  function carry() {
+    const kept = new URLSearchParams();
+    CARRIED.forEach((key) => { if (address.get(key)) kept.set(key, address.get(key)); });
+    const query = kept.toString();
+    document.querySelectorAll("a[data-cell], a[data-back]").forEach((link) => {
+      const [path, anchor] = link.getAttribute("href").split("#");
+      link.setAttribute("href", `${path.split("?")[0]}${query ? `?${query}` : ""}${anchor ? `#${anchor}` : ""}`);
+    });
+  }
+  carry();
+
+  // --- tables: sorted by a click or a key on a heading, searched by words -------------------------
+  const value = (row, index) => {
+    const cell = row.cells[index];
+    if (cell.dataset.v === undefined) return cell.textContent.trim().toLowerCase();
+    const number = Number(cell.dataset.v);
+    if (cell.dataset.v === "") return null;
+    return Number.isNaN(number) ? cell.dataset.v : number;
+  };
+  function sort(table, index, head) {
+    const down = head.getAttribute("aria-sort") === "ascending";
+    table.querySelectorAll("th[aria-sort]").forEach((one) => one.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const body = table.tBodies[0];
+    const rows = [...body.rows].map((row) => [value(row, index), row]);
+    const sign = down ? -1 : 1;
+    // What is not known comes last, whichever way is asked for.
+    rows.sort(([a], [b]) => (a === null) - (b === null) || sign * (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b))));
+    body.append(...rows.map(([, row]) => row));
+  }
+  document.querySelectorAll("table.sortable").forEach((table) => {
+    if (table.tBodies[0].rows.length < 2) return;
+    [...table.tHead.rows[0].cells].forEach((head, index) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "sort";
+      button.append(...head.childNodes);
+      head.append(button);
+      button.addEventListener("click", () => sort(table, index, head));
+    });
+  });
+  const wordsOf = (text) => text.toLowerCase().split(/\s+/).filter(Boolean);
+  function search() {
+    const machine = address.get("machine");
+    const precision = address.get("precision");
+    const form = document.querySelector("form[data-table]");
+    const words = form ? wordsOf(form.elements.words.value) : [];
+    document.querySelectorAll("table.sortable tbody tr[data-machine]").forEach((row) => {
+      const known = row.dataset;
+      const shown = !form || words.every((word) => row.textContent.toLowerCase().includes(word));
+      row.hidden = !shown;
+      row.classList.toggle("other", !!((machine && known.machine !== machine) || (precision && known.precision && known.precision !== precision)));
+    });
+    if (form) {
+      const left = document.querySelectorAll("table.sortable tbody tr[data-machine]:not([hidden])").length;
+      form.querySelector("output").textContent = words.length ? `${left} rows` : "";
+    }
+  }
+  const tableForm = document.querySelector("form[data-table]");
+  if (tableForm) {
+    tableForm.hidden = false;
+    tableForm.elements.words.value = address.get("words") || "";
+    tableForm.addEventListener("input", () => { keep({ ...Object.fromEntries(address), words: tableForm.elements.words.value }); search(); });
+    tableForm.addEventListener("submit", (event) => event.preventDefault());
+  }
+  search();
+
+  // --- copied: the address of a page, its badge as Markdown ---------------------------------------
+  async function copy(button, text) {
+    let done = false;
+    try { await navigator.clipboard.writeText(text); done = true; } catch { /* not from a disk */ }
+    if (!done) {
+      const field = document.createElement("textarea");
+      field.value = text;
+      document.body.append(field);
+      field.select();
+      done = document.execCommand("copy");
+      field.remove();
+    }
+    const said = button.textContent;
+    button.textContent = done ? "Copied" : text;
+    setTimeout(() => { button.textContent = said; }, 1500);
+  }
+  const absolute = (path) => new URL(path, new URL(document.querySelector(".brand")?.getAttribute("href") || "index.html", location.href)).href;
+  document.querySelectorAll("button[data-copy]").forEach((button) => button.addEventListener("click", () => copy(button, location.href)));
+  document.querySelectorAll("button[data-badge]").forEach((button) => button.addEventListener("click", () => {
+    const name = button.dataset.name.replace(/[\[\]()\\]/g, "");
+    copy(button, `[![${name}](${absolute(button.dataset.badge)})](${absolute(button.dataset.page)})`);
+  }));
+
+  addEventListener("keydown", (event) => {
+    const field = document.querySelector("input[type=search]");
+    if (event.key === "/" && field && !/^(INPUT|SELECT|TEXTAREA)$/.test(document.activeElement.tagName)) {
+      event.preventDefault();
+      field.focus();
+    }
+  });
+
+  // --- the matrix: the first configuration that fits is the best, the list is sorted --------------
+  const filters = document.getElementById("filters");
+  const embedded = document.getElementById("data");
+  if (!filters || !embedded) return;
+  const data = JSON.parse(embedded.textContent);
+  const at = Object.fromEntries(data.fields.map((name, index) => [name, index]));
+  const said = (one, name) => data.texts[one[at[name]]];
+  const NOT_MEASURED = null;
+  const SYMBOLS = Object.fromEntries([...document.querySelectorAll(".legend .rating")].map((one) => [[...one.classList].find((name) => name.startsWith("look-")).slice(5), one.firstElementChild.textContent]));
+  const SHOWN = ["note", "detail", "speed", "metric", "memory", "when"];
+  const chosen = () => Object.fromEntries([...new FormData(filters)].map(([key, text]) => [key, text.trim()]));
+  const cells = [...document.querySelectorAll("a[data-cell]")].map((link) => ({
+    link, all: data.cells[link.dataset.cell] || [], parts: Object.fromEntries(["sym", "word", "tags", ...SHOWN].map((name) => [name, link.querySelector(`.${name}`)])),
+    row: link.closest("tr"), shown: undefined,
+  }));
+  function paint(cell, one) {
+    if (cell.shown === one) return;
+    cell.shown = one;
+    const { link, parts } = cell;
+    link.className = `cell look-${one ? said(one, "look") : "not-measured"}`;
+    parts.sym.textContent = SYMBOLS[one ? said(one, "look") : "not-measured"];
+    parts.word.textContent = one ? said(one, "head") : "Not measured";
+    SHOWN.forEach((name) => { parts[name].textContent = one ? said(one, name) : ""; });
+    parts.tags.replaceChildren(...(one ? said(one, "tags").split("|").filter(Boolean) : []).map((words) => {
+      const tag = document.createElement("span");
+      tag.className = "tag";
+      tag.textContent = words;
+      return tag;
+    }));
+  }
   function filterMatrix() {
     const wanted = chosen();
-    let shown = 0;
-    document.querySelectorAll("a[data-cell]").forEach((cell) => {
-      const best = data.cells[cell.dataset.cell].find((one) => fits(one, wanted)) || NOT_MEASURED;
-      if (best.look !== "not-measured") shown += 1;
-      cell.className = `cell look-${best.look}`;
-      cell.querySelector(".sym").textContent = best.symbol;
-      cell.querySelector(".word").textContent = best.head;
-      cell.querySelector(".note").textContent = best.note;
-      cell.querySelector(".detail").textContent = best.detail;
-      cell.querySelector(".tags").replaceChildren(...best.badges.map((badge) => {
-        const tag = document.createElement("span");
-        tag.className = "tag";
-        tag.textContent = badge;
-        return tag;
-      }));
+    const words = wordsOf(wanted.words || "");
+    const keys = ["machine", "task", "precision"].filter((key) => wanted[key]);
+    const active = keys.length + words.length > 0;
+    const rows = new Map();
+    let count = 0;
+    cells.forEach((cell) => {
+      const name = cell.row.cells[0].textContent.toLowerCase();
+      const left = words.filter((word) => !name.includes(word));
+      const one = active
+        ? cell.all.find((entry) => keys.every((key) => said(entry, key) === wanted[key]) && left.every((word) => said(entry, "words").includes(word))) || NOT_MEASURED
+        : cell.all[0] || NOT_MEASURED;
+      if (one || cell.all.length) paint(cell, one);
+      if (one) count += 1;
+      rows.set(cell.row, rows.get(cell.row) || !!one);
     });
-    document.querySelectorAll(".matrix tbody tr").forEach((row) => {
-      const lists = [...row.querySelectorAll("a[data-cell]")].map((cell) => data.cells[cell.dataset.cell]);
-      row.hidden = !!wanted.task && !lists.flat().some((one) => one.task === wanted.task);
-    });
-    document.querySelectorAll("#configurations tbody tr").forEach((row) => { row.hidden = !fits(row.dataset, wanted); });
-    const active = Object.values(wanted).some(Boolean);
-    document.getElementById("shown").textContent = active ? `${shown} cells with results` : "";
+    rows.forEach((any, row) => { row.hidden = active && !any; });
+    document.getElementById("shown").textContent = active ? `${count} cells with results` : "";
+    keep(wanted);
   }
+  filters.hidden = false;
+  CARRIED.forEach((key) => { if (address.get(key)) filters.elements[key].value = address.get(key); });
+  filters.addEventListener("input", filterMatrix);
+  filters.addEventListener("submit", (event) => event.preventDefault());
+  filters.addEventListener("reset", () => setTimeout(filterMatrix));
+  if (CARRIED.some((key) => address.get(key))) filterMatrix();
 
-  // --- charts --------------------------------------------------------------------------------
-  const escapeHtml = (value) => String(value).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
-
-  const colour = (one) => data.palette[one.colour][root.dataset.theme === "dark" ? 1 : 0];
-  function layout(extra) {
-    // Resolved colours, not the variables: those hold both themes.
-    const foot = getComputedStyle(document.querySelector("footer"));
-    const [ink, muted, line] = [getComputedStyle(document.body).color, foot.color, foot.borderTopColor];
-    const axis = { gridcolor: line, zerolinecolor: line, linecolor: line, tickfont: { color: muted }, automargin: true };
-    return {
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, family: "system-ui, sans-serif", size: 13 },
-      margin: { l: 20, r: 16, t: 16, b: 20 }, hoverlabel: { align: "left" }, ...extra,
-      xaxis: { ...axis, ...extra.xaxis }, yaxis: { ...axis, ...extra.yaxis },
-    };
-  }
-  const CONFIG = { responsive: true, displaylogo: false, displayModeBar: false, showTips: false };
-
-  function draw(id, traces, made, empty) {
-    const place = document.getElementById(id);
-    if (!place) return;
-    if (!traces.length || typeof Plotly === "undefined") {
-      if (typeof Plotly !== "undefined") Plotly.purge(place);
-      place.className = "chart none";
-      place.textContent = empty;
-      return;
-    }
-    if (place.classList.contains("none")) { place.className = "chart"; place.textContent = ""; }
-    Plotly.react(place, traces, made, CONFIG);
-  }
-  const hover = (one, lines) => [`<b>${escapeHtml(one.full)}</b>`, escapeHtml(one.rating), ...lines, escapeHtml(one.how)].join("<br>");
-
-  function scatter(points) {
-    const drawn = points.filter((one) => one.rtf !== null && one.degradation !== null);
-    const share = drawn.every((one) => one.percent);
-    const scale = share ? 100 : 1;
-    const unit = share ? " (pp)" : "";
-    // What all points agree in is said at the axis; the rest is said of each.
-    const shared = (key) => (new Set(drawn.map((one) => one[key])).size === 1 ? drawn[0][key] : "");
-    const named = [`${shared("metric")} degradation${unit}`.trim(), [shared("metric_set"), shared("metric_case")].filter(Boolean).join(", ")];
-    const traces = drawn.map((one) => {
-      const y = one.degradation * scale;
-      const [low, high] = one.degradation_interval || [one.degradation, one.degradation];
-      return {
-        type: "scatter", mode: "markers", name: escapeHtml(one.name), x: [one.rtf], y: [y],
-        error_y: { type: "data", symmetric: false, array: [high * scale - y], arrayminus: [y - low * scale], thickness: 1.2, color: colour(one) },
-        error_x: { type: "data", symmetric: false, array: [Math.max(0, (one.rtf_upper ?? one.rtf) - one.rtf)], arrayminus: [0], thickness: 1.2, color: colour(one) },
-        marker: { size: 13, symbol: one.symbol, color: colour(one), line: { width: 2, color: colour(one) } },
-        text: [hover(one, [escapeHtml(one.speed), escapeHtml(one.accuracy)])],
-        hoverinfo: "text",
-      };
-    });
-    // The default labels of a log axis ("2", "5" between powers) are not read by most people.
-    const speeds = drawn.map((one) => one.rtf);
-    const ticks = [];
-    const steps = Math.max(...speeds) > 10 * Math.min(...speeds) ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 7];
-    for (let power = -6; power < 6; power += 1) {
-      for (const step of steps) {
-        const tick = step * 10 ** power;
-        if (tick > Math.min(...speeds) / 2.5 && tick < Math.max(...speeds) * 2.5) ticks.push(tick);
-      }
-    }
-    const narrow = document.body.clientWidth < 700;
-    draw("scatter", traces, layout({
-      xaxis: { title: { text: "real-time factor (lower is faster)" }, type: "log", tickvals: ticks, ticktext: ticks.map((tick) => String(Number(tick.toPrecision(2)))) },
-      yaxis: { title: { text: named.filter(Boolean).map(escapeHtml).join("<br>") } },
-      height: narrow ? 380 + 22 * traces.length : 430, showlegend: true,
-      legend: narrow ? { orientation: "h", y: -0.25 } : {},
-    }), "No configuration of this model has both a latency and a task metric yet.");
-  }
-  function latency(points) {
-    const drawn = points.filter((one) => one.seconds.length).reverse();
-    const slowest = Math.max(...drawn.map((one) => Math.max(...one.seconds)));
-    const [scale, unit] = slowest < 2 ? [1e3, "ms"] : [1, "s"];
-    const traces = drawn.map((one) => ({
-      type: "box", orientation: "h", x: one.seconds.map((value) => value * scale), boxpoints: "all", jitter: 0.5, pointpos: 0,
-      name: one.lines.map(escapeHtml).join("<br>"), marker: { color: colour(one), size: 4, opacity: 0.65 }, line: { width: 1.5 },
-      text: one.seconds.map((value) => hover(one, [`${(value * scale).toPrecision(4)} ${unit}`])), hoverinfo: "text",
-    }));
-    draw("latency", traces, layout({
-      xaxis: { title: { text: `time of the whole task (${unit})` }, rangemode: "tozero" }, yaxis: { type: "category" },
-      height: 110 + drawn.reduce((sum, one) => sum + 14 + 16 * one.lines.length, 0), showlegend: false,
-    }), "No raw latency samples here yet.");
-  }
-  const rowForm = document.getElementById("chart-row");
-  function charts() {
-    const wanted = chosen();
-    let points = data.points.filter((one) => fits(one, wanted));
-    if (rowForm) points = points.filter((one) => one.row === rowForm.elements.row.value);
-    scatter(points);
-    latency(points);
-  }
-  if (rowForm) {
-    rowForm.hidden = false;
-    const first = data.points.find((one) => one.rtf !== null && one.degradation !== null)
-      || data.points.find((one) => one.seconds.length) || data.points[0];
-    if (first) rowForm.elements.row.value = first.row;
-    rowForm.addEventListener("change", charts);
-  }
-  if (filters) {
-    filters.hidden = false;
-    filters.addEventListener("change", () => { filterMatrix(); charts(); });
-    filters.addEventListener("reset", () => setTimeout(() => { filterMatrix(); charts(); }));
-  }
-  const section = document.getElementById("latency-section");
-  if (section && !data.points.some((one) => one.seconds.length)) section.hidden = true;
-  listeners.push(charts);
-  charts();
+  // Arrows go from cell to cell.
+  document.querySelector(".matrix").addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+    const here = event.target.closest("td");
+    if (!step || !here) return;
+    let row = here.parentElement;
+    const column = here.cellIndex + step[1];
+    if (step[0]) do row = step[0] < 0 ? row.previousElementSibling : row.nextElementSibling; while (row && row.hidden);
+    const next = row && row.cells[column] && row.cells[column].querySelector("a");
+    if (next) { event.preventDefault(); next.focus(); }
+  });
 })();

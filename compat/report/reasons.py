@@ -1,0 +1,125 @@
+"""Why something is as it is, in one sentence with the number that matters.
+
+What a runtime or a driver printed is evidence and stays with its observation. It never repeats in a
+reason: the first clause that a person can read does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from compat.judge.results import Limit, MetricFacts, Observation
+from compat.report import text
+
+LONGEST = 180
+"""Characters of a sentence of somebody else's."""
+
+_ORDER = ("degradation", "rtf_upper", "share", "worse", "snr_db", "error_ratio", "worst_cosine")
+"""Of several limits that were missed the first of these is told; the others are counted."""
+
+_SENTENCES = {
+    "rtf_upper": "takes up to {value} times as long as the audio lasts ({limit} {asked})",
+    "speed_up": "is at least {value} as fast ({limit} {asked})",
+    "share": "ran {value} of the work on the target ({limit} {asked})",
+    "worse": "answers {value} stress inputs worse than the reference ({limit} {asked})",
+    "worst_snr_db": "keeps {value} between signal and error on the worst input ({limit} {asked})",
+    "no_worse_share": "answers only {value} of the inputs as well as the reference "
+    "({limit} {asked})",
+    "changed": "changes {value} of the answers ({limit} {asked})",
+    "changed_by_order": "changes {value} answers with the order of inputs ({limit} {asked})",
+    "changed_in_batch": "changes {value} of the answers within a batch ({limit} {asked})",
+    "snr_db": "keeps {value} between signal and error of {where} ({limit} {asked})",
+    "error_ratio": "errs {value} as much in {where} as this precision has to ({limit} {asked})",
+    "worst_cosine": "turns {where} of the worst input away, to a cosine of {value} "
+    "({limit} {asked})",
+}
+
+_NOISE = (
+    # What a runtime puts before the sentence that says what happened.
+    r"^.*?ERROR_MESSAGE:\s*",
+    r"^\S*/\S+\.\w+:\d+\s.*?FAIL\s*:\s*",
+    r"^\S*/\S+\.\w+:\d+\s+",
+    r"^\[?ONNXRuntimeError\]?\s*:\s*\d+\s*:\s*\w+\s*:\s*",
+)
+
+
+def sentence(status: str, reason: str, one: Observation | None) -> str:
+    """Return why a check ended as it did: the limit that it missed, or what stopped it."""
+    missed = _missed(one) if one is not None else []
+    if one is not None and missed:
+        more = f", and {len(missed) - 1} more limits" if len(missed) > 2 else ""
+        more = ", and one more limit" if len(missed) == 2 else more
+        return _limit(missed[0], one.values, one.metrics) + more
+    if status == "timeout":
+        return f"is too slow to end: {clause(reason)}"
+    if status == "crashed":
+        return f"ends the process: {clause(reason)}"
+    if status == "out-of-memory":
+        return f"needs more memory than there is: {clause(reason)}" if reason else "out of memory"
+    return clause(reason) or status
+
+
+def clause(reason: str) -> str:
+    """Return what can be read of a reason: no log, no call, no place in a source file."""
+    shown = re.split(r"; it last printed|\(known: ", reason, maxsplit=1)[0]
+    for noise in _NOISE:
+        shown = re.sub(noise, "", shown, count=1, flags=re.S)
+    shown = shown.strip().split("\n", 1)[0].replace(" (--time-limit)", "")
+    return text.one_line(shown.strip(" .;:"), LONGEST)
+
+
+def slower(speed_up: float, name: str, theirs: float, mine: float) -> str:
+    """Say how a lower bound of the speed-up over a processor reads, which is below 1 if slower."""
+    times = f"{text.duration(mine)} against {text.duration(theirs)}"
+    if speed_up >= 1:
+        return f"at least {text.ratio(speed_up)} as fast as this machine's CPU ({name}: {times})"
+    factor = text.ratio(1 / speed_up).removesuffix(" ×")
+    return f"up to {factor} times slower than this machine's CPU ({name}: {times})"
+
+
+def _missed(one: Observation) -> list[Limit]:
+    """Return the limits that decided an observation, the telling ones first."""
+    for level in ("failed", "relaxed"):
+        found = [limit for limit in one.limits if limit.level == level]
+        if found:
+            return sorted(found, key=lambda limit: _rank(_key(limit)))
+    return []
+
+
+def _rank(key: str) -> int:
+    return _ORDER.index(key) if key in _ORDER else len(_ORDER)
+
+
+def _key(one: Limit) -> str:
+    return one.metric.replace("/", ".").rpartition(".")[2]
+
+
+def _limit(one: Limit, values: Mapping[str, Any], declared: Mapping[str, MetricFacts]) -> str:
+    """Return what one missed limit says, in words."""
+    found, strict, relaxed = text.limit(one, values, declared)
+    found = text.quantity(_key(one), one.value, declared=declared) if one.interval else found
+    failed = one.level == "failed"
+    bound = re.sub(r"^.*?[≥≤] ", "", relaxed if failed else strict)
+    most = one.direction == "at_most"
+    asked = "at most" if most else "at least"
+    asked = asked if failed else f"{asked} for strict"
+    where = text.one_line(one.metric.replace("/", ".").rpartition(".")[0] or "the output", 40)
+    key = _key(one)
+    if key == "degradation":
+        metric = _beside(one, values, declared)
+        return f"{metric} {found} against the reference ({bound} {asked})"
+    if key in _SENTENCES:
+        form = _SENTENCES[key]
+        return form.format(value=found, limit=bound, asked=asked, where=where)
+    return f"{text.metric_name(key)} of {where} is {found} ({bound} {asked})"
+
+
+def _beside(one: Limit, values: Mapping[str, Any], declared: Mapping[str, MetricFacts]) -> str:
+    """Return the name of the task metric that a degradation is of."""
+    group: Any = values
+    for part in one.metric.replace("/", ".").split(".")[:-1]:
+        group = group.get(part) if isinstance(group, Mapping) else None
+    key = text.primary_metric(group, declared) if isinstance(group, Mapping) else ""
+    return text.metric_name(key) if key else "task metric"
