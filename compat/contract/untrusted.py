@@ -23,7 +23,8 @@ def clean(value: object) -> str:
     A right-to-left override must not turn a name around on a page either.
     """
     text = str(value)
-    if text.isascii() and text.isprintable():
+    # What is printable is in none of the categories below.
+    if text.isprintable():
         return text
     return "".join(
         character

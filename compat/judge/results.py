@@ -297,7 +297,7 @@ def read_runs(path: Path) -> tuple[Run, ...]:
     Raises:
         ResultsError: the file cannot be opened, has no usable header, or is of a newer schema.
     """
-    return _runs(path, content(path))
+    return _runs(path, content(path), predictions=True)
 
 
 class _Unreadable(Exception):
@@ -308,15 +308,22 @@ class _Unreadable(Exception):
         self.kind = kind
 
 
+class _Lean(Observation, frozen=True, kw_only=True, tag="observation", tag_field="kind"):
+    """An observation whose predictions are passed over: four fifths of a file."""
+
+    predictions: msgspec.Raw = msgspec.Raw()  # type: ignore[assignment]
+
+
 _DECODER: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
+_LEAN: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Header | Planned | Started | _Lean)
 _BRACKETS = b"[]{}"
 _NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 
 
-def _decoded(text: bytes, schema: Any) -> tuple[Line, Any]:
+def _decoded(text: bytes, schema: Any, predictions: bool = True) -> tuple[Line, Any]:
     """Return one line, which is within the limits, and the schema that it was written in.
 
-    ``schema`` is that of the line before it.
+    ``schema`` is that of the line before it. Without ``predictions`` an observation has none.
 
     Raises:
         _Unreadable: it is not, or is no sound JSON of a known kind.
@@ -334,18 +341,23 @@ def _decoded(text: bytes, schema: Any) -> tuple[Line, Any]:
     if most > MAX_PREDICTED:
         raise _too_many(MAX_PREDICTED, "")
     try:
-        line, schema = _line(text.removeprefix(codecs.BOM_UTF8), schema)
+        # A line that is examined below is decoded whole.
+        lean = not predictions and most <= MAX_VALUES
+        line, schema = _line(text.removeprefix(codecs.BOM_UTF8), schema, lean)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _Unreadable("lines that are no sound JSON of a known kind", str(error)) from error
     if most > MAX_VALUES or not _is_flat(brackets):
         _examine(line)
+    if not predictions and isinstance(line, Observation):
+        # Nobody else has the line yet.
+        msgspec.structs.force_setattr(line, "predictions", [])
     return line, schema
 
 
-def _line(text: bytes, schema: Any) -> tuple[Line, Any]:
+def _line(text: bytes, schema: Any, lean: bool) -> tuple[Line, Any]:
     """Return one line in the current schema, and the schema that it was written in."""
     if schema not in MIGRATIONS:
-        line = _DECODER.decode(text)
+        line = (_LEAN if lean else _DECODER).decode(text)
         if not isinstance(line, Header) or line.schema not in MIGRATIONS:
             return line, line.schema if isinstance(line, Header) else schema
     tree = msgspec.json.decode(text)
@@ -401,7 +413,7 @@ def _examine(line: Line) -> None:
             raise _too_many(MAX_VALUES, " besides its predictions")
 
 
-def _runs(path: Path, found: Content) -> tuple[Run, ...]:
+def _runs(path: Path, found: Content, predictions: bool) -> tuple[Run, ...]:
     """Return the runs of a file's content, adding to its problems what cannot be read."""
     parts: dict[bytes, _Part] = {}
     part: _Part | None = None
@@ -412,7 +424,7 @@ def _runs(path: Path, found: Content) -> tuple[Run, ...]:
         if text.isspace():
             continue
         try:
-            line, schema = _decoded(text, schema)
+            line, schema = _decoded(text, schema, predictions)
         except _Unreadable as error:
             problems.add(error.kind, f"{path.name}:{number}: {error}")
             headers = list(_HEADER.finditer(text, max(0, len(text) - MAX_LINE)))
@@ -422,7 +434,7 @@ def _runs(path: Path, found: Content) -> tuple[Run, ...]:
             # may speak, and the one before it must not be taken for it.
             part = None
             try:
-                line, schema = _decoded(text[headers[-1].start() :], schema)
+                line, schema = _decoded(text[headers[-1].start() :], schema, predictions)
             except _Unreadable:
                 continue
         if isinstance(line, Header):
@@ -481,14 +493,18 @@ class Collection:
     """A few of each kind in full, the others counted."""
 
 
-def read_all(folders: Iterable[Path]) -> Collection:
-    """Read every results file below ``folders``; what cannot be read becomes a problem."""
+def read_all(folders: Iterable[Path], predictions: bool = True) -> Collection:
+    """Read every results file below ``folders``; what cannot be read becomes a problem.
+
+    Without ``predictions`` those of the models are passed over: reports do not need them, and they
+    are four fifths of what there is.
+    """
     runs: list[Run] = []
     problems = Problems()
     for path in find(folders, problems):
         try:
             found = content(path)
-            runs.extend(_runs(path, found))
+            runs.extend(_runs(path, found, predictions))
             problems.extend(found.problems)
         except ResultsError as error:
             problems.add(error.tally, str(error))

@@ -77,12 +77,20 @@ def choose(runs: Iterable[Run]) -> dict[Key, Chosen]:
                 moment(one.time or header.started),
                 header.run,
                 header.worker,
-                msgspec.json.encode(one),
             )
             key = (header.machine, one.case, one.check)
-            if key not in ranked or order > ranked[key][0]:
+            if key not in ranked or _after(order, one, ranked[key][0], ranked[key][1].observation):
                 ranked[key] = (order, Chosen(run, one))
     return {key: chosen for key, (_, chosen) in ranked.items()}
+
+
+def _after(
+    order: tuple[object, ...], one: object, other_order: tuple[object, ...], other: object
+) -> bool:
+    """Whether one thing comes after another, by its order, or by its content if that is equal."""
+    if order != other_order:
+        return order > other_order
+    return msgspec.json.encode(one) > msgspec.json.encode(other)
 
 
 def moment(text: str) -> datetime:
@@ -154,8 +162,7 @@ def describing(
                 moment(header.started),
                 header.run,
                 header.worker,
-                msgspec.json.encode(plan.case),
             )
-            if key not in best or order > best[key][0]:
+            if key not in best or _after(order, plan.case, best[key][0], best[key][1]):
                 best[key] = (order, plan.case, run)
     return {key: (case, run) for key, (_, case, run) in best.items()}

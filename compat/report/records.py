@@ -7,6 +7,7 @@ Every text passes :func:`esc`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from markupsafe import Markup, escape
 
@@ -23,6 +24,12 @@ FOLDED = ("skipped", "not-run", "cut-off")
 
 def esc(value: object) -> str:
     """Return text as HTML: without control characters, with every special one escaped."""
+    return _escaped(value if isinstance(value, str) else str(value))
+
+
+@lru_cache(maxsize=1 << 16)
+def _escaped(value: str) -> str:
+    # Names, units and reasons repeat on every page.
     return str(escape(text.clean(value)))
 
 

@@ -269,11 +269,11 @@ def quantity(key: str, value: object, metric: str = "", declared: Declared = NOT
             return f"{low} to {high}"
         shown = ", ".join(quantity(key, item, metric, declared) for item in value[:12])
         return shown + (f", … ({len(value)} in all)" if len(value) > 12 else "") or "none"
-    if isinstance(value, Mapping):
+    figure = number(value)
+    if figure is None and isinstance(value, Mapping):
         return ", ".join(
             f"{one_line(k)}: {quantity(str(k), v, metric, declared)}" for k, v in value.items()
         )
-    figure = number(value)
     if figure is None:
         # A number too large to compute with may have thousands of digits.
         return one_line(value, 0 if isinstance(value, str) else 40)
