@@ -16,7 +16,7 @@ from compat.contract.profile import CORE, FULL
 from compat.contract.untrusted import one_line
 from compat.judge.results import read_all
 from compat.report.audit import audit
-from compat.report.merge import choose
+from compat.report.choosing import choose
 from compat.run import selection
 from compat.run.probing import Prober
 

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from compat.contract.errors import CompatError
 from compat.judge.results import Observation
 from compat.report import text
-from compat.report.gates import LATENCY, MEMORY, TASK
+from compat.report.findings import LATENCY, MEMORY, TASK
 from compat.report.measures import Measure, loss_of, time_of
 from compat.report.model import Configuration, Record, Report
 

@@ -13,9 +13,9 @@ from typing import Literal
 
 from compat.judge.results import Header, Observation, scorer_of
 from compat.report import text
-from compat.report.gates import LATENCY, LOADS, MEMORY, NUMERICS, TASK, THROUGHPUT
+from compat.report.choosing import Chosen, own_inputs
+from compat.report.findings import LATENCY, LOADS, MEMORY, NUMERICS, TASK, THROUGHPUT
 from compat.report.measures import Measure, measures
-from compat.report.merge import Chosen, own_inputs
 from compat.report.sides import Dimension, Key, Side, Sides
 
 Kind = Literal[

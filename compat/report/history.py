@@ -15,9 +15,9 @@ from itertools import pairwise
 from compat.judge.results import Header, Observation, Run
 from compat.report import text
 from compat.report.audit import audit, instant
-from compat.report.gates import NUMERICS, TASK
+from compat.report.choosing import Chosen, Key, choose, own_inputs, run_key
+from compat.report.findings import NUMERICS, TASK
 from compat.report.measures import Measure, measures
-from compat.report.merge import Chosen, Key, choose, own_inputs, run_key
 
 _PASSING = ("passed", "unexpected-pass")
 

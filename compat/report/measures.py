@@ -13,7 +13,7 @@ from typing import Any, Literal
 from compat.judge.results import MetricFacts, Observation
 from compat.metrics import POOLED
 from compat.report import text
-from compat.report.gates import LATENCY, LOADS, MEMORY, NUMERICS, TASK, THROUGHPUT
+from compat.report.findings import LATENCY, LOADS, MEMORY, NUMERICS, TASK, THROUGHPUT
 
 SETTLED = ("passed", "failed", "known-failure", "unexpected-pass")
 """Statuses of observations whose numbers were measured to the end."""

@@ -10,9 +10,9 @@ import msgspec
 from compat.judge.results import Collection, Run
 from compat.report import text
 from compat.report.audit import audit, instant
-from compat.report.gates import NUMERICS
+from compat.report.choosing import choose, own_inputs, run_key
+from compat.report.findings import NUMERICS
 from compat.report.measures import Measure, measures
-from compat.report.merge import choose, own_inputs, run_key
 from compat.report.model import Report
 from compat.report.relations import RELATIONS
 

@@ -11,7 +11,7 @@ from compat.contract.errors import CompatError
 from compat.judge.results import Run
 from compat.report import text
 from compat.report.audit import audit, instant
-from compat.report.merge import Chosen, choose
+from compat.report.choosing import Chosen, choose
 
 Dimension = Literal["", "run", "machine", "commit", "version", "variant", "target", "recipe"]
 """What two sides differ in; empty for two collections of the same machines."""
