@@ -219,7 +219,7 @@ def test_a_store_is_bounded_and_names_nothing_here(
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A server that speaks as S3 does."""
-    server = pytest.importorskip("moto.server", reason="moto: the extra `test` brings it")
+    server = pytest.importorskip("moto.server", reason="moto: the extra `test-s3` brings it")
     pytest.importorskip("s3fs")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
