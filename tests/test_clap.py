@@ -430,6 +430,8 @@ PREPROCESSOR = "preprocessor_config.json"
         (setting(PREPROCESSOR, 16_000, "sampling_rate"), "audio at 16000 Hz; only 48000"),
         (setting(PREPROCESSOR, "fusion", "truncation"), "truncation 'fusion'; only rand_trunc"),
         (setting(PREPROCESSOR, "mirror", "padding"), "padding 'mirror'; only repeatpad, repeat"),
+        (setting(PREPROCESSOR, 100, "hop_length"), "makes 481 frames of 16 .* at most 256 of 16"),
+        (setting(PREPROCESSOR, 64, "feature_size"), "makes 201 frames of 64 .* at most 256 of 16"),
         (setting("config.json", "clip", "model_type"), "describes a 'clip' model, not 'clap'"),
         (
             setting("config.json", True, "audio_config", "enable_fusion"),

@@ -114,12 +114,29 @@ def load(variant: str, weights: str, checkpoint: str) -> ClapModel:
                 f"{folder / 'preprocessor_config.json'} has {name} {features[name]!r}; only "
                 f"{', '.join(known)} is supported. Restore the file of a checkpoint without fusion."
             )
-    text = {**TEXT, **config["text_config"]}
+    audio, text = {**AUDIO, **config["audio_config"]}, {**TEXT, **config["text_config"]}
+    mels, columns = audio["num_mel_bins"], audio["spec_size"] ** 2 // audio["num_mel_bins"]
+    if features["feature_size"] != mels or frame_count(features) > columns:
+        raise CheckpointError(
+            f"{folder}: the preprocessor makes {frame_count(features)} frames of "
+            f"{features['feature_size']} bands, and the network takes at most {columns} of {mels}. "
+            "Restore preprocessor_config.json and config.json of one and the same checkpoint."
+        )
     tokens = read_tokenizer(folder, TOKENS, text["pad_token_id"], text["vocab_size"])
     return ClapModel(config, features, folder, tokens)
 
 
 # Features ----------------------------------------------------------------------------------------
+
+
+def sample_count(features: Mapping[str, Any]) -> int:
+    """Return how many samples are heard."""
+    return int(features["max_length_s"] * features["sampling_rate"])
+
+
+def frame_count(features: Mapping[str, Any]) -> int:
+    """Return the number of frames of a spectrum."""
+    return sample_count(features) // int(features["hop_length"]) + 1
 
 
 def fitted(audio: np.ndarray, samples: int, padding: str) -> NDArray[np.float64]:
@@ -142,7 +159,7 @@ def log_mel(audio: np.ndarray, features: Mapping[str, Any] = FEATURES) -> NDArra
     power in 64 mel bands on Slaney's scale, of Slaney's area, from 50 Hz to 14 kHz.
     """
     rate, size = features["sampling_rate"], features["fft_window_size"]
-    wave = fitted(audio, features["max_length_s"] * rate, features["padding"])
+    wave = fitted(audio, sample_count(features), features["padding"])
     padded = np.pad(wave, size // 2, mode="reflect")
     frames = sliding_window_view(padded, size)[:: features["hop_length"]]
     spectrum = np.fft.rfft(frames * hann(size), axis=1)
@@ -175,8 +192,7 @@ class ClapModel(HuggingFaceModel):
         text = {**TEXT, **config["text_config"]}
         self.features = features
         self.tokens = tokens or hashed_words(TOKENS, text["pad_token_id"], text["vocab_size"])
-        self.samples = features["max_length_s"] * features["sampling_rate"]
-        self.frames = self.samples // features["hop_length"] + 1
+        self.samples, self.frames = sample_count(features), frame_count(features)
         self.task = ZeroShotClassification(float(features["max_length_s"]))
         self._known: WeakKeyDictionary[Session, dict[str, np.ndarray]] = WeakKeyDictionary()
         self._seconds: WeakKeyDictionary[Session, float] = WeakKeyDictionary()
