@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from compat import __version__, catalog
-from compat.commands.main import command_parser
+from compat.commands.main import command_parser, parse
 from compat.contract.case import HARDWARE, WEIGHTS
 from compat.contract.errors import CompatError
 from compat.contract.precision import precisions
@@ -134,12 +134,11 @@ def check_pytest(words: list[str]) -> None:
 
 
 def check_compat(words: list[str]) -> None:
-    parser = command_parser()
-    given, rest = parser.parse_known_args(words)
-    if rest:
-        assert given.command.takes_rest, f"unrecognized: {rest}"
-        check_pytest(rest)
-    check_files([*getattr(given, "sources", ()), *map(Path, given.catalog or ())])
+    given = parse(words)
+    if given.rest:
+        check_pytest(given.rest)
+    sources = [one for one in getattr(given, "sources", ()) if isinstance(one, Path)]
+    check_files([*sources, *map(Path, given.catalog or ())])
     assert set(getattr(given, "names", ())) <= {package.name for package in packages.known()}
 
 

@@ -52,15 +52,8 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    parser = command_parser()
-    parsed, rest = parser.parse_known_args(arguments)
+    parsed = parse(arguments)
     command: Command = parsed.command
-    if "sources" in parsed and not any(word.startswith("-") for word in rest):
-        # argparse ends a list of words at the first option.
-        parsed.sources, rest = [*parsed.sources, *map(source, rest)], []
-    if rest and not command.takes_rest:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    parsed.rest = rest
     try:
         if parsed.catalog:
             catalog.use(parsed.catalog)
@@ -75,6 +68,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.remedy:
             warn(error.remedy)
         return 3
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return what a command line says; what nobody knows of it ends the process with a message."""
+    parser = command_parser()
+    parsed, rest = parser.parse_known_args(arguments)
+    if "sources" in parsed and not any(word.startswith("-") for word in rest):
+        # argparse ends a list of words at the first option.
+        parsed.sources, rest = [*parsed.sources, *map(source, rest)], []
+    if rest and not parsed.command.takes_rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    parsed.rest = rest
+    return parsed
 
 
 def command_parser() -> argparse.ArgumentParser:
