@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +60,12 @@ class Rescored:
     path: Path
     changed: int = 0
     """Observations that changed their level."""
-    observations: int = 0
-    """Observations in all."""
     unplanned: int = 0
     """Observations left as they were, because no header of their machine planned their case."""
     unreadable: int = 0
     """Observations with their old scores, because their task cannot read their predictions."""
+    observations: int = field(default=0, compare=False)
+    """Observations in all."""
 
 
 def rescore(
@@ -168,7 +168,7 @@ def _rescore(
         written.write_bytes(packing.pack(written.read_bytes()))
     os.replace(written, path)
     total = sum(len(run.observations) for run in runs)
-    return Rescored(path, changed, total, unplanned, unreadable)
+    return Rescored(path, changed, unplanned, unreadable, total)
 
 
 def _header(header: Header, thresholds: Thresholds, shipped: bool) -> Header:
