@@ -324,6 +324,27 @@ def _conv(a: Arguments) -> torch.Tensor:
     return found
 
 
+def _conv_transpose(a: Arguments) -> torch.Tensor:
+    x, weight = a.tensor("x"), a.tensor("weight")
+    rank = weight.ndim - 2
+    if a.plain("pad_type", "valid") not in ("valid", "custom"):
+        raise Unsupported("no conv_transpose of the same size is known here")
+    pads = list(a.plain("pad") or [0] * (2 * rank))
+    if a.plain("pad_type", "valid") == "valid":
+        pads = [0] * (2 * rank)
+    convolve = getattr(torch.nn.functional, f"conv_transpose{rank}d")
+    found: torch.Tensor = convolve(
+        x,
+        weight,
+        a.optional("bias"),
+        stride=a.plain("strides") or [1] * rank,
+        dilation=a.plain("dilations") or [1] * rank,
+        groups=a.plain("groups", 1),
+    )
+    # Its padding is what is cut off.
+    return _pad_spatial(found, [-amount for amount in pads])
+
+
 def _pool(kind: str) -> Operator:
     def pool(a: Arguments) -> torch.Tensor:
         x, kernel = a.tensor("x"), a.plain("kernel_sizes")
@@ -531,6 +552,7 @@ OPERATORS: Mapping[str, Operator] = {
     "silu": _unary(lambda x: x * x.sigmoid()),
     "softplus": _unary(lambda x: x.exp().log1p()),
     "gelu": _gelu,
+    "elu": lambda a: torch.nn.functional.elu(a.tensor("x"), a.plain("alpha", 1.0)),
     "leaky_relu": lambda a: (
         a.tensor("x").clamp(min=0) + a.plain("alpha", 0.01) * a.tensor("x").clamp(max=0)
     ),
@@ -557,6 +579,7 @@ OPERATORS: Mapping[str, Operator] = {
     "matmul": _matmul,
     "linear": _linear,
     "conv": _conv,
+    "conv_transpose": _conv_transpose,
     "max_pool": _pool("max"),
     "avg_pool": _pool("avg"),
     "softmax": lambda a: a.tensor("x").softmax(dim=a.plain("axis", -1)),
