@@ -324,7 +324,7 @@ def test_an_exchanged_layer_shows_by_its_name(
         layers,
     )
     assert values["worst_layer"] in (1, 2) and values["worst_cosine"] < 0.99
-    assert values["layer_cosine"]["layer_3"] == 1.0
+    assert values["layer_3_cosine"] == 1.0
 
 
 def test_a_dropped_frame_shows(
@@ -486,7 +486,8 @@ def test_the_probe_is_the_references() -> None:
     values = learnt.score_sets({"music": (items, answers, answers)})["music"]
     assert values["mean_average_precision"] > 0.9 and values["degradation"] == 0
     declared = {metric.name for metric in learnt.metrics}
-    assert {name for name in values if not name.endswith("_interval")} == declared
+    layers = {f"layer_{number}_cosine" for number in range(3)}
+    assert {name for name in values if not name.endswith("_interval")} == declared | layers
     turned = [{LAYERS: -one[LAYERS]} for one in answers]
     wrong = learnt.score_sets({"music": (items, turned, answers)})["music"]
     assert wrong["mean_average_precision"] < 0.6 and wrong["worst_cosine"] == pytest.approx(-1)

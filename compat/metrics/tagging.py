@@ -8,7 +8,7 @@ some recordings have it and some do not; means are over tags, as in the field (*
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -125,8 +125,8 @@ def task_tagging(
         ``mean_average_precision``), intervals of the first and the last (95 %, over recordings that
         are drawn for both at once; None for fewer than two), ``agreement`` (share of decisions that
         are the reference's), ``no_worse_share`` (share of recordings with no more wrong decisions
-        than the reference's), ``clips``, ``tags``, ``layer_cosine`` (the lowest cosine to the
-        reference's embedding over recordings, by layer), ``mean_cosine`` and ``worst_cosine`` over
+        than the reference's), ``clips``, ``tags``, ``layer_0_cosine`` and so on (the lowest cosine
+        to the reference's embedding over recordings), ``mean_cosine`` and ``worst_cosine`` over
         recordings and layers, ``worst_layer`` (from 0, which is what the first layer gets) and
         ``worst_recording`` (its index), where the cosine is lowest.
 
@@ -161,7 +161,7 @@ def task_tagging(
         "no_worse_share": no_worse_share(wrong.sum(axis=1), _wrong(theirs, known).sum(axis=1)),
         "clips": len(known),
         "tags": known.shape[1],
-        "layer_cosine": _named(cosines.min(axis=0)),
+        **_named(cosines.min(axis=0)),
         "mean_cosine": float(cosines.mean()),
         "worst_cosine": float(cosines.min()),
         "worst_layer": int(layer),
@@ -174,8 +174,8 @@ def _wrong(scores: Floats, truth: NDArray[np.bool_]) -> Floats:
     return wrong
 
 
-def _named(by_layer: Floats) -> Mapping[str, float]:
-    return {f"layer_{number}": float(value) for number, value in enumerate(by_layer)}
+def _named(by_layer: Floats) -> dict[str, float]:
+    return {f"layer_{number}_cosine": float(value) for number, value in enumerate(by_layer)}
 
 
 def worst_cosine(one: ArrayLike, other: ArrayLike) -> float:
