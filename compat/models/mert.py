@@ -90,8 +90,9 @@ SECONDS = 5
 BATCHES = (1, 4)
 
 # GELU leaves 0.43 of the variance of each convolution. Attention near uniform adds the same to all
-# frames, and an average over them would hardly know its input.
-SEEDED_GAINS: Mapping[str, float | None] = {"conv_layers": 1.6, "q_proj": 3.0, "k_proj": 3.0}
+# frames; with sharp attention (3 for both) each layer makes rounding 6 dB larger, and float32 keeps
+# 39 dB of the last one instead of 110.
+SEEDED_GAINS: Mapping[str, float | None] = {"conv_layers": 1.6, "q_proj": 1.5, "k_proj": 1.5}
 
 
 @dataclass(frozen=True)
