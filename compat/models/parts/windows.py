@@ -95,8 +95,8 @@ def filled(utterances: Sequence[Item], length: int, count: int) -> list[Item]:
         if len(windows) == count:
             break
         joined.append(item.audio)
-        if sum(map(len, joined)) >= length:
-            audio = np.concatenate(joined)[:length]
+        if sum(audio.shape[-1] for audio in joined) >= length:
+            audio = np.concatenate(joined, axis=-1)[..., :length]
             windows.append(Item.from_audio(f"window-{len(windows)}", audio, rate))
             joined = []
-    return windows or [Item.from_audio("window-0", np.concatenate(joined), rate)]
+    return windows or [Item.from_audio("window-0", np.concatenate(joined, axis=-1), rate)]
