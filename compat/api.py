@@ -29,6 +29,7 @@ from compat.models.tasks.base import Task
 from compat.models.tasks.codec import Codec
 from compat.models.tasks.diarization import Diarization
 from compat.models.tasks.music_tagging import MusicTagging
+from compat.models.tasks.separation import Separation
 from compat.models.tasks.speaker_embedding import SpeakerEmbedding
 from compat.models.tasks.speaker_segmentation import SpeakerSegmentation
 from compat.models.tasks.voice_activity import VoiceActivity
@@ -61,6 +62,7 @@ __all__ = [
     "Profile",
     "Recipe",
     "Runtime",
+    "Separation",
     "Session",
     "Shipped",
     "Source",
