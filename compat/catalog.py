@@ -39,6 +39,7 @@ FAMILIES = (
     "compat.models.diarization",
     "compat.models.encodec",
     "compat.models.mert",
+    "compat.models.htdemucs",
 )
 RUNTIMES = (
     "compat.runtimes.pytorch",
