@@ -273,7 +273,7 @@ def test_every_runtime_gives_the_same_outputs(exported: Exported, runtime: str) 
         assert compare([theirs], None, [ours])["snr_db"] > 100
     # The plain form errs alike in both runtimes: that they agree proves nothing, float64 does.
     assert snr_db(exported.exact[2], found[2]) > 110
-    assert snr_db(exported.exact[3], found[3]) < 85
+    assert snr_db(exported.exact[3], found[3]) < 95
 
 
 def test_the_graph_has_no_operators_that_few_runtimes_have(exported: Exported) -> None:
