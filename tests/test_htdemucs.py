@@ -362,8 +362,10 @@ def load(path: Path) -> HTDemucsModel:
     return htdemucs.load("htdemucs", "pretrained", str(path))
 
 
-@pytest.mark.parametrize("half", [False, True], ids=["fp32", "fp16"])
-@pytest.mark.parametrize("form", ["folder", "safetensors", "th", "named-th"])
+@pytest.mark.parametrize(
+    ("form", "half"),
+    [("folder", True), ("safetensors", False), ("th", False), ("named-th", True)],
+)
 def test_published_forms_are_read(
     tmp_path: Path, packed: dict[str, torch.Tensor], form: str, half: bool
 ) -> None:

@@ -207,7 +207,10 @@ class HTDemucsModel(Model):
         self, session: Session, mix: np.ndarray, spectrum: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         handles = session.run("core", {"mix": mix[None], "spectrum": spectrum[None]}, POINT)
-        return handles["waves"].numpy()[0], handles["spectra"].numpy()[0]
+        waves, spectra = (handles[name].numpy()[0] for name in ("waves", "spectra"))
+        # What follows is no part of a recipe in half precision.
+        kind = np.result_type(waves.dtype, np.float32)
+        return waves.astype(kind, copy=False), spectra.astype(kind, copy=False)
 
     def _inverse(self, spectra: np.ndarray) -> NDArray[Any]:
         """Return waves (stems, channels, samples) of (stems, 2 x channels, bins, frames)."""
