@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from compat import catalog
 from compat.build.sources import example_tensors
 from compat.build.torch_session import TorchSession
 from compat.contract.graph import Stopwatch
@@ -28,6 +29,7 @@ from compat.inputs.checkpoints import CheckpointError
 from compat.inputs.corpus import load as load_corpus
 from compat.inputs.generator import uniform
 from compat.inputs.weights import fill_from_state
+from compat.judge import results, thresholds
 from compat.metrics.numerics import compare, contrast_db
 from compat.metrics.waveform import snr_db
 from compat.models import htdemucs
@@ -490,3 +492,21 @@ def test_published_settings_give_the_published_size() -> None:
     assert sum(one.numel() for one in HTDemucs(Settings()).parameters()) == 41_984_456
     assert (Settings().bins, Settings().frames) == (2048, 336)
     assert replace(TINY, samples=1).frames == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "rtf", "level"),
+    [
+        ("mps-torch", 0.027, "strict"),
+        ("mps-torch", 0.029, "relaxed"),
+        ("coreml-gpu", 0.029, "relaxed"),
+        ("coreml-gpu", 1.1, "failed"),
+        ("cpu-torch", 0.4, "strict"),
+    ],
+)
+def test_the_published_time_holds_where_it_was_given(target: str, rtf: float, level: str) -> None:
+    """Three minutes in less than five seconds on Apple silicon: 5 / 180."""
+    recipe = "fp16" if target.startswith("coreml") else "fp32"
+    facts = results.facts_of(catalog.load().case(f"htdemucs@seeded/{target}/{recipe}"))
+    limits = thresholds.load([thresholds.default_path()])
+    assert limits.judge("latency.task", facts, {"rtf_upper": rtf})[0] == level
