@@ -187,6 +187,16 @@ def test_the_middle_of_a_song_is_heard_and_its_stems_there(corpus: Path) -> None
     assert [len(TASK.recordings(test_set, RATE, profile)) for profile in (QUICK, FULL)] == [1, 2]
 
 
+def test_music_calibrates_what_music_is_judged_by() -> None:
+    from compat.build.calibration import choose
+    from compat.models.htdemucs import HTDemucsModel
+    from compat.models.htdemucs_settings import Settings
+
+    recordings, said = choose(HTDemucsModel(Settings()), load().with_channels(2))
+    assert said.endswith("of music-train")
+    assert {item.audio.shape[0] for item in recordings} == {2}
+
+
 def test_results_keep_no_sound_and_no_path(corpus: Path) -> None:
     items = items_of(corpus)
     (answer, _) = answers(items)

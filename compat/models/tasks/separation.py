@@ -46,6 +46,7 @@ class Separation(Task):
     name: ClassVar[str] = "separation"
     fact: ClassVar[str] = "stems"
     sets: ClassVar[tuple[str, ...]] = ("stems",)
+    unjudged: ClassVar[tuple[str, ...]] = ("music-train",)
     rescorable: ClassVar[bool] = False  # Results keep digests of sounds, and no sound.
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("sdr", "dB", "higher", primary=True),
