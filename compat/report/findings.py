@@ -49,13 +49,15 @@ def judge(record: Record | None, what: str) -> Finding:
         where = "(of an emulator, not of the hardware)"
         return Finding("unknown", f"{reason} {where}", seen, f"{brief} {where}")
     if one.level is not None:
+        brief = brief if one.level != "strict" else ""
         return Finding(one.level, reason or record.status, seen, brief)
     if record.status == "error":
         # An input, a disk or the suite itself may be to blame: where it was the case, a level
         # says so.
         return Finding("unknown", reason or "error", seen, brief)
     failed = record.status in FAILURES
-    return Finding("failed" if failed else "strict", reason or record.status, seen, brief)
+    state: State = "failed" if failed else "strict"
+    return Finding(state, reason or record.status, seen, brief if failed else "")
 
 
 def told(status: str, reason: str) -> str:

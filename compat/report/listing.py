@@ -41,8 +41,8 @@ SIDE_BY_SIDE = (
 """Columns of the precisions of one target."""
 
 EVERY = (
-    *("model", "target", "recipe", "machine", "marks", "rating", "ran", "speed", "latency", "rtf"),
-    *("speed_up", "metric", "degradation", "snr", "memory", "cold", "size", "measured"),
+    *("model", "target", "recipe", "marks", "rating", "speed", "metric", "degradation", "memory"),
+    *("cold", "size", "ran", "machine", "latency", "rtf", "speed_up", "snr", "measured"),
 )
 """Columns of everything that ran of a model."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from compat.judge.results import Limit, MetricFacts, Observation
@@ -61,6 +62,7 @@ def sentence(status: str, reason: str, one: Observation | None) -> str:
     return clause(reason) or status
 
 
+@lru_cache(maxsize=1 << 12)
 def clause(reason: str) -> str:
     """Return what can be read of a reason: no log, no call, no place in a source file."""
     shown = re.split(r"; it last printed|\(known: ", reason, maxsplit=1)[0]

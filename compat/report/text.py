@@ -7,6 +7,7 @@ import math
 import re
 import shlex
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from compat.contract.untrusted import clean as clean
@@ -119,6 +120,7 @@ def badges(rating: Rating | None) -> tuple[str, ...]:
     return tuple(badge for badge in rating.badges if badge not in rating.label.lower())
 
 
+@lru_cache(maxsize=1 << 16)
 def slug(*parts: str) -> str:
     """Return a file name and HTML id for ``parts``: ASCII letters, digits, ``.``, ``_``, ``-``.
 
@@ -283,22 +285,30 @@ def quantity(key: str, value: object, metric: str = "", declared: Declared = NOT
         return quantity(metric, figure, metric, declared)
     if key in declared and (form := _FORMS.get(declared[key].unit)):
         return form(figure)
-    if key.endswith("per_s"):
-        return f"{_significant(figure)} /s"
-    if key.endswith("_s") or key == "seconds":
-        return duration(figure)
-    if key.endswith("bytes"):
-        return data_size(figure)
-    if key.endswith(("_db", "si_sdr", "sdr")):
-        return decibels(figure)
-    if key in ("rtfx", "error_ratio") or key.endswith("speed_up"):
-        return ratio(figure)
-    if is_share(key, declared):
-        return percent(figure)
-    if key.endswith("cosine"):
-        return cosine(figure)
+    implied = _implied(key)
+    # What is declared to be no share is none, whatever it is called.
+    if implied is not None and not (implied is percent and key in declared):
+        return implied(figure)
     whole = isinstance(value, int) and abs(figure) < 1e15
     return f"{value:,}" if whole else _significant(figure, 4)
+
+
+@lru_cache(maxsize=1 << 12)
+def _implied(key: str) -> Callable[[float], str] | None:
+    """Return how a number is written whose unit its name implies; None for plain ones."""
+    if key.endswith("per_s"):
+        return lambda figure: f"{_significant(figure)} /s"
+    if key.endswith("_s") or key == "seconds":
+        return duration
+    if key.endswith("bytes"):
+        return data_size
+    if key.endswith(("_db", "si_sdr", "sdr")):
+        return decibels
+    if key in ("rtfx", "error_ratio") or key.endswith("speed_up"):
+        return ratio
+    if is_share(key):
+        return percent
+    return cosine if key.endswith("cosine") else None
 
 
 def cosine(value: float) -> str:

@@ -27,6 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
+import many_results
+
 from compat import catalog
 from compat.contract.graph import Stopwatch
 from compat.inputs import corpus
@@ -340,12 +342,74 @@ def timing(rounds: int) -> list[Outcome]:
     ]
 
 
+REPORTED = """\
+import json, resource, sys, time
+from pathlib import Path
+started = time.perf_counter()
+from compat.judge.results import read_all
+from compat.report import build, write_site
+read = read_all([Path(sys.argv[1])], predictions=False)
+seconds = [time.perf_counter() - started]
+report = build(read)
+seconds.append(time.perf_counter() - started)
+write_site(report, Path(sys.argv[2]))
+seconds.append(time.perf_counter() - started)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(json.dumps({"seconds": seconds, "peak": peak, "ratings": len(report.configurations)}))
+"""
+SITES = {"published": (0, 0, 4.0, 1e9), "30 machines": (100_000, 30, 30.0, 1e9)}
+"""Observations and machines, and the seconds and bytes that a site of them may take."""
+INDEX_BYTES = PAGE_BYTES = 3_000_000
+
+
+def site(rounds: int) -> list[Outcome]:
+    """A site of what is published, and of a hundred thousand observations, is made in time."""
+    outcomes = []
+    for name, (observations, machines, limit_s, limit_bytes) in SITES.items():
+        with tempfile.TemporaryDirectory() as temporary:
+            results, folder = many_results.PUBLISHED, Path(temporary) / "site"
+            if observations:
+                results = Path(temporary) / "results"
+                many_results.write(results, observations, machines)
+            found = []
+            for _ in range(rounds):
+                command = [sys.executable, "-c", REPORTED, str(results), str(folder)]
+                done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+                if done.returncode:
+                    sys.exit(f"bench: site failed:\n{done.stderr[-3000:]}")
+                found.append(json.loads(done.stdout))
+            best = min(found, key=lambda one: one["seconds"][-1])
+            read, built, whole = best["seconds"]
+            largest = next(many_results.sizes(folder))
+            index = (folder / "index.html").stat().st_size
+        outcomes += [
+            Outcome(
+                f"site of {name}: time",
+                f"{whole:.1f} s",
+                f"{limit_s:.0f} s",
+                whole <= limit_s,
+                f"{read:.1f} s of them reading, {built - read:.1f} s rating "
+                f"{best['ratings']:,} configurations; memory {best['peak'] / 1e6:.0f} MB of "
+                f"{limit_bytes / 1e6:.0f}",
+            ),
+            Outcome(
+                f"site of {name}: largest page",
+                f"{largest[1] / 1e6:.2f} MB",
+                f"{PAGE_BYTES / 1e6:.0f} MB",
+                largest[1] <= PAGE_BYTES and index <= INDEX_BYTES and best["peak"] <= limit_bytes,
+                f"{largest[0]}; the index {index / 1e6:.2f} MB",
+            ),
+        ]
+    return outcomes
+
+
 BENCHMARKS: dict[str, tuple[Callable[[int], list[Outcome]], int]] = {
     "imports": (imports, 3),
     "collection": (collection, 3),
     "start": (start, 5),
     "judged": (judged, 3),
     "timing": (timing, 32),
+    "site": (site, 1),
 }
 """Name to function and number of rounds."""
 
