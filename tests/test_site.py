@@ -44,6 +44,7 @@ from compat.report.marks import marks
 from compat.report.matrix import face, index_data, matrix, summary
 from compat.report.model import Report
 
+ROOT = Path(__file__).resolve().parents[1]
 MEMORY = "memory.peak"
 DAY = "2026-11-20"
 
@@ -491,6 +492,19 @@ def test_every_cell_has_a_link_and_a_badge_and_the_matrix_can_be_embedded(tmp_pa
     embedded = pages["embed.html"]
     assert "<script" not in embedded and 'class="matrix"' in embedded
     assert pages["table.md"].startswith("| ")
+    linked = re.findall(r"\]\(([^)]*)\)", pages["table.md"])
+    assert len(linked) == len(matrix(full_report()).columns)
+    assert all(link in pages for link in linked)
+
+
+def test_published_markdown_leads_to_what_it_rests_on() -> None:
+    lines = matrix_markdown(full_report(), published=True)
+    links = re.findall(r"\]\(([^)]*)\)", lines)
+    assert f"results/{CPU}" in links
+    documents = [link for link in links if link.startswith("../docs/")]
+    assert documents
+    assert all((ROOT / "reports" / link).resolve().is_file() for link in documents)
+    assert "](" not in matrix_markdown(full_report())
 
 
 def test_the_markdown_is_the_table_and_one_line_for_each_cell() -> None:

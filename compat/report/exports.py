@@ -208,7 +208,7 @@ def table_markdown(report: Report) -> str:
     """Return the matrix alone as a Markdown table, for a README."""
     from compat.report.markdown import table
 
-    return "\n".join((*table(report), "")) if report.rows else ""
+    return "\n".join((*table(report, linked=True), "")) if report.rows else ""
 
 
 def counts_by_age(report: Report) -> tuple[int, int]:

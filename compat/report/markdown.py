@@ -25,8 +25,11 @@ def escape(value: object, longest: int = 0) -> str:
     )
 
 
-def matrix_markdown(report: Report) -> str:
-    """Return the matrix, its legend, and one line of reason for every cell that ran."""
+def matrix_markdown(report: Report, published: bool = False) -> str:
+    """Return the matrix, its legend, and one line of reason for every cell that ran.
+
+    Where it is ``published`` beside the results, it links them and the documents.
+    """
     parts = ["# Compatibility matrix", ""]
     if not report.rows:
         parts += [
@@ -40,6 +43,7 @@ def matrix_markdown(report: Report) -> str:
         "its best configuration on any machine: its rating, what ran, how many times faster than "
         "the audio lasts (RTFx), and the day of the measurement.",
         "",
+        *([_LINKS, ""] if published else []),
         *(f"- {escape(line)}" for _, line in summary(report)),
         "",
         *table(report),
@@ -52,15 +56,24 @@ def matrix_markdown(report: Report) -> str:
         "",
         "## Machines",
         "",
-        *_machines(report),
+        *_machines(report, published),
         "",
         *_problems(report.problems),
     ]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def table(report: Report) -> list[str]:
-    """Return the matrix as the lines of a table, and what its columns leave out."""
+_LINKS = (
+    "[How a rating comes about](../docs/rating.md), [how a case is measured](../docs/methods.md), "
+    "[what the words mean](../docs/glossary.md), [the site of these results](../docs/site.md)."
+)
+
+
+def table(report: Report, linked: bool = False) -> list[str]:
+    """Return the matrix as the lines of a table, and what its columns leave out.
+
+    ``linked`` cells lead to their pages, for a table that lies beside them.
+    """
     shown_columns = matrix(report)
     head = [
         f"{escape(name)}<br>*{evidence.KINDS[kind][1]}*"
@@ -72,7 +85,7 @@ def table(report: Report) -> list[str]:
         (
             [
                 f"**{escape(row)}**",
-                *(_cell(report.cell(row, column)) for column in shown_columns.columns),
+                *(_cell(report.cell(row, column), linked) for column in shown_columns.columns),
             ]
             for row in report.rows
         ),
@@ -82,10 +95,12 @@ def table(report: Report) -> list[str]:
     return lines
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: Cell, linked: bool) -> str:
     best = cell.best
     key = text.appearance(best.rating if best else None)
     said = f"{text.RATINGS[key][0]} {escape(cell.label)}"
+    if linked:
+        said = f"[{said}](cells/{cell.slug}.html)"
     if best is None or best.kind == "nothing":
         return said
     numbers = [shown.place(best), shown.speed(best), shown.day(best.measured[1])]
@@ -118,12 +133,15 @@ def _why(cell: Cell) -> str:
     return f"- **{name}**: {escape('; '.join(part for part in said if part), MOST_OF_A_REASON)}"
 
 
-def _machines(report: Report) -> list[str]:
-    return [
-        f"- **{escape(one.name)}**: {len(one.runs)} run{'s' if len(one.runs) > 1 else ''}, the "
-        f"newest {escape(shown.day(one.runs[0].started) or one.runs[0].started, 60)}"
-        for one in report.machines
-    ]
+def _machines(report: Report, published: bool) -> list[str]:
+    lines = []
+    for one in report.machines:
+        count = f"{len(one.runs)} run{'s' if len(one.runs) > 1 else ''}"
+        if published:
+            count = f"[{count}](results/{text.page_name(one.id)})"
+        newest = escape(shown.day(one.runs[0].started) or one.runs[0].started, 60)
+        lines.append(f"- **{escape(one.name)}**: {count}, the newest {newest}")
+    return lines
 
 
 def _problems(problems: Sequence[str]) -> list[str]:

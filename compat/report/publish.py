@@ -128,7 +128,7 @@ def publish(
             for path, place in archived.items():
                 _archive(path, place)
             shown = build(read_all([results]))
-            _write(matrix, matrix_markdown(shown).encode())
+            _write(matrix, matrix_markdown(shown, published=True).encode())
     return PublishResult(
         matrix,
         tuple(sorted({*added, *unchanged} - {*superseded})),

@@ -354,7 +354,8 @@ report = build(read)
 seconds.append(time.perf_counter() - started)
 write_site(report, Path(sys.argv[2]))
 seconds.append(time.perf_counter() - started)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+unit = 1 if sys.platform == "darwin" else 1024
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 print(json.dumps({"seconds": seconds, "peak": peak, "ratings": len(report.configurations)}))
 """
 SITES = {"published": (0, 0, 4.0, 1e9), "30 machines": (100_000, 30, 30.0, 1e9)}
