@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import sys
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +38,7 @@ from made_reports import (
 )
 
 from compat.catalog import load as load_catalog
+from compat.contract.errors import CompatError
 from compat.judge.expectations import Expectation, Expectations
 from compat.judge.results import Collection, Limit, Line, Observation, facts_of
 from compat.report import build, evidence, exports, machines, reasons, shown, text, write_site
@@ -43,6 +47,7 @@ from compat.report.markdown import matrix_markdown
 from compat.report.marks import marks
 from compat.report.matrix import face, index_data, matrix, summary
 from compat.report.model import Report
+from compat.report.shares import in_shares
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY = "memory.peak"
@@ -538,3 +543,48 @@ def test_the_index_holds_what_filters_choose_and_no_more() -> None:
     first = report.cell("whisper", "cpu").best
     assert first is not None
     assert entries[0]["detail"] == f"{first.target} · {first.recipe}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are copied on Linux alone")
+def test_several_processes_write_the_same_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = full_report()
+    alone = site_of(report, tmp_path / "alone")
+    copied: list[int] = []
+    fork = os.fork
+    monkeypatch.setattr("compat.report.site.MANY", 0)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    monkeypatch.setattr("os.fork", lambda: copied.append(1) or fork())
+    together = site_of(report, tmp_path / "together")
+    assert len(copied) == 2
+    assert together == alone
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are copied on Linux alone")
+def test_a_process_that_fails_fails_the_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+
+    def work(part: int) -> None:
+        if part == 1:
+            raise ValueError("this part is bad")
+
+    with pytest.raises(CompatError, match="1 of 2 processes"):
+        in_shares(work, [0, 1], alone=False)
+
+
+def test_the_cost_of_rating_is_linear_in_configurations() -> None:
+    """Four times the configurations of one machine take no more than six times as long."""
+
+    def took(count: int) -> float:
+        lines: list[Line] = []
+        for number in range(count):
+            lines += good(case(recipe=f"int8-r{number}"))
+            lines += good(case("cuda-torch", recipe=f"int8-r{number}"))
+        collection = Collection((run(*lines),))
+        started = time.process_time()
+        build(collection)
+        return time.process_time() - started
+
+    took(10)
+    assert min(took(160) for _ in range(2)) <= 6 * min(took(40) for _ in range(2))

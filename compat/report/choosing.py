@@ -100,6 +100,8 @@ def moment(text: str) -> datetime:
 
 def own_inputs(header: Header, case: str) -> tuple[str, ...]:
     """Return what a person replaced of the inputs of a case, in words; empty for standard ones."""
+    if not header.own:
+        return ()
     variant, _, weights = case.partition("/")[0].partition("@")
     found = []
     for entry in header.own:

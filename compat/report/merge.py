@@ -37,9 +37,11 @@ from compat.report.coverage import coverage
 from compat.report.findings import TASK
 from compat.report.gates import Draft
 from compat.report.model import Cell, Configuration, Coverage, Machine, Record, Report, RunFacts
+from compat.report.shares import no_collection
 from compat.report.yardstick import Yardsticks
 
 
+@no_collection()
 def build(
     collection: Collection,
     current: Mapping[str, int] = VERSIONS,

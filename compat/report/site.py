@@ -22,6 +22,7 @@ from compat.report.marks import MARKS, marks
 from compat.report.matrix import face, index_data, matrix, summary
 from compat.report.model import Cell, Configuration, Record, Report
 from compat.report.records import level, records, state_of
+from compat.report.shares import in_shares, no_collection
 from compat.report.tables import flatten
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ MOST_LISTED = 1_000
 """Configurations that one table shows; ``data.csv`` has them all."""
 MOST_DRAWN = 300
 """Configurations that the charts of one page show, the best first."""
+MANY = 1_000
+"""Configurations from which on pages are written by several processes."""
+Place = tuple[str, Record]
+"""Address of a record from a configuration's page, and the record."""
 FOLDERS = ("cells", "badges", "assets", "models", "machines", "configurations", "lines")
 
 
@@ -57,7 +62,8 @@ def write_site(report: Report, folder: Path) -> Path:
     except OSError as error:
         raise CompatError(f"cannot write beside {folder}: {error.strerror}.") from error
     try:
-        _render(report, fresh)
+        with no_collection():
+            _render(report, fresh)
         fresh.chmod(0o755)
         _replace(folder, fresh)
     except OSError as error:
@@ -190,13 +196,16 @@ class _Pages:
             for one in self.configurations
             for record in one.records
         }
-        for cell in report.cells:
-            self._cell(cell, drawn)
-            for one in cell.configurations:
-                if one.kind != "nothing":
-                    self._configuration(cell, one, places)
+        in_shares(
+            lambda cell: self._cell(cell, drawn, places),
+            sorted(report.cells, key=lambda cell: -len(cell.configurations)),
+            alone=len(self.configurations) < MANY,
+        )
 
-    def _cell(self, cell: Cell, drawn: Mapping[str, dict[str, Any]]) -> None:
+    def _cell(
+        self, cell: Cell, drawn: Mapping[str, dict[str, Any]], places: Mapping[str, Place]
+    ) -> None:
+        badge = badges.inline(cell)
         ran = [one for one in cell.configurations if one.kind != "nothing"]
         self.page(
             f"cells/{cell.slug}.html",
@@ -207,13 +216,15 @@ class _Pages:
             absent=_absent(cell.configurations),
             best_of=_best_of(ran),
             data=_drawn(ran, drawn),
-            badge=badges.inline(cell),
+            badge=badge,
         )
         svg = badges.badge(cell)
         (self.folder / "badges" / f"{cell.slug}.svg").write_text(svg, encoding="utf-8")
+        for one in ran:
+            self._configuration(cell, one, places, badge)
 
     def _configuration(
-        self, cell: Cell, one: Configuration, places: Mapping[str, tuple[str, Record]]
+        self, cell: Cell, one: Configuration, places: Mapping[str, Place], badge: Any
     ) -> None:
         self.page(
             f"configurations/{one.anchor}.html",
@@ -223,7 +234,7 @@ class _Pages:
             places=places,
             own_marks=self.marks.get(one.id, ()),
             records=records(one, self.runs, "../"),
-            badge=badges.inline(cell),
+            badge=badge,
         )
         (self.folder / "lines" / f"{one.anchor}.jsonl").write_bytes(exports.lines(one))
 
