@@ -527,9 +527,9 @@ def test_the_markdown_is_the_table_and_one_line_for_each_cell() -> None:
 
 
 def test_the_index_holds_what_filters_choose_and_no_more() -> None:
-    lines = [
-        one for r in ("fp32", "bf16") for w in (nano(recipe=r), case(recipe=r)) for one in good(w)
-    ]
+    recipes = ("fp32", "bf16", "int8-dynamic", "int8-weights")
+    cases = [kind(recipe=recipe) for recipe in recipes for kind in (nano, case)]
+    lines = [one for about in cases for one in good(about)]
     report = report_of(run(*lines), run(*good(case()), machine=GPU, name="r2"))
     data = index_data(report)
     entries = [
@@ -538,8 +538,8 @@ def test_the_index_holds_what_filters_choose_and_no_more() -> None:
         for one in found
     ]
     keys = {(one["machine"], one["precision"]) for one in entries}
-    assert keys == {(CPU, "fp32"), (CPU, "bf16"), (GPU, "fp32")}
-    assert len(entries) == 3
+    assert keys == {(CPU, "fp32"), (CPU, "bf16"), (CPU, "int8"), (GPU, "fp32")}
+    assert len(entries) == 4, "of two recipes of one precision the better is shown"
     first = report.cell("whisper", "cpu").best
     assert first is not None
     assert entries[0]["detail"] == f"{first.target} · {first.recipe}"
