@@ -28,6 +28,7 @@ COMMANDS = (
     "compare",
     "query",
     "report",
+    "claims",
     "publish",
     "share",
     "rescore",
@@ -46,6 +47,7 @@ examples:
   compat show whisper-tiny@seeded/cpu-torch/fp32
   compat recommend whisper --hardware cpu   which configuration to use, and why
   compat report reports/results       the site and the matrix of published results
+  compat claims 4.05                  a claim of a guide, and what was measured
   compat cache clear                  free the disk of exports and references
 """
 

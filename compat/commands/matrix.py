@@ -19,7 +19,7 @@ from pathlib import Path
 
 from compat.commands.command import Command
 from compat.commands.printing import say
-from compat.commands.sources import LOCAL, write_report, write_step_summary
+from compat.commands.sources import LOCAL, rated, write_report, write_step_summary
 from compat.contract.profile import PROFILES, QUICK
 from compat.judge import result_files, results
 from compat.judge.problems import Problems
@@ -67,7 +67,7 @@ def matrix(arguments: argparse.Namespace) -> int:
     if _results(folder):
         own = folder != LOCAL / "results"
         site = folder / "site" if own else LOCAL / "site"
-        report = build(results.read_all([folder]))
+        report = rated([folder], results.read_all([folder]))
         write_report(report, site)
         write_step_summary(report)
     if INTERRUPTED in statuses:

@@ -12,18 +12,19 @@ from compat.commands.sources import (
     LOCAL,
     add_sources,
     collect,
+    rated,
     write_report,
     write_step_summary,
 )
 from compat.judge.problems import ResultsError
-from compat.report import build, matrix_markdown, print_matrix
+from compat.report import matrix_markdown, print_matrix
 
 
 def report(arguments: argparse.Namespace) -> int:
     """Render results; where there are none to render, an earlier site stays as it is."""
     from rich.console import Console
 
-    shown = build(collect(arguments.sources))
+    shown = rated(arguments.sources or [LOCAL / "results"], collect(arguments.sources))
     if not shown.rows:
         tell(shown.problems)
         where = ", ".join(map(str, arguments.sources or [LOCAL / "results"]))

@@ -11,11 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from compat.commands.printing import say
-from compat.judge import results
+from compat.judge import claims, experiments, results
 from compat.judge.problems import Problems
 from compat.judge.remote import Remote, fetch, is_remote
 from compat.judge.results import Collection, ResultsError
-from compat.report import Report, write_site
+from compat.report import Report, build, with_claims, write_site
 
 Source = Path | Remote
 """Where results are."""
@@ -90,6 +90,18 @@ def collect_known(sources: Sequence[Source]) -> Collection:
         ResultsError: a source does not exist, or none is named and there are none.
     """
     return collect([*sources] or [*known_sources()])
+
+
+def rated(sources: Sequence[Source], collection: Collection) -> Report:
+    """Return the report of a collection, and the claims that it and experiments decide.
+
+    Args:
+        sources: where the collection is from; answers of experiments are read from its folders.
+        collection: what was read.
+    """
+    answers = experiments.read_all([one for one in sources if isinstance(one, Path)])
+    ledger = claims.load(claims.default_folder())
+    return with_claims(ledger, build(collection), collection, answers)
 
 
 def write_report(report: Report, folder: Path) -> None:

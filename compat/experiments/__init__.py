@@ -1,7 +1,21 @@
 """Questions that no single case answers.
 
 Each experiment is a module of this package that declares ``EXPERIMENT``. A new experiment is one
-file, and its name in :data:`EXPERIMENTS`.
+file, its name in :data:`EXPERIMENTS`, and its version in ``compat/judge/experiments.py``.
 """
 
-EXPERIMENTS = ("browsers",)
+EXPERIMENTS = (
+    "batches",
+    "browsers",
+    "cache",
+    "chunks",
+    "decoding",
+    "ensemble",
+    "features",
+    "fusion",
+    "identities",
+    "parallel",
+    "pruning",
+    "threads",
+    "wasm",
+)

@@ -26,10 +26,11 @@ from compat.contract.errors import CompatError
 from compat.contract.graph import Stopwatch
 from compat.contract.model_reference import ModelReference
 from compat.contract.runtime import Options
-from compat.experiments.experiment import Experiment
+from compat.experiments.experiment import Experiment, rounds_argument
 from compat.hardware.facts import available_cpus
 from compat.inputs import corpus
 from compat.inputs.features import mel_filterbank
+from compat.judge.experiments import Finding
 from compat.runtimes.web import browser as web
 from compat.runtimes.web import places
 from compat.runtimes.web import runtime as ort_web
@@ -101,6 +102,43 @@ class Outcome:
             for one in self.comparisons
         ]
         return [*compared, self.verdict]
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Each comparison, with a doubt where nothing may be concluded; of spectra also shapes."""
+        doubt = ""
+        if not self.same:
+            doubt = "the two browsers did not compute the same"
+        elif self.software:
+            doubt = "a software adapter shows a direction, only a GPU decides"
+        found = [
+            Finding(
+                measure=one.measure,
+                value=one.firefox_faster,
+                unit="share",
+                interval=(one.low, one.high),
+                timed=True,
+                doubt=doubt,
+                detail=f"Chromium {one.chromium_ms:.1f} ms, Firefox {one.firefox_ms:.1f} ms, "
+                f"{one.rounds} rounds",
+            )
+            for one in self.comparisons
+        ]
+        shapes = [one for one in self.comparisons if one.measure.startswith("spectrum ")]
+        if len(shapes) == len(SHAPES):
+            # Of medians alone: an interval of it would need the rounds of both.
+            ours, theirs = (one.firefox_ms for one in shapes)
+            said = doubt or "medians without an interval"
+            found.append(
+                Finding(
+                    measure="firefox 128×2×1 over 256×1×1",
+                    value=theirs / ours,
+                    timed=True,
+                    doubt=said,
+                    detail=f"{theirs:.1f} ms over {ours:.1f} ms",
+                )
+            )
+        return found
 
     def json(self) -> str:
         """Return everything as JSON."""
@@ -253,20 +291,9 @@ def _run(arguments: argparse.Namespace, said: Callable[[str], None]) -> Outcome:
     return browsers(arguments.rounds, available_cpus(), said)
 
 
-def _rounds(text: str) -> int:
-    rounds = int(text)
-    if rounds < 2:
-        raise argparse.ArgumentTypeError("an interval needs at least two")
-    return rounds
-
-
-def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rounds", type=_rounds, default=10, help="interleaved rounds")
-
-
 EXPERIMENT = Experiment(
     "is Firefox faster than Chrome on WebGPU?",
     _run,
-    _arguments,
+    rounds_argument(10),
     "compat experiment browsers --rounds 20",
 )

@@ -1,4 +1,4 @@
-"""What an experiment declares."""
+"""What an experiment declares, and what one finds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from compat.judge.experiments import Finding
+
 
 class Answer(Protocol):
     """What an experiment found."""
@@ -14,6 +16,10 @@ class Answer(Protocol):
     @property
     def lines(self) -> Sequence[str]:
         """The answer for a terminal."""
+
+    @property
+    def findings(self) -> Sequence[Finding]:
+        """Every measure, as it is stored and held against claims."""
 
     def json(self) -> str:
         """Return everything as JSON."""
@@ -30,3 +36,23 @@ class Experiment:
     add_arguments: Callable[[argparse.ArgumentParser], None]
     example: str
     """A command line, for example ``compat experiment browsers --rounds 20``."""
+
+
+def no_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare no arguments."""
+
+
+def rounds_argument(default: int) -> Callable[[argparse.ArgumentParser], None]:
+    """Return what declares ``--rounds``, of which an interval needs two."""
+
+    def declare(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--rounds", type=_rounds, default=default, help="interleaved rounds")
+
+    return declare
+
+
+def _rounds(text: str) -> int:
+    rounds = int(text)
+    if rounds < 2:
+        raise argparse.ArgumentTypeError("an interval needs at least two")
+    return rounds

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from compat.judge.claims import Outcome
 from compat.judge.rating import Rating, State
 from compat.judge.results import CaseFacts, MetricFacts, Observation
 from compat.report.evidence import Kind
@@ -230,6 +231,8 @@ class Report:
     """Day on which the report was made, UTC."""
     coverage: tuple[Coverage, ...] = ()
     """What there is to measure and what was, by target."""
+    claims: tuple[Outcome, ...] = ()
+    """Claims of guides with their verdicts, where they were evaluated."""
 
     @property
     def configurations(self) -> tuple[Configuration, ...]:

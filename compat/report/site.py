@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from compat.contract.errors import CompatError
-from compat.report import badges, charts, evidence, exports, listing, shown, text
+from compat.report import badges, charts, claims_page, evidence, exports, listing, shown, text
 from compat.report.failures import OWNERS, failures, shipped
 from compat.report.listing import Listing
 from compat.report.marks import MARKS, marks
@@ -167,6 +167,7 @@ class _Pages:
         self.page("failures.html", "failures.html", failures=self.failures, unable=self.unable)
         self.page("coverage.html", "coverage.html")
         self.page("methods.html", "methods.html")
+        claims_page.write(report, self.folder, self.page)
         self.page("machines.html", "machines.html")
         drawn = {point["id"]: point for point in charts.points(self.configurations)}
         by_row: dict[str, list[Configuration]] = defaultdict(list)

@@ -1,0 +1,161 @@
+"""What experiments share: models opened in this process, contenders in turns, findings in words."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import msgspec
+
+from compat import catalog
+from compat.build.sources import sources
+from compat.contract.errors import CompatError
+from compat.contract.model_reference import ModelReference
+from compat.contract.runtime import GraphRuntime, Options
+from compat.contract.session import Session
+from compat.hardware.facts import available_cpus
+from compat.inputs import corpus
+from compat.inputs.checkpoints import find_checkpoint
+from compat.judge.experiments import Finding
+from compat.metrics.timing import CONFIDENCE, median_interval
+from compat.report.claim_words import shown
+
+Contender = Callable[[int], Any]
+"""Does its work once; given the number of the round, so that inputs may differ."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An answer made of findings alone."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def lines(self) -> list[str]:
+        """A line for each finding, and what it is of."""
+        return [
+            f"{one.measure}: {shown(one.value, one.interval, one.unit)}"
+            + (f"; {one.detail}" if one.detail else "")
+            + (f" [{one.doubt}]" if one.doubt else "")
+            for one in self.findings
+        ]
+
+    def json(self) -> str:
+        return json.dumps(msgspec.to_builtins(self.findings), indent=1)
+
+
+def in_turns(
+    contenders: Mapping[str, Contender], rounds: int, said: Callable[[str], None]
+) -> dict[str, list[float]]:
+    """Time contenders one after the other, round by round; return seconds by name.
+
+    The first round warms up and does not count. Whoever is first in one round is last in the next.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    names = list(contenders)
+    for number in range(rounds + 1):
+        for name in names if number % 2 else names[::-1]:
+            began = time.perf_counter()
+            contenders[name](number)
+            if number:
+                seconds[name].append(time.perf_counter() - began)
+        said(f"round {number} of {rounds}")
+    return seconds
+
+
+def quotient(
+    measure: str,
+    over: Sequence[float],
+    under: Sequence[float],
+    detail: str = "",
+    unit: str = "ratio",
+    form: Callable[[float], float] = lambda ratio: ratio,
+) -> Finding:
+    """Return the median over rounds of one contender's seconds over another's, with its interval.
+
+    Args:
+        measure: its name.
+        over: seconds by round.
+        under: seconds of the other one, in the same rounds.
+        detail: what was compared.
+        unit: see :class:`Finding`.
+        form: turns each ratio into what is claimed, for instance a share that is saved.
+    """
+    centre = median_interval([form(a / b) for a, b in zip(over, under, strict=True)])
+    middles = f"{median(over) * 1e3:.3g} ms over {median(under) * 1e3:.3g} ms"
+    said = f"{len(over)} rounds in turns, {middles}"
+    return Finding(
+        measure=measure,
+        value=centre.value,
+        unit=unit,
+        interval=(centre.low, centre.high),
+        timed=True,
+        doubt=too_few(len(over)),
+        detail="; ".join(filter(None, (detail, said))),
+        samples={"over_s": list(over), "under_s": list(under)},
+    )
+
+
+def too_few(rounds: int) -> str:
+    """Return why so few rounds decide nothing; empty where their interval covers 95 %."""
+    coverage = median_interval(range(rounds)).coverage
+    return (
+        "" if coverage >= CONFIDENCE else f"the interval of {rounds} rounds covers {coverage:.0%}"
+    )
+
+
+def saved(ratio: float) -> float:
+    """Turn a ratio of times into the share of time that is saved."""
+    return 1 - ratio
+
+
+def yes(measure: str, found: bool, detail: str = "") -> Finding:
+    return Finding(measure=measure, value=float(found), unit="yes", detail=detail)
+
+
+def count(measure: str, found: float, detail: str = "") -> Finding:
+    return Finding(measure=measure, value=float(found), unit="count", detail=detail)
+
+
+def opened(case_id: str, threads: int = 0) -> tuple[Any, Session]:
+    """Open a case of a runtime of graphs in this process: its model, and its session.
+
+    Raises:
+        CompatError: its checkpoint is absent, or its runtime.
+    """
+    reference, model = model_of(case_id)
+    case = catalog.load().case(case_id)
+    runtime = catalog.load().runtime(case.target.runtime)
+    threads = threads or available_cpus()
+    probe = runtime.probe(case.target)
+    if probe.state != "here":
+        raise CompatError(f"{case.target.name} is {probe.state}: {probe.reason}", probe.remedy)
+    assert isinstance(runtime, GraphRuntime)
+    found = sources(reference, model, threads)
+    return model, runtime.compile(found, case.target, case.recipe, Options(threads))
+
+
+def model_of(case_id: str) -> tuple[ModelReference, Any]:
+    """Return the reference and the host side of a case's model.
+
+    Raises:
+        CheckpointError: its published checkpoint is not here.
+    """
+    case = catalog.load().case(case_id)
+    checkpoint: str | Path = ""
+    if case.weights == "trained":
+        checkpoint = case.variant.trained
+    elif case.weights == "pretrained":
+        checkpoint = find_checkpoint(case.variant.checkpoint)
+    reference = ModelReference(case.family.name, case.variant.name, case.weights, str(checkpoint))
+    return reference, catalog.open_model(reference)
+
+
+def recordings(name: str, rate: int, limit: int | None = None) -> list[Any]:
+    """Return recordings of a shipped test set."""
+    return list(corpus.load().sets[name].items(rate, limit))

@@ -1,0 +1,126 @@
+"""The experiment ``parallel``: two processes against one, and many small files against one large.
+
+Work is whisper-nano's whole task on ONNX Runtime with one thread. Each process opens it once, and
+times nothing until both are open.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from compat.contract.errors import CompatError
+from compat.contract.graph import Stopwatch
+from compat.experiments.experiment import Experiment, rounds_argument
+from compat.experiments.measures import Measured, in_turns, opened, quotient, recordings
+
+CASE = "whisper-nano@trained/cpu-onnxruntime/fp32"
+FILES = 8
+
+
+def parallel(rounds: int, said: Callable[[str], None]) -> Measured:
+    """Run the experiment."""
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(_worker()) for _ in range(2)]
+
+        def contender(used: int) -> Callable[[int], None]:
+            def work(number: int) -> None:
+                for worker in workers[:used]:
+                    _ask(worker, FILES // used)
+                for worker in workers[:used]:
+                    _answer(worker)
+
+            return work
+
+        said("two processes and one")
+        seconds = in_turns({"one": contender(1), "two": contender(2)}, rounds, said)
+    said("many files and one")
+    many, one = _files(rounds, said)
+    detail = f"{CASE}, one thread each, {FILES} files a round"
+    return Measured(
+        (
+            quotient("two processes over one", seconds["one"], seconds["two"], detail),
+            quotient("many small files over one large", many, one, f"{CASE}, per second of audio"),
+        )
+    )
+
+
+def _files(rounds: int, said: Callable[[str], None]) -> tuple[list[float], list[float]]:
+    """Time a recording of eight utterances, and the eight apart; seconds per second of audio."""
+    model, session = opened(CASE, 1)
+    small = recordings("clean", model.sample_rate, FILES)
+    large = small[0].with_audio(np.concatenate([one.audio for one in small]), "joined")
+    seconds = in_turns(
+        {
+            "many": lambda number: [model.run(session, [one], Stopwatch()) for one in small],
+            "one": lambda number: model.run(session, [large], Stopwatch()),
+        },
+        rounds,
+        said,
+    )
+    session.close()
+    return seconds["many"], seconds["one"]
+
+
+@contextlib.contextmanager
+def _worker() -> Iterator[Any]:
+    """Start a process that waits for numbers of files, and ends with its pipe."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "compat.experiments.parallel"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        _answer(process)
+        yield process
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(60)
+
+
+def _ask(process: Any, files: int) -> None:
+    process.stdin.write(f"{files}\n")
+    process.stdin.flush()
+
+
+def _answer(process: Any) -> None:
+    if not process.stdout.readline():
+        raise CompatError("a process of the experiment ended before it answered.")
+
+
+def main() -> None:
+    """Open the model, then transcribe as many files as each line of the input says."""
+    model, session = opened(CASE, 1)
+    items = recordings("clean", model.sample_rate, FILES)
+    model.run(session, items[:1], Stopwatch())
+    print("ready", flush=True)
+    for line in sys.stdin:
+        began = time.perf_counter()
+        for item in items[: int(line)]:
+            model.run(session, [item], Stopwatch())
+        print(time.perf_counter() - began, flush=True)
+
+
+def _run(arguments: argparse.Namespace, said: Callable[[str], None]) -> Measured:
+    return parallel(arguments.rounds, said)
+
+
+EXPERIMENT = Experiment(
+    "do parallel files scale with cores, and does the size of files matter?",
+    _run,
+    rounds_argument(10),
+    "compat experiment parallel --rounds 10 --save",
+)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""What the page of claims shows: a row for each, its evidence, and the command that repeats it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from compat.judge.claims import Found, Outcome, Part
+from compat.report.model import Report
+
+SYMBOLS = {"confirmed": "✓", "refuted": "✕", "inconclusive": "≈", "needs": "○"}
+"""Symbol of each verdict: a colour never carries meaning alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A claim, and the part of it that its verdict rests on."""
+
+    outcome: Outcome
+    part: Part
+    symbol: str
+    measured: str
+    where: str
+    """Machines and dates of what was found."""
+    links: Mapping[str, str]
+    """Where each anchor of its evidence is shown."""
+    commands: tuple[str, ...]
+
+
+def deciding(outcome: Outcome) -> Part:
+    """Return the part of a claim that its verdict rests on; of several the first."""
+    return next((p for p in outcome.parts if p.verdict == outcome.verdict), outcome.parts[0])
+
+
+def write(report: Report, folder: Path, page: Callable[..., None]) -> None:
+    """Write ``claims.html`` and its script into a site.
+
+    Args:
+        report: its claims, and where their evidence is shown.
+        folder: of the site; it has ``assets/``.
+        page: renders a template, given the page's name, the template's, and its values.
+    """
+    script = resources.files("compat.report").joinpath("assets", "claims.js")
+    (folder / "assets" / "claims.js").write_bytes(script.read_bytes())
+    page("claims.html", "claims.html", **values(report))
+
+
+def values(report: Report) -> dict[str, Any]:
+    """Return what the template ``claims.html`` is given beside the report."""
+    shown = {
+        record.anchor: f"configurations/{one.anchor}.html#{record.anchor}"
+        for one in report.configurations
+        for record in one.records
+    }
+    short = {machine.id: machine.short for machine in report.machines}
+    counts = Counter(str(one.verdict) for one in report.claims)
+    return {
+        "rows": [_row(one, shown, short) for one in report.claims],
+        "verdicts": {verdict: counts[verdict] for verdict in SYMBOLS},
+        "symbols": SYMBOLS,
+    }
+
+
+def _row(outcome: Outcome, shown: Mapping[str, str], short: Mapping[str, str]) -> Row:
+    part = deciding(outcome)
+    found = [one for p in outcome.parts for one in p.found]
+    links = {anchor: shown[anchor] for one in found for anchor in one.anchors if anchor in shown}
+    commands = dict.fromkeys(p.command.replace("ID", outcome.id) for p in outcome.parts)
+    return Row(
+        outcome,
+        part,
+        SYMBOLS[outcome.verdict],
+        "; ".join(one.measured for one in part.found),
+        "; ".join(dict.fromkeys(filter(None, (_where(one, short) for one in part.found)))),
+        links,
+        tuple(commands),
+    )
+
+
+def _where(found: Found, short: Mapping[str, str]) -> str:
+    machine = short.get(found.machine, found.machine)
+    return " ".join(filter(None, (machine, found.date)))
