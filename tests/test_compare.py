@@ -96,7 +96,7 @@ def test_newly_failing_and_passing_with_the_number_that_matters() -> None:
     )
     (change,) = both(sound, broken).changes
     assert change.kind == "newly failing"
-    assert change.reason == "logits.snr_db 3.2 dB, must be ≥ 40.0 dB"
+    assert change.reason == "keeps 3.2 dB between signal and error of logits (40.0 dB at least)"
     (back,) = both(broken, sound).changes
     assert back.kind == "newly passing"
 

@@ -160,7 +160,7 @@ def test_sharing_changes_nothing_and_names_every_command(
     monkeypatch.chdir(checkout)
     assert main(["share"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("1 results files of Zen <b>9 (")
+    assert out.startswith("1 results files of Zen <b>9, 2 cores (")
     machine = out.partition("(")[2].partition(")")[0]
     for command in (
         f"git switch --create evidence-{machine}",

@@ -32,7 +32,7 @@ def test_rating_what_counts_limits_and_history(shown) -> None:
     out = shown(*(at(day, rtf=0.1 if day < 6 else 0.3) for day in range(12)))
     assert "rated High: whisper-tiny@pretrained, cpu-torch fp32" in out
     assert "latency.task passed (strict), 2026-09-12 in 011-aaaaaa.main: rtf 0.3" in out
-    assert "(CPU" not in out and "(First)" in out
+    assert "on First, 2 cores (" in out
     assert "accuracy.numerics *.snr_db ≥ 80, 60" in out
     # Every measurement is there, and the last one counts.
     rows = [row for row in out.splitlines() if ": 0." in row and "core" in row]

@@ -673,3 +673,13 @@ def test_unreadable_results_alone_are_no_success(
     out, err, status = shown(capsys, folder, site)
     assert status == 3
     assert "Run `compat matrix`" in err
+
+
+def test_a_bracket_in_a_word_costs_nothing_where_predictions_are_passed_over(
+    tmp_path: Path,
+) -> None:
+    """Such a line is examined whole, as one that may be nested too deep."""
+    one = msgspec.structs.replace(seen("support.loads"), reason="[31m", predictions=[{"a": 1}])
+    written(tmp_path / "x.jsonl", one)
+    (run,) = read_all([tmp_path], predictions=False).runs
+    assert run.observations[-1].reason == "[31m" and run.observations[-1].predictions == []

@@ -72,7 +72,9 @@ def listing(arguments: argparse.Namespace) -> int:
 def _measured() -> Mapping[str, str]:
     """Return, by case, when it was measured last and the worst that a check found there."""
     found: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
-    for (_, case, check), one in choose(audit(read_all(known_sources()).runs).runs).items():
+    for (_, case, check), one in choose(
+        audit(read_all(known_sources(), predictions=False).runs).runs
+    ).items():
         seen = one.observation
         if seen.status != "skipped":
             found[case].append((seen.time or one.run.header.started, seen.status, check))

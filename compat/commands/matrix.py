@@ -67,7 +67,7 @@ def matrix(arguments: argparse.Namespace) -> int:
     if _results(folder):
         own = folder != LOCAL / "results"
         site = folder / "site" if own else LOCAL / "site"
-        report = rated([folder], results.read_all([folder]))
+        report = rated([folder], results.read_all([folder], predictions=False))
         write_report(report, site)
         write_step_summary(report)
     if INTERRUPTED in statuses:
@@ -132,7 +132,7 @@ def _show(files: Sequence[Path], pending: bool = False) -> None:
     if console.is_terminal:
         # A line of progress may stand there.
         print("\r\x1b[K", end="")
-    print_matrix(build(results.read_all(files)), console, pending)
+    print_matrix(build(results.read_all(files, predictions=False)), console, pending)
     if pending:
         say("Ctrl-C keeps what was measured, with its matrix and its site.")
     sys.stdout.flush()

@@ -40,7 +40,9 @@ def query(arguments: argparse.Namespace) -> int:
     problems = Problems()
     with local(words or [*known_sources()], problems) as folders:
         exports = [folder for folder in folders if is_export(folder)]
-        collection = results.read_all(folder for folder in folders if folder not in exports)
+        collection = results.read_all(
+            (folder for folder in folders if folder not in exports), predictions=False
+        )
         report = build(collection)
         tell([*report.problems, *problems.lines()])
         connection = database(rows(collection, report), exports)

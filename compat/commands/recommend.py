@@ -13,6 +13,7 @@ from compat.commands.sources import add_sources, collect_known
 from compat.contract.untrusted import one_line
 from compat.hardware import facts
 from compat.report import build, text
+from compat.report import machines as naming
 from compat.report.advice import Advice, advise
 from compat.report.candidates import Candidate, Limits
 
@@ -46,10 +47,8 @@ def recommend(arguments: argparse.Namespace) -> int:
 def _print(advice: Advice, everything: bool, machines: dict[str, Any], here: str) -> None:
     best = advice.best
     if advice.machine:
-        where = "this machine" if advice.machine == here else f"machine {advice.machine}"
-        processor = machines.get(advice.machine, {}).get("cpu", {})
-        model = processor.get("model", "") if isinstance(processor, dict) else ""
-        where += f" ({one_line(model, 60)})" if model else ""
+        where = naming.name(machines.get(advice.machine, {}), advice.machine)
+        where = f"this machine, {where}" if advice.machine == here else where
         if best is not None:
             told(f"{best.name}: {_numbers(best)}")
             where += f"; rated {best.configuration.rating.label}"

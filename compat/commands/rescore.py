@@ -23,7 +23,7 @@ def rescore(arguments: argparse.Namespace) -> int:
     limits = load([default_path(), *arguments.thresholds])
     if arguments.in_place and any(not isinstance(one, Path) for one in arguments.sources):
         raise CompatError("only files on this disk are replaced.", "Name a folder with --output.")
-    collection = collect(arguments.sources)
+    collection = collect(arguments.sources, predictions=True)
     tell(collection.problems)
     output = None if arguments.in_place else arguments.output
     done = judge_again(collection.runs, limits, output, _progress)

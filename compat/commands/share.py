@@ -14,7 +14,7 @@ from compat.commands.sources import LOCAL, PUBLISHED, add_sources, collect
 from compat.contract.errors import CompatError
 from compat.contract.untrusted import one_line
 from compat.judge.results import Collection
-from compat.report import build, text
+from compat.report import build, machines, text
 from compat.report.markdown import escape
 from compat.report.model import Machine, Report
 from compat.report.publish import PublishResult
@@ -106,10 +106,7 @@ def _steps(
 
 
 def _name(machine: Machine) -> str:
-    """Return a machine by what a person knows it by."""
-    processor = machine.facts.get("cpu")
-    model = processor.get("model") if isinstance(processor, dict) else None
-    return one_line(f"{model} ({machine.id})" if isinstance(model, str) else machine.id, 80)
+    return machines.name(machine.facts, machine.id)
 
 
 def _description(report: Report, collection: Collection, outcome: PublishResult) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from compat import catalog
 from compat.commands.command import Command
@@ -16,11 +15,11 @@ from compat.contract.untrusted import one_line
 from compat.judge import recommendations
 from compat.judge.results import CaseFacts, Collection, ResultsError, facts_of
 from compat.judge.thresholds import Threshold, default_path, load
-from compat.report import Report, build, text
-from compat.report.compare import brief
+from compat.report import Report, build, machines, text
 from compat.report.history import History, Point, changed_versions, histories
 from compat.report.measures import measures
 from compat.report.model import Configuration, Record
+from compat.report.reasons import sentence
 from compat.report.steps import SHORTEST, steps
 from compat.run import selection
 
@@ -107,7 +106,7 @@ def _catalogued(case: Case | None, facts: CaseFacts) -> None:
 def _rating(one: Configuration, records: list[Record], report: Report) -> None:
     """Print how a machine's configuration is rated, and which observations count there."""
     facts = next((m.facts for m in report.machines if m.id == one.machine), {})
-    say(f"\non machine {one.machine}{_processor(facts)}")
+    say(f"\non {machines.name(facts, one.machine)}")
     badges = "".join(f" [{badge}]" for badge in text.badges(one.rating))
     told(f"rated {one.rating.label}{badges}: {one.name}", "  ")
     for reason in one.why:
@@ -118,8 +117,8 @@ def _rating(one: Configuration, records: list[Record], report: Report) -> None:
         numbers = ", ".join(
             f"{number.name} {number.with_interval}" for number in (measures(seen) if seen else ())
         )
-        reason = brief(seen) if seen and record.status not in ("passed", "stale") else ""
-        reason = reason or (record.reason if record.status != "passed" else "")
+        passed = record.status == "passed" and (seen is None or seen.level == "strict")
+        reason = "" if passed else sentence(record.status, record.reason, seen)
         said = "; ".join(part for part in (numbers, one_line(reason, 160)) if part)
         date = f", {seen.time[:10]} in {record.run}" if seen else ""
         told(
@@ -127,18 +126,6 @@ def _rating(one: Configuration, records: list[Record], report: Report) -> None:
             "  ",
             "    ",
         )
-
-
-def _processor(facts: dict[str, Any]) -> str:
-    """Return the processor of a machine and what it can do, in brackets."""
-    processor = facts.get("cpu")
-    if not isinstance(processor, dict):
-        return ""
-    able = processor.get("capabilities")
-    words = [str(processor.get("model", ""))]
-    words += [str(one) for one in able] if isinstance(able, list) else []
-    said = one_line(" ".join(words), 100)
-    return f" ({said})" if said else ""
 
 
 def _limits(facts: CaseFacts) -> None:

@@ -66,15 +66,15 @@ def local(sources: Sequence[Source], problems: Problems) -> Iterator[list[Path]]
         ]
 
 
-def collect(sources: Sequence[Source]) -> Collection:
-    """Read results; the caller tells what could not be read.
+def collect(sources: Sequence[Source], predictions: bool = False) -> Collection:
+    """Read results, predictions if they are wanted; the caller tells what could not be read.
 
     Raises:
         ResultsError: a source does not exist.
     """
     problems = Problems()
     with local(sources, problems) as folders:
-        found = results.read_all(folders)
+        found = results.read_all(folders, predictions)
     return replace(found, problems=(*found.problems, *problems.lines()))
 
 

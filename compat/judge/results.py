@@ -342,11 +342,12 @@ def _decoded(text: bytes, schema: Any, predictions: bool = True) -> tuple[Line, 
         raise _too_many(MAX_PREDICTED, "")
     try:
         # A line that is examined below is decoded whole.
-        lean = not predictions and most <= MAX_VALUES
+        whole = most > MAX_VALUES or not _is_flat(brackets)
+        lean = not predictions and not whole
         line, schema = _line(text.removeprefix(codecs.BOM_UTF8), schema, lean)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _Unreadable("lines that are no sound JSON of a known kind", str(error)) from error
-    if most > MAX_VALUES or not _is_flat(brackets):
+    if whole:
         _examine(line)
     if not predictions and isinstance(line, Observation):
         # Nobody else has the line yet.

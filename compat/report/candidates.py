@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,13 +11,12 @@ from fnmatch import fnmatchcase
 from compat.contract.errors import CompatError
 from compat.judge.results import Observation
 from compat.report import text
+from compat.report.evidence import on_processor
 from compat.report.findings import LATENCY, MEMORY, TASK
 from compat.report.measures import Measure, loss_of, time_of
 from compat.report.model import Configuration, Record, Report
 
 CPU = "cpu"
-_ASIDE = re.compile(r" \([^()]*\)?")
-"""What stands in brackets in a reason: why a limit is what it is."""
 REAL_TIME = 1.0
 """Upper end of the real-time factor at which audio is processed as fast as it is spoken."""
 
@@ -98,7 +96,11 @@ def matching(report: Report, wanted: str) -> list[Configuration]:
 def on_hardware(one: Configuration, limits: Limits) -> bool:
     """Whether a configuration runs on the hardware that was asked for."""
     words = limits.hardware
-    names = {one.hardware, one.target, *([CPU] if one.on_host_cpu else [])}
+    names = {
+        one.hardware,
+        one.target,
+        *([CPU] if any(on_processor(record.case) for record in one.records) else []),
+    }
     return not words or any(fnmatchcase(name, word) for word in words for name in names)
 
 
@@ -162,7 +164,7 @@ def unusable(one: Candidate, limits: Limits) -> str:
     for gate in configuration.gates:
         if gate.key in _ESSENTIAL and gate.state in ("failed", "unknown"):
             said = _ESSENTIAL[gate.key][gate.state == "unknown"]
-            return f"{said}: {text.one_line(_ASIDE.sub('', gate.reason), 120)}"
+            return f"{said}: {text.one_line(gate.reason, 160)}"
     if one.time is None:
         noisy = one.time_status == "inconclusive"
         return "its time was too noisy to settle" if noisy else "it was never timed"

@@ -16,6 +16,7 @@ from compat.report import text
 from compat.report.choosing import Chosen, own_inputs
 from compat.report.findings import LATENCY, LOADS, MEMORY, NUMERICS, TASK, THROUGHPUT
 from compat.report.measures import Measure, measures
+from compat.report.reasons import sentence
 from compat.report.sides import Dimension, Key, Side, Sides
 
 Kind = Literal[
@@ -143,11 +144,11 @@ def _changes(key: Key, sides: Sides, threshold: float | None) -> Iterator[Change
     moved = [entry for entry in numbers if entry[0] != "same"]
     if passed[0] != passed[1]:
         kind: Kind = "newly passing" if passed[1] else "newly failing"
-        yield change(kind, brief(new if passed[0] else old))
+        yield change(kind, _said(new if passed[0] else old))
     elif {old.level, new.level} == {"strict", "relaxed"}:
         kind = "better" if new.level == "strict" else "worse"
         said = "meets the strict limits" if new.level == "strict" else "meets the relaxed ones only"
-        yield change(kind, f"{said}: {brief(new if new.level == 'relaxed' else old)}")
+        yield change(kind, f"{said}: {_said(new if new.level == 'relaxed' else old)}")
     elif not moved:
         yield change("same", "")
     for kind, measure, was, now, reason in moved:
@@ -162,18 +163,8 @@ def _merged(changes: Sequence[Change]) -> list[Change]:
     return [replace(one, check=", ".join(checks)) for one, checks in alike.items()]
 
 
-def brief(one: Observation) -> str:
-    """Return why an observation is as it is, in one sentence with the number that matters."""
-    missed = sorted(
-        (limit for limit in one.limits if limit.level != "strict"),
-        key=lambda limit: limit.level != "failed",
-    )
-    if not missed:
-        return text.one_line(one.reason, 160)
-    found, strict, relaxed = text.limit(missed[0], one.values, one.metrics)
-    asked = relaxed if missed[0].level == "failed" else strict
-    more = f", and {len(missed) - 1} more limits missed" if missed[1:] else ""
-    return text.one_line(f"{missed[0].metric} {found}, must be {asked}{more}", 200)
+def _said(one: Observation) -> str:
+    return sentence(one.status, one.reason, one)
 
 
 def _status(one: Chosen | None) -> str:

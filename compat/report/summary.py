@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from compat.report import text
-from compat.report.compare import brief
 from compat.report.markdown import escape
 from compat.report.model import Cell, Report
+from compat.report.reasons import sentence
 
 FAILED = 20
 """Failed checks that are named; the others are counted."""
@@ -38,7 +38,7 @@ def step_summary(report: Report) -> str:
     if failed:
         lines += ["", f"### {len(failed):,} checks failed", ""]
         for record in failed[:FAILED]:
-            reason = brief(record.observation) if record.observation else record.reason
+            reason = sentence(record.status, record.reason, record.observation)
             said = f"{record.case.id} {record.check}: {record.status}. {reason}"
             lines.append(f"- {escape(said, 300)}")
         if len(failed) > FAILED:
