@@ -57,6 +57,15 @@ def test_the_matrix_is_a_matrix_at_80_columns() -> None:
     assert "Emulated" in shown(*MATRIX, width=200) and "┃ cpu" in shown(*MATRIX, width=200)
 
 
+def test_it_says_whether_an_accelerator_was_used() -> None:
+    said = "No accelerator ran anything here."
+    processor = {"target": "webnn-chromium-cpu", "recipe": "fp32", "on_host_cpu": False}
+    alone = shown(processor)
+    assert said in alone and "processor" in alone and "device" not in alone
+    assert "First, 2 cores (" in alone.splitlines()[-1]
+    assert said not in shown(processor, dict(processor, target="cuda-torch"))
+
+
 def test_reasons_are_cut_and_counted() -> None:
     about = case("cpu-torch", "fp32")
     lines = run({about: [o for o in whole(about, rtf=None) if o.check == "memory.peak"]})

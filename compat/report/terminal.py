@@ -30,6 +30,13 @@ COLUMN = 16
 """Width that a column of the matrix needs for its words to be read in full."""
 NARROW = 10
 """Width of a column where there is less room, with shorter words."""
+_KINDS = {
+    "accelerator": "device",
+    "processor": "processor",
+    "emulator": "emulator",
+    "conversion": "conversion",
+}
+"""What a column rests on, in words that a narrow one holds."""
 REASONS = 2
 """Reasons of a configuration that are told here; its page and `compat show` have all."""
 _SHORTER = {
@@ -63,9 +70,13 @@ def terminal(report: Report, width: int) -> RenderableType:
     absent = [text.one_line(name) for name in report.hardware if name not in measured]
     if measured and absent:
         parts.append(Text(f"Not measured: {', '.join(absent)}", style="dim"))
+    if measured and not any(one.kind == "accelerator" for one in report.configurations):
+        parts.append(Text("No accelerator ran anything here."))
     parts.append(Text())
     for row in report.rows:
         parts += _row(report, row, width)
+    for machine in report.machines:
+        parts.append(Text(text.one_line(machine.name), style="dim"))
     for problem in report.problems:
         parts.append(Text(f"! {text.one_line(problem)}", style="yellow"))
     return Group(*parts)
@@ -156,10 +167,9 @@ def _narrow(report: Report, columns: Sequence[str], width: int) -> list[Renderab
 
 def _evidence(report: Report, hardware: str) -> str:
     """Return in a word what the cells of a column rest on."""
-    shown = [best for row in report.rows if (best := report.cell(row, hardware).best)]
-    ran = [one for one in shown if text.appearance(one.rating) != "not-measured"]
-    kinds = {"processor" if one.on_host_cpu else text.one_line(one.evidence, NARROW) for one in ran}
-    return kinds.pop() if len(kinds) == 1 else "mixed"
+    shown = (report.cell(row, hardware).best for row in report.rows)
+    kinds = {one.kind for one in shown if one and one.kind != "nothing"}
+    return _KINDS[kinds.pop()] if len(kinds) == 1 else "mixed"
 
 
 def _small(cell: Cell) -> Text:
@@ -214,7 +224,9 @@ def _row(report: Report, row: str, width: int) -> list[RenderableType]:
                 absent.append(text.one_line(hardware))
             continue
         detail = _label(cell.best)
-        detail.append(f"  {text.one_line(cell.best.name)}", style="not bold default")
+        best = cell.best
+        named = f"{best.variant}, {best.target} {best.recipe} ({best.machine_short})"
+        detail.append(f"  {text.one_line(named)}", style="not bold default")
         for badge in text.badges(cell.best.rating):
             detail.append(f" [{badge}]", style="not bold italic")
         why = cell.best.why
