@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from compat import catalog
 from compat.commands.printing import say
 from compat.judge import claims, experiments, results
 from compat.judge.problems import Problems
 from compat.judge.remote import Remote, fetch, is_remote
-from compat.judge.results import Collection, ResultsError
+from compat.judge.results import Collection, ResultsError, facts_of
 from compat.report import Report, build, with_claims, write_site
 
 Source = Path | Remote
@@ -101,7 +102,8 @@ def rated(sources: Sequence[Source], collection: Collection) -> Report:
     """
     answers = experiments.read_all([one for one in sources if isinstance(one, Path)])
     ledger = claims.load(claims.default_folder())
-    return with_claims(ledger, build(collection), collection, answers)
+    known = [facts_of(case) for case in catalog.load().cases()]
+    return with_claims(ledger, build(collection, known=known), collection, answers)
 
 
 def write_report(report: Report, folder: Path) -> None:
