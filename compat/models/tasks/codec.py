@@ -47,6 +47,7 @@ class Codec(Task):
 
     name: ClassVar[str] = "codec"
     sets: ClassVar[tuple[str, ...]] = ("music", "clean")
+    unjudged: ClassVar[tuple[str, ...]] = ("music-train",)
     truths: ClassVar[tuple[str, ...]] = (BITRATE,)
     rescorable: ClassVar[bool] = False
     """Scores are of audio, which results do not keep."""
