@@ -30,7 +30,7 @@ from compat.metrics.waveform import snr_db
 from compat.models import encodec
 from compat.models.encodec import EncodecModel
 from compat.models.encodec_network import fill_codebooks, remembering, settle
-from compat.models.parts.group_norm import block_width, mean_in_blocks
+from compat.models.parts.long_norm import block_width, mean
 
 RATE = 800
 SMALL: dict[str, Any] = {
@@ -141,7 +141,7 @@ def test_codes_of_a_lower_bitrate_are_the_first_of_a_higher_one() -> None:
 @pytest.mark.parametrize("length", [1, 2, 7, 100, 1208, 6005, 48_000])
 def test_means_are_summed_in_blocks(length: int) -> None:
     values = torch.randn(2, 3, length, dtype=torch.float64) + 5
-    torch.testing.assert_close(mean_in_blocks(values), values.mean((1, 2), keepdim=True))
+    torch.testing.assert_close(mean(values), values.mean((1, 2), keepdim=True))
     assert block_width(length) <= 2 * length**0.5
 
 

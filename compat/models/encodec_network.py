@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compat.inputs import generator
-from compat.models.parts.group_norm import sum_in_blocks
 from compat.models.parts.lstm import exportable
 
 if TYPE_CHECKING:
@@ -40,6 +39,8 @@ def settle(network: Any) -> None:
     """
     import torch
     from torch.nn.utils import parametrize
+
+    from compat.models.parts.long_norm import sum_in_blocks
 
     with torch.enable_grad():  # Without, kernels would come back as buffers.
         for module in list(network.modules()):

@@ -54,6 +54,7 @@ FAMILY = Family(
             # With generated weights a case takes a minute or more, and proves numerics alone.
             core="pretrained",
             parameters=42.0,
+            working_gb=4.0,
             checkpoint="adefossez/HTDemucs",
         ),
     ),

@@ -22,7 +22,7 @@ def mean(values: torch.Tensor) -> torch.Tensor:
     it does not.
     """
     batch, rows, length = values.shape
-    width = _block(length)
+    width = block_width(length)
     count = -(-length // width)
     if count * width > length:
         values = functional.pad(values, (0, count * width - length))
@@ -30,7 +30,7 @@ def mean(values: torch.Tensor) -> torch.Tensor:
     return (blocks * (count * width / length)).reshape(batch, 1, 1)
 
 
-def _block(length: int) -> int:
+def block_width(length: int) -> int:
     """Return the width near the root of a length that leaves the least to be filled up."""
     root = max(1, math.isqrt(length))
     return min(range(max(1, root // 2), 2 * root + 1), key=lambda width: (-length % width, -width))
@@ -57,3 +57,14 @@ class GroupNormLast(GroupNorm):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return standardised(values) * self.weight + self.bias
+
+
+def sum_in_blocks(network: nn.Module) -> None:
+    """Replace every ``GroupNorm`` of one group in a network, in place, by one that sums in blocks.
+
+    Parameters keep their names. Values are (batch, channels, time), and epsilon is the usual one.
+    """
+    for module in network.modules():
+        if type(module) is nn.GroupNorm and module.num_groups == 1:
+            assert module.eps == EPSILON
+            module.__class__ = GroupNorm
