@@ -628,7 +628,7 @@ def test_the_page_shows_every_claim_with_its_evidence(tmp_path: Path) -> None:
     assert all(f'id="claim-{claim.id}"' in page for claim in SHIPPED)
     assert evil not in page and "&lt;script&gt;alert(1)" in page
     assert "compat experiment fusion --save" in page
-    links = re.findall(r'href="(cells/[^"#]+)#([^"]+)"', page)
+    links = re.findall(r'href="(configurations/[^"#]+)#([^"]+)"', page)
     assert len(links) > 3
     for file, anchor in links:
         text = (tmp_path / "site" / file).read_text(encoding="utf-8")

@@ -1713,8 +1713,8 @@ def test_the_command_says_what_it_adds_and_what_it_supersedes(
     assert main(["publish", "a", "--dry-run"]) == 0
     assert capsys.readouterr().out == (
         f"would be published reports/results/{MACHINE}/r1.main.jsonl.zst\n"
-        "cell whisper, cpu: Medium: whisper-tiny@seeded, cpu-torch fp32, machine "
-        f"{MACHINE[:4]} (was Not measured)\ndry run: nothing was changed\n"
+        "cell whisper, cpu: Medium: whisper-tiny@seeded, cpu-torch fp32, Some, 2 cores "
+        f"({MACHINE[:4]}) (was Not measured)\ndry run: nothing was changed\n"
     )
     assert not Path("reports").exists()
     assert main(["publish", "a"]) == 0
