@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compat.metrics.bootstrap import ratio_interval
-from compat.metrics.waveform import LIMIT_DB, si_sdr_db, snr_db
+from compat.metrics.waveform import decibels, power, si_sdr_db, snr_db
 
 AUDIBLE = 1e-3
 """Share of a song's power: 30 dB below it a stem is as good as silent."""
@@ -141,9 +141,9 @@ def fidelity_db(reference: np.ndarray, estimate: np.ndarray) -> list[float]:
     """
     if reference.shape != estimate.shape:
         raise ValueError(f"stems of the shapes {reference.shape} and {estimate.shape}")
-    least = AUDIBLE * sum(map(_power, reference))
+    least = AUDIBLE * sum(map(power, reference))
     return [
-        _decibels(max(_power(theirs), least), _power(theirs.astype(np.float64) - ours))
+        decibels(max(power(theirs), least), power(theirs.astype(np.float64) - ours))
         for theirs, ours in zip(reference, estimate, strict=True)
     ]
 
@@ -170,18 +170,3 @@ def exchanged(reference: np.ndarray, estimate: np.ndarray) -> list[int]:
 def _interval(values: Sequence[float]) -> list[float] | None:
     found = ratio_interval(values, [1.0] * len(values))
     return None if found is None else list(found)
-
-
-def _power(values: np.ndarray) -> float:
-    flat = values.astype(np.float64).reshape(-1)
-    return float(flat @ flat)
-
-
-def _decibels(signal: float, noise: float) -> float:
-    if not np.isfinite(noise):
-        return -LIMIT_DB
-    if noise == 0.0:
-        return LIMIT_DB
-    if signal == 0.0:
-        return -LIMIT_DB
-    return float(np.clip(10.0 * np.log10(signal / noise), -LIMIT_DB, LIMIT_DB))

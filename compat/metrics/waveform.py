@@ -44,7 +44,7 @@ def snr_db(reference: np.ndarray, estimate: np.ndarray) -> float:
         ValueError: the shapes differ, or there are no samples.
     """
     signal, found = _pair(reference, estimate)
-    return _decibels(_power(signal), _power(signal - found))
+    return decibels(power(signal), power(signal - found))
 
 
 def si_sdr_db(reference: np.ndarray, estimate: np.ndarray) -> float:
@@ -54,13 +54,13 @@ def si_sdr_db(reference: np.ndarray, estimate: np.ndarray) -> float:
         ValueError: the shapes differ, or there are no samples.
     """
     signal, found = _pair(reference, estimate)
-    energy = _power(signal)
+    energy = power(signal)
     if energy == 0.0:
-        return _decibels(0.0, _power(found))
+        return decibels(0.0, power(found))
     target = signal * (float(np.vdot(found, signal)) / energy)
     if not found.any():
         return -LIMIT_DB  # Nothing of the reference is in silence, and nothing else either.
-    return _decibels(_power(target), _power(target - found))
+    return decibels(power(target), power(target - found))
 
 
 def mel_distance_db(reference: np.ndarray, estimate: np.ndarray, rate: int) -> float:
@@ -147,11 +147,17 @@ def _pair(reference: np.ndarray, estimate: np.ndarray) -> tuple[Floats, Floats]:
     return reference.astype(np.float64), estimate.astype(np.float64)
 
 
-def _power(values: Floats) -> float:
-    return float(np.vdot(values, values))
+def power(values: np.ndarray) -> float:
+    """Return the sum of squares of a waveform, summed in float64."""
+    exact = np.asarray(values, np.float64)
+    return float(np.vdot(exact, exact))
 
 
-def _decibels(signal: float, noise: float) -> float:
+def decibels(signal: float, noise: float) -> float:
+    """Return 10 log₁₀(signal ÷ noise) of two powers, between ±:data:`LIMIT_DB`.
+
+    Noise that is no number gives the least, none at all the most.
+    """
     if not np.isfinite(noise):
         return -LIMIT_DB
     if noise == 0.0:
