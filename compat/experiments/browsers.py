@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -196,7 +196,7 @@ def browsers(rounds: int, threads: int, said: Callable[[str], None]) -> Outcome:
             item = items[number % len(items)]
             # Whoever is first in one round is second in the next.
             for name in BOTH if number % 2 else BOTH[::-1]:
-                with _awake(opened, name):
+                with awake(opened, name):
                     for measure, ms, found in _round(opened[name], model, item, software):
                         if number:  # The first round compiles shaders.
                             times.setdefault(measure, {}).setdefault(name, []).append(ms)
@@ -248,8 +248,8 @@ def _page(name: str, threads: int) -> Iterator[web_session.WebSession]:
 
 
 @contextlib.contextmanager
-def _awake(opened: dict[str, web_session.WebSession], name: str) -> Iterator[None]:
-    """Stop every browser but one."""
+def awake(opened: Mapping[Any, web_session.WebSession], name: Any) -> Iterator[None]:
+    """Stop every browser but the one that is open under a name."""
     others = [one.page for other, one in opened.items() if other != name]
     for page in others:
         page.signal(signal.SIGSTOP)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from compat.build.sources import sources
 from compat.contract.case import Recipe
 from compat.contract.errors import CompatError
 from compat.contract.graph import Stopwatch
 from compat.contract.runtime import Options
+from compat.experiments.browsers import awake
 from compat.experiments.experiment import Experiment, rounds_argument
 from compat.experiments.measures import Measured, model_of, quotient, recordings, yes
 from compat.hardware.facts import available_cpus
@@ -53,7 +53,7 @@ def wasm(rounds: int, said: Callable[[str], None]) -> Measured:
         for number in range(rounds + 1):
             item = items[number % len(items)]
             for count in counts if number % 2 else counts[::-1]:
-                with _alone(opened, count):
+                with awake(opened, count):
                     before = opened[count].page.inside_s
                     (answer,) = model.run(opened[count], [item], Stopwatch())
                     if number:
@@ -67,19 +67,6 @@ def wasm(rounds: int, said: Callable[[str], None]) -> Measured:
             yes("both give the same tokens", answers[1] == answers[counts[1]], detail),
         )
     )
-
-
-@contextlib.contextmanager
-def _alone(opened: dict[int, WebSession], count: int) -> Iterator[None]:
-    """Stop every page but one."""
-    others = [session.page for other, session in opened.items() if other != count]
-    for page in others:
-        page.signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for page in others:
-            page.signal(signal.SIGCONT)
 
 
 def _run(arguments: argparse.Namespace, said: Callable[[str], None]) -> Measured:
