@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 ROOT = Path(__file__).resolve().parents[2]
-LARGEST = 40_000_000
+LARGEST = 50_000_000
 """Bytes."""
 HOSTILE = '[tool.pytest.ini_options]\naddopts = "--no-such-option"\n'
 CONFTEST = 'raise RuntimeError("the conftest of the project around")\n'
