@@ -28,6 +28,7 @@ from compat.models.tasks.asr import Transcription
 from compat.models.tasks.base import Task
 from compat.models.tasks.codec import Codec
 from compat.models.tasks.diarization import Diarization
+from compat.models.tasks.generation import AudioGeneration, CodeGeneration
 from compat.models.tasks.music_tagging import MusicTagging
 from compat.models.tasks.separation import Separation
 from compat.models.tasks.speaker_embedding import SpeakerEmbedding
@@ -37,8 +38,10 @@ from compat.models.tasks.zero_shot import ZeroShotClassification
 
 __all__ = [
     "Agreement",
+    "AudioGeneration",
     "Case",
     "CheckpointError",
+    "CodeGeneration",
     "Codec",
     "CompatError",
     "Corpus",

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from compat.contract.item import Item
-from compat.models.tasks.codec import Codec, at_bitrate, fitted, flat
+from compat.metrics.waveform import is_clipped
+from compat.models.tasks.codec import Codec, at_bitrate, fitted
 
 RATE = 24_000
 TASK = Codec((1.5, 6.0), 6.0)
@@ -113,7 +114,8 @@ def test_faults(defect: Any, fault: str) -> None:
 
 def test_a_sine_is_not_clipped() -> None:
     sine = np.sin(np.arange(RATE) * 0.05)
-    assert not flat(sine) and flat(np.clip(sine, -0.99, 0.99)) and not flat(np.zeros(9))
+    assert not is_clipped(sine) and not is_clipped(np.zeros(9))
+    assert is_clipped(np.clip(sine, -0.99, 0.99))
 
 
 def test_an_answer_is_the_same_but_for_a_code_near_a_tie() -> None:

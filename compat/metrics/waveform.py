@@ -31,6 +31,9 @@ WINDOWS: Mapping[int, int] = MappingProxyType({256: 20, 512: 40, 1024: 80, 2048:
 FLOOR = 1e-4
 """Amplitude of a band below which it is silent: 80 dB below a sine of full scale."""
 
+CLIPPED_SHARE = 0.02
+"""Share of samples at the peak of audio above which it is clipped; of a sine they are 0.009."""
+
 Floats = NDArray[np.float64]
 
 
@@ -61,6 +64,13 @@ def si_sdr_db(reference: np.ndarray, estimate: np.ndarray) -> float:
     if not found.any():
         return -LIMIT_DB  # Nothing of the reference is in silence, and nothing else either.
     return decibels(power(target), power(target - found))
+
+
+def is_clipped(audio: np.ndarray) -> bool:
+    """Return whether audio is clipped: a part of its samples lies at its peak."""
+    magnitude = np.abs(audio)
+    peak = magnitude.max(initial=0.0)
+    return bool(peak > 0 and (magnitude >= peak * (1 - 1e-4)).mean() > CLIPPED_SHARE)
 
 
 def mel_distance_db(reference: np.ndarray, estimate: np.ndarray, rate: int) -> float:

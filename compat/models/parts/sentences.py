@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,47 +18,73 @@ from compat.inputs.checkpoints import CheckpointError
 Tokens = Callable[[Sequence[str]], tuple[NDArray[np.int32], NDArray[np.int32]]]
 """Function of sentences: ids (sentences, tokens), and a mask of ones where there is a token."""
 
-BEGIN, END, UNKNOWN = "<s>", "</s>", "<unk>"
-"""RoBERTa's special tokens."""
-SPECIAL = 4
-"""Ids below are RoBERTa's special tokens: begin 0, padding 1, end 2, unknown 3."""
+BEGIN, END, UNKNOWN, PADDING = "<s>", "</s>", "<unk>", "<pad>"
 TOKENIZER, VOCAB, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
 """Files of a tokenizer: the first, or the other two."""
+PIECES = "spiece.model"
+"""SentencePiece's file, which T5 has in the place of the other two."""
 
 
-def hashed_words(length: int, padding: int, vocabulary: int) -> Tokens:
+@dataclass(frozen=True)
+class Marks:
+    """The special tokens of a kind of text encoder."""
+
+    title: str
+    """What messages call it."""
+    names: tuple[str, ...]
+    """Those that its tokenizer must have."""
+    begin: tuple[int, ...]
+    """Ids before a sentence, none or one."""
+    end: int
+    """Id behind it."""
+    words: int
+    """Lowest id of a word."""
+
+
+ROBERTA = Marks("RoBERTa", (BEGIN, END, UNKNOWN), (0,), 2, 4)
+"""Begin 0, padding 1, end 2, unknown 3."""
+T5 = Marks("T5", (PADDING, END, UNKNOWN), (), 1, 3)
+"""Padding 0, end 1, unknown 2."""
+
+
+def hashed_words(length: int, padding: int, vocabulary: int, marks: Marks = ROBERTA) -> Tokens:
     """Return a tokenizer for generated weights, which know no vocabulary.
 
-    A word, or a mark, has the id ``4 + CRC-32 of its lower-case UTF-8 modulo (vocabulary - 4)``,
-    between RoBERTa's begin and end: the same on every machine, without any file.
+    A word, or a sign, has the id ``n + CRC-32 of its lower-case UTF-8 modulo (vocabulary - n)``,
+    n being ``marks.words``, between begin and end: the same on every machine, without any file.
     """
 
     def ids(sentence: str) -> list[int]:
         words = re.findall(r"\w+|[^\w\s]", sentence.lower())
-        found = [SPECIAL + zlib.crc32(word.encode()) % (vocabulary - SPECIAL) for word in words]
-        return [0, *found[: length - 2], 2]
+        first, room = marks.words, length - len(marks.begin) - 1
+        found = [first + zlib.crc32(word.encode()) % (vocabulary - first) for word in words]
+        return [*marks.begin, *found[:room], marks.end]
 
     return lambda sentences: _padded([ids(one) for one in sentences], length, padding)
 
 
-def read_tokenizer(folder: Path, length: int, padding: int, vocabulary: int) -> Tokens:
-    """Return the tokenizer of a RoBERTa checkpoint, byte-level BPE.
+def read_tokenizer(
+    folder: Path, length: int, padding: int, vocabulary: int, marks: Marks = ROBERTA
+) -> Tokens:
+    """Return the tokenizer of a checkpoint.
 
     Args:
-        folder: has ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``.
+        folder: has ``tokenizer.json``; or ``vocab.json`` and ``merges.txt`` of RoBERTa, byte-level
+            BPE; or ``spiece.model`` of T5, SentencePiece's unigrams.
         length: tokens of a sentence, begin and end among them; longer ones are cut.
         padding: id of the token behind shorter ones.
         vocabulary: ids that the network has.
+        marks: the kind of text encoder.
 
     Raises:
         CheckpointError: files are missing or damaged, or have ids that the network has not.
     """
-    tokenizer, where = _open(folder)
+    tokenizer, where = _open_t5(folder) if marks is T5 else _open(folder)
     names = tokenizer.get_vocab(with_added_tokens=True)
-    if missing := [name for name in (BEGIN, END, UNKNOWN) if name not in names]:
+    if missing := [name for name in marks.names if name not in names]:
         raise CheckpointError(
-            f"{where} has no token {', '.join(missing)}, so it is none of RoBERTa's. Restore the "
-            "tokenizer from the checkpoint."
+            f"{where} has no token {', '.join(missing)}, so it is none of {marks.title}'s. Restore "
+            "the tokenizer from the checkpoint."
         )
     if max(names.values()) >= vocabulary:
         raise CheckpointError(
@@ -97,6 +125,104 @@ def _open(folder: Path) -> tuple[Any, Path]:
             f"cannot read {where}: {error}. Restore the tokenizer from the checkpoint."
         ) from error
     return tokenizer, where
+
+
+def _open_t5(folder: Path) -> tuple[Any, Path]:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    whole, pieces = folder / TOKENIZER, folder / PIECES
+    if not whole.is_file() and not pieces.is_file():
+        raise CheckpointError(
+            f"{folder} has no tokenizer: neither {TOKENIZER} nor {PIECES}. Copy it from the "
+            "checkpoint."
+        )
+    where = whole if whole.is_file() else pieces
+    try:
+        if whole.is_file():
+            return Tokenizer.from_file(str(whole)), where
+        vocabulary, unknown, rules = read_pieces(pieces.read_bytes())
+        tokenizer = Tokenizer(models.Unigram(vocabulary, unknown, byte_fallback=False))
+        if rules:
+            tokenizer.normalizer = normalizers.Precompiled(rules)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
+        )
+        end = (END, dict(tokenizer.get_vocab())[END])
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=["$A", END], special_tokens=[end]
+        )
+    except Exception as error:  # The library raises nothing more particular.
+        raise CheckpointError(
+            f"cannot read {where}: {error!r}. Restore the tokenizer from the checkpoint."
+        ) from error
+    return tokenizer, where
+
+
+def read_pieces(data: bytes) -> tuple[list[tuple[str, float]], int, bytes]:
+    """Return the vocabulary in a file of SentencePiece.
+
+    That are pieces with their scores, in order; the position of the unknown one; and the compiled
+    rules by which text is normalised, empty if there are none.
+
+    Source: ``sentencepiece_model.proto``: pieces (1) of text (1), score (2) and type (3, unknown
+    is 2), and the normaliser (3) with its rules (2).
+
+    Raises:
+        ValueError: the bytes are no such message, or lack the unknown piece or the normaliser.
+    """
+    pieces: list[tuple[str, float]] = []
+    unknown, rules = -1, None
+    for field, value in _fields(data):
+        if field == 1 and isinstance(value, bytes):
+            piece = dict(_fields(value))
+            if piece.get(3) == 2:
+                unknown = len(pieces)
+            pieces.append(
+                (bytes(piece[1]).decode(), struct.unpack("<f", piece.get(2, b"\0" * 4))[0])
+            )
+        elif field == 3 and isinstance(value, bytes):
+            rules = dict(_fields(value)).get(2, b"")
+    if unknown < 0 or rules is None:
+        raise ValueError("it has no unknown piece, or no normaliser")
+    return pieces, unknown, rules
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
+    """Yield the fields of a message of Protocol Buffers: number, and value.
+
+    A value is an int where it is one, else bytes: of a text, a message or a float.
+    """
+    place = 0
+
+    def number() -> int:
+        nonlocal place
+        value, shift = 0, 0
+        while True:
+            byte = data[place]
+            place += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while place < len(data):
+        key = number()
+        match key & 7:
+            case 0:
+                yield key >> 3, number()
+                continue
+            case 1:
+                size = 8
+            case 2:
+                size = number()
+            case 5:
+                size = 4
+            case kind:
+                raise ValueError(f"wire type {kind}")
+        if place + size > len(data):
+            raise ValueError("it is cut short")
+        yield key >> 3, data[place : place + size]
+        place += size
 
 
 def _padded(

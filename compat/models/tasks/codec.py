@@ -27,8 +27,6 @@ SAME_CODES = 0.98
 and with it those that encode what it leaves."""
 SAME_DB = 20.0
 """Waveform SNR of two such answers."""
-FLAT = 0.02
-"""Share of samples at the peak of audio above which it is clipped; of a sine they are 0.009."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +145,8 @@ class Codec(Task):
         self, predictions: Sequence[Prediction], references: Sequence[Prediction] | None = None
     ) -> list[str]:
         """Return the usual faults, and audio that is silent, clipped or of another length."""
+        from compat.metrics.waveform import is_clipped
+
         faults = super().faults(predictions, references)
         if references is None:
             return faults
@@ -156,7 +156,7 @@ class Codec(Task):
         ]
         counts = {
             "silent": sum(not one.any() and other.any() for one, other in pairs),
-            "clipped": sum(flat(one) and not flat(other) for one, other in pairs),
+            "clipped": sum(is_clipped(one) and not is_clipped(other) for one, other in pairs),
             "truncated": sum(one.shape[-1] < other.shape[-1] for one, other in pairs),
         }
         faults += [
@@ -196,10 +196,3 @@ def equal_codes(prediction: Prediction, reference: Prediction) -> np.ndarray:
         return np.zeros(theirs.shape[1])
     shares: np.ndarray = (ours == theirs).mean(axis=(0, 2))
     return shares
-
-
-def flat(audio: np.ndarray) -> bool:
-    """Return whether audio is clipped: a part of its samples lies at its peak."""
-    magnitude = np.abs(audio)
-    peak = magnitude.max(initial=0.0)
-    return bool(peak > 0 and (magnitude >= peak * (1 - 1e-4)).mean() > FLAT)
