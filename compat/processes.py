@@ -1,10 +1,12 @@
-"""The environment of the processes that run models: offline, quiet, with a stated thread count."""
+"""Settings of processes: offline, quiet, with a stated thread count; and of their memory."""
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 OFFLINE: Mapping[str, str] = {
     "HF_HUB_OFFLINE": "1",
@@ -51,3 +53,15 @@ def stop_with_parent() -> None:
         os._exit(3)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Collect no garbage meanwhile: of what is read and rated millions of objects all stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -18,6 +18,7 @@ from compat.judge.results import (
     SCHEMA_VERSION,
     Limit,
     Line,
+    MetricFacts,
     Observation,
     Planned,
     ResultsError,
@@ -281,6 +282,35 @@ def test_files_merge_in_any_order(tmp_path: Path) -> None:
     for folders in (["a", "b"], ["b", "a"]):
         runs = read_all([tmp_path / name for name in folders]).runs
         assert [run.header.run for run in runs] == ["sooner", "later"]
+
+
+def test_what_repeats_is_one_object_where_predictions_are_passed_over(tmp_path: Path) -> None:
+    """A million observations have a few hundred reasons; nothing else differs from reading whole.
+
+    What is equal and of another kind, as no checks and no metrics are, stays apart.
+    """
+    limit = Limit(
+        metric="wer", value=0.1, strict=0.2, relaxed=0.3, direction="at_most", level="strict",
+        reason="a reason that is told again",
+    )  # fmt: skip
+    for name in ("first", "second"):
+        write(
+            tmp_path / name,
+            Planned(case=facts(), checks=()),
+            observation(
+                reason="again", limits=(limit,), metrics={"wer": MetricFacts(unit="share")}
+            ),
+            observation(check="accuracy.task"),
+        )
+    whole, lean = (read_all([tmp_path], predictions=wanted).runs for wanted in (True, False))
+    for one, other in zip(whole, lean, strict=True):
+        assert list(map(msgspec.to_builtins, one.observations)) == list(
+            map(msgspec.to_builtins, other.observations)
+        )
+        assert one.planned == other.planned
+    first, second = (run.observations[0] for run in lean)
+    assert first.reason is second.reason and first.metrics is second.metrics
+    assert first.limits[0].reason is second.limits[0].reason
 
 
 def test_started_without_an_observation_is_cut_off(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import codecs
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +29,7 @@ from compat.judge.migrations import SCHEMA_VERSION as SCHEMA_VERSION
 from compat.judge.problems import Problems
 from compat.judge.problems import ResultsError as ResultsError
 from compat.judge.result_files import MIB, Content, content, find
+from compat.processes import no_collection
 
 MAX_LINE = 16 * MIB
 """Bytes of one line; the longest published one has 0.4 MiB, nearly all of it predictions."""
@@ -113,14 +114,14 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="ki
     the shipped ones), ``checkpoint:VARIANT``. Such results never replace standard ones."""
 
 
-class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned", tag_field="kind"):
+class Planned(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="planned", tag_field="kind"):
     """A case that this run set out to measure, with the checks that apply to it."""
 
     case: CaseFacts
     checks: tuple[str, ...]
 
 
-class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started", tag_field="kind"):
+class Started(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="started", tag_field="kind"):
     """Written before a check begins: one without an observation after it was cut off."""
 
     case: str
@@ -128,7 +129,7 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started", tag_fiel
     time: str
 
 
-class Limit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Limit(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One metric held against its threshold."""
 
     metric: str
@@ -150,7 +151,9 @@ class MetricFacts(msgspec.Struct, frozen=True, kw_only=True):
     primary: bool = False
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True, tag="observation", tag_field="kind"):
+class Observation(
+    msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="observation", tag_field="kind"
+):
     """What one check of one case found."""
 
     case: str
@@ -308,7 +311,7 @@ class _Unreadable(Exception):
         self.kind = kind
 
 
-class _Lean(Observation, frozen=True, kw_only=True, tag="observation", tag_field="kind"):
+class _Lean(Observation, frozen=True, kw_only=True, gc=False, tag="observation", tag_field="kind"):
     """An observation whose predictions are passed over: four fifths of a file."""
 
     predictions: msgspec.Raw = msgspec.Raw()  # type: ignore[assignment]
@@ -316,6 +319,15 @@ class _Lean(Observation, frozen=True, kw_only=True, tag="observation", tag_field
 
 _DECODER: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
 _LEAN: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Header | Planned | Started | _Lean)
+_NONE: list[Any] = []
+_REPEATED: Mapping[type, tuple[str, ...]] = {
+    Started: ("case", "check"),
+    Observation: ("case", "check", "reason", "remedy", "executed", "metrics"),
+    _Lean: ("case", "check", "reason", "remedy", "executed", "metrics"),
+    Limit: ("metric", "strict", "relaxed", "reason"),
+    Planned: ("case", "checks"),
+}
+"""Fields whose values occur again and again."""
 _BRACKETS = b"[]{}"
 _NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 
@@ -351,7 +363,7 @@ def _decoded(text: bytes, schema: Any, predictions: bool = True) -> tuple[Line, 
         _examine(line)
     if not predictions and isinstance(line, Observation):
         # Nobody else has the line yet.
-        msgspec.structs.force_setattr(line, "predictions", [])
+        msgspec.structs.force_setattr(line, "predictions", _NONE)
     return line, schema
 
 
@@ -365,6 +377,21 @@ def _line(text: bytes, schema: Any, lean: bool) -> tuple[Line, Any]:
     schema = schema_of(tree, schema)
     line = msgspec.convert(migrated(tree, schema), Line)
     return line, schema
+
+
+def _share(line: Any, known: dict[Any, Any]) -> None:
+    """Replace values of a line that nobody else has by equal ones that are ``known``, or add them.
+
+    A million observations repeat a few hundred names and reasons, which would each be an object.
+    """
+    for name in _REPEATED.get(type(line), ()):
+        value = getattr(line, name)
+        key = (dict, *value.items()) if isinstance(value, dict) else value
+        shared = known.setdefault(key, value)
+        if shared is not value:
+            msgspec.structs.force_setattr(line, name, shared)
+    for limit in getattr(line, "limits", ()):
+        _share(limit, known)
 
 
 def _too_many(limit: int, where: str) -> _Unreadable:
@@ -414,8 +441,13 @@ def _examine(line: Line) -> None:
             raise _too_many(MAX_VALUES, " besides its predictions")
 
 
-def _runs(path: Path, found: Content, predictions: bool) -> tuple[Run, ...]:
-    """Return the runs of a file's content, adding to its problems what cannot be read."""
+def _runs(
+    path: Path, found: Content, predictions: bool, known: dict[Any, Any] | None = None
+) -> tuple[Run, ...]:
+    """Return the runs of a file's content, adding to its problems what cannot be read.
+
+    Values that are ``known`` from other files are shared with them, where there are any.
+    """
     parts: dict[bytes, _Part] = {}
     part: _Part | None = None
     lost = 0
@@ -438,6 +470,8 @@ def _runs(path: Path, found: Content, predictions: bool) -> tuple[Run, ...]:
                 line, schema = _decoded(text[headers[-1].start() :], schema, predictions)
             except _Unreadable:
                 continue
+        if known is not None:
+            _share(line, known)
         if isinstance(line, Header):
             if line.schema > SCHEMA_VERSION:
                 raise ResultsError(
@@ -494,6 +528,7 @@ class Collection:
     """A few of each kind in full, the others counted."""
 
 
+@no_collection()
 def read_all(folders: Iterable[Path], predictions: bool = True) -> Collection:
     """Read every results file below ``folders``; what cannot be read becomes a problem.
 
@@ -502,10 +537,11 @@ def read_all(folders: Iterable[Path], predictions: bool = True) -> Collection:
     """
     runs: list[Run] = []
     problems = Problems()
+    known: dict[Any, Any] | None = None if predictions else {}
     for path in find(folders, problems):
         try:
             found = content(path)
-            runs.extend(_runs(path, found, predictions))
+            runs.extend(_runs(path, found, predictions, known))
             problems.extend(found.problems)
         except ResultsError as error:
             problems.add(error.tally, str(error))

@@ -17,6 +17,7 @@ from compat.judge.checks import VERSIONS
 from compat.judge.problems import Problems
 from compat.judge.results import CaseFacts, Collection, Run, scorer_of
 from compat.metrics import SCORER_VERSION
+from compat.processes import no_collection
 from compat.report import machines as naming
 from compat.report import text
 from compat.report.audit import audit, knows_machine
@@ -37,7 +38,6 @@ from compat.report.coverage import coverage
 from compat.report.findings import TASK
 from compat.report.gates import Draft
 from compat.report.model import Cell, Configuration, Coverage, Machine, Record, Report, RunFacts
-from compat.report.shares import no_collection
 from compat.report.yardstick import Yardsticks
 
 

@@ -7,8 +7,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from compat.contract.errors import CompatError
@@ -66,15 +65,3 @@ def _as_copy(work: Callable[[Part], None], share: Sequence[Part]) -> None:
     finally:
         sys.stderr.flush()
         os._exit(status)
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """Collect no garbage meanwhile: a report is made of millions of objects that all stay."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from compat.contract.errors import CompatError
+from compat.processes import no_collection
 from compat.report import badges, charts, claims_page, evidence, exports, listing, shown, text
 from compat.report.failures import OWNERS, failures, shipped
 from compat.report.listing import Listing
@@ -22,7 +23,7 @@ from compat.report.marks import MARKS, marks
 from compat.report.matrix import face, index_data, matrix, summary
 from compat.report.model import Cell, Configuration, Record, Report
 from compat.report.records import level, records, state_of
-from compat.report.shares import in_shares, no_collection
+from compat.report.shares import in_shares
 from compat.report.tables import flatten
 
 if TYPE_CHECKING:
