@@ -16,7 +16,7 @@ from compat.judge import claims, experiments, results
 from compat.judge.problems import Problems
 from compat.judge.remote import Remote, fetch, is_remote
 from compat.judge.results import Collection, ResultsError, facts_of
-from compat.report import Report, build, with_claims, write_site
+from compat.report import Report, build, with_changes, with_claims, write_site
 
 Source = Path | Remote
 """Where results are."""
@@ -94,7 +94,7 @@ def collect_known(sources: Sequence[Source]) -> Collection:
 
 
 def rated(sources: Sequence[Source], collection: Collection) -> Report:
-    """Return the report of a collection, and the claims that it and experiments decide.
+    """Return the report of a collection: what changed in it, and the claims that it decides.
 
     Args:
         sources: where the collection is from; answers of experiments are read from its folders.
@@ -103,7 +103,8 @@ def rated(sources: Sequence[Source], collection: Collection) -> Report:
     answers = experiments.read_all([one for one in sources if isinstance(one, Path)])
     ledger = claims.load(claims.default_folder())
     known = [facts_of(case) for case in catalog.load().cases()]
-    return with_claims(ledger, build(collection, known=known), collection, answers)
+    report = with_changes(build(collection, known=known), collection)
+    return with_claims(ledger, report, collection, answers)
 
 
 def write_report(report: Report, folder: Path) -> None:

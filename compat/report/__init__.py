@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compat.report.changes import with_changes
 from compat.report.claims import ledger as with_claims
 from compat.report.merge import build
 from compat.report.model import Cell, Configuration, Report
@@ -23,6 +24,7 @@ __all__ = [
     "build",
     "matrix_markdown",
     "print_matrix",
+    "with_changes",
     "with_claims",
     "write_site",
 ]

@@ -33,6 +33,7 @@ def data_chunks(report: Report) -> Iterator[bytes]:
         for name in ("rule_version", "newest", "made", "rows", "hardware", "machines", "problems")
     }
     about["coverage"] = report.coverage
+    about["changes"] = _changes(report)
     yield _ENCODER.encode(about)[:-1] + b',"cells":['
     for index, cell in enumerate(report.cells):
         facts = {"row": cell.row, "hardware": cell.hardware, "slug": cell.slug}
@@ -41,6 +42,27 @@ def data_chunks(report: Report) -> Iterator[bytes]:
             yield (b",\n" if number else b"\n") + _ENCODER.encode(_configuration(one))
         yield b"]}"
     yield b"]}\n"
+
+
+def _changes(report: Report) -> dict[str, Any]:
+    """Return what changed, without the measurements that lie behind it."""
+    newest = [
+        {
+            "machine": one.machine,
+            "started": one.started,
+            "counts": one.comparison.counts,
+            "changes": one.told,
+        }
+        for one in report.changes.newest
+    ]
+    events = [
+        {
+            **{name: getattr(one.history, name) for name in ("machine", "case", "check", "name")},
+            **{name: getattr(one, name) for name in ("time", "kind", "sentence", "versions")},
+        }
+        for one in report.changes.events
+    ]
+    return {"newest": newest, "events": events}
 
 
 def _configuration(one: Configuration) -> dict[str, Any]:

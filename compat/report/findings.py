@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from compat.judge.rating import State
 from compat.judge.results import Limit, Observation
 from compat.report import reasons, text
-from compat.report.model import Record
+
+if TYPE_CHECKING:
+    from compat.report.model import Record
 
 LOADS, PLACED = "support.loads", "support.placed"
 TASK, NUMERICS = "accuracy.task", "accuracy.numerics"

@@ -9,6 +9,7 @@ from typing import Any
 from compat.judge.claims import Outcome
 from compat.judge.rating import Rating, State
 from compat.judge.results import CaseFacts, MetricFacts, Observation
+from compat.report.changes import Changes
 from compat.report.evidence import Kind
 
 
@@ -233,6 +234,8 @@ class Report:
     """What there is to measure and what was, by target."""
     claims: tuple[Outcome, ...] = ()
     """Claims of guides with their verdicts, where they were evaluated."""
+    changes: Changes = field(default=Changes())
+    """What changed since the last run, where that was looked at."""
 
     @property
     def configurations(self) -> tuple[Configuration, ...]:

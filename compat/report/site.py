@@ -16,7 +16,19 @@ import msgspec
 
 from compat.contract.errors import CompatError
 from compat.processes import no_collection
-from compat.report import badges, charts, claims_page, evidence, exports, listing, shown, text
+from compat.report import (
+    badges,
+    changes,
+    charts,
+    claims_page,
+    evidence,
+    exports,
+    feed,
+    listing,
+    shown,
+    text,
+)
+from compat.report.compare import KINDS
 from compat.report.failures import OWNERS, failures, shipped
 from compat.report.listing import Listing
 from compat.report.marks import MARKS, marks
@@ -166,6 +178,16 @@ class _Pages:
         )
         self.page("embed.html", "embed.html")
         self.page("failures.html", "failures.html", failures=self.failures, unable=self.unable)
+        self.page(
+            "changes.html",
+            "changes.html",
+            kinds=KINDS,
+            names=self.names,
+            places=changes.places(report),
+        )
+        (self.folder / "feed.xml").write_text(
+            feed.atom(report.changes.events, "changes.html"), encoding="utf-8"
+        )
         self.page("coverage.html", "coverage.html")
         self.page("methods.html", "methods.html")
         claims_page.write(report, self.folder, self.page)

@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compat.contract.untrusted import clean as clean
 from compat.contract.untrusted import interval as interval
@@ -16,7 +16,9 @@ from compat.contract.untrusted import number as number
 from compat.contract.untrusted import one_line as one_line
 from compat.judge.rating import Rating
 from compat.judge.results import CaseFacts, Limit, MetricFacts
-from compat.report.model import Configuration, Figures
+
+if TYPE_CHECKING:
+    from compat.report.model import Configuration, Figures
 
 DASH = "–"
 

@@ -347,10 +347,10 @@ import json, resource, sys, time
 from pathlib import Path
 started = time.perf_counter()
 from compat.judge.results import read_all
-from compat.report import build, write_site
+from compat.report import build, with_changes, write_site
 read = read_all([Path(sys.argv[1])], predictions=False)
 seconds = [time.perf_counter() - started]
-report = build(read)
+report = with_changes(build(read), read)
 seconds.append(time.perf_counter() - started)
 write_site(report, Path(sys.argv[2]))
 seconds.append(time.perf_counter() - started)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from compat.judge.results import read_all
-from compat.report import build, write_site
+from compat.report import build, with_changes, write_site
 
 ROOT = Path(__file__).resolve().parents[2]
 WEB = ROOT / "compat" / "runtimes" / "web"
@@ -53,6 +53,10 @@ QUESTIONS: dict[str, tuple[Sequence[Click], str]] = {
         [cell("whisper", "openvino")],
         r"AMD EPYC, avx512.*measured \d+ Nov 2026",
     ),
+    "what changed since the last run": (
+        [(".bar a", "Changes")],
+        r"Run of \d+ Nov 2026: .*(not measured again|new|same)",
+    ),
     "is it wrong only here": ([FAILURES], r"only here: "),
     "was the accelerator used": ([], r"No accelerator was ever timed"),
     "cold start and memory": (
@@ -77,8 +81,16 @@ QUESTIONS: dict[str, tuple[Sequence[Click], str]] = {
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return what a browser found on the site of the published evidence."""
     site = tmp_path_factory.mktemp("published") / "site"
-    index = write_site(build(read_all([ROOT / "reports" / "results"], predictions=False)), site)
-    pages = ["index.html", "failures.html", "machines.html", "coverage.html", "methods.html"]
+    published = read_all([ROOT / "reports" / "results"], predictions=False)
+    index = write_site(with_changes(build(published), published), site)
+    pages = [
+        "index.html",
+        "failures.html",
+        "changes.html",
+        "machines.html",
+        "coverage.html",
+        "methods.html",
+    ]
     for folder in ("cells", "models", "machines", "configurations"):
         pages.append(f"{folder}/{max((site / folder).iterdir(), key=_size).name}")
     asked = {
