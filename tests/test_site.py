@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ from compat.contract.errors import CompatError
 from compat.judge.expectations import Expectation, Expectations
 from compat.judge.results import Collection, Limit, Line, Observation, facts_of
 from compat.report import build, evidence, exports, machines, reasons, shown, text, write_site
+from compat.report.advice import advise
+from compat.report.candidates import Limits
 from compat.report.failures import failures
 from compat.report.markdown import matrix_markdown
 from compat.report.marks import marks
@@ -234,6 +237,18 @@ def test_a_machines_page_holds_all_that_ran_on_its_processor(tmp_path: Path) -> 
     assert order == ["openvino-cpu", "cpu-torch", "webnn-chromium-cpu"], "the fastest first"
     accelerator = page.split('id="kind-accelerator"')[1].split('id="kind-processor"')[0]
     assert "cuda-torch" in accelerator
+
+
+def test_a_models_page_advises_as_the_command_does(tmp_path: Path) -> None:
+    report = three_precisions()
+    pages = site_of(report, tmp_path / "site")
+    (row,) = report.rows
+    advice = advise(report, row, Limits(("cpu",)))
+    assert advice.best is not None and advice.lost
+    page = pages[f"models/{text.slug(row)}.html"]
+    use = page.partition('id="use"')[2].partition("</section>")[0]
+    assert advice.best.numbers in use
+    assert all(escape(reason) in use for _, reason in advice.lost)
 
 
 def test_machines_are_told_apart_by_name() -> None:

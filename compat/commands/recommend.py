@@ -50,7 +50,7 @@ def _print(advice: Advice, everything: bool, machines: dict[str, Any], here: str
         where = naming.name(machines.get(advice.machine, {}), advice.machine)
         where = f"this machine, {where}" if advice.machine == here else where
         if best is not None:
-            told(f"{best.name}: {_numbers(best)}")
+            told(f"{best.name}: {best.numbers}")
             where += f"; rated {best.configuration.rating.label}"
         told(f"for {advice.subject} on {where}", "  " if best else "", "")
     for note in advice.notes:
@@ -98,19 +98,6 @@ def _table(advice: Advice, everything: bool) -> None:
     Console(highlight=False, width=width()).print(table)
     if len(advice.usable) > len(shown):
         say(f"and {len(advice.usable) - len(shown)} slower ones (--all)")
-
-
-def _numbers(one: Candidate) -> str:
-    parts = []
-    if one.time:
-        name = "RTF " if one.time.key == "rtf" else ""
-        parts.append(f"{name}{one.time.with_interval}")
-    if one.loss:
-        whose = f"{text.metric_name(one.loss.metric)} " if one.loss.metric else ""
-        parts.append(f"{whose}lost {one.loss.with_interval}")
-    if one.memory is not None:
-        parts.append(f"{text.data_size(one.memory)} of memory")
-    return ", ".join(parts)
 
 
 def _plain(advice: Advice) -> dict[str, Any]:

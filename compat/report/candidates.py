@@ -58,6 +58,20 @@ class Candidate:
         return text.one_line(f"{self.configuration.target} {self.configuration.recipe}")
 
     @property
+    def numbers(self) -> str:
+        """Time, loss and memory in words, as far as they are known."""
+        parts = []
+        if self.time:
+            name = "RTF " if self.time.key == "rtf" else ""
+            parts.append(f"{name}{self.time.with_interval}")
+        if self.loss:
+            whose = f"{text.metric_name(self.loss.metric)} " if self.loss.metric else ""
+            parts.append(f"{whose}lost {self.loss.with_interval}")
+        if self.memory is not None:
+            parts.append(f"{text.data_size(self.memory)} of memory")
+        return ", ".join(parts)
+
+    @property
     def states(self) -> dict[str, str]:
         return {gate.key: gate.state for gate in self.configuration.gates}
 
@@ -78,6 +92,13 @@ class Candidate:
 
 
 def matching(report: Report, wanted: str) -> list[Configuration]:
+    """Return the configurations of a row, family, variant or ``variant@weights``.
+
+    Raises:
+        CompatError: the report has none of that name.
+    """
+    if wanted in report.rows:
+        return [one for one in report.configurations if one.row == wanted]
     word = wanted.casefold()
     named: dict[str, list[Configuration]] = defaultdict(list)
     for one in report.configurations:

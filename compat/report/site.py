@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import tempfile
 from collections import defaultdict
@@ -28,6 +29,8 @@ from compat.report import (
     shown,
     text,
 )
+from compat.report.advice import Advice, advise
+from compat.report.candidates import CPU, Limits
 from compat.report.compare import KINDS
 from compat.report.failures import OWNERS, failures, shipped
 from compat.report.listing import Listing
@@ -206,6 +209,7 @@ class _Pages:
                 row=row,
                 ran=ran,
                 fastest=_fastest(ran),
+                advised=_advised(report, row, ran),
                 data=_drawn(ran, drawn),
             )
         for machine in report.machines:
@@ -302,6 +306,20 @@ def _fastest(ran: Sequence[Configuration]) -> list[Configuration]:
     return [one for one in ran if "fastest" in given.get(one.id, ())]
 
 
+def _advised(
+    report: Report, row: str, ran: Iterable[Configuration]
+) -> list[tuple[str, str, Advice]]:
+    """Return ``(hardware, machine, advice)`` for processors, and for each device that was timed."""
+    columns = {one.hardware for one in ran if one.kind == "accelerator"}
+    found = []
+    for hardware in (CPU, *(one for one in report.hardware if one in columns - {CPU})):
+        advice = advise(report, row, Limits((hardware,)))
+        machine = next((m.name for m in report.machines if m.id == advice.machine), "")
+        if advice.best is not None:
+            found.append((hardware, machine, advice))
+    return found
+
+
 def _by_kind(
     configurations: Iterable[Configuration],
 ) -> list[tuple[str, list[tuple[str, list[Configuration]]]]]:
@@ -356,6 +374,7 @@ def _environment() -> Environment:
         script_json=script_json,
         slug=text.slug,
         one_line=text.one_line,
+        shell=shlex.quote,
         quantity=lambda value, key, metric="", declared=text.NOTHING: text.quantity(
             key, value, metric, declared
         ),
