@@ -17,7 +17,7 @@ from compat.contract.named import resolve
 from compat.contract.session import Unsupported
 from compat.runtimes.coreml import convert as coreml_convert
 from compat.runtimes.coreml import runtime as coreml
-from compat.runtimes.coreml.convert import keep_log_softmax_exact
+from compat.runtimes.coreml.convert import keep_log_softmax_exact, know_aliases
 from compat.runtimes.coreml.mil import OPERATORS, Program
 from compat.runtimes.coreml.palettes import PALETTES
 
@@ -151,6 +151,21 @@ def test_scores_of_unlikely_classes_survive_float16(tmp_path: Path) -> None:
         (found[name],) = program.run({"x0": scores.numpy()})
     np.testing.assert_allclose(found["ours"], expected, rtol=1e-3)
     assert np.abs(found["its own"] - expected).max() > 10, "mended: delete keep_log_softmax_exact"
+
+
+def test_another_name_of_a_tensor_is_the_tensor(tmp_path: Path) -> None:
+    """coremltools 9.0 lacks ``alias``, which EnCodec's convolutions have."""
+    from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
+
+    known = _TORCH_OPS_REGISTRY.name_to_func_mapping
+    ours = known.pop("alias", None)
+    assert ours is None or ours.__module__ == coreml_convert.__name__, "mended: delete know_aliases"
+    know_aliases()
+    function = Function(lambda x: torch.ops.aten.alias(x) * 2)
+    (found,) = convert(function, (torch.ones(1, 3),), tmp_path).run(
+        {"x0": np.array([[1.0, -2.0, 3.0]], np.float32)}
+    )
+    assert found.tolist() == [[2.0, -4.0, 6.0]]
 
 
 def test_rounds_to_float16_as_declared(tmp_path: Path) -> None:

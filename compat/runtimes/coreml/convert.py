@@ -42,6 +42,7 @@ def convert(
 
     source = open_source(reference, graph)
     keep_log_softmax_exact()
+    know_aliases()
     if scheme == "fp16":
         model = _converted(source, point)
     else:
@@ -69,6 +70,17 @@ def keep_log_softmax_exact() -> None:
         context.add(mb.sub(x=below, y=mb.log(x=total), name=node.name))
 
     register_torch_op(log_softmax, torch_alias=["_log_softmax"], override=True)
+
+
+def know_aliases() -> None:
+    """Teach coremltools ``alias``, another name of a tensor, which it lacks."""
+    from coremltools.converters.mil import Builder as mb
+    from coremltools.converters.mil import register_torch_op
+
+    def alias(context: Any, node: Any) -> None:
+        context.add(mb.identity(x=context[node.inputs[0]], name=node.name))
+
+    register_torch_op(alias, override=True)
 
 
 def package(source: Source, point: str, scheme: str) -> Derived:
