@@ -62,7 +62,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     told(
         f"{len(here)} of {len(rows)} targets {verb} here: machine {facts.machine_id(machine)}, "
         f"{one_line(processor.get('model', 'unknown processor'))}, {facts.available_cpus()} cores, "
-        f"{facts.available_memory_bytes() / 2**30:.0f} GiB of memory"
+        f"{facts.available_memory_bytes() / 2**30:.0f} GiB of memory free"
     )
     _found("✓ here", here)
     _found("! broken", [row for row in rows if row["state"] == "broken"])
