@@ -19,7 +19,7 @@ def test_task(measurement: Measurement) -> None:
         raise Finding(
             "skipped",
             f"no test set of the corpus has what {measurement.case.family.task} is scored by",
-            "add text, rttm_filepath or trials.txt, see docs/methods.md",
+            "add text, rttm_filepath or trials.txt, see docs/corpora.md",
         )
     measurement.note(predictions=found["predictions"], metrics=found["metrics"])
     measurement.judge(found["values"], found["faults"])

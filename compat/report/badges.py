@@ -11,7 +11,7 @@ from compat.report.model import Cell
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-_COLOURS = {
+COLOURS = {
     "high": "#1a7f37",
     "medium": "#0a5cc2",
     "limited": "#8a5a00",
@@ -46,7 +46,7 @@ def badge(cell: Cell) -> str:
         words += f" ({', '.join(shown)})"
     left, right = (int(len(one) * _CHARACTER_WIDTH) + 14 for one in (name, words))
     title = escape(f"{name}: {words}", quote=True)
-    colour = _COLOURS[text.appearance(rating)]
+    colour = COLOURS[text.appearance(rating)]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + right}" height="20" '
         f'role="img" aria-label="{title}"><title>{title}</title>'

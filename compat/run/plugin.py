@@ -27,7 +27,7 @@ from compat.run import invocation, selection
 from compat.run.client import StageError, StageFailure
 from compat.run.measurement import Check, Finding, Measurement
 from compat.run.progress import Progress
-from compat.run.run import Run, Settings, relative
+from compat.run.run import RESULTS, Run, Settings, relative
 
 ORDER = ("support", "accuracy", "latency", "memory", "robustness")
 """Order within a case: what others build on comes first, and time before what heats."""
@@ -69,13 +69,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             const=profile.name,
             help=meaning,
         )
-    for name, example in (
-        ("models", "whisper-tiny,whisper-base or whisper"),
-        ("targets", "cpu-torch,openvino; `here` for all that is on this machine"),
-        ("recipes", "fp32,int8-dynamic, int8, or int8-weights+fp16-decoder"),
-        ("weights", "trained,seeded"),
+    for name, meaning in (
+        ("models", "variants, families or patterns: whisper-tiny,silero-vad"),
+        ("targets", "targets, hardware or patterns: openvino-cpu,cuda; `here` for what is here"),
+        ("recipes", "recipes or precisions: fp32,int8, or int8-weights+fp16-decoder"),
+        ("weights", "kinds of weights: pretrained,trained,seeded"),
     ):
-        add(f"--{name}", type=words, default=(), metavar="LIST", help=f"for example {example}")
+        add(f"--{name}", type=words, default=(), metavar="LIST", help=meaning)
     add(
         "--require",
         type=words,
@@ -84,17 +84,47 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="hardware or targets whose absence fails",
     )
     add("--device", default="", metavar="N", help="index of the device, where there are several")
-    add("--threads", type=int, default=0, help="threads of every runtime (default: all cores)")
+    add(
+        "--threads",
+        type=int,
+        default=0,
+        metavar="N",
+        help="threads of every runtime (default: all cores)",
+    )
     add("--warmup", type=int, default=1, metavar="N", help="untimed rounds before timed ones")
-    add("--iterations", type=int, default=0, metavar="N", help="timed rounds (default: profile's)")
-    add("--time-limit", type=float, default=600.0, metavar="S", help="seconds a stage may take")
-    add("--memory-limit", type=float, default=0.0, metavar="GIB", help="memory a case may take")
-    add("--results", type=Path, default=None, metavar="DIR", help="where results files go")
+    add(
+        "--iterations",
+        type=int,
+        default=0,
+        metavar="N",
+        help=f"timed rounds (default: {QUICK.rounds}, {CORE.rounds} or {FULL.rounds} by profile)",
+    )
+    add(
+        "--time-limit",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="seconds that a stage may take, without what it waits to have built",
+    )
+    add(
+        "--memory-limit",
+        type=float,
+        default=0.0,
+        metavar="GIB",
+        help="memory that a case may take, exports left out (default: 90 %% of what is free)",
+    )
+    add(
+        "--results",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help=f"where results files go (default: {RESULTS.as_posix()})",
+    )
     add(
         "--corpus", type=Path, default=None, metavar="PATH", help="own recordings (docs/corpora.md)"
     )
     add("--language", default="", metavar="CODE", help="language of a corpus that names none: de")
-    add("--checkpoint", action="append", default=[], metavar="NAME=PATH", help="weights to use")
+    add("--checkpoint", action="append", default=[], metavar="NAME=PATH", help="weights of a variant")
     add("--download", action="store_true", help="fetch published checkpoints that are missing")
     add("--thresholds", action="append", type=Path, default=[], metavar="FILE", help="more limits")
     add(

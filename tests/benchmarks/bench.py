@@ -33,11 +33,11 @@ from compat import catalog
 from compat.contract.graph import Stopwatch
 from compat.inputs import corpus
 from compat.measure.request import CaseRequest
+from compat.report.documents import put
 from compat.run.client import Worker
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-START, END = "<!-- benchmarks: start -->", "<!-- benchmarks: end -->"
 
 HEAVY = (
     "ctranslate2",
@@ -448,15 +448,6 @@ def conditions() -> str:
     )
 
 
-def write(path: Path, text: str) -> None:
-    """Replace what stands between the markers of a file."""
-    before, opened, rest = path.read_text(encoding="utf-8").partition(START)
-    _, closed, after = rest.partition(END)
-    if not (opened and closed):
-        sys.exit(f"bench: {path} lacks the markers {START} and {END}")
-    path.write_text(f"{before}{START}\n{text}\n{END}{after}", encoding="utf-8")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
@@ -476,7 +467,7 @@ def main() -> int:
     said = f"{table(outcomes)}\n\n{conditions()}"
     print(f"\n{said}")
     if options.write:
-        write(options.write, said)
+        put(options.write, "benchmarks", said)
     return 0 if all(one.met for one in outcomes) else 1
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import conditions, other_catalog, write
+from bench import conditions, other_catalog
 
 from compat import catalog
 from compat.contract.case import Case
@@ -27,6 +27,7 @@ from compat.hardware.facts import available_cpus
 from compat.inputs import corpus
 from compat.measure.request import CaseRequest
 from compat.metrics.timing import Median, median_interval, undisturbed
+from compat.report.documents import put
 from compat.run.client import StageFailure, Worker
 from compat.run.probing import Prober
 
@@ -301,7 +302,7 @@ def main() -> int:
     for fault in wrong:
         print(f"FAIL {fault}")
     if given.write and not wrong:
-        write(given.write, said)
+        put(given.write, f"speed-{given.model.partition('@')[0]}", said)
     return 1 if wrong else 0
 
 

@@ -1,0 +1,14 @@
+"""A Markdown table from rows of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; columns that are empty in every row are left out."""
+    found = [list(row) for row in rows]
+    kept = [i for i in range(len(head)) if any(row[i] for row in found)]
+    lines = [[head[i] for i in kept], ["---"] * len(kept)]
+    lines += [[row[i].replace("|", "\\|") or " " for i in kept] for row in found]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

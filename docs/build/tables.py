@@ -1,0 +1,111 @@
+"""Write the generated tables of the documents, and the picture of the matrix.
+
+python docs/build/tables.py
+python docs/build/tables.py --check
+python docs/build/tables.py --print accuracy reports/local/results
+
+Documents mark where a table belongs (``compat.report.documents``). Tables of measurements come from ``reports/results``, so run this after ``compat publish``; the
+others come from the code. ``tests/test_documents.py`` fails where what is committed is not what this
+would write. The tables of :data:`MEASURED` are results of one measurement each, whose script
+writes them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+
+import table_reference
+import table_results
+from matrix_picture import picture
+
+from compat.judge.results import Run, read_all
+from compat.report import build
+from compat.report.documents import filled
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "reports" / "results"
+PICTURE = ROOT / "reports" / "matrix.svg"
+
+OF_RESULTS: Mapping[str, Callable[[Sequence[Run]], str]] = {
+    "accuracy": table_results.accuracy,
+    "browsers-recipes": table_results.browsers_recipes,
+    "browsers-seconds": table_results.browsers_seconds,
+    "coreml": partial(table_results.without_device, target="coreml-conversion"),
+    "noise": table_results.noise,
+    "qualcomm": partial(table_results.without_device, target="qualcomm-emulator"),
+}
+OF_CODE: Mapping[str, Callable[[], str]] = {
+    "commands": table_reference.commands,
+    "options": table_reference.options,
+    "people": table_reference.people,
+    "query-tables": table_reference.query_tables,
+}
+MEASURED = {
+    "benchmarks": "tests/benchmarks/bench.py",
+    "limits": "fixtures/build/limits.py",
+    "speed-whisper-small": "tests/benchmarks/speed.py",
+    "speed-whisper-tiny": "tests/benchmarks/speed.py",
+}
+"""Names of the tables that a measurement writes, each with its script."""
+
+@cache
+def published() -> tuple[Run, ...]:
+    """Return the published results."""
+    return tuple(read_all([RESULTS]).runs)
+
+
+@cache
+def made(name: str) -> str | None:
+    """Return a table as it should be; None for one that a measurement writes.
+
+    Raises:
+        KeyError: nothing writes a table of that name.
+    """
+    if name in MEASURED:
+        return None
+    return OF_RESULTS[name](published()) if name in OF_RESULTS else OF_CODE[name]()
+
+
+def wanted() -> dict[Path, str]:
+    """Return every file that holds something generated, with the text that it should have."""
+    found = {
+        path: filled(path.read_text(encoding="utf-8"), made)
+        for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    }
+    found[PICTURE] = picture(build(read_all([RESULTS])))
+    return found
+
+
+def stale() -> dict[Path, str]:
+    """Return the files that are not as they should be, with the text that they should have."""
+    return {
+        path: text
+        for path, text in wanted().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; 1 where one is stale")
+    parser.add_argument("--print", choices=OF_RESULTS, metavar="NAME", help="print one table")
+    parser.add_argument("results", type=Path, nargs="*", help="folders to make that table from")
+    given = parser.parse_args()
+    if given.print:
+        runs = tuple(read_all(given.results).runs) if given.results else published()
+        sys.stdout.write(OF_RESULTS[given.print](runs) + "\n")
+        return 0
+    found = stale()
+    for path, text in found.items():
+        sys.stdout.write(f"{'stale' if given.check else 'written'}: {path.relative_to(ROOT)}\n")
+        if not given.check:
+            path.write_text(text, encoding="utf-8")
+    return int(given.check and bool(found))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
