@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import os
 import pkgutil
 import re
@@ -11,7 +12,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,23 +20,32 @@ import msgspec
 import pytest
 
 from compat import __version__, catalog
-from compat.commands.main import command_parser, parse
+from compat.commands.main import main, parse
 from compat.contract.case import HARDWARE, WEIGHTS
 from compat.contract.errors import CompatError
 from compat.contract.precision import precisions
-from compat.contract.profile import CORE, FULL, QUICK
 from compat.inputs import packages
 from compat.judge import expectations, results, thresholds
 from compat.report import text as report_text
-from compat.run import plugin, run, selection
+from compat.report.documents import names
+from compat.run import plugin, selection
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 GLOSSARY = ROOT / "docs" / "glossary.md"
 USAGE = ROOT / "docs" / "usage.md"
-DOCUMENTS = [README, CONTRIBUTING, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = ROOT / "docs" / "examples"
+GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+DOCUMENTS = [README, CONTRIBUTING, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PLACEHOLDERS = ("FOLDER", "FILE", "CASE")
+STANDS_FOR = {
+    "--corpus": ROOT / "fixtures" / "corpus",
+    "--checkpoint": ROOT / "fixtures" / "checkpoints" / "whisper-nano",
+    "--thresholds": ROOT / "fixtures" / "thresholds.toml",
+    "--expectations": ROOT / "fixtures" / "expectations",
+}
+"""What a placeholder after an option is when the command runs here."""
 MADE = ("results", "site", "reports/local")
 """Folders that a command makes, or that a person has."""
 
@@ -65,12 +75,11 @@ def commands(document: Path) -> list[list[str]]:
 COMMANDS = [(document, words) for document in DOCUMENTS for words in commands(document)]
 
 
-def named(pairs: list[tuple[Path, list[str]]]) -> list[Any]:
-    return [pytest.param(d, w, id=f"{d.name}: {' '.join(w)}") for d, w in dict_by_text(pairs)]
-
-
-def dict_by_text(pairs: list[tuple[Path, list[str]]]) -> list[tuple[Path, list[str]]]:
-    return list({(document, tuple(words)): (document, words) for document, words in pairs}.values())
+def named(found: Iterable[list[str]]) -> list[Any]:
+    """Return every command once, whichever documents have it."""
+    return [
+        pytest.param(list(words), id=" ".join(words)) for words in dict.fromkeys(map(tuple, found))
+    ]
 
 
 class Complaint(Exception):
@@ -114,10 +123,23 @@ def pytest_options() -> StrictParser:
     return parser
 
 
+def with_files(names: list[str]) -> catalog.Catalog:
+    """Return the catalog with some catalog files, which stay known to nobody else."""
+    if not names:
+        return catalog.load()
+    catalog.load.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(catalog.ENVIRONMENT, os.pathsep.join(names))
+        loaded = catalog.load()
+    catalog.load.cache_clear()
+    return loaded
+
+
 def check_pytest(words: list[str]) -> None:
     given = pytest_options().parse_args(words)
-    loaded = catalog.load()
-    if given.markexpr:
+    loaded = with_files([name for name in given.catalog if name not in PLACEHOLDERS])
+    own = any(path.parts[:1] == ("tests",) for path in given.paths)
+    if given.markexpr and not own:
         selection.check_mark_expression(given.markexpr, selection.marks(loaded))
     checkpoints = dict(pair.split("=", 1) for pair in given.checkpoint)
     chosen = selection.Selection(
@@ -210,6 +232,7 @@ def check_known(words: list[str]) -> None:
     assert words in (
         [".", ".venv/bin/activate"],
         [".venv\\Scripts\\Activate.ps1"],
+        ["lint-imports", "--no-logo"],
         ["ruff", "format", "--check", "."],
         ["ruff", "check", "."],
         ["mypy"],
@@ -267,8 +290,8 @@ def call(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
 # Commands --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("document", "words"), named(COMMANDS))
-def test_command_parses(document: Path, words: list[str]) -> None:
+@pytest.mark.parametrize("words", named(words for _, words in COMMANDS))
+def test_command_parses(words: list[str]) -> None:
     checker = CHECKERS.get(words[0])
     if checker is None:
         check_known(words)
@@ -291,34 +314,85 @@ def test_misspelt_commands_do_not_parse() -> None:
         check_pip(["install", "-e", ".[no-such-extra]"])
 
 
+READING = ("claims", "compare", "list", "query", "recommend", "schema", "show")
+"""Commands that change nothing and start no process."""
+
+
 def is_cheap(words: list[str]) -> bool:
-    # What a command above it in a document measures is not there.
-    local = any(word.startswith("reports/local/") for word in words)
-    shown = words[:2] in (["compat", "list"], ["compat", "show"], ["compat", "schema"])
-    return shown and not local
+    # What a command above it in a document measures is not there, and neither is another network.
+    made = any(word.startswith(("reports/local/", "s3:", "branch/", "--export")) for word in words)
+    other = {"latest", "previous", "--here"} & set(words)
+    return words[0] == "compat" and words[1] in READING and not made and not other
 
 
-@pytest.mark.parametrize(("document", "words"), named([p for p in COMMANDS if is_cheap(p[1])]))
-def test_cheap_command_runs(document: Path, words: list[str]) -> None:
-    done = call("-m", "compat", *words[1:])
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+@pytest.mark.parametrize("words", named(words for _, words in COMMANDS if is_cheap(words)))
+def test_command_that_only_reads_runs(
+    words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("COMPAT_CATALOG", "")
+    # 1 says that a comparison found something worse.
+    try:
+        status = main(words[1:])
+    finally:
+        catalog.load.cache_clear()  # A catalog file is nobody else's.
+    assert status in ((0, 1) if words[1] == "compare" else (0,)), capsys.readouterr().err
+    assert capsys.readouterr().out.strip()
 
 
-def is_collected(pair: tuple[Path, list[str]]) -> bool:
-    document, words = pair
-    placeholder = any(name in word for word in words for name in PLACEHOLDERS)
-    inside = document in (README, USAGE) and "--pyargs" not in words
-    return inside and words[0] == "pytest" and not placeholder
+def is_collected(document: Path, words: list[str]) -> bool:
+    inside = document in (README, USAGE, *GUIDES) and "--pyargs" not in words
+    return inside and words[0] == "pytest" and not any(word.startswith("tests") for word in words)
+
+
+def real(words: list[str]) -> Iterator[str]:
+    """Yield the words of a command with something real in the place of placeholders."""
+    for before, word in itertools.pairwise(["", *words]):
+        stands_for = str(STANDS_FOR.get(before, ""))
+        yield re.sub("FOLDER|FILE", lambda _, path=stands_for: path, word) if stands_for else word
 
 
 @pytest.mark.parametrize(
-    ("document", "words"), named([pair for pair in COMMANDS if is_collected(pair)])
+    "words", named(words for document, words in COMMANDS if is_collected(document, words))
 )
-def test_selection_collects(document: Path, words: list[str]) -> None:
-    done = call("-m", "pytest", *words[1:], "--collect-only", "-qq", "-p", "no:cacheprovider")
+def test_selection_collects(words: list[str]) -> None:
+    given = list(real(words))
+    done = call("-m", "pytest", *given[1:], "--collect-only", "-qq", "-p", "no:cacheprovider")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "suites/test_support.py: " in done.stdout
+
+
+ELSEWHERE = {
+    "compat cache": ("test_cli.py", 'main(["cache"])'),
+    "compat doctor": ("test_newcomer.py", '"doctor"'),
+    "compat list --here": ("test_newcomer.py", '"--here"'),
+    "compat compare": ("test_compare.py", '"compare"'),
+    "compat fetch --all": ("test_fetch.py", '"fetch"'),
+    "compat matrix --quick": ("end_to_end/test_wheel.py", '"matrix"'),
+    "compat publish": ("test_report.py", 'main(["publish"'),
+    "compat recommend": ("test_advice.py", '"recommend"'),
+    "compat report": ("test_ci_summary.py", '"report"'),
+    "compat rescore": ("test_newcomer.py", 'main(["rescore"'),
+    "compat share": ("test_newcomer.py", 'main(["share"])'),
+    "pip install FILE.whl": ("end_to_end/test_wheel.py", '"install"'),
+    "python docs/build/tables.py": ("test_documents.py", "tables.stale()"),
+    "python tests/benchmarks/bench.py": ("test_readme.py", "benchmarks()"),
+}
+"""Commands of the guides that write or measure, by their first words: the test that runs such a
+command, and the words in it that do."""
+OURS = {"make", "ruff", "lint-imports", "mypy", "pytest"}
+"""What the person who runs these tests runs anyway: a command of a guide may begin so."""
+
+
+@pytest.mark.parametrize(
+    "words", named(words for document, words in COMMANDS if document in GUIDES)
+)
+def test_every_command_of_a_guide_is_run_by_a_test(words: list[str]) -> None:
+    if is_cheap(words) or words[0] in OURS:
+        return
+    command = " ".join(words)
+    ((test, does),) = (test for start, test in ELSEWHERE.items() if command.startswith(start))
+    assert does in read(ROOT / "tests" / test)
 
 
 # Tables and length --------------------------------------------------------------------------
@@ -329,40 +403,6 @@ def first_column(text: str, heading: str) -> list[str]:
     below = text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
     rows = [line for line in below.splitlines() if line.startswith("|")]
     return [row.split("|")[1].strip() for row in rows[2:]]
-
-
-def test_every_option_is_in_the_table() -> None:
-    documented = set(re.findall(r"--[a-z-]+", " ".join(first_column(read(USAGE), "Selecting"))))
-    known = {name for action in suite_options()._actions for name in action.option_strings}
-    assert documented == known
-
-
-def test_defaults_in_the_table_are_the_options() -> None:
-    defaults = {
-        match[1]: match[2]
-        for match in re.finditer(r"^\| `(--[a-z-]+)[^|]*\| ([^|]*) \|", read(USAGE), re.M)
-    }
-    given = suite_options().parse_args([])
-    assert float(defaults["--time-limit"]) == given.time_limit
-    assert int(defaults["--warmup"]) == given.warmup
-    assert defaults["--iterations"] == f"{QUICK.rounds}, {CORE.rounds} or {FULL.rounds}"
-    assert defaults["--results"] == f"`{run.RESULTS.as_posix()}`"
-    rounds = f"{QUICK.rounds} timed rounds; or every variant, {FULL.rounds} rounds"
-    assert rounds in read(USAGE)
-
-
-def test_the_readme_is_short() -> None:
-    assert len(read(README).split()) <= 1200
-
-
-def test_every_command_is_in_the_table() -> None:
-    documented = re.findall(r"`compat (\w+)", " ".join(first_column(read(USAGE), "The command")))
-    (commands_action,) = (
-        action
-        for action in command_parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
-    )
-    assert set(documented) == set(commands_action.choices)
 
 
 def test_hardware_without_a_runtime_is_named() -> None:
@@ -426,11 +466,10 @@ def test_no_place_of_one_machine(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_files_in_backquotes_exist(document: Path) -> None:
     for name in re.findall(
-        r"`((?:compat|suites|fixtures|docs|tests|ci)/[\w./-]+)`", read(document)
+        r"`((?:compat|suites|fixtures|docs|tests|ci|reports)/[\w./-]+)[`:]", read(document)
     ):
-        example = name in {f"compat/{place}" for place, _ in examples()}
-        # The checkpoint is made by fixtures/build and may be newer than a checkout.
-        assert example or (ROOT / name).exists(), f"{document.name}: {name}"
+        made = name.startswith(("reports/local", "reports/archive"))
+        assert made or (ROOT / name).exists(), f"{document.name}: {name}"
 
 
 # Glossary and numbers --------------------------------------------------------------------------
@@ -491,8 +530,7 @@ def test_rating_states_the_rules_version() -> None:
 def test_benchmark_limits_and_names_are_documented() -> None:
     bench = benchmarks()
     document = read(ROOT / "docs" / "benchmarks.md")
-    assert bench.START in document
-    assert bench.END in document
+    assert "benchmarks" in names(document)
     assert all(f"| `{name}` |" in document for name in bench.BENCHMARKS)
 
 
@@ -513,11 +551,13 @@ def toml_examples(document: Path, head: str) -> list[str]:
 
 
 def test_example_threshold_and_expectation_are_valid(tmp_path: Path) -> None:
-    for number, text in enumerate(toml_examples(CONTRIBUTING, "[[threshold]]")):
+    for number, text in enumerate(
+        toml_examples(ROOT / "docs" / "guides" / "model.md", "[[threshold]]")
+    ):
         (tmp_path / f"{number}.toml").write_text(text, encoding="utf-8")
         assert thresholds.load([tmp_path / f"{number}.toml"]).entries
     cases = [case.id for case in catalog.load().cases()]
-    for text in toml_examples(CONTRIBUTING, "[[expect]]"):
+    for text in toml_examples(ROOT / "docs" / "guides" / "machine.md", "[[expect]]"):
         path = tmp_path / "cuda.toml"
         path.write_text(text, encoding="utf-8")
         loaded = expectations.load([path])
@@ -525,26 +565,17 @@ def test_example_threshold_and_expectation_are_valid(tmp_path: Path) -> None:
         assert any(entry.covers(case, entry.check) for case in cases)
 
 
-def examples() -> list[tuple[str, str]]:
-    """Return the files that CONTRIBUTING.md writes: place below compat/, and content."""
-    pattern = r"Write `compat/([\w/]+\.py)`:\n\n```python\n(.*?)```"
-    return re.findall(pattern, read(CONTRIBUTING), re.S)
-
-
 def test_examples_import_from_the_api_alone() -> None:
-    texts = [read(ROOT / "docs" / "example_catalog.py"), *dict(examples()).values()]
+    texts = [read(path) for path in [ROOT / "docs" / "example_catalog.py", *EXAMPLES.glob("*.py")]]
     imports = [re.findall(r"^\s*(?:from|import) (compat[\w.]*)", text, re.M) for text in texts]
-    assert {name for names in imports for name in names} == {"compat.api"}
+    assert {name for found in imports for name in found} == {"compat.api"}
 
 
 def test_example_model_runs_on_the_example_runtime(tmp_path: Path) -> None:
-    written = {place: tmp_path / Path(place).name for place, _ in examples()}
-    for place, content in examples():
-        written[place].write_text(content, encoding="utf-8")
     done = call(
         *("-m", "pytest", "suites", "-q", "-p", "no:cacheprovider", "--quick", "--threads", "1"),
-        *("--catalog", str(written["models/level.py"])),
-        *("--catalog", str(written["runtimes/onnx_reference.py"])),
+        *("--catalog", str(EXAMPLES / "level.py")),
+        *("--catalog", str(EXAMPLES / "onnx_reference.py")),
         *("--models", "level", "--targets", "cpu-torch,cpu-onnx-reference", "--recipes", "fp32"),
         *("-k", "loads or numerics or stress", "--results", str(tmp_path / "results")),
         COMPAT_CACHE=str(tmp_path / "cache"),
@@ -554,11 +585,8 @@ def test_example_model_runs_on_the_example_runtime(tmp_path: Path) -> None:
     assert [(one.status, one.level) for one in found] == [("passed", "strict")] * 6
 
 
-def test_example_metric_computes(tmp_path: Path) -> None:
-    content = dict(examples())["metrics/exact.py"]
-    path = tmp_path / "exact.py"
-    path.write_text(content, encoding="utf-8")
-    metric = load_file(path)
+def test_example_metric_computes() -> None:
+    metric = load_file(EXAMPLES / "exact.py")
     assert metric.exact_match(["one", "two"], ["one", "too"]) == 0.5
     with pytest.raises(ValueError, match="one hypothesis per reference"):
         metric.exact_match([], [])

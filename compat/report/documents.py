@@ -1,4 +1,6 @@
-"""Tables that programs write into documents, each between two comments that carry its name::
+"""Tables that programs write into documents.
+
+Each stands between two comments, of which the first carries its name::
 
     <!-- generated: NAME -->
     <!-- end -->

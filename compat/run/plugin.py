@@ -124,7 +124,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--corpus", type=Path, default=None, metavar="PATH", help="own recordings (docs/corpora.md)"
     )
     add("--language", default="", metavar="CODE", help="language of a corpus that names none: de")
-    add("--checkpoint", action="append", default=[], metavar="NAME=PATH", help="weights of a variant")
+    add(
+        "--checkpoint",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="weights of a variant",
+    )
     add("--download", action="store_true", help="fetch published checkpoints that are missing")
     add("--thresholds", action="append", type=Path, default=[], metavar="FILE", help="more limits")
     add(

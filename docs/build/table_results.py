@@ -81,8 +81,8 @@ def cases(runs: Sequence[Run], *targets: str) -> list[Case]:
 
 def accuracy(runs: Sequence[Run]) -> str:
     """Return what each checkpoint scores on each test set, natively on a processor."""
-    head = ("checkpoint", "target, recipe", "test set", "metric (95 %)", "float64")
-    head += ("degradation (95 %)", "other metrics", "RTFx", "peak memory", "model")
+    head = ["checkpoint", "target, recipe", "test set", "metric (95 %)", "float64"]
+    head += ["degradation (95 %)", "other metrics", "RTFx", "peak memory", "model"]
     return table(head, [row for one in cases(runs, *NATIVE) for row in _scores(one)])
 
 
@@ -126,8 +126,8 @@ def _shown(key: str, value: Any) -> str:
 
 def without_device(runs: Sequence[Run], target: str) -> str:
     """Return what an emulator, or a conversion, made of each model and recipe."""
-    head = ("model", "recipe", "profile", "size", "task (reference)", "numerics")
-    head += ("simulation", "beyond strict limits")
+    head = ["model", "recipe", "profile", "size", "task (reference)", "numerics"]
+    head += ["simulation", "beyond strict limits"]
     return table(head, [_beside_simulation(one) for one in cases(runs, target)])
 
 
@@ -203,7 +203,9 @@ def _median(one: Case | None) -> float | None:
 
 
 def _accurate(one: Case) -> bool:
-    return all(one.found[check].level != "failed" for check in (TASK, NUMERICS) if check in one.found)
+    return all(
+        one.found[check].level != "failed" for check in (TASK, NUMERICS) if check in one.found
+    )
 
 
 def browsers_recipes(runs: Sequence[Run]) -> str:

@@ -4,10 +4,10 @@ python docs/build/tables.py
 python docs/build/tables.py --check
 python docs/build/tables.py --print accuracy reports/local/results
 
-Documents mark where a table belongs (``compat.report.documents``). Tables of measurements come from ``reports/results``, so run this after ``compat publish``; the
-others come from the code. ``tests/test_documents.py`` fails where what is committed is not what this
-would write. The tables of :data:`MEASURED` are results of one measurement each, whose script
-writes them.
+Documents mark where a table belongs (``compat.report.documents``). Tables of measurements come from
+``reports/results``, so run this after ``compat publish``; the others come from the code.
+``tests/test_documents.py`` fails where what is committed is not what this would write. Tables of
+:data:`MEASURED` are results of one measurement each, whose script writes them.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ MEASURED = {
 }
 """Names of the tables that a measurement writes, each with its script."""
 
+
 @cache
 def published() -> tuple[Run, ...]:
     """Return the published results."""
@@ -70,13 +71,19 @@ def made(name: str) -> str | None:
     return OF_RESULTS[name](published()) if name in OF_RESULTS else OF_CODE[name]()
 
 
+@cache
+def drawn() -> str:
+    """Return the picture of the matrix."""
+    return picture(build(read_all([RESULTS])))
+
+
 def wanted() -> dict[Path, str]:
     """Return every file that holds something generated, with the text that it should have."""
     found = {
         path: filled(path.read_text(encoding="utf-8"), made)
         for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     }
-    found[PICTURE] = picture(build(read_all([RESULTS])))
+    found[PICTURE] = drawn()
     return found
 
 

@@ -1,0 +1,150 @@
+"""What documents say of programs is true: generated tables, names of options, lengths."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_readme import DOCUMENTS, GUIDES, README, ROOT, load_file, read, suite_options
+
+from compat.commands.main import command_parser
+from compat.contract.errors import CompatError
+from compat.experiments import EXPERIMENTS
+from compat.report.documents import filled, names, put
+
+DOCS = [path for path in DOCUMENTS if path.is_relative_to(ROOT / "docs")]
+FOREIGN = {"--index-url", "--junitxml", "--markers", "--no-deps", "--pyargs", "--wheel-dir"}
+"""Options of pytest and pip that documents name."""
+SCRIPTS = ("docs/build/tables.py", "tests/benchmarks/bench.py", "tests/benchmarks/speed.py")
+MOST_WORDS = {"README": 900, "guide": 800, "docs": 19_500}
+
+
+@pytest.fixture(scope="module")
+def tables() -> Any:
+    # Where Python looks for what the script imports from beside it.
+    sys.path.append(str(ROOT / "docs" / "build"))
+    return load_file(ROOT / "docs" / "build" / "tables.py")
+
+
+# Generated tables ------------------------------------------------------------------------------
+
+
+def test_no_table_is_stale(tables: Any) -> None:
+    stale = [path.relative_to(ROOT).as_posix() for path in tables.stale()]
+    assert not stale, f"run `python docs/build/tables.py`: {stale}"
+
+
+def test_a_changed_table_is_stale(tables: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(tables.OF_CODE, "people", lambda: "| somebody else |")
+    tables.made.cache_clear()
+    assert [path.name for path in tables.stale()] == ["corpora.md"]
+    tables.made.cache_clear()
+
+
+def test_every_table_has_its_place_and_its_program(tables: Any) -> None:
+    placed = [name for path in [README, *DOCS] for name in names(read(path))]
+    assert sorted(placed) == sorted({*tables.OF_RESULTS, *tables.OF_CODE, *tables.MEASURED})
+    for script in tables.MEASURED.values():
+        assert "put(" in read(ROOT / script)
+
+
+def test_only_what_is_between_the_marks_is_replaced(tmp_path: Path) -> None:
+    document = tmp_path / "a.md"
+    text = "before\n<!-- generated: a -->\nold\n<!-- end -->\nbetween\n<!-- generated: b -->\n"
+    document.write_text(f"{text}kept\n<!-- end -->\nafter\n", encoding="utf-8")
+    put(document, "a", "| new |")
+    assert read(document) == f"{text}kept\n<!-- end -->\nafter\n".replace("old", "| new |")
+    with pytest.raises(CompatError, match="has no table c"):
+        put(document, "c", "")
+
+
+# Names in the text -----------------------------------------------------------------------------
+
+
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Yield a parser and those of its subcommands."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for one in action.choices.values():
+                yield from parsers(one)
+
+
+def options() -> set[str]:
+    """Return every option that a person can give."""
+    found = [suite_options(), *parsers(command_parser())]
+    known = {name for one in found for action in one._actions for name in action.option_strings}
+    scripts = {
+        name
+        for script in (*SCRIPTS, *(f"compat/experiments/{one}.py" for one in EXPERIMENTS))
+        for name in re.findall(r"\"(--[a-z-]+)\"", read(ROOT / script))
+    }
+    return known | scripts | FOREIGN | set(re.findall(r"--[a-z-]+", read(ROOT / "ci" / "run")))
+
+
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_options_in_the_text_exist(document: Path) -> None:
+    said = {option for code in in_backquotes(document) for option in OPTION.findall(code)}
+    # Arguments of a browser, behind an option that hands them on.
+    assert not {one for one in said - options() if f"--browser-arg={one}" not in read(document)}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_in_the_text_exist(document: Path) -> None:
+    (choices,) = (
+        action
+        for action in command_parser()._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+    targets = set(re.findall(r"^([a-z-]+):", read(ROOT / "Makefile"), re.M))
+    for code in in_backquotes(document):
+        if (command := re.match(r"compat ([a-z]+)", code)) is not None:
+            assert command[1] in choices.choices, f"{document.name}: {code}"
+        if (target := re.fullmatch(r"make ([a-z-]+)", code)) is not None:
+            assert target[1] in targets, f"{document.name}: {code}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_variables_in_the_text_exist(document: Path) -> None:
+    files = [*ROOT.glob("compat/**/*.py"), *ROOT.glob("ci/*"), ROOT / "Makefile"]
+    code = "".join(read(path) for path in files if path.is_file())
+    for name in re.findall(r"`\$?(COMPAT_[A-Z_]+)", read(document)):
+        assert name in code, f"{document.name}: {name}"
+
+
+def in_backquotes(document: Path) -> list[str]:
+    """Return the words in backquotes in the text of a document, outside of blocks of code."""
+    prose = re.sub(r"```.*?```", "", read(document), flags=re.S)
+    return re.findall(r"`([^`\n]+)`", prose)
+
+
+def test_a_misspelt_option_and_command_are_seen(tmp_path: Path) -> None:
+    document = tmp_path / "a.md"
+    document.write_text("say `compat matricks`, or `--targest here`", encoding="utf-8")
+    with pytest.raises(AssertionError):
+        test_options_in_the_text_exist(document)
+    with pytest.raises(AssertionError):
+        test_commands_in_the_text_exist(document)
+
+
+# Length ----------------------------------------------------------------------------------------
+
+
+def words(document: Path) -> int:
+    """Count the words of a document beside its generated tables; marks of Markdown are none."""
+    own = filled(read(document), lambda name: "")
+    return sum(any(letter.isalnum() for letter in word) for word in own.split())
+
+
+def test_documents_stay_short() -> None:
+    assert words(README) <= MOST_WORDS["README"]
+    assert {path.name: words(path) for path in GUIDES if words(path) > MOST_WORDS["guide"]} == {}
+    assert sum(map(words, DOCS)) <= MOST_WORDS["docs"]
