@@ -40,6 +40,7 @@ FAMILIES = (
     "compat.models.encodec",
     "compat.models.mert",
     "compat.models.htdemucs",
+    "compat.models.musicgen",
 )
 RUNTIMES = (
     "compat.runtimes.pytorch",

@@ -249,6 +249,7 @@ def greedy(
     prompt: np.ndarray,
     most: int,
     end: int | None = None,
+    along: Mapping[str, np.ndarray] | None = None,
 ) -> Steps:
     """Run the graph ``decoder`` over a prompt, and on over its own ``next_token``.
 
@@ -259,6 +260,7 @@ def greedy(
         prompt: int32 (steps, batch), or (steps, batch, codebooks).
         most: tokens after the prompt.
         end: the token that ends a row; None: none does.
+        along: values of other inputs step by step, such as the noise by which codes are drawn.
     """
     count = len(prompt) - 1 + most
     return session.steps(
@@ -266,7 +268,7 @@ def greedy(
         feeds,
         point,
         count,
-        along={"token": prompt, POSITION: _positions(count)},
+        along={"token": prompt, POSITION: _positions(count), **(along or {})},
         carry={"token": "next_token"},
         stop=None if end is None else ("next_token", end),
         fetch=("next_token",),
