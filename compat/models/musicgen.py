@@ -261,7 +261,7 @@ class MusicgenModel(HuggingFaceModel):
 
     def frames(self, seconds: float) -> int:
         """Return how many frames so many seconds have."""
-        return ceil(seconds * self.sample_rate / self.hop)
+        return int(ceil(seconds * self.sample_rate / self.hop))
 
     @staticmethod
     def _point(frames: int) -> str:
