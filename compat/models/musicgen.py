@@ -191,7 +191,7 @@ class MusicgenModel(HuggingFaceModel):
             PROMPT_TOKENS, text["pad_token_id"], text["vocab_size"], T5
         )
         self.sample_rate = int(codec["sampling_rate"])
-        self.hop = prod(codec["upsampling_ratios"])
+        self.hop: int = prod(codec["upsampling_ratios"])
         self.padding = int(decoder["pad_token_id"])
         self.vocabulary = int(decoder["vocab_size"])
         self.sizes = CachedDecoder(
@@ -261,7 +261,7 @@ class MusicgenModel(HuggingFaceModel):
 
     def frames(self, seconds: float) -> int:
         """Return how many frames so many seconds have."""
-        return int(ceil(seconds * self.sample_rate / self.hop))
+        return ceil(seconds * self.sample_rate / self.hop)
 
     @staticmethod
     def _point(frames: int) -> str:
