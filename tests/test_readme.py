@@ -6,7 +6,6 @@ import argparse
 import importlib.util
 import itertools
 import os
-import pkgutil
 import re
 import shlex
 import subprocess
@@ -503,20 +502,6 @@ def test_methods_name_every_stage() -> None:
     named_stages = {name.strip("`") for name in table}
     # `batches` only says which sizes there are.
     assert named_stages == {*STAGES, *REPEATABLE} - {"batches"}
-
-
-def fixed_numbers() -> list[Any]:
-    methods = read(ROOT / "docs" / "methods.md").split("## Numbers that the code fixes")[1]
-    rows = re.findall(r"^\| `([\w./]+)`( \w+)? \| (.+?) \|", methods, re.M)
-    found = [(name, word.strip(), value) for name, word, value in rows if "." in name]
-    assert found
-    return [pytest.param(*row, id=row[0] + row[1]) for row in found]
-
-
-@pytest.mark.parametrize(("name", "word", "value"), fixed_numbers())
-def test_number_is_the_codes(name: str, word: str, value: str) -> None:
-    actual = getattr(load_file(ROOT / name), word) if word else pkgutil.resolve_name(name)
-    assert value == str(actual)
 
 
 def test_rating_states_the_rules_version() -> None:

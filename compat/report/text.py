@@ -32,14 +32,18 @@ STATE_SYMBOLS = {
 
 STATUSES = {
     "passed": ("✓", "The check ran and met at least its relaxed thresholds."),
-    "failed": ("✕", "The check ran and missed its relaxed thresholds."),
+    "failed": (
+        "✕",
+        "The check ran and missed its relaxed thresholds, or showed a fault, such as NaN or one "
+        "answer for all inputs.",
+    ),
     "error": (
         "!",
         "The check raised an error. That is no verdict on the hardware, unless the level says "
         "failed: then the case itself did not load.",
     ),
     "timeout": ("◷", "The worker was ended because it took longer than allowed."),
-    "crashed": ("☠", "The worker process died."),
+    "crashed": ("☠", "The worker process died, or the page or device that it drives."),
     "out-of-memory": ("▣", "Memory of the process or the device ran out."),
     "unsupported": (
         "⊘",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pkgutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,11 +11,34 @@ from table_form import table
 
 from compat.commands.main import command_parser
 from compat.inputs import people as recorded
+from compat.report import text
 from compat.report.relations import RELATIONS
 from compat.run import plugin
 
 _EVERYWHERE = ("-h", "--catalog")
 """Options that every command has."""
+
+
+NUMBERS = {
+    "compat.judge.rating.RULE_VERSION": "version of the rating rule",
+    "compat.judge.results.SCHEMA_VERSION": "version of the results format",
+    "compat.metrics.SCORER_VERSION": "version of the metrics' definitions",
+    "compat.inputs.generator.GENERATOR_VERSION": "version of the generator of seeded weights",
+    "compat.build.sources.OPSET": "ONNX operator set of the exports",
+    "compat.measure.case_under_test.EPSILON": "ε of the error ratio",
+    "compat.build.reference.BRIEF_NUMERICS": "inputs of numerics in a slow target's first look",
+    "compat.build.reference.BRIEF_CONTRAST": "the same of generated weights, whose outputs have to differ",
+    "compat.measure.case_under_test.LARGE": "millions of parameters with a reference in float32",
+    "compat.metrics.bootstrap.RESAMPLES": "bootstrap resamples",
+    "compat.metrics.timing.CACHED_SPEEDUP": "speed-up of repeats that is suspected",
+    "compat.metrics.timing.UNSYNCHRONISED_SHARE": "share of the fetch that is suspected",
+    "compat.metrics.timing.CROWDED": "processors that others may take from a case's threads",
+    "compat.metrics.timing.LONG_ENOUGH": "seconds of rounds from which others are counted",
+    "compat.contract.profile.QUICK.rounds": "timed rounds of a first look",
+    "compat.contract.profile.CORE.rounds": "timed rounds of the core profile",
+    "compat.contract.profile.FULL.rounds": "timed rounds of a whole run",
+}
+"""Numbers that the code fixes, with what they are."""
 
 
 class _Group:
@@ -64,8 +88,8 @@ def _own(parser: argparse.ArgumentParser) -> Iterator[str]:
             yield f"`{action.option_strings[0]}`"
 
 
-def _one_line(text: str | None) -> str:
-    return " ".join((text or "").replace("%%", "%").split())
+def _one_line(said: str | None) -> str:
+    return " ".join((said or "").replace("%%", "%").split())
 
 
 def query_tables() -> str:
@@ -75,6 +99,25 @@ def query_tables() -> str:
         for name, one in RELATIONS.items()
     ]
     return table(("table", "rows and columns"), rows)
+
+
+def numbers() -> str:
+    """Return the numbers that the code fixes."""
+    rows = [(f"`{name}`", str(pkgutil.resolve_name(name)), NUMBERS[name]) for name in NUMBERS]
+    return table(("name", "value", "meaning"), rows)
+
+
+def statuses() -> str:
+    """Return the statuses of observations, with the symbols of the report."""
+    rows = [(f"`{name}`", symbol, said) for name, (symbol, said) in text.STATUSES.items()]
+    return table(("status", "shown", "meaning"), rows)
+
+
+def ratings() -> str:
+    """Return the ratings and the badges beside them."""
+    rows = [(name, symbol, said) for symbol, name, said in text.RATINGS.values()]
+    rows += [(f"*{name}*", "", said) for name, said in text.BADGES.items()]
+    return table(("rating", "shown", "meaning"), rows)
 
 
 def people() -> str:

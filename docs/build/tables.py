@@ -40,9 +40,12 @@ OF_RESULTS: Mapping[str, Callable[[Sequence[Run]], str]] = {
 }
 OF_CODE: Mapping[str, Callable[[], str]] = {
     "commands": table_reference.commands,
+    "numbers": table_reference.numbers,
     "options": table_reference.options,
     "people": table_reference.people,
     "query-tables": table_reference.query_tables,
+    "ratings": table_reference.ratings,
+    "statuses": table_reference.statuses,
 }
 MEASURED = {
     "benchmarks": "tests/benchmarks/bench.py",
