@@ -27,7 +27,7 @@ NUMBERS = {
     "compat.build.sources.OPSET": "ONNX operator set of the exports",
     "compat.measure.case_under_test.EPSILON": "ε of the error ratio",
     "compat.build.reference.BRIEF_NUMERICS": "inputs of numerics in a slow target's first look",
-    "compat.build.reference.BRIEF_CONTRAST": "the same of generated weights, whose outputs have to differ",
+    "compat.build.reference.BRIEF_CONTRAST": "the same of generated weights, which have to differ",
     "compat.measure.case_under_test.LARGE": "millions of parameters with a reference in float32",
     "compat.metrics.bootstrap.RESAMPLES": "bootstrap resamples",
     "compat.metrics.timing.CACHED_SPEEDUP": "speed-up of repeats that is suspected",
