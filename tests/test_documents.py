@@ -110,6 +110,8 @@ def test_commands_in_the_text_exist(document: Path) -> None:
             assert command[1] in choices.choices, f"{document.name}: {code}"
         if (target := re.fullmatch(r"make ([a-z-]+)", code)) is not None:
             assert target[1] in targets, f"{document.name}: {code}"
+        if (script := re.match(r"python ([\w./-]+\.py)", code)) is not None:
+            assert (ROOT / script[1]).exists(), f"{document.name}: {code}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -126,13 +128,15 @@ def in_backquotes(document: Path) -> list[str]:
     return re.findall(r"`([^`\n]+)`", prose)
 
 
-def test_a_misspelt_option_and_command_are_seen(tmp_path: Path) -> None:
+def test_misspelt_options_and_commands_are_seen(tmp_path: Path) -> None:
     document = tmp_path / "a.md"
-    document.write_text("say `compat matricks`, or `--targest here`", encoding="utf-8")
+    document.write_text("say `pytest --targest here`", encoding="utf-8")
     with pytest.raises(AssertionError):
         test_options_in_the_text_exist(document)
-    with pytest.raises(AssertionError):
-        test_commands_in_the_text_exist(document)
+    for command in ("compat matricks", "make matricks", "python docs/matricks.py"):
+        document.write_text(f"say `{command}`", encoding="utf-8")
+        with pytest.raises(AssertionError):
+            test_commands_in_the_text_exist(document)
 
 
 # Length ----------------------------------------------------------------------------------------
@@ -148,3 +152,20 @@ def test_documents_stay_short() -> None:
     assert words(README) <= MOST_WORDS["README"]
     assert {path.name: words(path) for path in GUIDES if words(path) > MOST_WORDS["guide"]} == {}
     assert sum(map(words, DOCS)) <= MOST_WORDS["docs"]
+
+
+DECISION = re.compile(r"### [^\n]+\n\n- Why: [^\n]+\n(- Cost: [^\n]+\n)?")
+MOST_OF_A_DECISION = 110
+"""Words of an entry, its heading included."""
+
+
+def entries() -> list[str]:
+    """Return the entries of the decisions, packages' headings left out."""
+    text = re.sub(r"^## .*$", "", read(ROOT / "docs" / "decisions.md"), flags=re.M)
+    return [f"### {entry.strip()}\n" for entry in text.split("### ")[1:]]
+
+
+def test_decisions_have_a_reason_and_a_cost_in_few_words() -> None:
+    assert [entry for entry in entries() if not DECISION.fullmatch(entry)] == []
+    assert [entry for entry in entries() if len(entry.split()) > MOST_OF_A_DECISION] == []
+    assert not DECISION.fullmatch("### A thing\n\n2026-11-29. It was decided at length.\n")
