@@ -20,6 +20,7 @@ from compat.contract.errors import CompatError
 
 COMMANDS = (
     "matrix",
+    "lab",
     "doctor",
     "fetch",
     "list",
