@@ -495,15 +495,6 @@ def test_glossary_and_rating_name_every_rating() -> None:
         assert name in read(ROOT / "docs" / "rating.md")
 
 
-def test_methods_name_every_stage() -> None:
-    from compat.measure.protocol import REPEATABLE, STAGES
-
-    table = first_column(read(ROOT / "docs" / "methods.md"), "The protocol")
-    named_stages = {name.strip("`") for name in table}
-    # `batches` only says which sizes there are.
-    assert named_stages == {*STAGES, *REPEATABLE} - {"batches"}
-
-
 def test_rating_states_the_rules_version() -> None:
     from compat.judge.rating import RULE_VERSION
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from compat.contract.errors import CompatError
+from compat.metrics.words import METRICS
 from compat.processes import no_collection
 from compat.report import (
     badges,
@@ -28,6 +29,7 @@ from compat.report import (
     listing,
     shown,
     text,
+    words,
 )
 from compat.report.advice import Advice, advise
 from compat.report.candidates import CPU, Limits
@@ -396,6 +398,8 @@ def _environment() -> Environment:
         symbol=text.symbol,
         ratings=text.RATINGS,
         statuses=text.STATUSES,
+        words_of_metrics=METRICS,
+        words_of_marks=words.MARKS,
     )
     return environment
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from table_form import table
 
 from compat.commands.main import command_parser
 from compat.inputs import people as recorded
-from compat.report import text
+from compat.measure import protocol
+from compat.metrics.words import METRICS
+from compat.report import text, words
 from compat.report.relations import RELATIONS
 from compat.run import plugin
 
@@ -105,6 +108,36 @@ def numbers() -> str:
     """Return the numbers that the code fixes."""
     rows = [(f"`{name}`", str(pkgutil.resolve_name(name)), NUMBERS[name]) for name in NUMBERS]
     return table(("name", "value", "meaning"), rows)
+
+
+def stages() -> str:
+    """Return what a worker measures, as its functions say of themselves."""
+    found = {**protocol.STAGES, **protocol.REPEATABLE}
+    rows = [(f"`{name}`", _first_sentence(stage)) for name, stage in found.items()]
+    return table(("stage", "what it does"), rows)
+
+
+def _first_sentence(function: Callable[..., Any]) -> str:
+    return (inspect.getdoc(function) or "").splitlines()[0]
+
+
+def marks() -> str:
+    """Return the marks of which every case has one."""
+    rows = [
+        (group if mark == next(iter(meanings)) else "", f"`{mark}`", meaning)
+        for group, meanings in words.MARKS.items()
+        for mark, meaning in meanings.items()
+    ]
+    return table(("group", "mark", "meaning"), rows)
+
+
+def metrics() -> str:
+    """Return what the numbers mean; a source that is a file stands in backquotes."""
+    rows = [
+        (name, meaning, f"`{source}`" if source.endswith(".py") else source)
+        for name, meaning, source in METRICS
+    ]
+    return table(("metric", "formula", "source"), rows)
 
 
 def statuses() -> str:

@@ -40,11 +40,14 @@ OF_RESULTS: Mapping[str, Callable[[Sequence[Run]], str]] = {
 }
 OF_CODE: Mapping[str, Callable[[], str]] = {
     "commands": table_reference.commands,
+    "marks": table_reference.marks,
+    "metrics": table_reference.metrics,
     "numbers": table_reference.numbers,
     "options": table_reference.options,
     "people": table_reference.people,
     "query-tables": table_reference.query_tables,
     "ratings": table_reference.ratings,
+    "stages": table_reference.stages,
     "statuses": table_reference.statuses,
 }
 MEASURED = {
