@@ -41,6 +41,7 @@ FAMILIES = (
     "compat.models.mert",
     "compat.models.htdemucs",
     "compat.models.musicgen",
+    "compat.models.audioldm",
 )
 RUNTIMES = (
     "compat.runtimes.pytorch",

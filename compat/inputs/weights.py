@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import torch
 
 WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 
 WRAPPERS = frozenset(
     {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
@@ -59,11 +58,11 @@ RESTORE = (
 # Files -------------------------------------------------------------------------------------------
 
 
-def checkpoint_files(folder: Path) -> list[Path]:
+def checkpoint_files(folder: Path, weights: str = WEIGHTS) -> list[Path]:
     """Return the safetensors files of a checkpoint folder in Hugging Face's layout.
 
     They are those that transformers reads: ``model.safetensors``, or the shards that its index
-    names.
+    names. Diffusers calls them otherwise, which ``weights`` says.
 
     Raises:
         CheckpointError: the folder, its configuration or its weights are missing, or the weights
@@ -71,7 +70,7 @@ def checkpoint_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise CheckpointError(f"no checkpoint folder {folder}: check the path.")
-    whole, index = folder / WEIGHTS, folder / INDEX
+    whole, index = folder / weights, folder / f"{weights}.index.json"
     if not whole.is_file() and not index.is_file():
         _refuse_other_forms(folder)
     if not (folder / "config.json").is_file():
@@ -92,12 +91,12 @@ def checkpoint_files(folder: Path) -> list[Path]:
     others = sorted(folder.glob("*.safetensors"))
     if others:
         raise CheckpointError(
-            f"{folder} has neither {WEIGHTS} nor {INDEX}, only {others[0].name}. Rename it to "
-            f"{WEIGHTS} if it holds the whole model, or write the folder again with "
+            f"{folder} has neither {weights} nor {index.name}, only {others[0].name}. Rename it to "
+            f"{weights} if it holds the whole model, or write the folder again with "
             "`save_pretrained`."
         )
     raise CheckpointError(
-        f"{folder} has no weights (*.safetensors). Copy model.safetensors there, "
+        f"{folder} has no weights (*.safetensors). Copy {weights} there, "
         "or write the folder again with `save_pretrained`."
     )
 
@@ -145,8 +144,8 @@ def _shards(index: Path) -> list[Path]:
     missing = [path.name for path in shards if not path.is_file()]
     if missing:
         raise CheckpointError(
-            f"{index.parent} lacks {_listed(missing)} of the {len(shards)} files that {INDEX} "
-            "names. Copy what is missing from the checkpoint, or download it again."
+            f"{index.parent} lacks {_listed(missing)} of the {len(shards)} files that "
+            f"{index.name} names. Copy what is missing from the checkpoint, or download it again."
         )
     return shards
 

@@ -1,0 +1,363 @@
+"""AudioLDM: sounds from a sentence, by diffusion of a latent spectrogram.
+
+Source: Liu et al., "AudioLDM: Text-to-Audio Generation with Latent Diffusion Models", ICML 2023.
+The networks are those of diffusers and transformers, so that saved pipelines load unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil, prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from compat.contract.case import Family, Variant
+from compat.contract.graph import Graph, Stopwatch, Tensor
+from compat.contract.item import Item, Prediction
+from compat.contract.profile import Profile
+from compat.contract.session import Handle, Session
+from compat.inputs.checkpoints import CheckpointError
+from compat.inputs.corpus import Corpus
+from compat.models.items import Items
+from compat.models.parts import diffusion
+from compat.models.parts.clap_encoders import TOKENS, text_module
+from compat.models.parts.noise import normal
+from compat.models.parts.pipeline import Component, Pipeline, Settings, generated, read_pipeline
+from compat.models.parts.sentences import Tokens, hashed_words, read_tokenizer
+from compat.models.tasks.generation import AUDIO, PROMPT, AudioGeneration, seed_of
+
+if TYPE_CHECKING:
+    import torch
+
+WHOLE, NANO = "audioldm-s-full-v2", "audioldm-nano"
+FAMILY = Family(
+    name="audioldm",
+    task="audio-generation",
+    row="Audio generation",
+    headline=WHOLE,
+    variants=(
+        Variant(
+            WHOLE,
+            ("pretrained", "seeded"),
+            # With generated weights a case takes minutes, and proves numerics alone.
+            core="pretrained",
+            parameters=421.0,
+            checkpoint="cvssp/audioldm-s-full-v2",
+        ),
+        Variant(NANO, ("seeded",), published=False, core=True, parameters=20.0),
+    ),
+)
+KIND = "AudioLDMPipeline"
+
+COMPONENTS: Mapping[str, Component] = {
+    "text_encoder": Component(
+        "transformers",
+        "ClapTextModelWithProjection",
+        {"vocab_size": 50_265, "pad_token_id": 1, "projection_dim": 512},
+        # As of CLAP's own: sharper attention multiplies rounding from layer to layer.
+        {"query": 1.5, "key": 1.5},
+        needless=("position_ids", "token_type_ids"),
+    ),
+    "unet": Component(
+        "diffusers",
+        "UNet2DConditionModel",
+        {
+            "sample_size": 128,
+            "in_channels": 8,
+            "out_channels": 8,
+            "down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 3],
+            "up_block_types": [*["CrossAttnUpBlock2D"] * 3, "UpBlock2D"],
+            "block_out_channels": [128, 256, 384, 640],
+            "cross_attention_dim": [128, 256, 384, 640],
+            "class_embed_type": "simple_projection",
+            "projection_class_embeddings_input_dim": 512,
+            "class_embeddings_concat": True,
+        },
+        # No denoiser, they let latents grow to forty times the noise, beside which neither a step's
+        # time nor a sentence, a vector of length one, would be seen.
+        {"conv_in": 0.1, "time_embedding": 2.0, "class_embedding": 40.0},
+        {"class_embed_type": "simple_projection", "class_embeddings_concat": True},
+    ),
+    "vae": Component(
+        "diffusers",
+        "AutoencoderKL",
+        {
+            "sample_size": 512,
+            "in_channels": 1,
+            "out_channels": 1,
+            "down_block_types": ["DownEncoderBlock2D"] * 3,
+            "up_block_types": ["UpDecoderBlock2D"] * 3,
+            "block_out_channels": [128, 256, 512],
+            "latent_channels": 8,
+            "layers_per_block": 2,
+            "scaling_factor": 0.9227914214134216,
+        },
+        fixed={"out_channels": 1},
+    ),
+    "vocoder": Component(
+        "transformers",
+        "SpeechT5HifiGan",
+        {
+            "model_in_dim": 64,
+            "sampling_rate": 16_000,
+            "upsample_initial_channel": 1024,
+            "upsample_rates": [5, 4, 2, 2, 2],
+            "upsample_kernel_sizes": [16, 16, 8, 4, 4],
+            "normalize_before": False,
+        },
+        # Else tanh, at the end, answers nearly everything with one.
+        {"resblocks": 0.7},
+        {"sampling_rate": 16_000},
+    ),
+    "scheduler": Component(
+        "diffusers",
+        "DDIMScheduler",
+        {
+            "num_train_timesteps": 1000,
+            "beta_start": 0.0015,
+            "beta_end": 0.0195,
+            "steps_offset": 1,
+            "set_alpha_to_one": False,
+        },
+        fixed={
+            "beta_schedule": "scaled_linear",
+            "clip_sample": False,
+            "prediction_type": "epsilon",
+            "rescale_betas_zero_snr": False,
+            "thresholding": False,
+            "timestep_spacing": "leading",
+            "trained_betas": None,
+        },
+    ),
+}
+DEFAULTS: Mapping[str, Settings] = {
+    "text_encoder": {"vocab_size": 50_265, "pad_token_id": 1, "projection_dim": 512},
+    "vocoder": {"model_in_dim": 80, "sampling_rate": 16_000, "upsample_rates": [4, 4, 4, 4]},
+}
+"""What the library takes where a checkpoint's settings are silent."""
+SMALL: Mapping[str, Settings] = {
+    "text_encoder": {
+        "vocab_size": 5_000,
+        "hidden_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+        "projection_dim": 128,
+    },
+    "unet": {
+        "block_out_channels": [32, 64, 96, 160],
+        "cross_attention_dim": [32, 64, 96, 160],
+        "projection_class_embeddings_input_dim": 128,
+    },
+    "vae": {"block_out_channels": [32, 64, 128]},
+    "vocoder": {"upsample_initial_channel": 256},
+}
+"""What :data:`NANO` has otherwise: every operator, a quarter of the width, and a short sentence
+encoder. Pages and emulators, which take seconds for milliseconds of a processor, run it."""
+
+STEPS, GUIDANCE = 10, 2.5
+"""Those of the library's pipeline, where nobody asks for others."""
+LENGTHS = (2.56, 10.24)
+"""Seconds that graphs are compiled for: a short sound, and what the model was trained on."""
+
+
+def load(variant: str, weights: str, checkpoint: str) -> AudioLDMModel:
+    """Load the host side; ``checkpoint`` is a folder, empty for seeded weights.
+
+    Raises:
+        CheckpointError: the checkpoint is another pipeline, or lacks files.
+    """
+    if weights == "seeded":
+        return AudioLDMModel(generated(COMPONENTS, SMALL if variant == NANO else {}))
+    folder, settings = read_pipeline(checkpoint, KIND, variant, COMPONENTS)
+    text = {**DEFAULTS["text_encoder"], **settings["text_encoder"]}
+    if settings["unet"]["projection_class_embeddings_input_dim"] != text["projection_dim"]:
+        raise CheckpointError(
+            f"{folder}: the text encoder gives {text['projection_dim']} values, and the UNet takes "
+            f"{settings['unet']['projection_class_embeddings_input_dim']}. Restore both folders "
+            "from one and the same checkpoint."
+        )
+    where = folder / "tokenizer"
+    tokens = read_tokenizer(where, TOKENS, text["pad_token_id"], text["vocab_size"])
+    return AudioLDMModel(settings, folder, tokens)
+
+
+class AudioLDMModel(Pipeline):
+    """Noise becomes a latent in ten steps, the latent a spectrogram, the spectrogram sound."""
+
+    components = COMPONENTS
+    task: AudioGeneration
+
+    def __init__(
+        self,
+        settings: Mapping[str, Settings],
+        folder: Path | None = None,
+        tokens: Tokens | None = None,
+        lengths: tuple[float, float] = LENGTHS,
+    ) -> None:
+        super().__init__(settings, folder)
+        text, vocoder = ({**DEFAULTS[n], **settings[n]} for n in ("text_encoder", "vocoder"))
+        self.tokens = tokens or hashed_words(TOKENS, text["pad_token_id"], text["vocab_size"])
+        self.width = int(text["projection_dim"])
+        self.mels = int(vocoder["model_in_dim"])
+        self.sample_rate = int(vocoder["sampling_rate"])
+        self.hop = prod(vocoder["upsample_rates"])
+        self.reduction = 2 ** (len(settings["vae"]["block_out_channels"]) - 1)
+        self.schedule = diffusion.ddim(settings["scheduler"], STEPS)
+        self.lengths = lengths
+        self.task = AudioGeneration(lengths=(lengths[0], *lengths), brief_seconds=lengths[0])
+
+    def _point(self, seconds: float) -> tuple[str, dict[str, int]]:
+        """Return the point of a length, which whole latents fill."""
+        latent = ceil(round(seconds * self.sample_rate / self.hop) / self.reduction)
+        return f"{seconds:g}s", {"latent": latent, "frames": latent * self.reduction}
+
+    # Graphs ------------------------------------------------------------------------------------
+
+    def graphs(self) -> tuple[Graph, ...]:
+        channels = self.settings["unet"]["in_channels"]
+        latent = (1, channels, "latent", self.mels // self.reduction)
+        points = dict(map(self._point, self.lengths))
+        # With the prompt, and without any.
+        sentences = Tensor((2, TOKENS), "int32")
+        return (
+            Graph(
+                "text",
+                {"ids": sentences, "mask": sentences},
+                ("text",),
+                {"pair": {}},
+                lambda: text_module(self.network("text_encoder")),
+            ),
+            Graph(
+                "denoiser",
+                {**diffusion.inputs(latent, self.schedule), "text": Tensor((2, self.width))},
+                diffusion.outputs(self.schedule),
+                points,
+                lambda: diffusion.step_module(self.network("unet"), predict, GUIDANCE),
+            ),
+            Graph(
+                "decoder",
+                {"latent": Tensor(latent)},
+                ("mel",),
+                points,
+                lambda: decoder_module(self.network("vae")),
+            ),
+            Graph(
+                "vocoder",
+                {"mel": Tensor((1, "frames", self.mels))},
+                ("audio",),
+                points,
+                lambda: vocoder_module(self.network("vocoder")),
+            ),
+        )
+
+    # Driver ------------------------------------------------------------------------------------
+
+    def items(self, corpus: Corpus, profile: Profile) -> Items:
+        if self.folder:
+            return super().items(corpus, profile)
+        return self.task.unscored_items(self.sample_rate, profile)
+
+    def run(
+        self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
+    ) -> list[Prediction]:
+        return [self._sound(session, item, stopwatch) for item in items]
+
+    def _sound(self, session: Session, item: Item, stopwatch: Stopwatch) -> Prediction:
+        point = self._fitting(item.seconds)
+        with stopwatch("text"):
+            text = self._read(session, item)
+        with stopwatch("denoiser"):
+            steps = diffusion.sample(
+                session, "denoiser", point, self.schedule, self._noise(item), text
+            )
+        with stopwatch("decoder"):
+            mel = session.run("decoder", {"latent": steps.last[diffusion.LATENT]}, point)
+        with stopwatch("vocoder"):
+            audio = session.run("vocoder", mel, point)["audio"].numpy()[0]
+        samples = round(item.seconds * self.sample_rate)
+        latents = steps.outputs[diffusion.LATENT][:, 0]
+        return {AUDIO: audio[:samples].copy(), diffusion.LATENTS: latents}
+
+    def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
+        """Return the embedding, and what networks make of the reference's latents.
+
+        That are predictions at every step's latent, and spectrogram and sound of the last one.
+        """
+        point = self._fitting(item.seconds)
+        text = self._read(session, item)
+        latents = np.concatenate((self._noise(item), guide[diffusion.LATENTS]))
+        predicted = diffusion.predictions(
+            session, "denoiser", point, self.schedule, latents[:-1], text
+        )
+        mel = session.run("decoder", {"latent": latents[-1:]}, point)
+        audio = session.run("vocoder", mel, point)["audio"].numpy()[0]
+        return {
+            "text": text["text"].numpy()[:1].copy(),
+            "prediction": predicted,
+            "mel": mel["mel"].numpy()[0].copy(),
+            "audio": audio.copy(),
+        }
+
+    def _fitting(self, seconds: float) -> str:
+        """Return the shortest point that holds so many seconds, or the longest."""
+        return self._point(next((one for one in self.lengths if one >= seconds), self.lengths[-1]))[
+            0
+        ]
+
+    def _noise(self, item: Item) -> np.ndarray:
+        """Return the first latent of an item, (1, channels, latents in time, mels)."""
+        symbols = dict(map(self._point, self.lengths))[self._fitting(item.seconds)]
+        channels = self.settings["unet"]["in_channels"]
+        shape = 1, channels, symbols["latent"], self.mels // self.reduction
+        return normal(seed_of(item), shape)
+
+    def _read(self, session: Session, item: Item) -> dict[str, Handle]:
+        """Return the embeddings of an item's prompt and of none."""
+        ids, mask = self.tokens([str(item.inputs[PROMPT]), ""])
+        return session.run("text", {"ids": ids, "mask": mask}, "pair")
+
+
+# Networks ----------------------------------------------------------------------------------------
+
+
+def predict(
+    network: Any, latents: torch.Tensor, time: torch.Tensor, text: torch.Tensor
+) -> torch.Tensor:
+    """Return the noise in latents, by a UNet whose attention has no text to turn to."""
+    found: torch.Tensor = network(latents, time, None, class_labels=text, return_dict=False)[0]
+    return found
+
+
+def decoder_module(vae: Any) -> torch.nn.Module:
+    """Return the decoder of latents: (1, channels, time, mels) to (1, frames, mels)."""
+    import torch
+
+    class Decoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = 1 / vae.config.scaling_factor
+            self.enter = vae.post_quant_conv
+            self.decoder = vae.decoder
+
+        def forward(self, latent: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return (self.decoder(self.enter(latent * self.scale))[:, 0],)
+
+    return Decoder()
+
+
+def vocoder_module(vocoder: Any) -> torch.nn.Module:
+    """Return the vocoder: log spectra (1, frames, mels) to sound (1, samples)."""
+    import torch
+
+    class Vocoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = vocoder
+
+        def forward(self, mel: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return (self.network(mel),)
+
+    return Vocoder()
