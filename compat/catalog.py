@@ -42,6 +42,7 @@ FAMILIES = (
     "compat.models.htdemucs",
     "compat.models.musicgen",
     "compat.models.audioldm",
+    "compat.models.stable_audio",
 )
 RUNTIMES = (
     "compat.runtimes.pytorch",
