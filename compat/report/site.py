@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from compat.contract.errors import CompatError
+from compat.judge.rating import GATES
 from compat.metrics.words import METRICS
 from compat.processes import no_collection
 from compat.report import (
@@ -35,6 +36,7 @@ from compat.report.advice import Advice, advise
 from compat.report.candidates import CPU, Limits
 from compat.report.compare import KINDS
 from compat.report.failures import OWNERS, failures, shipped
+from compat.report.gates import ASKED
 from compat.report.listing import Listing
 from compat.report.marks import MARKS, marks
 from compat.report.matrix import face, index_data, matrix, summary
@@ -398,6 +400,8 @@ def _environment() -> Environment:
         symbol=text.symbol,
         ratings=text.RATINGS,
         statuses=text.STATUSES,
+        gates_asked=ASKED,
+        gate_names=GATES,
         words_of_metrics=METRICS,
         words_of_marks=words.MARKS,
     )

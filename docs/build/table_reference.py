@@ -12,9 +12,11 @@ from table_form import table
 
 from compat.commands.main import command_parser
 from compat.inputs import people as recorded
+from compat.judge.rating import GATES
 from compat.measure import protocol
 from compat.metrics.words import METRICS
 from compat.report import text, words
+from compat.report.gates import ASKED
 from compat.report.relations import RELATIONS
 from compat.run import plugin
 
@@ -138,6 +140,12 @@ def metrics() -> str:
         for name, meaning, source in METRICS
     ]
     return table(("metric", "formula", "source"), rows)
+
+
+def gates() -> str:
+    """Return what each gate asks, where it applies and what it rests on."""
+    rows = [(GATES[name], *asked) for name, asked in ASKED.items()]
+    return table(("gate", "strict", "relaxed", "applies", "rests on"), rows)
 
 
 def statuses() -> str:

@@ -40,6 +40,7 @@ OF_RESULTS: Mapping[str, Callable[[Sequence[Run]], str]] = {
 }
 OF_CODE: Mapping[str, Callable[[], str]] = {
     "commands": table_reference.commands,
+    "gates": table_reference.gates,
     "marks": table_reference.marks,
     "metrics": table_reference.metrics,
     "numbers": table_reference.numbers,
