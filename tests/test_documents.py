@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from test_readme import DOCUMENTS, GUIDES, README, ROOT, load_file, read, suite_options
 
+from compat import api
 from compat.commands.main import command_parser
 from compat.contract.errors import CompatError
 from compat.experiments import EXPERIMENTS
@@ -51,7 +52,8 @@ def test_a_changed_table_is_stale(tables: Any, monkeypatch: pytest.MonkeyPatch) 
 
 def test_every_table_has_its_place_and_its_program(tables: Any) -> None:
     placed = [name for path in [README, *DOCS] for name in names(read(path))]
-    assert sorted(placed) == sorted({*tables.OF_RESULTS, *tables.OF_CODE, *tables.MEASURED})
+    known = {tables.WHAT_RAN, *tables.OF_RESULTS, *tables.OF_CODE, *tables.MEASURED}
+    assert sorted(placed) == sorted(known)
     for script in tables.MEASURED.values():
         assert "put(" in read(ROOT / script)
 
@@ -123,6 +125,13 @@ def test_variables_in_the_text_exist(document: Path) -> None:
     code = "".join(read(path) for path in files if path.is_file())
     for name in re.findall(r"`\$?(COMPAT_[A-Z_]+)", read(document)):
         assert name in code, f"{document.name}: {name}"
+
+
+def test_classes_that_authors_are_told_of_are_in_the_api() -> None:
+    told = read(ROOT / "docs" / "extending.md").split("## What a model has to say")[1]
+    said = set(re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)*)[.`(]", told.split("\n## Weights\n")[0]))
+    assert {"Transcription", "GraphRuntime", "Item"} <= said
+    assert {name for name in said if not hasattr(api, name)} == set()
 
 
 def in_backquotes(document: Path) -> list[str]:

@@ -37,6 +37,8 @@ USAGE = ROOT / "docs" / "usage.md"
 EXAMPLES = ROOT / "docs" / "examples"
 GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
 DOCUMENTS = [README, CONTRIBUTING, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINKED = [*DOCUMENTS, *sorted((ROOT / "fixtures").rglob("*.md")), ROOT / "reports" / "MATRIX.md"]
+"""Whose links are followed: what is said of fixtures, too."""
 PLACEHOLDERS = ("FOLDER", "FILE", "CASE")
 STANDS_FOR = {
     "--corpus": ROOT / "fixtures" / "corpus",
@@ -404,6 +406,12 @@ def first_column(text: str, heading: str) -> list[str]:
     return [row.split("|")[1].strip() for row in rows[2:]]
 
 
+def test_the_readme_names_every_family() -> None:
+    said = re.sub(r"[-\s]", "", read(README).lower())
+    families = [family.name for family in catalog.load().families]
+    assert [name for name in families if name.replace("-", "") not in said] == []
+
+
 def test_hardware_without_a_runtime_is_named() -> None:
     said = re.search(r"\*\*No runtime yet\*\* for: ([a-z, ]+)\.", read(README))
     served = {target.hardware for target in catalog.load().targets}
@@ -441,7 +449,7 @@ def anchors(document: Path) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", LINKED, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_resolve(document: Path) -> None:
     published = any((ROOT / "reports" / "results").rglob("*.jsonl*"))
     prose = re.sub(r"```.*?```", "", read(document), flags=re.S)

@@ -23,8 +23,9 @@ import table_results
 from matrix_picture import picture
 
 from compat.judge.results import Run, read_all
-from compat.report import build
+from compat.report import Report, build
 from compat.report.documents import filled
+from compat.report.matrix import summary
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "reports" / "results"
@@ -51,6 +52,8 @@ OF_CODE: Mapping[str, Callable[[], str]] = {
     "stages": table_reference.stages,
     "statuses": table_reference.statuses,
 }
+WHAT_RAN = "what-ran"
+"""The list of README of what the columns of the matrix rest on."""
 MEASURED = {
     "benchmarks": "tests/benchmarks/bench.py",
     "limits": "fixtures/build/limits.py",
@@ -67,6 +70,17 @@ def published() -> tuple[Run, ...]:
 
 
 @cache
+def published_report() -> Report:
+    """Return the report of the published results."""
+    return build(read_all([RESULTS]))
+
+
+def what_ran() -> str:
+    """Return a line for each kind of evidence, as above the matrix."""
+    return "\n".join(f"- {line}" for _, line in summary(published_report()))
+
+
+@cache
 def made(name: str) -> str | None:
     """Return a table as it should be; None for one that a measurement writes.
 
@@ -75,13 +89,15 @@ def made(name: str) -> str | None:
     """
     if name in MEASURED:
         return None
+    if name == WHAT_RAN:
+        return what_ran()
     return OF_RESULTS[name](published()) if name in OF_RESULTS else OF_CODE[name]()
 
 
 @cache
 def drawn() -> str:
     """Return the picture of the matrix."""
-    return picture(build(read_all([RESULTS])))
+    return picture(published_report())
 
 
 def wanted() -> dict[Path, str]:
