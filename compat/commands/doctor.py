@@ -11,7 +11,7 @@ from compat.commands.command import Command
 from compat.commands.printing import say, told
 from compat.contract.cache import CACHE, cache_folder
 from compat.contract.untrusted import one_line
-from compat.hardware import facts
+from compat.hardware import energy, facts
 from compat.inputs import packages, people
 from compat.inputs.checkpoints import CheckpointError, find_checkpoint
 from compat.run.probing import Prober
@@ -68,6 +68,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     _found("! broken", [row for row in rows if row["state"] == "broken"])
     _absent([row for row in rows if row["state"] not in ("here", "broken")])
     _inputs(packaged)
+    _energy()
     say(f"\ncache: {cache_folder()} (${CACHE} names another)")
     say(f"packages: {packages.packages_folder()} (${packages.CACHE} names another)")
     return 0
@@ -117,6 +118,16 @@ def _inputs(packaged: list[dict[str, str]]) -> None:
         remedy = f": {row['remedy']}" if row["remedy"] else ""
         sign = "✓ here" if row["state"] == "here" else "· absent"
         told(f"{sign}  {what}{missing}{remedy}", "  ", "    ")
+
+
+def _energy() -> None:
+    """Print which energy counters can be read, or why there is none."""
+    found = energy.find()
+    if found.counters:
+        names = ", ".join(counter.name for counter in found.counters)
+        told(f"✓ here  energy counters: {names}", "  ", "    ")
+    else:
+        told(f"· absent  energy counters: {found.reason}: {found.remedy}", "  ", "    ")
 
 
 def _human_speech() -> dict[str, Any]:

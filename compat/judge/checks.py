@@ -19,6 +19,8 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
         "latency.task": 1,
         "latency.throughput": 1,
         "latency.host": 1,
+        "latency.sustained": 1,
+        "energy.task": 1,
         "memory.peak": 1,
         "robustness.stress": 1,
         "robustness.search": 1,

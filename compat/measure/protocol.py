@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from compat.measure import accuracy, latency, robustness
+from compat.measure import accuracy, energy, latency, robustness
 from compat.measure.case_under_test import CaseUnderTest
 
 
@@ -72,6 +72,7 @@ STAGES: Mapping[str, Callable[..., Any]] = {
     "numerics": accuracy.numerics,
     "suspicions": latency.suspicions,
     "host": latency.host,
+    "energy": energy.energy,
     "throughput": latency.throughput,
     "batches": latency.batches,
     "stress": robustness.stress,
@@ -81,6 +82,7 @@ STAGES: Mapping[str, Callable[..., Any]] = {
 REPEATABLE: Mapping[str, Callable[..., Any]] = {
     "timed": latency.timed,
     "processors": latency.processors,
+    "rounds": energy.rounds,
     "found": robustness.found,
 }
 """Stages that measure anew whenever they are asked for."""

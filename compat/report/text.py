@@ -302,6 +302,10 @@ def quantity(key: str, value: object, metric: str = "", declared: Declared = NOT
 @lru_cache(maxsize=1 << 12)
 def _implied(key: str) -> Callable[[float], str] | None:
     """Return how a number is written whose unit its name implies; None for plain ones."""
+    if key == "joules_per_minute":
+        return lambda figure: f"{_significant(figure)} J/min"
+    if key.endswith("watts"):
+        return lambda figure: f"{_significant(figure)} W"
     if key.endswith("per_s"):
         return lambda figure: f"{_significant(figure)} /s"
     if key.endswith("_s") or key == "seconds":

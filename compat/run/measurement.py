@@ -44,12 +44,15 @@ class Check:
     profile is full."""
     lengthy: bool = False
     """Whether a first look leaves it out on a target that is slow."""
+    rare: bool = False
+    """Whether the full profile alone makes it, of what decides a cell."""
 
     def asked(self, case: Case, profile: Profile) -> bool:
         """Return whether the check is made of a case under a profile."""
         dear = self.costly and (profile.first_look or case.target.on_host_cpu)
         dear |= self.lengthy and profile.first_look and case.target.slow
         left_out = not profile.whole and (dear or (self.headline and not in_full(case, profile)))
+        left_out |= self.rare and not (profile.whole and _decides(case))
         return not left_out and self.applies(case)
 
 
@@ -61,6 +64,7 @@ def check(
     headline: bool = False,
     costly: bool = False,
     lengthy: bool = False,
+    rare: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Declare a test function of a suite to be a check.
 
@@ -79,7 +83,7 @@ def check(
 
     def declare(function: Callable[..., None]) -> Callable[..., None]:
         function.check = Check(  # type: ignore[attr-defined]
-            name, current, applies, timed, headline, costly, lengthy
+            name, current, applies, timed, headline, costly, lengthy, rare
         )
         return function
 
@@ -88,7 +92,11 @@ def check(
 
 def in_full(case: Case, profile: Profile) -> bool:
     """Return whether a case gets every check: what decides a cell does, and all do if asked."""
-    return profile.whole or case.variant.name in (case.family.headline, case.family.stand_in)
+    return profile.whole or _decides(case)
+
+
+def _decides(case: Case) -> bool:
+    return case.variant.name in (case.family.headline, case.family.stand_in)
 
 
 class Finding(Exception):
