@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 
 import table_reference
 import table_results
+from example_lines import example_lines
 from matrix_picture import picture
 
 from compat.judge.results import Run, read_all
@@ -31,10 +32,11 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "reports" / "results"
 PICTURE = ROOT / "reports" / "matrix.svg"
 
-OF_RESULTS: Mapping[str, Callable[[Sequence[Run]], str]] = {
+OF_RESULTS: Mapping[str, Callable[[tuple[Run, ...]], str]] = {
     "accuracy": table_results.accuracy,
     "browsers-recipes": table_results.browsers_recipes,
     "browsers-seconds": table_results.browsers_seconds,
+    "example-lines": example_lines,
     "coreml": partial(table_results.without_device, target="coreml-conversion"),
     "noise": table_results.noise,
     "qualcomm": partial(table_results.without_device, target="qualcomm-emulator"),
