@@ -16,11 +16,15 @@ from typing import Any
 
 import pytest
 
+from compat.build.nursery import Nursery
 from compat.judge.results import Collection, Observation, read_all
 
 ROOT = Path(__file__).resolve().parents[1]
 # For small_whisper.py, which more than one file of tests imports.
 sys.path.insert(0, str(ROOT / "tests"))
+
+import forks  # noqa: E402
+
 FAULTY = ROOT / "tests" / "faulty_catalog.py"
 
 
@@ -79,12 +83,19 @@ class Suites:
         *arguments: str,
         models: str = "toy",
         preexec: Callable[[], None] | None = None,
+        fresh: bool = False,
         **environment: str,
     ) -> Outcome:
+        """Run the suites to their end, in a forked process unless it is to be a ``fresh`` one."""
+        command = self.command(results, *arguments, models=models)
+        environment = {**self.environment(), **environment}
+        if not fresh and preexec is None:
+            forked = forks.run(command, environment, ROOT, timeout=900, together=True)
+            return Outcome(forked.returncode, forked.stdout, results)
         done = subprocess.run(
-            self.command(results, *arguments, models=models),
+            command,
             cwd=ROOT,
-            env={**self.environment(), **environment},
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -107,6 +118,14 @@ class Suites:
             preexec_fn=None if sys.platform == "win32" else _heed_interrupts,
             text=True,
         )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nursery() -> Iterator[Nursery]:
+    """One nursery for the builders of all tests: only the first waits for PyTorch's import."""
+    shared = Nursery(threads=1)
+    yield shared
+    shared.close()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from compat.build import artifacts
+from compat.build import artifacts, nursery
 from compat.contract import digests
 from compat.contract.cache import CACHE
 
@@ -52,6 +52,8 @@ def forgetful(folder):
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
+    # Builders are processes of their own here; those of a nursery have tests of their own.
+    monkeypatch.delenv(nursery.ENVIRONMENT, raising=False)
     (tmp_path / "jobs_of_the_test.py").write_text(JOBS, encoding="utf-8")
     # For builders, and for this process.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(tmp_path), str(ROOT))))

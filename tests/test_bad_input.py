@@ -8,7 +8,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -16,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 
 from compat.contract.errors import CompatError
@@ -357,7 +357,7 @@ def test_a_cache_that_cannot_be_written_is_named(suites: Any, tmp_path: Path) ->
 def report_of(folder: Path) -> str:
     """Return what `compat report` prints of a results folder."""
     command = [sys.executable, "-m", "compat", "report", "--no-site", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = forks.run(command, os.environ, ROOT, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 
 from compat.commands.main import COMMANDS, main
@@ -85,10 +86,7 @@ def tpu(tmp_path: Path) -> str:
 def compat(suites: Any, *words: str) -> subprocess.CompletedProcess[str]:
     """Run the command as a person does, with the cache of the tests."""
     command = [sys.executable, "-m", "compat", *words]
-    environment = suites.environment()
-    return subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
-    )
+    return forks.run(command, suites.environment(), ROOT, timeout=600)
 
 
 @pytest.mark.parametrize(("options", "status"), [(("--require=tpu",), 3), ((), 0)])
@@ -225,7 +223,7 @@ def test_the_doctor_sees_what_was_fetched(suites: Any, tmp_path: Path) -> None:
 
     def state() -> dict[str, str]:
         command = [sys.executable, "-m", "compat", "doctor", "--json"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        done = forks.run(command, environment, ROOT, timeout=600)
         (row,) = [r for r in json.loads(done.stdout)["weights"] if "whisper" in r["families"]]
         return {name: row[name] for name in ("state", "remedy")}
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import forks
 import numpy as np
 import pytest
 
@@ -167,7 +167,7 @@ def test_what_results_hold_is_scored_again(suites: Any, measured: Any, tmp_path:
     command = [sys.executable, "-m", "compat", "rescore", str(spoilt), "--output", str(again)]
     command += ["--thresholds", str(LIMITS)]
     command += [word for file in TOYS for word in ("--catalog", str(file))]
-    subprocess.run(command, check=True, env=suites.environment(), cwd=ROOT, timeout=120)
+    forks.run(command, suites.environment(), ROOT, timeout=120).check_returncode()
     scored = {one.case: one for one in observations(again) if one.check == TASK}
     for target in HERE:
         codes = scored[f"{CODES}@trained/{target}/fp32"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 
 from compat.judge.results import read_all
@@ -66,16 +67,9 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
     path = os.pathsep.join([str(plugins), str(ROOT)])
 
     def run(folder: Path, *arguments: str, **environment: str) -> Done:
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "show_settings", *arguments],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": path, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-        )
+        command = [sys.executable, "-m", "pytest", "-p", "show_settings", *arguments]
+        environment = {**os.environ, "PYTHONPATH": path, **environment}
+        done = forks.run(command, environment, folder, timeout=300, together=True)
         return Done(done.returncode, done.stdout)
 
     return run

@@ -74,6 +74,7 @@ def running(jobs: Path) -> Iterator[nursery.Nursery]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join((str(jobs), str(ROOT))))
         patch.syspath_prepend(str(jobs))
+        patch.setenv(nursery.ENVIRONMENT, "")  # Not that of the other tests.
         found = nursery.Nursery(threads=1)
         yield found
         found.close()
@@ -103,6 +104,17 @@ def test_a_builder_is_forked_into_the_asker_s_surroundings(
     # Standard streams and the folder being listed: nothing of the nursery's is left open.
     assert found["open"] <= 5
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_builder_finds_the_modules_of_the_asker(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cache / "jobs_of_the_asker.py").write_text(JOBS, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(cache))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(cache), os.environ["PYTHONPATH"])))
+    look = importlib.import_module("jobs_of_the_asker").look
+    folder = artifacts.Artifact(look, {}, threads=1).fetch()
+    assert json.loads((folder / "found.json").read_text())["preloaded"]
 
 
 def test_what_fails_says_why() -> None:
@@ -186,9 +198,20 @@ def test_a_closed_nursery_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert nursery.ENVIRONMENT not in os.environ
 
 
+def test_a_run_inside_another_uses_its_nursery(running: nursery.Nursery) -> None:
+    path = os.environ[nursery.ENVIRONMENT]
+    inner = nursery.Nursery()
+    assert inner._process is None
+    inner.close()
+    assert os.environ[nursery.ENVIRONMENT] == path
+    assert json.loads((fetch("look") / "found.json").read_text())["preloaded"]
+
+
 def test_at_once_it_imports_before_any_job(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(nursery.ENVIRONMENT, "")
-    usual, early = nursery.Nursery(threads=1), nursery.Nursery(threads=1, at_once=True)
+    usual = nursery.Nursery(threads=1)
+    monkeypatch.setenv(nursery.ENVIRONMENT, "")
+    early = nursery.Nursery(threads=1, at_once=True)
 
     def imported(one: nursery.Nursery) -> bool:
         assert one._process is not None

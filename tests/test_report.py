@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -16,6 +17,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import forks
 import msgspec
 import numpy as np
 import pytest
@@ -1171,12 +1173,8 @@ def test_the_printed_command_collects_exactly_its_case(tmp_path: Path) -> None:
     ]
     assert len(set(commands)) == 1
     words = shlex.split(commands[0])
-    done = subprocess.run(
-        [sys.executable, "-m", *words, "--collect-only", "-q", "-p", "no:cacheprovider"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    command = [sys.executable, "-m", *words, "--collect-only", "-q", "-p", "no:cacheprovider"]
+    done = forks.run(command, os.environ, ROOT, timeout=600)
     collected = {match[1] for match in re.finditer(r"::\w+\[(.*)\]", done.stdout)}
     assert collected == {about.id}, done.stdout + done.stderr
 

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
+from compat.build import nursery
 from compat.build.artifacts import ArtifactError
 from compat.contract.errors import CompatError
 from compat.contract.session import Crash, Unsupported
@@ -323,7 +324,11 @@ def test_a_hang_after_building_is_ended_all_the_same(
         worker.stage("loads")
 
 
-def test_building_has_a_limit_of_its_own(start: Start, odd: Callable[..., None]) -> None:
+def test_building_has_a_limit_of_its_own(
+    start: Start, odd: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its builder shall be its child, and not a nursery's.
+    monkeypatch.delenv(nursery.ENVIRONMENT, raising=False)
     odd()
     worker = start("builds-slowly")
     assert worker.building_limit >= 10 * worker.time_limit

@@ -48,12 +48,17 @@ PRELOADED = (
 
 
 class Nursery:
-    """The nursery of a run; used by every process that the run starts, until it is closed."""
+    """The nursery of a run; used by every process that the run starts, until it is closed.
+
+    A run that is part of something larger, which has a nursery, uses that one.
+    """
 
     def __init__(self, threads: int = 0, at_once: bool = False) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         if not hasattr(os, "pidfd_open"):
             return  # macOS and Windows: their frameworks do not survive a fork, or there is none.
+        if os.environ.get(ENVIRONMENT):
+            return
         self._folder = Path(tempfile.mkdtemp(prefix="compat-"))
         path = self._folder / "nursery"
         with socket.socket(socket.AF_UNIX) as listener:
@@ -217,8 +222,10 @@ def _fork(connection: socket.socket, work: Callable[[], None]) -> int:
         os.environ.clear()
         os.environ.update(request["environment"])
         os.chdir(request["folder"])
+        # Read when Python started, from another environment, as is the number of threads.
+        named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        sys.path[:0] = [path for path in named if path and path not in sys.path]
         if "torch" in sys.modules and "OMP_NUM_THREADS" in os.environ:
-            # Read when the library was loaded, from another environment.
             sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         work()
     except BaseException:
