@@ -46,15 +46,15 @@ lint: $(STAMP)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
 
-# What an edit is checked by, again and again: no runtime, no browser, no process of its own.
-UNIT := $(wildcard tests/test_metrics_*.py) $(addprefix tests/test_, calibration.py components.py \
-	corpus.py expectations.py fetch.py hardware.py house.py invention.py layouts.py precision.py \
-	privacy.py rating.py results.py thresholds.py verification.py)
+# What an edit is checked by, again and again: tests that open no model, run no suites and start no
+# process, and those of the house.
+UNIT := tests/test_house.py $(shell grep -LE \
+	'suites: |import torch|transformers|open_model|faulty_catalog|forks|sys\.executable' tests/test_*.py)
 check: lint
 	$(BIN)/pytest $(UNIT) -q -n 2 --dist loadfile -m "not end_to_end"
 
 test: lint
-	$(BIN)/pytest tests -q -n 2 --dist loadfile --durations=20 -m "not end_to_end"
+	$(BIN)/pytest tests -q -n 2 --dist loadfile --no-loadscope-reorder --durations=20 -m "not end_to_end"
 	$(BIN)/pytest suites -q --quick --models $(QUICK_MODELS) --recipes fp32,int8-dynamic --targets cpu-torch,cpu-onnxruntime,openvino-cpu --require cpu,openvino --strict-expectations --results reports/local/test
 
 # What a person installs and opens: the wheel in a new environment, and pages in browsers.

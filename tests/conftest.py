@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,6 +119,12 @@ class Suites:
             preexec_fn=None if sys.platform == "win32" else _heed_interrupts,
             text=True,
         )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that start the most runs, so that no long one is left to the end."""
+    runs = Counter(item.path for item in items if "suites" in getattr(item, "fixturenames", ()))
+    items.sort(key=lambda item: -runs[item.path])
 
 
 @pytest.fixture(scope="session", autouse=True)

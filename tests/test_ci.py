@@ -38,10 +38,15 @@ def attempt() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-def test_a_runner_leaves_results_junit_and_the_doctor(attempt: str, tmp_path: Path) -> None:
+def test_a_runner_leaves_results_junit_and_the_doctor(
+    attempt: str, tmp_path: Path, cache_folder: Path
+) -> None:
     options = ("--quick", "--models", "whisper-nano", "--targets", "cpu-torch", "-k", "loads")
     found = script(
-        "run", "cpu", *options, COMPAT_RECIPES="fp32,int8-dynamic", COMPAT_ATTEMPT=attempt
+        *("run", "cpu", *options),
+        COMPAT_RECIPES="fp32,int8-dynamic",
+        COMPAT_ATTEMPT=attempt,
+        COMPAT_CACHE=str(cache_folder),
     )
     assert found.returncode == 0, found.stdout + found.stderr
     folder = ROOT / "artifacts" / f"cpu-fp32_int8-dynamic-{attempt}"
