@@ -33,6 +33,7 @@ from compat.models.tasks.music_tagging import MusicTagging
 from compat.models.tasks.separation import Separation
 from compat.models.tasks.speaker_embedding import SpeakerEmbedding
 from compat.models.tasks.speaker_segmentation import SpeakerSegmentation
+from compat.models.tasks.speech_translation import SpeechTranslation
 from compat.models.tasks.voice_activity import VoiceActivity
 from compat.models.tasks.zero_shot import ZeroShotClassification
 
@@ -71,6 +72,7 @@ __all__ = [
     "Source",
     "SpeakerEmbedding",
     "SpeakerSegmentation",
+    "SpeechTranslation",
     "State",
     "Steps",
     "Stopwatch",

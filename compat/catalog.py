@@ -43,6 +43,7 @@ FAMILIES = (
     "compat.models.musicgen",
     "compat.models.audioldm",
     "compat.models.stable_audio",
+    "compat.models.seamless",
 )
 RUNTIMES = (
     "compat.runtimes.pytorch",

@@ -27,6 +27,7 @@ from compat.contract.model_reference import ModelReference
 from compat.contract.profile import QUICK
 from compat.contract.runtime import Options
 from compat.contract.session import Session
+from compat.inputs import kaldi
 from compat.inputs.checkpoints import CheckpointError, find_checkpoint
 from compat.inputs.corpus import load
 from compat.inputs.features import mel_filterbank
@@ -217,7 +218,7 @@ def test_fbank_is_kaldis(seconds: float) -> None:
     assert found.shape == (998, 80)
     np.testing.assert_allclose(found[: len(expected)], expected, atol=2e-3)
     assert not found[len(expected) :].any()
-    assert len(expected) == min(wespeaker.frame_count(len(samples)), 998)
+    assert len(expected) == min(kaldi.frame_count(len(samples)), 998)
 
 
 @pytest.mark.parametrize("samples", [1, 400, 1600, 48_000, 160_000])
@@ -226,7 +227,7 @@ def test_whole_masks_cover_the_audio_and_no_more(samples: int) -> None:
     assert masks.shape == (3, 589)
     pooled = masks[:, np.arange(125) * 589 // 125]
     # The network keeps one frame in eight.
-    expected = -(-max(wespeaker.frame_count(samples), 1) // 8)
+    expected = -(-max(kaldi.frame_count(samples), 1) // 8)
     assert (pooled.sum(axis=1) == expected).all()
     assert (np.diff(masks, axis=1) <= 0).all()
 

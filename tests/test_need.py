@@ -56,6 +56,19 @@ def test_a_device_of_its_own_has_to_hold_the_weights() -> None:
     assert lacking(half, runtime, board, 64 * GB) == ""
 
 
+def test_a_page_addresses_four_gigabytes() -> None:
+    """However much memory there is: 821.4 million weights of four bytes, twice."""
+    web = catalog.load().runtime("ort-web")
+    single, eight = (
+        catalog.load().case(f"seamless-m4t-medium@seeded/wasm-chromium/{recipe}")
+        for recipe in ("fp32", "int8-dynamic")
+    )
+    said = lacking(single, web, HERE, 900 * GB)
+    assert said == "needs about 6.6 GB for weights, and ort-web can address 4.3 GB"
+    assert lacking(eight, web, HERE, 900 * GB) == ""
+    assert lacking(eight, web, HERE, 9 * GB).startswith("needs about 10.9 GB of memory")
+
+
 def test_it_is_skipped_with_its_need(suites: Any, tmp_path: Any) -> None:
     run = suites.run(
         tmp_path,

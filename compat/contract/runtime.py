@@ -6,6 +6,7 @@ some families subclasses :class:`Runtime` and opens an execution of its own.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -66,6 +67,9 @@ class Runtime(ABC):
     copies: ClassVar[float] = 3.0
     """How often a model's float32 weights are in the host's memory at once while it is built,
     exported and compiled, as measured: what does not fit is skipped before it is loaded."""
+    addressable: ClassVar[float] = math.inf
+    """Bytes that its programs can address, whatever memory there is: weights have to lie there, and
+    once more in the order in which kernels want them."""
 
     def versions(self) -> Mapping[str, str]:
         """Return versions that identify its results, of what Python does not install."""

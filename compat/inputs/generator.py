@@ -127,6 +127,18 @@ def sum_to_zero(module: torch.nn.Module) -> None:
                 parameter.sub_(parameter.double().mean(inputs, keepdim=True).float())
 
 
+def alternate(norm: torch.nn.Module) -> None:
+    """Give every other weight of a normalisation the other sign, in place.
+
+    Where the embeddings of tokens also choose the next one, what is left of a token's embedding at
+    the end would call for the same token again.
+    """
+    import torch
+
+    with torch.no_grad():
+        norm.get_parameter("weight")[1::2].neg_()
+
+
 def _parametrised(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module, str]]:
     """Yield the name of each tensor that is computed from parameters, its owner, and its own."""
     from torch.nn.utils import parametrize

@@ -227,12 +227,14 @@ class Rules:
     """Begins the module's names, and not those of the same model saved without its head."""
     needless: tuple[str, ...] = ()
     """Last parts of names that inference does not use: either side may lack them."""
+    unused: tuple[str, ...] = ()
+    """First parts of names, those of components that are not run: a file may have them."""
     remedy: str = ""
     """Ends messages about differences, in place of :data:`RESTORE`."""
 
     def may_lack(self, name: str) -> bool:
         """Return whether a tensor is not needed."""
-        return name.rpartition(".")[2] in self.needless
+        return name.rpartition(".")[2] in self.needless or name.split(".")[0] in self.unused
 
 
 def own_name(name: str, names: Collection[str], base: str = "") -> str | None:

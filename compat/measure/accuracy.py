@@ -63,10 +63,27 @@ def numerics(case: CaseUnderTest) -> dict[str, Any]:
             if len(reference) > 1:
                 compared["contrast_db"] = metrics.contrast_db(reference)
             values[name] = compared
+    values = {**_written(case), **values}
     return {
         "values": {**values, "reference": case.reference_scheme, "inputs": len(items)},
         "faults": faults,
     }
+
+
+def _written(case: CaseUnderTest) -> dict[str, Any]:
+    """Compare what was written freely, such as tokens, with what the reference wrote.
+
+    Traces follow the reference; this is what a listener gets.
+    """
+    predictions, references = case.standard.predictions, case.reference.predictions
+    items = [item.id for item in case.inputs.items.numerics if item.id in predictions]
+    written = {}
+    for name in case.task.counted:
+        theirs = [list(references[item].get(name, ())) for item in items]
+        ours = [list(predictions[item].get(name, ())) for item in items]
+        if any(theirs):
+            written[name] = metrics.written_agreement(theirs, ours)
+    return written
 
 
 def _truncations(case: CaseUnderTest) -> list[str]:

@@ -152,6 +152,45 @@ def agreement(reference: Sequence[Array], device: Sequence[Array]) -> dict[str, 
     return result
 
 
+def written_agreement(
+    references: Sequence[Sequence[Any]], written: Sequence[Sequence[Any]]
+) -> dict[str, float]:
+    """Compare what was written step by step, such as tokens, with what the reference wrote.
+
+    After the first difference a decoder follows its own words, so that little that comes later
+    agrees: the step of that difference says more than the share.
+
+    Args:
+        references: what the reference wrote, a list per input: of tokens, or of the arrays of
+            codes of each step.
+        written: the same from the execution under test, of any lengths.
+
+    Returns:
+        ``equal``, the share of steps at which both wrote the same (of the longer of the two), and
+        ``earliest_divergence``, the earliest step at which any input differs, counted from 0; the
+        length of the longest where none does.
+
+    Raises:
+        ValueError: there is no input, or nothing was written by either.
+    """
+    pairs = list(zip(references, written, strict=True))
+    steps = [max(len(one), len(other)) for one, other in pairs]
+    if not sum(steps):
+        raise ValueError("nothing was written that could be compared")
+    equal = [
+        [np.array_equal(a, b) for a, b in zip(one, other, strict=False)] for one, other in pairs
+    ]
+    firsts = [
+        (same.index(False) if False in same else len(same))
+        for same, count in zip(equal, steps, strict=True)
+        if sum(same) < count
+    ]
+    return {
+        "equal": sum(map(sum, equal)) / sum(steps),
+        "earliest_divergence": float(min(firsts, default=max(steps))),
+    }
+
+
 def contrast_db(references: Sequence[Array]) -> float:
     """Smallest difference between the outputs for two different inputs, in dB.
 

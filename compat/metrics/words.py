@@ -15,6 +15,23 @@ METRICS: tuple[tuple[str, str, str], ...] = (
         "compat/metrics/languages.py",
     ),
     (
+        "chrF, BLEU",
+        "of a whole set, as shares: character n-grams up to 6 with β = 2; word n-grams "
+        "up to 4, of characters where no spaces stand between words",
+        "sacreBLEU",
+    ),
+    (
+        "exact share",
+        "share of translations that are the reference's to the letter",
+        "compat/metrics/translation.py",
+    ),
+    (
+        "earliest divergence, equal (tokens)",
+        "first step at which a decoder that follows its own words departs from the "
+        "reference, and share of equal steps; shown, not judged",
+        "compat/metrics/numerics.py",
+    ),
+    (
         "degradation",
         "the metric's fall behind the reference on the same inputs; of WER with no "
         "utterance counted beyond its words (capped_wer)",

@@ -20,6 +20,7 @@ from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
 from compat.contract.profile import Profile
 from compat.contract.session import Session
+from compat.inputs import kaldi
 from compat.inputs.corpus import Corpus
 from compat.inputs.generator import sum_to_zero
 from compat.inputs.weights import Rules
@@ -50,12 +51,10 @@ FAMILY = Family(
     ),
 )
 
-SAMPLE_RATE = 16_000
 SAMPLES = 160_000
 """Length of a window: 10 s."""
 FRAMES = 998
 """Frames of 10 ms of a window, each of which sees 25 ms."""
-MELS = 80
 SPEAKERS = 3
 """Masks of a window: one pass of the network serves three speakers."""
 MASK_FRAMES = 589
@@ -94,11 +93,6 @@ def load(variant: str, weights: str, checkpoint: str) -> WeSpeakerModel:
 # Features ----------------------------------------------------------------------------------------
 
 
-def frame_count(samples: int) -> int:
-    """Number of whole 25 ms frames, 10 ms apart, in so many samples at 16 kHz."""
-    return max(0, 1 + (samples - 400) // 160)
-
-
 def fbank(samples: np.ndarray) -> NDArray[np.float32]:
     """Features of a window: audio (samples,) at 16 kHz of at most 10 s to (998, 80).
 
@@ -106,27 +100,17 @@ def fbank(samples: np.ndarray) -> NDArray[np.float32]:
     mean over the frames. Shorter audio gives fewer frames, and zeros in place of the others: the
     mean is that of the audio alone. Audio shorter than one frame is lengthened by zeros.
     """
-    import kaldi_native_fbank
-
-    options = kaldi_native_fbank.FbankOptions()
-    options.frame_opts.samp_freq = SAMPLE_RATE
-    options.frame_opts.dither = 0.0
-    options.frame_opts.window_type = "hamming"
-    options.mel_opts.num_bins = MELS
-    extractor = kaldi_native_fbank.OnlineFbank(options)
-    wave = np.zeros(max(400, min(len(samples), SAMPLES)), np.float32)
+    wave = np.zeros(max(kaldi.WINDOW, min(len(samples), SAMPLES)), np.float32)
     wave[: len(samples)] = samples[:SAMPLES]
-    extractor.accept_waveform(SAMPLE_RATE, wave * 32_768.0)
-    extractor.input_finished()
-    frames = np.stack([extractor.get_frame(i) for i in range(extractor.num_frames_ready)])
-    features = np.zeros((FRAMES, MELS), np.float32)
+    frames = kaldi.fbank(wave, "hamming")
+    features = np.zeros((FRAMES, kaldi.MELS), np.float32)
     features[: len(frames)] = frames - frames.mean(axis=0)
     return features
 
 
 def whole(samples: int) -> NDArray[np.float32]:
     """Return masks (3, 589) that each take all of a window's audio, of so many samples."""
-    frames = min(max(frame_count(samples), 1), FRAMES)
+    frames = min(max(kaldi.frame_count(samples), 1), FRAMES)
     pooled = -(-frames // STRIDE)
     masks = np.zeros((SPEAKERS, MASK_FRAMES), np.float32)
     masks[:, : pooled * MASK_FRAMES // POOLED_FRAMES] = 1.0
@@ -176,7 +160,7 @@ def resnet34() -> torch.nn.Module:
             self.layer2 = stage(widths[0], widths[1], BLOCKS[1], 2)
             self.layer3 = stage(widths[1], widths[2], BLOCKS[2], 2)
             self.layer4 = stage(widths[2], widths[3], BLOCKS[3], 2)
-            self.seg_1 = nn.Linear(2 * widths[3] * MELS // 8, WIDTH)
+            self.seg_1 = nn.Linear(2 * widths[3] * kaldi.MELS // 8, WIDTH)
 
         def forward(self, features: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
             # One channel, mel bands as height and time as width.
@@ -227,7 +211,7 @@ def embedding_graph(network: Callable[[], torch.nn.Module], batches: Sequence[in
     return Graph(
         "embedding",
         {
-            "fbank": Tensor(("batch", FRAMES, MELS)),
+            "fbank": Tensor(("batch", FRAMES, kaldi.MELS)),
             "masks": Tensor(("batch", SPEAKERS, MASK_FRAMES)),
         },
         ("embeddings",),

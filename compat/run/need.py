@@ -15,6 +15,8 @@ BASE = 1e9
 SMALL = 1e9
 """Bytes beyond :data:`BASE` up to which nothing is estimated: what is small is tried."""
 FLOAT32 = 4
+PACKED = 2
+"""Times that a runtime holds weights while it packs them for its kernels."""
 
 
 def host_bytes(case: Case, runtime: Runtime) -> float:
@@ -30,9 +32,14 @@ def host_bytes(case: Case, runtime: Runtime) -> float:
 
 def device_bytes(case: Case) -> float:
     """Return the bytes of a device's own memory that weights and intermediate values take."""
+    return weight_bytes(case) + case.variant.working_gb * 1e9
+
+
+def weight_bytes(case: Case) -> float:
+    """Return the bytes of a case's weights in the precision of its recipe."""
     precision = find_precision(case.recipe.scheme)
     size = precision.bits / 8 if precision else FLOAT32
-    return case.variant.parameters * 1e6 * size + case.variant.working_gb * 1e9
+    return case.variant.parameters * 1e6 * size
 
 
 def lacking(case: Case, runtime: Runtime, probe: Probe, available: int) -> str:
@@ -47,6 +54,10 @@ def lacking(case: Case, runtime: Runtime, probe: Probe, available: int) -> str:
     needed = host_bytes(case, runtime)
     if needed > available:
         return f"needs about {_gb(needed)} of memory, and {_gb(available)} are free"
+    packed = weight_bytes(case) * PACKED
+    if packed > runtime.addressable:
+        most = _gb(runtime.addressable)
+        return f"needs about {_gb(packed)} for weights, and {runtime.name} can address {most}"
     own = probe.facts.get("memory_bytes")
     if own and device_bytes(case) > own:
         return f"needs about {_gb(device_bytes(case))} on the device, which has {_gb(own)}"

@@ -97,6 +97,7 @@ class Run:
         )
         self.recommendations = recommendations.load(recommendations.default_path())
         self.prober = Prober()
+        self._lacking: dict[str, str] = {}
 
     @property
     def parallel(self) -> bool:
@@ -245,8 +246,12 @@ class Run:
             status: Status = "error" if probe.state == "broken" else "skipped"
             said = f"{case.target.name} is {probe.state}: {probe.reason}"
             raise Finding(status, said, probe.remedy, fatal=self._required(case.target))
-        runtime = catalog.load().runtime(case.target.runtime)
-        if lacking := need.lacking(case, runtime, probe, self.available_memory):
+        if case.id not in self._lacking:
+            # Asked once: at later checks the case's own worker holds what it was found to need.
+            runtime = catalog.load().runtime(case.target.runtime)
+            lacking = need.lacking(case, runtime, probe, self.available_memory)
+            self._lacking[case.id] = lacking
+        if lacking := self._lacking[case.id]:
             raise Finding("skipped", lacking, "run it on a larger machine, or end other programs")
         if case.weights == "pretrained" and not self._checkpoint(case):
             name, checkpoint = case.variant.name, case.variant.checkpoint

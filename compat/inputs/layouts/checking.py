@@ -18,6 +18,8 @@ TAGS = "tags"
 """Fact of a recording: words, all of which describe it."""
 LABEL, CAPTION = "label", "caption"
 """Facts of a sound: its class, and a sentence that says what is heard, or a list of them."""
+TRANSLATION, TARGET = "translation", "target_lang"
+"""Facts of speech: what is said in another language, and the code of that language."""
 
 
 def audio_files(line: Mapping[str, Any]) -> Iterator[str]:
@@ -128,8 +130,8 @@ def _read_times(line: dict[str, Any], audio: Path, where: str) -> None:
 
 
 def _check_facts(line: dict[str, Any]) -> None:
-    """Check the form of what is said of music and sounds; what is null is not known."""
-    for key in (STEMS, TAGS, LABEL, CAPTION):
+    """Check the form of what is said beside words and speakers; what is null is not known."""
+    for key in (STEMS, TAGS, LABEL, CAPTION, TRANSLATION, TARGET):
         if line.get(key, ...) is None:
             del line[key]
     tags, stems = line.get(TAGS, []), line.get(STEMS, {"": ""})
@@ -145,6 +147,9 @@ def _check_facts(line: dict[str, Any]) -> None:
     for said in (line.get(LABEL, "-"), *(captions if isinstance(captions, list) else [captions])):
         if not isinstance(said, str) or not said.strip():
             raise ValueError("label must be a word, and caption a sentence or a list of them")
+    for key in (TRANSLATION, TARGET):
+        if not isinstance(line.get(key, "-"), str) or not line.get(key, "-").strip():
+            raise ValueError(f"{key} must be a text that is not empty; leave out what is not known")
     if captions == []:
         raise ValueError("caption is an empty list: leave it out")
 

@@ -15,7 +15,9 @@ MANIFEST = "manifest.jsonl"
 TRIALS = "trials.txt"
 LANGUAGES = ("lang", "language", "source_lang")
 """Names that NeMo's recipes have for the spoken language."""
-TRUTHS = ("text", "rttm_filepath", "segments", "tags", "stems", "label", "caption")
+TRUTHS = (
+    *("text", "rttm_filepath", "segments", "tags", "stems", "label", "caption", "translation"),
+)
 """Fields of which a line needs one, where there are no trials."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from compat.inputs.audio import CorpusError
+from compat.inputs.layouts.checking import TARGET, TRANSLATION
 from compat.inputs.layouts.layout import Entry, plain_name
 from compat.inputs.text import raw_lines, read_text
 
@@ -22,7 +23,9 @@ LANGUAGES = ("lang", "locale", "language")
 SPEAKERS = ("speaker", "speaker_id", "client_id")
 LABELS = ("label", "category", "class")
 CAPTIONS = ("caption",)
-COLUMNS = (*TEXTS, *LANGUAGES, *SPEAKERS, *LABELS, *CAPTIONS)
+TRANSLATIONS = ("translation",)
+TARGETS = ("target_lang", "tgt_lang", "target_language")
+COLUMNS = (*TEXTS, *LANGUAGES, *SPEAKERS, *LABELS, *CAPTIONS, *TRANSLATIONS, *TARGETS)
 
 
 def unquoted_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
@@ -109,6 +112,8 @@ def known(row: Mapping[str, Any]) -> dict[str, str]:
         ("speaker", SPEAKERS),
         ("label", LABELS),
         ("caption", CAPTIONS),
+        (TRANSLATION, TRANSLATIONS),
+        (TARGET, TARGETS),
     ):
         for column in columns:
             # Classes are numbers whose names lie elsewhere, so that they say nothing here.

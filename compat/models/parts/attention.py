@@ -31,8 +31,8 @@ class CachedDecoder:
     """Features of each head."""
     past: int
     """Positions of the caches: the most steps there are."""
-    cross: int
-    """Positions of what the encoder made."""
+    cross: int | str
+    """Positions of what the encoder made, or the symbol of points that says how many."""
     codebooks: int = 0
     """Codes that each step takes, (batch, codebooks); 0: one token, (batch,)."""
     guidance: bool = False
@@ -60,7 +60,7 @@ class CachedDecoder:
         shapes = self._shapes(self.past)
         return {n: State(shape, update="write", axis=axis) for n, (shape, axis) in shapes.items()}
 
-    def _shapes(self, positions: int) -> Mapping[str, tuple[tuple[int | str, ...], int]]:
+    def _shapes(self, positions: int | str) -> Mapping[str, tuple[tuple[int | str, ...], int]]:
         """Return shapes, and the axis of the positions in each."""
         heads = self.heads * (2 if self.guidance else 1)
         # Keys are kept transposed (…, head width, positions), as the product with a query wants.

@@ -101,6 +101,8 @@ class HuggingFaceModel(Model):
     """Factors of generated weights, by parts of their names: see ``generator.gains``."""
     needless: ClassVar[tuple[str, ...]] = POSITIONS
     """Last parts of names of weights that inference does not use."""
+    unused: ClassVar[tuple[str, ...]] = ()
+    """First parts of names of weights of components that are not run, which a checkpoint has."""
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self.config = config
@@ -122,7 +124,7 @@ class HuggingFaceModel(Model):
         with generator.unfilled():
             network = architecture(self.settings(architecture.config_class))
         if self.folder:
-            rules = Rules(network.base_model_prefix, self.needless)
+            rules = Rules(network.base_model_prefix, self.needless, self.unused)
             fill_from_folder(network, self.folder, rules)
         self.adapt(network)
         if not self.folder:

@@ -55,6 +55,7 @@ def _target(name: str, place: Place) -> Target:
 class OrtWeb(GraphRuntime):
     name = "ort-web"
     packages = ("torch", "onnxscript")
+    addressable = 2.0**32  # WebAssembly's pointers have 32 bits.
     targets = tuple(_target(name, place) for name, place in PLACES.items())
 
     def versions(self) -> Mapping[str, str]:
