@@ -111,7 +111,10 @@ def prompt(text: str, seed: int = 0, seconds: float = SECONDS) -> Item:
 
 
 def answer(model: AudioLDMModel, session: Session, item: Item) -> Prediction:
-    (prediction,) = model.run(session, [item], Stopwatch())
+    stopwatch = Stopwatch()
+    (prediction,) = model.run(session, [item], stopwatch)
+    steps = len(prediction[diffusion.LATENTS])
+    assert stopwatch.marks["step"] == pytest.approx(stopwatch.stages["denoiser"] / steps)
     return prediction
 
 
@@ -208,6 +211,16 @@ def test_published_sizes() -> None:
         vocoder = SpeechT5HifiGan(SpeechT5HifiGanConfig(**COMPONENTS["vocoder"].settings))
     counts = [sum(p.numel() for p in one.parameters()) / 1e6 for one in (unet, vae, vocoder)]
     np.testing.assert_allclose(counts, [185.0, 55.4, 55.3], atol=0.06)
+
+
+def test_the_small_size_has_the_graphs_of_the_published_one() -> None:
+    found = [audioldm.load(one.name, "seeded", "") for one in audioldm.FAMILY.variants]
+    graphs = [
+        [(graph.name, graph.outputs, tuple(graph.inputs), tuple(graph.points)) for graph in graphs]
+        for graphs in (model.graphs() for model in found)
+    ]
+    assert graphs[0] == graphs[1]
+    assert [one.published for one in audioldm.FAMILY.variants] == [True, False]
 
 
 def test_items_are_prompts_of_the_lengths_that_graphs_have(model: AudioLDMModel) -> None:

@@ -104,7 +104,10 @@ def prompt(text: str, seed: int = 0, seconds: float = SECONDS) -> Item:
 
 
 def answer(model: StableAudioModel, session: Session, item: Item) -> Prediction:
-    (prediction,) = model.run(session, [item], Stopwatch())
+    stopwatch = Stopwatch()
+    (prediction,) = model.run(session, [item], stopwatch)
+    steps = len(prediction[diffusion.LATENTS])
+    assert stopwatch.marks["step"] == pytest.approx(stopwatch.stages["denoiser"] / steps)
     return prediction
 
 

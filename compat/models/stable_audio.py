@@ -264,7 +264,10 @@ class StableAudioModel(Pipeline):
     def run(
         self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
     ) -> list[Prediction]:
-        return [self._sound(session, item, stopwatch) for item in items]
+        sounds = [self._sound(session, item, stopwatch) for item in items]
+        count = sum(len(sound[diffusion.LATENTS]) for sound in sounds)
+        stopwatch.marks["step"] = stopwatch.stages["denoiser"] / count
+        return sounds
 
     def _sound(self, session: Session, item: Item, stopwatch: Stopwatch) -> Prediction:
         fitting = self._fitting(item.seconds)
