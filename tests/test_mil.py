@@ -91,6 +91,7 @@ CASES: dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]] = {
         ((2, 7, 6),),
     ),
     "max pool": (nn.MaxPool1d(3), ((1, 2, 11),)),
+    "upsample": (nn.Upsample(scale_factor=(2.0, 3.0)), ((1, 2, 4, 5),)),
     "gelu": (nn.GELU(), ((3, 7),)),
     "elu": (nn.ELU(0.5), ((3, 7),)),
     "leaky relu": (nn.LeakyReLU(0.1), ((3, 7),)),

@@ -361,6 +361,21 @@ def _pool(kind: str) -> Operator:
     return pool
 
 
+def _upsample(a: Arguments) -> torch.Tensor:
+    """Repeat values along both last axes, by whole numbers.
+
+    Raises:
+        Unsupported: a factor is fractional.
+    """
+    x = a.tensor("x")
+    for axis, name in ((-2, "scale_factor_height"), (-1, "scale_factor_width")):
+        factor = a.plain(name, 1)
+        if factor != int(factor):
+            raise Unsupported(f"no upsample_nearest_neighbor by {factor} is known here")
+        x = x.repeat_interleave(int(factor), dim=axis)
+    return x
+
+
 def _layer_norm(a: Arguments) -> torch.Tensor:
     x = a.tensor("x")
     axes = [axis % x.ndim for axis in a.plain("axes")]
@@ -582,6 +597,7 @@ OPERATORS: Mapping[str, Operator] = {
     "conv_transpose": _conv_transpose,
     "max_pool": _pool("max"),
     "avg_pool": _pool("avg"),
+    "upsample_nearest_neighbor": _upsample,
     "softmax": lambda a: a.tensor("x").softmax(dim=a.plain("axis", -1)),
     "layer_norm": _layer_norm,
     "batch_norm": _batch_norm,
