@@ -14,7 +14,7 @@ from transformers import T5Config, T5EncoderModel, T5Tokenizer
 from compat.inputs import generator
 from compat.inputs.checkpoints import CheckpointError
 from compat.models.parts.sentences import T5, hashed_words, read_pieces, read_tokenizer
-from compat.models.parts.t5 import BASE, GAINS, text_graph, text_module
+from compat.models.parts.t5 import BASE, GAINS, _normed, text_graph, text_module
 
 TOKENS = 10
 SMALL = {**BASE, "vocab_size": 50, "d_model": 24, "d_kv": 8, "d_ff": 32, "num_heads": 3}
@@ -49,6 +49,19 @@ def test_the_encoder_is_that_of_the_library(more: dict[str, Any]) -> None:
     assert float(expected.std()) > 0.3
     # Another sentence gives another memory.
     assert abs(np.corrcoef(found[0, 0].numpy(), found[1, 0].numpy())[0, 1]) < 0.9
+
+
+def test_normalisation_has_no_powers_and_the_librarys_bits() -> None:
+    """Powers are what Qualcomm's compiler refuses."""
+    network = T5EncoderModel(T5Config(**SMALL)).eval()
+    generator.seed(network, generator.gains(GAINS))
+    norm, hidden = network.encoder.final_layer_norm, torch.randn(2, TOKENS, 24)
+    with torch.inference_mode():
+        assert torch.equal(_normed(norm, hidden), norm(hidden))
+    module = text_module(network.encoder, TOKENS)
+    ids = torch.ones(1, TOKENS, dtype=torch.int32)
+    program = torch.export.export(module.eval(), (ids, ids))
+    assert not [node for node in program.graph.nodes if "pow" in str(node.target)]
 
 
 def test_the_graph_has_batches_and_one_length() -> None:

@@ -81,12 +81,25 @@ def text_module(encoder: Any, tokens: int) -> torch.nn.Module:
             scores = self.distances + padded[:, None, None, :]
             for block in self.encoder.block:
                 attention, feed = block.layer[0], block.layer[-1]
-                normed = attention.layer_norm(hidden)
+                normed = _normed(attention.layer_norm, hidden)
                 hidden = hidden + _attended(attention.SelfAttention, normed, scores)
-                hidden = hidden + feed.DenseReluDense(feed.layer_norm(hidden))
-            return (self.encoder.final_layer_norm(hidden),)
+                hidden = hidden + feed.DenseReluDense(_normed(feed.layer_norm, hidden))
+            return (_normed(self.encoder.final_layer_norm, hidden),)
 
     return TextEncoder()
+
+
+def _normed(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """Return what a ``T5LayerNorm`` gives, its squares as products.
+
+    The library's are powers, which Qualcomm's compiler refuses: the graph cannot be finalised,
+    ``QNN_COMMON_ERROR_MEM_ALLOC`` (onnxruntime-qnn 2.7). The values are the same bits.
+    """
+    import torch
+
+    variance = (hidden * hidden).mean(dim=-1, keepdim=True)
+    scaled: torch.Tensor = hidden * torch.rsqrt(variance + norm.variance_epsilon) * norm.weight
+    return scaled
 
 
 def _attended(attention: Any, hidden: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
