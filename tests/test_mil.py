@@ -103,6 +103,10 @@ CASES: dict[str, tuple[nn.Module, tuple[tuple[int, ...], ...]]] = {
     "pad": (Function(lambda x: functional.pad(x, (1, 2), mode="reflect")), ((1, 2, 6),)),
     "statistics": (Function(lambda x: torch.cat((x.mean(1), x.std(1)), -1)), ((2, 9, 3),)),
     "norm": (Function(lambda x: x / x.norm(dim=-1, keepdim=True)), ((2, 9),)),
+    "gather": (
+        Function(lambda x: x.gather(2, torch.tensor([4, 0, 2]).expand(2, 3, -1))),
+        ((2, 3, 5),),
+    ),
     "where": (Function(lambda x, y: torch.where(x > y, x, -y)), ((2, 9), (2, 9))),
     "elementwise": (
         Function(lambda x, y: x.exp() * y.tanh() - x.sigmoid() / (1 + y.abs()) + (x**2 + 1).sqrt()),

@@ -9,7 +9,9 @@ import pytest
 
 from compat import catalog
 from compat.contract.runtime import Probe
+from compat.run.measurement import Finding
 from compat.run.need import device_bytes, host_bytes, lacking
+from compat.run.run import Run, Settings
 
 HERE = Probe("here")
 GB = 10**9
@@ -67,6 +69,22 @@ def test_a_page_addresses_four_gigabytes() -> None:
     assert said == "needs about 6.6 GB for weights, and ort-web can address 4.3 GB"
     assert lacking(eight, web, HERE, 900 * GB) == ""
     assert lacking(eight, web, HERE, 9 * GB).startswith("needs about 10.9 GB of memory")
+
+
+def test_what_a_case_holds_itself_is_no_want(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own worker takes memory, of which later checks find less; the next case is asked anew."""
+    free = [64 * GB, GB]
+    monkeypatch.setattr("compat.hardware.facts.available_memory_bytes", lambda: free[0])
+    run = Run(Settings())
+    first, other = (
+        catalog.load().case(f"whisper-large-v3@seeded/cpu-torch/{recipe}")
+        for recipe in ("fp32", "bf16")
+    )
+    run.absent(first)
+    del free[0]
+    run.absent(first)
+    with pytest.raises(Finding, match=r"needs about 19\.5 GB of memory, and 0\.9 GB are free"):
+        run.absent(other)
 
 
 def test_it_is_skipped_with_its_need(suites: Any, tmp_path: Any) -> None:

@@ -483,6 +483,11 @@ def _gather(a: Arguments) -> torch.Tensor:
     return x.index_select(axis, flat).reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
 
 
+def _gather_along_axis(a: Arguments) -> torch.Tensor:
+    x, axis = a.tensor("x"), a.plain("axis", 0)
+    return x.gather(axis, a.tensor("indices").long() % x.shape[axis])
+
+
 def _split(a: Arguments) -> list[torch.Tensor]:
     x, axis = a.tensor("x"), a.plain("axis")
     sizes = a.plain("split_sizes") or x.shape[axis] // a.plain("num_splits")
@@ -622,6 +627,7 @@ OPERATORS: Mapping[str, Operator] = {
     "slice_by_index": _slice_by_index,
     "slice_by_size": _slice_by_size,
     "gather": _gather,
+    "gather_along_axis": _gather_along_axis,
     "tile": lambda a: a.tensor("x").tile(a.plain("reps")),
     "pad": _pad,
     "fill": _fill,
