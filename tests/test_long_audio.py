@@ -53,15 +53,25 @@ def test_of_equal_pauses_one_counts(last: bool, cut: int) -> None:
 
 
 def test_merge_joins_where_windows_agree() -> None:
-    assert merge([1, 2, 3, 4], [3, 4, 5]) == [1, 2, 3, 4, 5]
-    assert merge([1, 2], [3, 4]) == [1, 2, 3, 4]
-    assert merge([], [3, 4]) == [3, 4]
+    assert merge([1, 2, 3, 4], [3, 4, 5], 8) == [1, 2, 3, 4, 5]
+    assert merge([1, 2], [3, 4], 8) == [1, 2, 3, 4]
+    assert merge([], [3, 4], 8) == [3, 4]
     # The last token of the left window and the first of the right one were cut words.
-    assert merge([1, 2, 3, 4, 9], [8, 3, 4, 5]) == [1, 2, 3, 4, 5]
+    assert merge([1, 2, 3, 4, 9], [8, 3, 4, 5], 8) == [1, 2, 3, 4, 5]
+
+
+def test_no_word_is_lost_for_two_common_tokens_that_happen_to_agree() -> None:
+    """`… never die. But as … memory.` and `He was … of spades. …`: a stop and a word agree."""
+    stop, word = 13, 286
+    left = [*range(100, 120), stop, *range(120, 130), word, *range(130, 139), stop]
+    right = [*range(200, 210), word, *range(210, 219), stop, 7]
+    assert merge(left, right, 8) == left + right
+    # Within the reach of an overlap, two of six are no agreement either.
+    assert merge([1, 2, 9, 3, 4, 8], [9, 5, 6, 9, 7, 8], 8) == [1, 2, 9, 3, 4, 8, 9, 5, 6, 9, 7, 8]
 
 
 @given(st.lists(st.integers(0, 10_000), min_size=6, max_size=30, unique=True), st.data())
 def test_merge_restores_a_sequence_cut_with_overlap(tokens: list[int], data: st.DataObject) -> None:
     start = data.draw(st.integers(1, len(tokens) - 4))
     end = data.draw(st.integers(start + 2, len(tokens)))
-    assert merge(tokens[:end], tokens[start:]) == tokens
+    assert merge(tokens[:end], tokens[start:], 30) == tokens

@@ -14,6 +14,8 @@ EXPERIMENTS = (
     "features",
     "fusion",
     "identities",
+    "live",
+    "long",
     "parallel",
     "pruning",
     "threads",

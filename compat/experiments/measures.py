@@ -14,12 +14,13 @@ import msgspec
 
 from compat import catalog
 from compat.build.sources import sources
+from compat.build.translation import translated
 from compat.contract.errors import CompatError
 from compat.contract.model_reference import ModelReference
 from compat.contract.runtime import GraphRuntime, Options
 from compat.contract.session import Session
 from compat.hardware.facts import available_cpus
-from compat.inputs import corpus
+from compat.inputs import corpus, people
 from compat.inputs.checkpoints import find_checkpoint
 from compat.judge.experiments import Finding
 from compat.metrics.timing import CONFIDENCE, median_interval
@@ -151,11 +152,19 @@ def model_of(case_id: str) -> tuple[ModelReference, Any]:
     if case.weights == "trained":
         checkpoint = case.variant.trained
     elif case.weights == "pretrained":
-        checkpoint = find_checkpoint(case.variant.checkpoint)
+        checkpoint = translated(str(find_checkpoint(case.variant.checkpoint)))
     reference = ModelReference(case.family.name, case.variant.name, case.weights, str(checkpoint))
     return reference, catalog.open_model(reference)
 
 
 def recordings(name: str, rate: int, limit: int | None = None) -> list[Any]:
-    """Return recordings of a shipped test set."""
-    return list(corpus.load().sets[name].items(rate, limit))
+    """Return recordings of a shipped test set, or of one that was fetched.
+
+    Raises:
+        CompatError: it was not fetched.
+    """
+    known = corpus.load()
+    sets = {**known.sets, **known.special}
+    if name not in sets:
+        raise CompatError(f"the recordings of {name!r} are not here.", people.REMEDY)
+    return list(sets[name].items(rate, limit))

@@ -36,6 +36,8 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
         "features": 1,
         "fusion": 1,
         "identities": 1,
+        "live": 1,
+        "long": 1,
         "parallel": 1,
         "pruning": 1,
         "threads": 1,

@@ -140,6 +140,8 @@ PUBLISHED: Mapping[str, Dimensions] = {
     "distil-large-v3": Dimensions(1280, 20, 32, 2, 128, 51866),
 }
 
+SHARED_TOKENS = 8
+"""Tokens that the half second which two windows share can hold: three quick words."""
 SEEDED_TOKENS = 48
 """Tokens that a decoder with generated weights runs for each window; it knows no end."""
 
@@ -426,7 +428,7 @@ class WhisperModel(HuggingFaceModel):
         tokens = self._until_end(parts[0].tokens)
         for part in parts[1:]:
             following = self._until_end(part.tokens)
-            tokens = merge(tokens, following) if self.folder else tokens + following
+            tokens = merge(tokens, following, SHARED_TOKENS) if self.folder else tokens + following
         # Not finite if anything in an encoder was: a decoder turns NaN into ordinary tokens.
         level = sum(part.level for part in parts)
         if not self.folder:

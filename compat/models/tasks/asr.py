@@ -81,13 +81,13 @@ class Transcription(Task):
 
         spoken = [_language(item) for item in items]
         values = task_wer(
-            self._units([item.text for item in items], spoken),
-            self._units([prediction["text"] for prediction in predictions], spoken),
-            self._units([prediction["text"] for prediction in references], spoken),
+            self.comparable([item.text for item in items], spoken),
+            self.comparable([prediction["text"] for prediction in predictions], spoken),
+            self.comparable([prediction["text"] for prediction in references], spoken),
         )
         return values if any(map(is_spaced, spoken)) else by_characters(values)
 
-    def _units(self, texts: Sequence[str], spoken: Sequence[str]) -> list[str]:
+    def comparable(self, texts: Sequence[str], spoken: Sequence[str]) -> list[str]:
         """Return texts in the form in which their words (or characters) are compared."""
         from compat.metrics.languages import normalizer, units
 

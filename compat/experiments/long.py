@@ -1,0 +1,208 @@
+"""The experiment ``long``: does a model drift over an hour, and does its memory grow?
+
+Utterances of people are joined to one long recording, which each model hears as one input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from compat.contract.graph import Stopwatch
+from compat.experiments.experiment import Experiment
+from compat.experiments.made_recordings import LongRecording, joined
+from compat.experiments.measures import Measured, opened, recordings
+from compat.inputs.people import PEOPLE
+from compat.judge.experiments import Finding
+from compat.measure.memory import resident_bytes
+
+SPEECH = ("whisper-tiny.en@pretrained/cpu-onnxruntime/fp32", "wav2vec2-nano@trained/cpu-torch/fp32")
+ACTIVITY = "silero-vad@pretrained/cpu-onnxruntime/fp32"
+END = 600.0
+"""Seconds at either end of a recording that are compared; a third of shorter ones."""
+LOOK_S = 0.5
+"""Seconds between two looks at the memory."""
+
+
+class Memory:
+    """Looks at this process's memory while something runs."""
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while True:
+            self.seen.append(resident_bytes())
+            if self._done.wait(LOOK_S):
+                return
+
+    @property
+    def growth(self) -> float:
+        """Bytes by which the last third of the time lies above the second, on average."""
+        third = max(1, len(self.seen) // 3)
+        return float(np.mean(self.seen[-third:]) - np.mean(self.seen[third : -third or None]))
+
+
+def section_errors(
+    recording: LongRecording, heard: str, normal: Callable[[str], str]
+) -> np.ndarray:
+    """Return the errors and the words of each utterance, (utterances, 2), of a whole transcript.
+
+    The transcript is aligned with everything that was said at once; an inserted word counts where
+    it stands.
+    """
+    import jiwer
+
+    counts = [len(normal(one.text).split()) for one in recording.said]
+    ends = list(accumulate(counts))
+    errors = np.zeros(len(counts))
+    truth = " ".join(normal(one.text) for one in recording.said)
+    (alignment,) = jiwer.process_words(truth, normal(heard)).alignments
+    for chunk in alignment:
+        if chunk.type == "equal":
+            continue
+        if chunk.type == "insert":
+            places = [chunk.ref_start_idx] * (chunk.hyp_end_idx - chunk.hyp_start_idx)
+        else:
+            places = list(range(chunk.ref_start_idx, chunk.ref_end_idx))
+        for place in places:
+            errors[min(int(np.searchsorted(ends, place, side="right")), len(ends) - 1)] += 1
+    return np.stack([errors, counts], axis=1)
+
+
+def long(minutes: float, cases: Sequence[str], said: Callable[[str], None]) -> Measured:
+    """Run the experiment."""
+    found: list[Finding] = []
+    for case in cases:
+        said(f"{case}: {minutes:g} minutes")
+        found += _speech(case, minutes)
+    said(f"{ACTIVITY}: {minutes:g} minutes")
+    return Measured((*found, *_activity(minutes)))
+
+
+def _speech(case: str, minutes: float) -> list[Finding]:
+    model, session = opened(case)
+    task = model.task
+    recording = _recording(minutes, model.sample_rate, PEOPLE if task.open_vocabulary else "clean")
+
+    def normal(text: str) -> str:
+        return str(task.comparable([text], [""])[0])
+
+    with Memory() as memory:
+        (prediction,) = model.run(session, [recording.item()], Stopwatch())
+    session.close()
+    rates = section_errors(recording, str(prediction["text"]), normal)
+    first, last, detail = _ends(recording)
+    name = case.partition("@")[0]
+    whole = f"{name}, {recording.seconds / 60:.0f} min, {len(recording.said)} utterances"
+    drift = rates[last].sum(0), rates[first].sum(0)
+    return [
+        Finding(
+            measure=f"word error rate of {name}",
+            value=float(rates[:, 0].sum() / rates[:, 1].sum()),
+            unit="share",
+            detail=whole,
+        ),
+        Finding(
+            measure=f"drift of {name}, last less first",
+            value=float(drift[0][0] / drift[0][1] - drift[1][0] / drift[1][1]),
+            interval=_difference(rates[last], rates[first]),
+            unit="share",
+            detail=f"{detail}: {drift[0][0]:.0f} of {drift[0][1]:.0f} words wrong, at first "
+            f"{drift[1][0]:.0f} of {drift[1][1]:.0f}",
+        ),
+        _growth(name, memory, whole),
+    ]
+
+
+def _activity(minutes: float) -> list[Finding]:
+    """What a voice activity detector takes for speech at the beginning and at the end."""
+    model, session = opened(ACTIVITY)
+    recording = _recording(minutes, model.sample_rate, PEOPLE)
+    with Memory() as memory:
+        (prediction,) = model.run(session, [recording.item()], Stopwatch())
+    session.close()
+    rate = 100
+    heard, truth = (np.zeros(int(recording.seconds * rate) + 1, bool) for _ in range(2))
+    for start, end in prediction["segments"]:
+        heard[int(start * rate) : int(end * rate)] = True
+    for one in recording.said:
+        truth[int(one.start * rate) : int(one.end * rate)] = True
+    wrong = heard != truth
+    length = int(min(END, recording.seconds / 3) * rate)
+    name = ACTIVITY.partition("@")[0]
+    return [
+        Finding(
+            measure=f"drift of {name}, last less first",
+            value=float(wrong[-length:].mean() - wrong[:length].mean()),
+            unit="share",
+            detail=f"share of the time that is decided otherwise than utterances begin and end: "
+            f"{wrong[:length].mean():.1%} at first, {wrong[-length:].mean():.1%} at last",
+        ),
+        _growth(name, memory, f"{name}, {recording.seconds / 60:.0f} min"),
+    ]
+
+
+def _recording(minutes: float, rate: int, name: str) -> LongRecording:
+    return joined(recordings(name, rate), minutes * 60)
+
+
+def _ends(recording: LongRecording) -> tuple[list[int], list[int], str]:
+    """Return the utterances of both ends of a recording, and what they are called."""
+    length = min(END, recording.seconds / 3)
+    first = [n for n, one in enumerate(recording.said) if one.end <= length]
+    last = [n for n, one in enumerate(recording.said) if one.start >= recording.seconds - length]
+    return first, last, f"the last {length / 60:.0f} minutes"
+
+
+def _difference(last: np.ndarray, first: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of a difference of two rates: bootstrap over utterances."""
+    draw = np.random.default_rng(0)
+
+    def rates(rows: np.ndarray) -> Any:
+        sums = rows[draw.integers(0, len(rows), (1000, len(rows)))].sum(1)
+        return sums[:, 0] / np.maximum(sums[:, 1], 1)
+
+    low, high = np.quantile(rates(last) - rates(first), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _growth(name: str, memory: Memory, detail: str) -> Finding:
+    return Finding(
+        measure=f"memory that {name} takes more in the last third than in the second",
+        value=memory.growth,
+        unit="bytes",
+        detail=f"{detail}; at most {max(memory.seen) / 1e6:.0f} MB",
+    )
+
+
+def _run(arguments: argparse.Namespace, said: Callable[[str], None]) -> Measured:
+    return long(arguments.minutes, arguments.case or SPEECH, said)
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--minutes", type=float, default=30.0, help="of audio (default: 30)")
+    parser.add_argument("--case", action="append", help="of speech recognition, may be repeated")
+
+
+EXPERIMENT = Experiment(
+    "do models drift over an hour of speech, and does their memory grow?",
+    _run,
+    _arguments,
+    "compat experiment long --minutes 60 --save",
+)
