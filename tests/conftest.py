@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from compat.build.nursery import ENVIRONMENT as NURSERY
 from compat.build.nursery import Nursery
 from compat.judge.results import Collection, Observation, read_all
 
@@ -65,6 +66,10 @@ class Suites:
         environment = {**os.environ, "COMPAT_CACHE": str(self.cache), "COLUMNS": "200"}
         environment.pop("COMPAT_CATALOG", None)
         return environment
+
+    def environment_elsewhere(self) -> dict[str, str]:
+        """Return the environment for another installation, which has a nursery of its own."""
+        return {name: value for name, value in self.environment().items() if name != NURSERY}
 
     def command(self, results: Path, *arguments: str, models: str = "toy") -> list[str]:
         """Return the command line; an empty ``models`` leaves the selection to ``arguments``."""

@@ -83,7 +83,7 @@ def test_the_doctor_names_what_is_missing(suites: Any, subset: Any) -> None:
     done = subprocess.run(
         [python, "-m", "compat", "doctor", "--json"],
         cwd=ROOT,
-        env=suites.environment(),
+        env=suites.environment_elsewhere(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -108,7 +108,7 @@ def test_the_suites_run_what_is_here(suites: Any, subset: Any, tmp_path: Path) -
     done = subprocess.run(
         [python, *command[1:]],
         cwd=ROOT,
-        env=suites.environment(),
+        env=suites.environment_elsewhere(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

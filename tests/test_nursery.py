@@ -186,6 +186,13 @@ def test_a_nursery_that_is_gone_is_done_without(jobs: Path, cache: Path) -> None
     assert not found["preloaded"] and found["parent"] == os.getpid()
 
 
+def test_another_installation_builds_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run in another environment is to import what is installed there."""
+    monkeypatch.setattr(nursery, "INSTALLED", ["/another/environment", nursery.__file__])
+    found = json.loads((fetch("look") / "found.json").read_text())
+    assert not found["preloaded"] and found["parent"] == os.getpid()
+
+
 def test_a_closed_nursery_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(nursery.ENVIRONMENT, "")
     another = nursery.Nursery()

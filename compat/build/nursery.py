@@ -6,9 +6,10 @@ the first job comes (or at once, where one is sure to come), computes nothing it
 each job. A builder is still a process of its own, with the environment and working folder of the
 process that asked for it.
 
-Over a Unix socket a client sends one line of JSON (``environment``, ``folder``) with the pipe that
-is to be the builder's output; it is answered with the builder's process number and, in the end,
-with its return code, a line each. What follows the first line is the builder's standard input.
+Over a Unix socket a client sends one line of JSON with the pipe that is to be the builder's output.
+``environment`` and ``folder`` are the builder's, ``installed`` tells which packages the client
+imports. It is answered with the builder's process number and, in the end, with its return code, a
+line each. What follows the first line is the builder's standard input.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ from compat.processes import child_environment
 
 ENVIRONMENT = "COMPAT_NURSERY"
 """Path of the socket; absent where there is no nursery."""
+
+INSTALLED = [sys.prefix, __file__]
+"""Which packages a process imports: a nursery forks for those that would import the same."""
 
 PRELOADED = (
     "torch",
@@ -128,7 +132,7 @@ def _forked(environment: Mapping[str, str], stack: contextlib.ExitStack) -> Buil
     connection = stack.enter_context(socket.socket(socket.AF_UNIX))
     ours, theirs = os.pipe()
     output: BinaryIO = stack.enter_context(os.fdopen(ours, "rb"))
-    request = {"environment": dict(environment), "folder": os.getcwd()}
+    request = {"environment": dict(environment), "folder": os.getcwd(), "installed": INSTALLED}
     try:
         connection.connect(path)
         socket.send_fds(connection, [json.dumps(request).encode() + b"\n"], [theirs])
@@ -197,17 +201,21 @@ def preload() -> None:
 
 
 def _fork(connection: socket.socket, work: Callable[[], None]) -> int:
-    """Return the process number of a new builder; 0 if the process that asked for it is gone."""
+    """Return the process number of a new builder.
+
+    It is 0 if the process that asked for it is gone or is of another installation, which is left to
+    start a builder of its own.
+    """
     message, outputs, _, _ = socket.recv_fds(connection, 1 << 20, 1)
     while not message.endswith(b"\n") and (more := connection.recv(1 << 20)):
         message += more
-    if not outputs or not message.endswith(b"\n"):
+    request = json.loads(message) if message.endswith(b"\n") else {}
+    if not outputs or request.get("installed") != INSTALLED:
         for descriptor in outputs:
             os.close(descriptor)
         connection.close()
         return 0
     (output,) = outputs
-    request = json.loads(message)
     pid = os.fork()
     if pid:
         os.close(output)
