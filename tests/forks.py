@@ -133,10 +133,10 @@ def run(
     timeout: float,
     together: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m MODULE …`` to its end.
+    """Run a command to its end.
 
     Args:
-        command: begins with ``sys.executable, "-m"``.
+        command: is forked where it begins with ``sys.executable, "-m"``, and started otherwise.
         env: its whole environment.
         cwd: its working folder.
         timeout: seconds after which it is killed.
@@ -145,7 +145,7 @@ def run(
     Raises:
         subprocess.TimeoutExpired: it was killed.
     """
-    if not POSSIBLE:
+    if not POSSIBLE or list(command[:2]) != [sys.executable, "-m"]:
         return subprocess.run(
             command,
             env=env,

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import forks
 import msgspec
 import pytest
 
@@ -277,15 +278,7 @@ def load_file(path: Path) -> Any:
 
 def call(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a Python command from the project's root."""
-    return subprocess.run(
-        [sys.executable, *words],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        stdin=subprocess.DEVNULL,
-    )
+    return forks.run([sys.executable, *words], {**os.environ, **environment}, ROOT, timeout=600)
 
 
 # Commands --------------------------------------------------------------------------------------
