@@ -1,5 +1,6 @@
 """What does it cost to run, and does it stay as fast? Where no counter is, energy is not told."""
 
+from functools import cache
 from statistics import median
 
 from compat.hardware import energy
@@ -10,11 +11,17 @@ from compat.run.measurement import Finding, Measurement, check
 MINUTES = 10
 
 
+@cache
+def counted() -> bool:
+    """Tell whether this machine has a counter: looked up once, and not for each of all cases."""
+    return bool(energy.find().counters)
+
+
 @check(
     "energy.task",
     timed=True,
     headline=True,
-    applies=lambda case: case.target.evidence == "device" and bool(energy.find().counters),
+    applies=lambda case: case.target.evidence == "device" and counted(),
 )
 def test_task(measurement: Measurement) -> None:
     """Joules for each minute of audio, by the machine's own counters.
