@@ -51,13 +51,14 @@ def lacking(case: Case, runtime: Runtime, probe: Probe, available: int) -> str:
         probe: what was found of its target; ``memory_bytes`` among its facts is the device's own.
         available: bytes of the host's memory that may be used.
     """
-    needed = host_bytes(case, runtime)
-    if needed > available:
-        return f"needs about {_gb(needed)} of memory, and {_gb(available)} are free"
+    # First, as no larger machine helps.
     packed = weight_bytes(case) * PACKED
     if packed > runtime.addressable:
         most = _gb(runtime.addressable)
         return f"needs about {_gb(packed)} for weights, and {runtime.name} can address {most}"
+    needed = host_bytes(case, runtime)
+    if needed > available:
+        return f"needs about {_gb(needed)} of memory, and {_gb(available)} are free"
     own = probe.facts.get("memory_bytes")
     if own and device_bytes(case) > own:
         return f"needs about {_gb(device_bytes(case))} on the device, which has {_gb(own)}"
