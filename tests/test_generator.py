@@ -108,14 +108,20 @@ def test_a_kernel_under_weight_normalisation_may_keep_its_values() -> None:
 DIGESTS = {
     "wespeaker": "58d7c9fb37ee17ed",
     "segmentation": "1eeb68991c80bd9c",
-    "whisper-tiny": "b80f34fdde876986",
+    "whisper-tiny": "e6dc31b37b55a0d4",
     "wav2vec2-base": "b22e7c404468f2e9",
 }
+
+
+SINUSOIDS = "encoder.embed_positions.weight"
+"""Computed by PyTorch and not generated: its last bits are the processor's."""
 
 
 def digest_of(network: nn.Module) -> str:
     found = hashlib.sha256()
     for name, value in network.state_dict().items():
+        if name.endswith(SINUSOIDS):
+            continue
         found.update(name.encode())
         found.update(value.detach().contiguous().numpy().tobytes())
     return found.hexdigest()[:16]
