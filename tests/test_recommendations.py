@@ -311,7 +311,7 @@ def test_all_else_runs_in_usual_batches(suites: Any, tmp_path: Path) -> None:
     """Even where a large batch is recommended, and would not fit."""
     run = suites.run(
         tmp_path,
-        *("--full", "-k", "not throughput and not search", *PLANTED),
+        *("--full", "-k", "not throughput and not search and not sustained", *PLANTED),
         *("--weights=pretrained", "--targets=breaking-large-batches"),
     )
     found = {one.check: one for one in run.observations}
