@@ -65,7 +65,7 @@ QUESTIONS: dict[str, tuple[Sequence[Click], str]] = {
     ),
     "what does int8 cost": (
         [cell("whisper", "openvino")],
-        r"int8-dynamic .{0,80}Medium.{0,160}pp",
+        r"int8-dynamic .{0,80}(High|Medium|Limited).{0,200}pp",
     ),
     "what fails and whose is it": ([FAILURES], r"this project"),
     "what never ran": ([(".bar a", "Never ran")], r"openvino-npu.*OpenVINO finds no NPU device"),
@@ -144,7 +144,7 @@ def test_a_filter_is_quick_stays_in_the_address_and_goes_into_the_cell(
 def test_tables_sort_and_the_unknown_stays_last(found: dict[str, Any]) -> None:
     up, down = found["sorted"]["up"], found["sorted"]["down"]
     known = [float(one) for one in up if one]
-    assert known == sorted(known) and len(known) > 2
+    assert known == sorted(known) and len(known) > 1
     assert [float(one) for one in down if one] == known[::-1]
     assert up[len(known) :] == down[len(known) :] == [""] * (len(up) - len(known))
     assert found["sorted"]["said"] == "descending"
