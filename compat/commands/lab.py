@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import threading
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -60,11 +61,8 @@ def _asked(hosts: tuple[Host, ...], arguments: argparse.Namespace) -> list[Host]
         if name not in known:
             raise CompatError(f"there is no host {name}.", f"There are {', '.join(known)}.")
     chosen = [known[name] for name in names] or list(hosts)
-    more = {"arguments": tuple(arguments.rest)}
-    return [
-        Host(**{**vars(host), "arguments": (*host.arguments, *more["arguments"])})
-        for host in chosen
-    ]
+    rest = tuple(arguments.rest)
+    return [replace(host, arguments=(*host.arguments, *rest)) for host in chosen]
 
 
 def _told(outcome: Outcome, collection: Collection) -> None:
