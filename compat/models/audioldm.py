@@ -6,7 +6,7 @@ The networks are those of diffusers and transformers, so that saved pipelines lo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import ceil, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,15 +16,13 @@ import numpy as np
 from compat.contract.case import Family, Variant
 from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
-from compat.contract.profile import Profile
 from compat.contract.session import Handle, Session
 from compat.inputs.checkpoints import CheckpointError
-from compat.inputs.corpus import Corpus
-from compat.models.items import Items
 from compat.models.parts import diffusion
 from compat.models.parts.clap_encoders import TOKENS, text_module
 from compat.models.parts.noise import normal
-from compat.models.parts.pipeline import Component, Pipeline, Settings, generated, read_pipeline
+from compat.models.parts.pipeline import Component, Settings, generated, read_pipeline
+from compat.models.parts.sampled import SampledAudio
 from compat.models.parts.sentences import Tokens, hashed_words, read_tokenizer
 from compat.models.tasks.generation import AUDIO, PROMPT, AudioGeneration, seed_of
 
@@ -184,11 +182,10 @@ def load(variant: str, weights: str, checkpoint: str) -> AudioLDMModel:
     return AudioLDMModel(settings, folder, tokens)
 
 
-class AudioLDMModel(Pipeline):
+class AudioLDMModel(SampledAudio):
     """Noise becomes a latent in ten steps, the latent a spectrogram, the spectrogram sound."""
 
     components = COMPONENTS
-    task: AudioGeneration
 
     def __init__(
         self,
@@ -255,20 +252,7 @@ class AudioLDMModel(Pipeline):
 
     # Driver ------------------------------------------------------------------------------------
 
-    def items(self, corpus: Corpus, profile: Profile) -> Items:
-        if self.folder:
-            return super().items(corpus, profile)
-        return self.task.unscored_items(self.sample_rate, profile)
-
-    def run(
-        self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
-    ) -> list[Prediction]:
-        sounds = [self._sound(session, item, stopwatch) for item in items]
-        count = sum(len(sound[diffusion.LATENTS]) for sound in sounds)
-        stopwatch.marks["step"] = stopwatch.stages["denoiser"] / count
-        return sounds
-
-    def _sound(self, session: Session, item: Item, stopwatch: Stopwatch) -> Prediction:
+    def sound(self, session: Session, item: Item, stopwatch: Stopwatch) -> Prediction:
         point = self._fitting(item.seconds)
         with stopwatch("text"):
             text = self._read(session, item)

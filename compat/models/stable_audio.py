@@ -6,7 +6,7 @@ transformers, so that saved pipelines load unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import ceil, prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +16,12 @@ import numpy as np
 from compat.contract.case import Family, Variant
 from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
-from compat.contract.profile import Profile
 from compat.contract.session import Handle, Session
 from compat.inputs.checkpoints import CheckpointError
-from compat.inputs.corpus import Corpus
-from compat.models.items import Items
 from compat.models.parts import diffusion, t5
 from compat.models.parts.noise import normal
-from compat.models.parts.pipeline import Component, Pipeline, Settings, generated, read_pipeline
+from compat.models.parts.pipeline import Component, Settings, generated, read_pipeline
+from compat.models.parts.sampled import SampledAudio
 from compat.models.parts.sentences import T5, Tokens, hashed_words, read_tokenizer
 from compat.models.tasks.generation import AUDIO, PROMPT, AudioGeneration, seed_of
 
@@ -183,11 +181,10 @@ def load(variant: str, weights: str, checkpoint: str) -> StableAudioModel:
     return StableAudioModel(settings, folder, tokens)
 
 
-class StableAudioModel(Pipeline):
+class StableAudioModel(SampledAudio):
     """Noise becomes a latent step by step, and the latent stereo sound."""
 
     components = COMPONENTS
-    task: AudioGeneration
 
     def __init__(
         self,
@@ -256,20 +253,7 @@ class StableAudioModel(Pipeline):
 
     # Driver ------------------------------------------------------------------------------------
 
-    def items(self, corpus: Corpus, profile: Profile) -> Items:
-        if self.folder:
-            return super().items(corpus, profile)
-        return self.task.unscored_items(self.sample_rate, profile)
-
-    def run(
-        self, session: Session, items: Sequence[Item], stopwatch: Stopwatch
-    ) -> list[Prediction]:
-        sounds = [self._sound(session, item, stopwatch) for item in items]
-        count = sum(len(sound[diffusion.LATENTS]) for sound in sounds)
-        stopwatch.marks["step"] = stopwatch.stages["denoiser"] / count
-        return sounds
-
-    def _sound(self, session: Session, item: Item, stopwatch: Stopwatch) -> Prediction:
+    def sound(self, session: Session, item: Item, stopwatch: Stopwatch) -> Prediction:
         fitting = self._fitting(item.seconds)
         point, schedule = _point(fitting), self.schedules[fitting]
         with stopwatch("text"):
