@@ -194,6 +194,30 @@ def test_a_state_is_read_before_it_is_replaced(target: str, export: Any) -> None
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_what_was_fetched_stays_when_the_graph_runs_again(target: str, export: Any) -> None:
+    """A model may keep it: HTDemucs answered with the waves of the segment after."""
+    network = torch.nn.Linear(64, 64).eval().requires_grad_(False)
+    graph = Graph("g", {"x": Tensor((1, 64))}, ("y",), {"p": {}}, lambda: network)
+    session = compiled(target, export(graph, Tupled(network)))
+    inputs = np.random.default_rng(0).standard_normal((2, 1, 64)).astype(np.float32)
+    first, second = (session.run("g", {"x": x}, "p")["y"].numpy() for x in inputs)
+    for found, x in zip((first, second), inputs, strict=True):
+        np.testing.assert_allclose(found, network(torch.from_numpy(x)).numpy(), atol=1e-5)
+    session.close()
+
+
+class Tupled(torch.nn.Module):
+    """A module as a graph has it: it returns a tuple."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (self.inner(x),)
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_a_carried_output_is_read_before_it_is_written(target: str, sampler: Any) -> None:
     """It stays on the device, where some runtimes write it into the same memory every time."""
     session = compiled(target, sampler.source)

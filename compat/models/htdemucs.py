@@ -211,8 +211,7 @@ class HTDemucsModel(Model):
         waves, spectra = (handles[name].numpy()[0] for name in ("waves", "spectra"))
         # What follows is no part of a recipe in half precision.
         kind = np.result_type(waves.dtype, np.float32)
-        # Copies: some runtimes write the next segment's outputs into the same memory.
-        return waves.astype(kind), spectra.astype(kind)
+        return waves.astype(kind, copy=False), spectra.astype(kind, copy=False)
 
     def _inverse(self, spectra: np.ndarray) -> NDArray[Any]:
         """Return waves (stems, channels, samples) of (stems, 2 x channels, bins, frames)."""

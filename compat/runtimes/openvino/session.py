@@ -149,7 +149,8 @@ class OpenVinoSession(TensorSession):
         return openvino.Tensor(array, shared_memory=True)
 
     def download(self, native: Any) -> np.ndarray:
-        array: np.ndarray = native.data
+        # A request writes its next outputs into the same memory, and `data` is a view of it.
+        array: np.ndarray = native.data.copy()
         return array
 
     def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[Any]:
