@@ -134,6 +134,22 @@ def test_the_core_profile_leaves_out_what_decides_nothing() -> None:
         assert "wespeaker-resnet34 seeded" in {model for *_, model in cases(**asked)}, asked
 
 
+def test_generated_weights_give_way_to_published_ones_that_are_here() -> None:
+    chosen = Selection(("whisper-tiny.en",), ("cpu-torch", "openvino-cpu"), ("fp32",))
+    cases = chosen.cases(catalog.load())
+    absent = "whisper-tiny.en@pretrained/openvino-cpu/fp32"
+    found = {case.id for case in chosen.worth(case for case in cases if case.id != absent)}
+    assert found == {
+        "whisper-tiny.en@pretrained/cpu-torch/fp32",
+        "whisper-tiny.en@seeded/openvino-cpu/fp32",
+    }
+    for asked in ({"weights": ("seeded",)}, {"profile": FULL}, {"marked": frozenset({"seeded"})}):
+        selection = replace(chosen, **asked)
+        cases = selection.cases(catalog.load())
+        assert any(case.weights == "seeded" for case in cases)
+        assert selection.worth(cases) == cases
+
+
 def test_a_first_look_takes_one_variant_of_each_family_in_fp32() -> None:
     known = catalog.load()
 

@@ -283,7 +283,7 @@ def _parameters(config: pytest.Config) -> list[Any]:
         cases = chosen.cases(catalog.load())
         if selection.HERE in chosen.targets:
             try:
-                cases = _here(_run(config), cases)
+                cases = chosen.worth(_here(_run(config), cases))
             except CompatError as error:
                 raise pytest.UsageError(clean(error)) from error
         if chosen.profile.first_look:

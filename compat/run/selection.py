@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from compat.catalog import Catalog
@@ -72,6 +72,21 @@ class Selection:
         marks = {m for c in found if c.target.evidence == "emulator" for m in c.target.marks}
         named = self.models or self.targets or self.marked & marks
         return found if named or not self.profile.first_look else _one_emulator_each(found)
+
+    def worth(self, here: Iterable[Case]) -> list[Case]:
+        """Return the cases that say most, of those that can run on this machine.
+
+        Generated weights of a variant are left out where its published ones run on the same target
+        and in the same recipe, because they say less of both accuracy and speed, unless somebody
+        asks for them or for everything.
+        """
+        cases = list(here)
+        if self.weights or self.profile.whole or self.marked & set(WEIGHTS):
+            return cases
+        published = {
+            replace(case, weights="seeded").id for case in cases if case.weights == "pretrained"
+        }
+        return [case for case in cases if case.id not in published]
 
     def _wants(self, case: Case) -> bool:
         target, recipe, variant = case.target, case.recipe, case.variant
