@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from compat.judge.claims import Found, Outcome, Part
@@ -36,16 +34,13 @@ def deciding(outcome: Outcome) -> Part:
     return next((p for p in outcome.parts if p.verdict == outcome.verdict), outcome.parts[0])
 
 
-def write(report: Report, folder: Path, page: Callable[..., None]) -> None:
-    """Write ``claims.html`` and its script into a site.
+def write(report: Report, page: Callable[..., None]) -> None:
+    """Write ``claims.html`` into a site.
 
     Args:
         report: its claims, and where their evidence is shown.
-        folder: of the site; it has ``assets/``.
         page: renders a template, given the page's name, the template's, and its values.
     """
-    script = resources.files("compat.report").joinpath("assets", "claims.js")
-    (folder / "assets" / "claims.js").write_bytes(script.read_bytes())
     page("claims.html", "claims.html", **values(report))
 
 

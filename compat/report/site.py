@@ -197,7 +197,7 @@ class _Pages:
         )
         self.page("coverage.html", "coverage.html")
         self.page("methods.html", "methods.html")
-        claims_page.write(report, self.folder, self.page)
+        claims_page.write(report, self.page)
         self.page("machines.html", "machines.html")
         drawn = {point["id"]: point for point in charts.points(self.configurations)}
         by_row: dict[str, list[Configuration]] = defaultdict(list)

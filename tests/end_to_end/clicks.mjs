@@ -71,6 +71,20 @@ const sorted = await page.evaluate(() => {
   heads[index].querySelector("button").click();
   return { up, down: values(), said: heads[index].getAttribute("aria-sort") };
 });
+// Claims: chosen by their verdict, sorted by their number.
+await page.goto(new URL("claims.html", asked.index).href, { waitUntil: "load" });
+const claims = await page.evaluate(() => {
+  const form = document.querySelector("form[data-table]");
+  const body = document.querySelector("table.claims").tBodies[0];
+  const all = body.rows.length;
+  form.elements.verdict.value = "refuted";
+  form.dispatchEvent(new Event("input", { bubbles: true }));
+  const head = document.querySelector("table.claims thead button");
+  head.click();
+  head.click();
+  const shown = [...body.rows].filter((row) => !row.hidden);
+  return { all, verdicts: shown.map((row) => row.dataset.verdict), ids: shown.map((row) => Number(row.cells[0].dataset.v)), address: location.search, told: form.querySelector("output").textContent };
+});
 await page.goto(asked.index, { waitUntil: "load" });
 await page.focus(".matrix tbody a[data-cell]");
 await page.keyboard.press("ArrowRight");
@@ -92,5 +106,5 @@ await page.setViewport({ width: 1440, height: 900 });
 await page.goto(asked.index, { waitUntil: "load" });
 const pdf = Buffer.from(await page.pdf({ preferCSSPageSize: true })).toString("latin1");
 const printed = (pdf.match(/\/Type\s*\/Page[^s]/g) || []).length;
-console.log(JSON.stringify({ answers, filter, carried, sorted, moved, searched, paint, widths, printed, problems }));
+console.log(JSON.stringify({ answers, filter, carried, sorted, claims, moved, searched, paint, widths, printed, problems }));
 await browser.close();

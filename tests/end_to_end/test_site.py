@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from compat.commands.sources import rated
 from compat.judge.results import read_all
-from compat.report import build, with_changes, write_site
+from compat.report import write_site
 
 ROOT = Path(__file__).resolve().parents[2]
 WEB = ROOT / "compat" / "runtimes" / "web"
@@ -81,12 +82,13 @@ QUESTIONS: dict[str, tuple[Sequence[Click], str]] = {
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return what a browser found on the site of the published evidence."""
     site = tmp_path_factory.mktemp("published") / "site"
-    published = read_all([ROOT / "reports" / "results"], predictions=False)
-    index = write_site(with_changes(build(published), published), site)
+    published = ROOT / "reports" / "results"
+    index = write_site(rated([published], read_all([published], predictions=False)), site)
     pages = [
         "index.html",
         "failures.html",
         "changes.html",
+        "claims.html",
         "machines.html",
         "coverage.html",
         "methods.html",
@@ -148,6 +150,15 @@ def test_tables_sort_and_the_unknown_stays_last(found: dict[str, Any]) -> None:
     assert [float(one) for one in down if one] == known[::-1]
     assert up[len(known) :] == down[len(known) :] == [""] * (len(up) - len(known))
     assert found["sorted"]["said"] == "descending"
+
+
+def test_claims_are_chosen_by_their_verdict(found: dict[str, Any]) -> None:
+    claims = found["claims"]
+    assert {*claims["verdicts"]} == {"refuted"}
+    assert 1 < len(claims["verdicts"]) < claims["all"]
+    assert "verdict=refuted" in claims["address"]
+    assert claims["told"] == f"{len(claims['verdicts'])} rows"
+    assert claims["ids"] == sorted(claims["ids"], reverse=True)
 
 
 def test_the_matrix_is_walked_by_keys(found: dict[str, Any]) -> None:

@@ -37,7 +37,7 @@
 
   // --- filters are kept in the address, and go with every link ------------------------------------
   const address = new URLSearchParams(location.search);
-  const CARRIED = ["machine", "task", "precision", "words"];
+  const CARRIED = ["machine", "task", "precision", "verdict", "words"];
   function keep(wanted) {
     CARRIED.forEach((key) => { if (wanted[key]) address.set(key, wanted[key]); else address.delete(key); });
     const query = address.toString();
@@ -91,22 +91,22 @@
     const precision = address.get("precision");
     const form = document.querySelector("form[data-table]");
     const words = form ? wordsOf(form.elements.words.value) : [];
-    document.querySelectorAll("table.sortable tbody tr[data-machine]").forEach((row) => {
+    const chosen = form ? [...form.querySelectorAll("select")].filter((one) => one.value) : [];
+    const rows = [...document.querySelectorAll("table.sortable tbody tr[data-machine], table.searched tbody tr")];
+    rows.forEach((row) => {
       const known = row.dataset;
-      const shown = !form || words.every((word) => row.textContent.toLowerCase().includes(word));
-      row.hidden = !shown;
+      const text = row.textContent.toLowerCase();
+      row.hidden = !(words.every((word) => text.includes(word)) && chosen.every((one) => known[one.name] === one.value));
       row.classList.toggle("other", !!((machine && known.machine !== machine) || (precision && known.precision && known.precision !== precision)));
     });
-    if (form) {
-      const left = document.querySelectorAll("table.sortable tbody tr[data-machine]:not([hidden])").length;
-      form.querySelector("output").textContent = words.length ? `${left} rows` : "";
-    }
+    if (form) form.querySelector("output").textContent = words.length || chosen.length ? `${rows.filter((row) => !row.hidden).length} rows` : "";
   }
   const tableForm = document.querySelector("form[data-table]");
   if (tableForm) {
     tableForm.hidden = false;
-    tableForm.elements.words.value = address.get("words") || "";
-    tableForm.addEventListener("input", () => { keep({ ...Object.fromEntries(address), words: tableForm.elements.words.value }); search(); });
+    const fields = [...tableForm.elements].filter((one) => one.name);
+    fields.forEach((one) => { one.value = address.get(one.name) || ""; });
+    tableForm.addEventListener("input", () => { keep({ ...Object.fromEntries(address), ...Object.fromEntries(new FormData(tableForm)) }); search(); });
     tableForm.addEventListener("submit", (event) => event.preventDefault());
   }
   search();
