@@ -116,7 +116,8 @@ def test_the_doctor_begins_with_a_sum_and_tells_each_remedy_once(
     monkeypatch.setenv("COLUMNS", "80")
 
     def found(self: Prober, targets: list) -> dict[str, Probe]:
-        states = {"cpu-torch": Probe("here", facts={"torch": "2.13"})}
+        facts = {"torch": "2.13", "types": ["fp32", "int8"], "gpu": {"fp16": False}}
+        states = {"cpu-torch": Probe("here", facts=facts)}
         broken = Probe("broken", "wrong\x1b[2J version", "update it")
         absent = Probe("absent", "no CUDA device", "install the driver")
         return {
@@ -128,7 +129,8 @@ def test_the_doctor_begins_with_a_sum_and_tells_each_remedy_once(
     out = capsys.readouterr().out
     assert out.startswith("1 of 45 targets is here: machine ")
     assert out.count("install the driver") == 1 and out.count("no CUDA device") == 1
-    assert "cpu-torch: torch 2.13" in out and "cpu-mlx: wrong�[2J version. update it" in out
+    assert "cpu-torch: torch 2.13, types fp32 int8, gpu fp16 no\n" in out
+    assert "cpu-mlx: wrong�[2J version. update it" in out
     assert max(map(len, out.splitlines()[:-2])) <= 80 and "\x1b" not in out
 
 

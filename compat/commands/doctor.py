@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from compat import catalog
@@ -80,11 +81,22 @@ def _found(title: str, rows: list[dict[str, Any]]) -> None:
         say(f"\n{title}")
     alike: dict[str, list[str]] = {}
     for row in rows:
-        known = ", ".join(f"{name} {value}" for name, value in row["facts"].items())
+        known = ", ".join(f"{name} {_words(value)}" for name, value in row["facts"].items())
         said = ". ".join(part for part in (row["reason"], known, row["remedy"]) if part)
         alike.setdefault(one_line(said, FACTS), []).append(_name(row))
     for said, names in alike.items():
         told(f"{', '.join(names)}{': ' if said else ''}{said}", "  ", "    ")
+
+
+def _words(value: Any) -> str:
+    """Return what was found of a device as a person writes it, without Python's brackets."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{name} {_words(one)}" for name, one in value.items())
+    if isinstance(value, list | tuple):
+        return " ".join(map(_words, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def _absent(rows: list[dict[str, Any]]) -> None:

@@ -9,6 +9,7 @@ again at other temperatures. The Python functions of the wheel hide logits; the 
 from __future__ import annotations
 
 import ctypes
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -84,7 +85,8 @@ class WhisperCpp(Runtime):
         except (OSError, AttributeError) as error:
             return Probe("broken", f"pywhispercpp hides whisper.cpp: {error}", INSTALL)
         version = found.whisper_version().decode()
-        facts = {"whisper.cpp": version, "features": found.whisper_print_system_info().decode()}
+        built = re.findall(r"(\w+) = 1", found.whisper_print_system_info().decode())
+        facts = {"whisper.cpp": version, "features": built}
         if not version.startswith(SERIES):
             said = f"pywhispercpp carries whisper.cpp {version}, and {SERIES}* is known here"
             return Probe("broken", said, f"{INSTALL} --force-reinstall", facts)
