@@ -134,9 +134,59 @@ def test_a_missing_task_metric_leaves_accuracy_unknown() -> None:
 
 
 def test_a_headline_that_did_not_run_is_said_once() -> None:
-    (reason,) = rated(*good(nano())).why
+    other = case(variant="whisper-base", headline=False)
+    (reason,) = rated(*good(other), *good(nano())).why
     assert reason.startswith("the headline variant was not part of any run, so unknown: loads, ")
     assert reason.endswith("real time")
+
+
+def test_on_a_device_a_small_size_alone_leaves_what_it_passes_unknown() -> None:
+    one = rated(*good(nano()))
+    assert one.rating.label == "Incomplete: None to High"
+    assert one.rating.badges == ("stand-in", "small size")
+    assert one.variant == "whisper-nano@trained"
+    assert one.figures.rtf is None and one.figures.snr_db is None
+    (reason,) = one.why
+    assert reason.startswith("whisper-nano alone ran, a size that nobody published, so unknown: ")
+    slow = [line for line in good(nano()) if getattr(line, "check", "") != LATENCY]
+    slow.append(latency(nano(), 20.0, 21.0, level="failed", status="failed"))
+    assert gate(rated(*slow), "real_time") == "unknown"
+
+
+@pytest.mark.parametrize("check", [LOADS, NUMERICS, STRESS])
+def test_on_a_device_the_failures_of_a_small_size_count(check: str) -> None:
+    lines = [line for line in good(nano()) if getattr(line, "check", "") != check]
+    one = rated(*lines, seen(nano(), check, "failed", "failed"))
+    best = "Limited" if check == STRESS else "None"
+    assert one.rating.ceiling == best
+    assert gate(one, {LOADS: "loads", NUMERICS: "accurate"}.get(check, "robust")) == "failed"
+
+
+@pytest.mark.parametrize("evidence", ["emulator", "conversion"])
+def test_apart_from_a_device_a_small_size_decides_where_nothing_else_ran(evidence: str) -> None:
+    tiny = case("npu-emulator", variant="tune-nano", published=False, headline=False)
+    tiny = msgspec.structs.replace(tiny, evidence=evidence)
+    one = rated(*good(tiny))
+    word = {"emulator": "Emulated", "conversion": "Converted"}[evidence]
+    assert (one.rating.label, gate(one, "loads")) == (word, "relaxed")
+    assert "small size" in one.rating.badges
+    assert any("tune-nano loads; no published size ran" in why for why in one.why)
+    large = msgspec.structs.replace(case("npu-emulator"), evidence=evidence)
+    skipped = Planned(case=large, checks=(LOADS,)), seen(large, LOADS, "skipped", reason="memory")
+    assert rated(*good(tiny), *skipped).variant == "tune-nano@seeded"
+    failed = seen(large, LOADS, "failed", "failed")
+    both = rated(*good(tiny), skipped[0], failed)
+    assert (both.variant, both.rating.ceiling) == ("whisper-tiny@seeded", "None")
+    assert "small size" not in both.rating.badges
+
+
+def test_what_a_small_size_cannot_is_unsupported() -> None:
+    tiny = case("coreml-conversion", variant="tune-nano", published=False, headline=False)
+    tiny = msgspec.structs.replace(tiny, evidence="conversion")
+    unable = seen(tiny, LOADS, "unsupported", reason="no conversion of upsample_nearest2d")
+    one = rated(Planned(case=tiny, checks=(LOADS,)), unable)
+    assert one.rating.label == "Converted: unsupported"
+    assert "upsample_nearest2d" in one.why[0]
 
 
 def test_a_stand_in_that_ran_elsewhere_only_leaves_accuracy_unknown() -> None:

@@ -11,8 +11,8 @@ from typing import Literal, cast
 
 from compat.contract.case import Evidence
 
-RULE_VERSION = 2
-"""Raised whenever the same gates could give another rating."""
+RULE_VERSION = 3
+"""Raised whenever the same gates, or the same observations, could give another rating."""
 
 State = Literal["strict", "relaxed", "failed", "unknown", "not-applicable"]
 Grade = Literal["None", "Limited", "Medium", "High"]
@@ -80,6 +80,8 @@ class Caps:
     """Where nothing current was measured: whether something outdated was."""
     unsupported: str = ""
     """The runtime's own reason, where it proved that it cannot run this."""
+    small: bool = False
+    """Whether a size that nobody published was judged, as nothing of a published one ran."""
     own: tuple[str, ...] = ()
     """What a person had put in the place of the shipped inputs, in words: shown as badges."""
 
@@ -154,6 +156,7 @@ def rate(gates: Gates, caps: Caps = _NO_CAPS) -> Rating:
     capped = GRADES.index(ceiling) > GRADES.index(caps.maximum)
     floor, ceiling = _at_most(floor, caps.maximum), _at_most(ceiling, caps.maximum)
     badges: tuple[str, ...] = () if caps.weights == "pretrained" else ("stand-in",)
+    badges += ("small size",) if caps.small else ()
     badges += {"device": (), "emulator": ("emulated",), "conversion": ("converted",)}[caps.evidence]
     badges += caps.own
 

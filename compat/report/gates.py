@@ -52,7 +52,9 @@ class Draft:
         self.stand_in = self._best_case(lambda about: about.stand_in)
         self.has_stand_in = has_stand_in or any(one.measured for one in self.stand_in.values())
         self.smaller = self._smaller()
-        self.subject = self.smaller or self.headline
+        self.small = self._small()
+        """The case of a size that nobody published, where nothing of a published one ran."""
+        self.subject = self.small or self.smaller or self.headline
         """The case that everything but loading is judged on."""
         self.facts = _about(self.subject or self.stand_in or self.cases[0])
         self.accurate, self.weights = self._accurate()
@@ -97,6 +99,13 @@ class Draft:
         ]
         return min(loading, key=lambda case: (_about(case).parameters, _about(case).id), default={})
 
+    def _small(self) -> dict[str, Record]:
+        """Return the smallest variant that ran, where no published variant and no headline did."""
+        ran = [case for case in self.cases if any(one.measured for one in case.values())]
+        if any(_about(case).published or _about(case).headline for case in ran):
+            return {}
+        return min(ran, key=lambda case: (_about(case).parameters, _about(case).id), default={})
+
     def _accurate(self) -> tuple[Finding, rating.Weights]:
         """Judge accuracy, and say which weights the task metric came from."""
         numerics = ("numerics", judge(self.subject.get(NUMERICS), "the numerics check"))
@@ -133,8 +142,11 @@ class Draft:
 
     def _loads(self) -> tuple[Finding, str]:
         """Judge loading; also return the runtime's reason where it proved to be unable."""
-        record = self.headline.get(LOADS)
-        finding = judge(record, "the headline variant")
+        record = (self.small or self.headline).get(LOADS)
+        finding = judge(record, self.facts.variant if self.small else "the headline variant")
+        if self.small and finding.state in ("strict", "relaxed"):
+            reason = f"{self.facts.variant} loads; no published size ran, and it is judged instead"
+            finding = Finding("relaxed", reason, finding.evidence)
         if self.smaller:
             small, large = self.facts.variant, _about(self.headline).variant
             reason = (
@@ -146,7 +158,7 @@ class Draft:
         return finding, (record.reason or "unsupported") if record and unable else ""
 
     def _robust(self) -> Finding:
-        name = self.facts.variant if self.smaller else "headline"
+        name = self.facts.variant if self.smaller or self.small else "headline"
         parts = [(name, judge(self.subject.get(STRESS), "the stress list"))]
         if STRESS in self.stand_in and self.stand_in is not self.subject:
             second = judge(self.stand_in[STRESS], "")
@@ -176,6 +188,17 @@ class Draft:
         if state == "failed" and others:
             state, reason = "unknown", f"{others}; {reason}"
         return Finding(state, reason, (*seen, processor.anchor)), speed_up
+
+    def _of_published(self, name: str, finding: Finding) -> Finding:
+        """Return what a finding of a small size tells of a published one on the same device.
+
+        Larger sizes have its operators too: what is wrong or ends is so in them. How much memory
+        and time they need, and whether a device is worth its overhead, it does not tell.
+        """
+        telling = finding.state == "failed" and name in ("loads", "accurate", "robust")
+        if telling or finding.state in ("not-applicable", "unknown"):
+            return finding
+        return Finding("unknown", f"{self.facts.variant} alone ran", finding.evidence)
 
     def finish(
         self, processor: Processor | None, machine_short: str, machine_name: str
@@ -210,10 +233,14 @@ class Draft:
             findings["real_time"] = judge(self.subject.get(LATENCY), "the latency check")
             if not facts.on_host_cpu:
                 findings["worthwhile"], speed_up = self._worthwhile(processor)
+        if self.small and on_device:
+            findings = {name: self._of_published(name, one) for name, one in findings.items()}
+            speed_up = None
         judged = {name: finding.state for name, finding in findings.items()}
         deciding = [
             *self.headline.values(),
             *self.smaller.values(),
+            *self.small.values(),
             *self.stand_in.values(),
         ]
         caps = Caps(
@@ -225,6 +252,7 @@ class Draft:
             measured=any(record.measured for record in deciding),
             stale=any(record.status == "stale" for record in deciding),
             unsupported=unsupported,
+            small=bool(self.small),
             own=tuple(sorted({word for r in deciding if r.measured for word in r.own})),
         )
         result = rating.rate(Gates(**judged), caps)
@@ -259,8 +287,20 @@ class Draft:
             variant=f"{facts.variant}@{facts.weights}",
             rating=result,
             gates=gates,
-            why=_why(result, gates, deciding, headline_ran=bool(self.headline)),
-            figures=figures(self.subject, self.stand_in, facts.weights != "seeded", speed_up),
+            why=_why(
+                result,
+                gates,
+                deciding,
+                headline_ran=bool(self.headline),
+                small=facts.variant if self.small and on_device else "",
+            ),
+            # A small size is small and fast: on a device its figures are not the published size's.
+            figures=figures(
+                self.headline if self.small and on_device else self.subject,
+                self.stand_in,
+                facts.weights != "seeded",
+                speed_up,
+            ),
             records=tuple(
                 record
                 for case in sorted(
@@ -346,6 +386,7 @@ def _why(
     gates: Sequence[Gate],
     records: Sequence[Record],
     headline_ran: bool,
+    small: str,
 ) -> tuple[str, ...]:
     """Say what limits a rating, or keeps one from being given."""
     if result.unsupported:
@@ -372,7 +413,10 @@ def _why(
     if result.cap and not fatal:
         lines.append(f"at most Medium: {result.cap}")
     unknown = [] if fatal else [gate for gate in gates if gate.state == "unknown"]
-    if unknown and not headline_ran:
+    if unknown and small:
+        names = ", ".join(gate.name for gate in unknown)
+        lines.append(f"{small} alone ran, a size that nobody published, so unknown: {names}")
+    elif unknown and not headline_ran:
         # One cause for all of them, and one line.
         names = ", ".join(gate.name for gate in unknown)
         lines.append(f"the headline variant was not part of any run, so unknown: {names}")

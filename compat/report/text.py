@@ -88,6 +88,10 @@ BADGES = {
         "Judged on a small trained checkpoint or on generated weights, because no published "
         "weights were at hand."
     ),
+    "small size": (
+        "Judged on a size that nobody published, because nothing of a published size ran there. "
+        "On a device its wrong answers count, and what it passes stays unknown."
+    ),
     "other limits": "Judged by thresholds that a person named, beside or instead of the shipped.",
     "own corpus": "Measured on a person's own recordings.",
     "own checkpoint": "Measured with weights that a person named, whatever they are called.",
