@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 from test_readme import DOCUMENTS, GUIDES, README, ROOT, load_file, read, suite_options
 
 from compat import api
-from compat.commands.main import command_parser
+from compat.commands import publish as publishing
+from compat.commands.main import command_parser, main
 from compat.contract.errors import CompatError
 from compat.experiments import EXPERIMENTS
 from compat.report.documents import filled, names, put
@@ -25,7 +27,7 @@ SCRIPTS = (
     *("docs/build/tables.py", "fixtures/build/limits.py"),
     *("tests/benchmarks/bench.py", "tests/benchmarks/speed.py"),
 )
-MOST_WORDS = {"README": 900, "guide": 800, "docs": 19_500}
+MOST_WORDS = {"README": 900, "guide": 800, "docs": 12_000}
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,25 @@ def test_a_changed_table_is_stale(tables: Any, monkeypatch: pytest.MonkeyPatch) 
     tables.made.cache_clear()
     assert [path.name for path in tables.stale()] == ["corpora.md"]
     tables.made.cache_clear()
+
+
+def test_publishing_in_a_checkout_makes_its_tables_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shown = re.search(r'"run": "([^"]+)"', read(ROOT / "docs" / "results.md"))
+    assert shown is not None
+    (results,) = (ROOT / "reports" / "results").rglob(f"{shown[1]}.main.jsonl.zst")
+    (tmp_path / "reports").mkdir()
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(README, tmp_path)
+    monkeypatch.setattr(publishing, "ROOT", tmp_path)
+    monkeypatch.setattr(publishing, "TABLES", tmp_path / "docs" / "build" / "tables.py")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    assert main(["publish", str(results), "--output", str(tmp_path / "elsewhere")]) == 0
+    assert "written" not in capfd.readouterr().out
+    assert main(["publish", str(results), "--output", str(tmp_path / "reports")]) == 0
+    assert "written: docs/accuracy.md" in capfd.readouterr().out
+    assert read(tmp_path / "docs" / "accuracy.md") != read(ROOT / "docs" / "accuracy.md")
 
 
 def test_every_table_has_its_place_and_its_program(tables: Any) -> None:

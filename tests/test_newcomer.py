@@ -176,7 +176,7 @@ def test_sharing_changes_nothing_and_names_every_command(
     for command in (
         f"git switch --create evidence-{machine}",
         "compat publish reports/local/results",
-        "git add reports",
+        "git add reports docs README.md",
         "gh pr create",
     ):
         assert f"  {command}" in out

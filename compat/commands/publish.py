@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 from compat.commands.command import Command
 from compat.commands.printing import say, warn
 from compat.commands.sources import LOCAL, PUBLISHED, add_sources
 from compat.contract.errors import CompatError
+from compat.contract.places import ROOT
 from compat.report.publish import publish as put
+
+TABLES = ROOT / "docs" / "build" / "tables.py"
+"""Writes the tables of the documents; a wheel has neither documents nor this file."""
 
 REJECTED = 20
 """Files that were not published and are told one by one; the others are counted."""
@@ -45,7 +51,22 @@ def publish(arguments: argparse.Namespace) -> int:
         if arguments.dry_run
         else f"matrix: {os.path.relpath(outcome.matrix)}"
     )
+    if not arguments.dry_run and TABLES.is_file() and _is_of_checkout(arguments.output):
+        _write_tables()
     return 3 if outcome.rejected else 0
+
+
+def _is_of_checkout(reports: Path) -> bool:
+    """Return whether it is the folder that the documents of this checkout are made from."""
+    return reports.resolve() == ROOT / "reports"
+
+
+def _write_tables() -> None:
+    """Make the tables of the documents anew; the script says which documents it wrote."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run([sys.executable, str(TABLES)], env={**os.environ, "PYTHONPATH": path})
+    if done.returncode:
+        warn("the documents' tables are not written: run `python docs/build/tables.py`")
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:

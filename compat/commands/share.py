@@ -95,7 +95,7 @@ def _steps(
     for command in (
         f"git switch --create {branch}",
         f"compat publish {places}",
-        f"git add {PUBLISHED}",
+        f"git add {PUBLISHED} docs README.md",
         f"git commit -m {shlex.quote(title)}",
         f"git push -u origin {branch}",
         f"gh pr create --title {shlex.quote(title)} --body-file "

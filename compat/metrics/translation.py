@@ -1,5 +1,8 @@
 """Translations against one reference each: BLEU and chrF, by sacreBLEU.
 
+chrF decides, since it needs no words and is one metric for all languages, and since it says
+something of a single sentence. BLEU stands beside it, as papers give it.
+
 Both are shares here, 0 to 1, where sacreBLEU says 0 to 100. Sources: Papineni et al., "BLEU: a
 Method for Automatic Evaluation of Machine Translation", 2002; Popović, "chrF: character n-gram
 F-score for automatic MT evaluation", 2015; Post, "A Call for Clarity in Reporting BLEU Scores",

@@ -1,7 +1,9 @@
 """The network of HTDemucs in plain PyTorch, without what only training or other variants need.
 
 Source: Rouard, Massa and Défossez, "Hybrid Transformers for Music Source Separation", ICASSP 2023.
-Parameters are called as in the package ``demucs``, so that published weights load unchanged.
+Parameters are called as in the package ``demucs``, so that published weights load unchanged. The
+package itself is not used: it brings audio encoders, and methods that cannot be exported. Tests
+compare every sample with its answers.
 
 Two branches look at one segment: one at its spectrum, one at its waveform. Both are U-Nets; between
 encoder and decoder a transformer lets each attend to the other. Spectra are real: real and

@@ -452,7 +452,9 @@ def encoder_module(network: Any) -> torch.nn.Module:
     """Return the encoder with the cross-attention keys and values of every decoder layer.
 
     Maps mel (batch, mels, frames) to hidden (batch, positions, width), its mean magnitude (batch,),
-    and the keys and values of :func:`cross_attention_module`.
+    and the keys and values of :func:`cross_attention_module`. The mean magnitude is NaN if anything
+    before it was: one number shows it, where fetching the hidden states would copy megabytes inside
+    the timed part.
     """
     import torch
 

@@ -1,18 +1,22 @@
-"""Tables of what the code declares: options, commands, columns of queries, recordings."""
+"""Tables of what the code declares: options, commands, corpora, ratings, columns of queries."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
 import pkgutil
+from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from itertools import product
 from typing import Any
 
 from table_form import table
 
 from compat.commands.main import command_parser
+from compat.inputs import layouts
 from compat.inputs import people as recorded
-from compat.judge.rating import GATES
+from compat.judge.rating import GATES, Caps, Gates, State, rate
 from compat.measure import protocol
 from compat.metrics.words import METRICS
 from compat.report import text, words
@@ -146,6 +150,42 @@ def gates() -> str:
     """Return what each gate asks, where it applies and what it rests on."""
     rows = [(GATES[name], *asked) for name, asked in ASKED.items()]
     return table(("gate", "strict", "relaxed", "applies", "rests on"), rows)
+
+
+STATES: tuple[State, ...] = ("strict", "relaxed", "failed", "unknown")
+"""States of gates that always apply; the others may also be ``not-applicable``."""
+RATED = ("High", "Medium", "Limited", "None", "Incomplete")
+"""Beginnings of the names of ratings, in the order of the table."""
+
+
+def rating_counts() -> str:
+    """Return how many combinations of gate states lead to each rating, by what evidence carries."""
+    columns = [_ratings(Caps()), _ratings(Caps(weights="seeded"))]
+    names = sorted({name for column in columns for name in column}, key=_place)
+    rows = [(name, *(f"{column[name]:,}" for column in columns)) for name in names]
+    return table(("rating", "where High may be reached", "where Medium is the most"), rows)
+
+
+def _ratings(caps: Caps) -> Counter[str]:
+    """Return the number of combinations for each rating; loads, accurate and robust must apply."""
+    sometimes: tuple[State, ...] = (*STATES, "not-applicable")
+    combinations = product(STATES, sometimes, STATES, STATES, sometimes, sometimes)
+    return Counter(rate(Gates(*states), caps).label for states in combinations)
+
+
+def _place(name: str) -> tuple[int, str]:
+    return RATED.index(name.split(":")[0]), name
+
+
+def corpus_forms() -> str:
+    """Return the forms of corpora that are recognised, as their modules say of themselves."""
+    docs = (_module_sentence(f"{layouts.__name__}.{name}") for name in layouts.NAMES)
+    rows = [tuple(doc.replace("``", "`").split(": ", 1)) for doc in docs]
+    return table(("form", "the folder has"), rows)
+
+
+def _module_sentence(name: str) -> str:
+    return (import_module(name).__doc__ or "").splitlines()[0].removesuffix(".")
 
 
 def statuses() -> str:

@@ -5,7 +5,8 @@ python docs/build/tables.py --check
 python docs/build/tables.py --print accuracy reports/local/results
 
 Documents mark where a table belongs (``compat.report.documents``). Tables of measurements come from
-``reports/results``, so run this after ``compat publish``; the others come from the code.
+``reports/results``, so that ``compat publish`` runs this in a checkout; the others come from the
+code.
 ``tests/test_documents.py`` fails where what is committed is not what this would write. Tables of
 :data:`MEASURED` are results of one measurement each, whose script writes them.
 """
@@ -43,6 +44,7 @@ OF_RESULTS: Mapping[str, Callable[[tuple[Run, ...]], str]] = {
 }
 OF_CODE: Mapping[str, Callable[[], str]] = {
     "commands": table_reference.commands,
+    "corpus-forms": table_reference.corpus_forms,
     "gates": table_reference.gates,
     "marks": table_reference.marks,
     "metrics": table_reference.metrics,
@@ -50,6 +52,7 @@ OF_CODE: Mapping[str, Callable[[], str]] = {
     "options": table_reference.options,
     "people": table_reference.people,
     "query-tables": table_reference.query_tables,
+    "rating-counts": table_reference.rating_counts,
     "ratings": table_reference.ratings,
     "stages": table_reference.stages,
     "statuses": table_reference.statuses,

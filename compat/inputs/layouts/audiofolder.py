@@ -1,4 +1,4 @@
-"""Hugging Face ``audiofolder``: ``metadata.csv`` or ``metadata.jsonl``, a ``file_name`` a row."""
+"""Hugging Face audiofolder: ``metadata.csv`` or ``metadata.jsonl``, a ``file_name`` a row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Common Voice: a folder for each language, with lists (``test.tsv``) and ``clips/`` of MP3."""
+"""Common Voice: lists (``test.tsv``) and ``clips/`` of MP3, in a folder for each language."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kaldi: a folder with ``wav.scp`` and ``text``, perhaps ``segments``, ``utt2spk``, ``utt2lang``.
+"""Kaldi: ``wav.scp`` and ``text``, perhaps ``segments``, ``utt2spk``, ``utt2lang``.
 
 ``wav.scp`` may hold commands whose output is the audio (``sox a.mp3 -t wav - |``). They are never
 run: a corpus is data, and whoever wrote it must not decide what this machine executes.

@@ -1,4 +1,4 @@
-"""LJSpeech: ``metadata.csv`` of ``id|text|text in words``, and ``wavs/``; voices are kept so."""
+"""LJSpeech: ``metadata.csv`` of ``id|text|text in words``, and ``wavs/``; usual for one voice."""
 
 from __future__ import annotations
 

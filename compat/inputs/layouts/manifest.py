@@ -1,4 +1,4 @@
-"""NeMo manifests: a JSON object a line, and beside it perhaps pairs of recordings to compare."""
+"""NeMo manifest: ``manifest.jsonl`` or ``test_manifest.json``, a JSON object a line; any truth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MUSDB18 in its uncompressed form: a folder for each song, with its mixture and four stems."""
+"""MUSDB18-HQ: a folder for each song with ``mixture.wav``, ``drums.wav`` and the other stems."""
 
 from __future__ import annotations
 

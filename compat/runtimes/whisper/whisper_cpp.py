@@ -191,6 +191,8 @@ class WhisperCppExecution(Execution):
         return self.path.stat().st_size
 
     def notes(self) -> Mapping[str, Any]:
+        # Flash attention is on by default. With it, half-precision logits of whisper-tiny.en have
+        # 27 to 33 dB, without it 54.
         return {"attention": "flash_attn off"}
 
     def close(self) -> None:
