@@ -307,6 +307,17 @@ def test_what_was_fetched_changes_no_other_choice(fetched: dict[str, Package]) -
     assert [item.id for item in after.timed] == [item.id for item in before.timed]
 
 
+def test_open_vocabularies_hear_few_synthetic_words(fetched: dict[str, Package]) -> None:
+    """Their numerics are people's, over which limits were measured."""
+    shipped = corpus.load()
+    core = Transcription(True).items(shipped, RATE, CORE)
+    assert [len(found) for found in core.task.values()] == [8, 8, 23]
+    numerics = [item.id for item in core.numerics]
+    assert len(numerics) == 8 and set(numerics) <= {item.id for item in core.task["people"]}
+    whole = Transcription(True).items(shipped, RATE, FULL)
+    assert {item.id for item in whole.numerics} & {item.id for item in whole.task["hard"]}
+
+
 def test_an_own_corpus_is_left_alone(fetched: dict[str, Package], tmp_path: Path) -> None:
     folder = _made(tmp_path / "own")
     soundfile.write(folder / "a.wav", np.full(RATE, 0.1), RATE)

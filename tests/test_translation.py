@@ -18,9 +18,12 @@ from small_whisper import EN, END, NO_TIMESTAMPS, START, TRANSCRIBE, TRANSLATE, 
 
 from compat.build import translation
 from compat.build.translation import translated
+from compat.catalog import load
 from compat.contract.places import FIXTURES
 from compat.inputs import ctranslate2, openai
 from compat.inputs.checkpoints import CheckpointError
+from compat.judge import rescoring
+from compat.judge.results import Observation, facts_of
 from compat.measure.case_under_test import CaseUnderTest
 from compat.models import whisper
 from compat.runtimes.whisper.checkpoint import openai_name
@@ -143,6 +146,26 @@ def test_untied_projections_stay_apart(tmp_path: Path) -> None:
     assert not model.tied
     expected = network(original).state_dict()["proj_out.weight"]
     assert model.network.state_dict()["proj_out.weight"].equal(expected)
+
+
+def test_results_of_a_folder_of_faster_whisper_are_scored_again(
+    float32: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rescoring, "find_checkpoint", lambda name: float32)
+    case = facts_of(load().case("whisper-tiny.en@pretrained/cpu-torch/fp32"))
+    row = {"set": "people", "item": "a", "audio_s": 1.5, "truth": {"text": "word5 word6"}}
+    said = {"prediction": {"text": "word5"}, "reference": {"text": "word5 word6"}}
+    one = Observation(
+        case=case.id,
+        check="accuracy.task",
+        check_version=1,
+        status="passed",
+        level="strict",
+        predictions=[{**row, **said}],
+        time="2026-11-20T12:00:01.000Z",
+    )
+    scores = rescoring.task_scores(one, case)
+    assert scores and scores["people"]["wer"] == 0.5
 
 
 def test_a_case_hears_the_same_from_each_form(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from compat import catalog
+from compat.build.translation import translated
 from compat.contract.item import Item
 from compat.inputs.checkpoints import CheckpointError, find_checkpoint
 from compat.judge import packing
@@ -252,7 +253,8 @@ def _task(case: CaseFacts) -> Task | None:
         family = next(family for family in known.families if family.name == case.family)
         variant = next(variant for variant in family.variants if variant.name == case.variant)
         trained = case.weights == "trained"
-        checkpoint = variant.trained if trained else str(find_checkpoint(variant.checkpoint))
+        found = variant.trained if trained else str(find_checkpoint(variant.checkpoint))
+        checkpoint = translated(found)
         model: Model = known.family_module(family.name).load(variant.name, case.weights, checkpoint)
     except (StopIteration, CheckpointError):
         return None
