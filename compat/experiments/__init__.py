@@ -19,5 +19,6 @@ EXPERIMENTS = (
     "parallel",
     "pruning",
     "threads",
+    "times",
     "wasm",
 )

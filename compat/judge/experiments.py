@@ -41,6 +41,7 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
         "parallel": 1,
         "pruning": 1,
         "threads": 1,
+        "times": 1,
         "wasm": 1,
     }
 )
