@@ -24,7 +24,7 @@ DOCS = [path for path in DOCUMENTS if path.is_relative_to(ROOT / "docs")]
 FOREIGN = {"--index-url", "--junitxml", "--markers", "--no-deps", "--pyargs", "--wheel-dir"}
 """Options of pytest and pip that documents name."""
 SCRIPTS = (
-    *("docs/build/tables.py", "fixtures/build/limits.py"),
+    *("docs/build/tables.py", "fixtures/build/limits.py", "fixtures/build/libraries.py"),
     *("tests/benchmarks/bench.py", "tests/benchmarks/speed.py"),
 )
 MOST_WORDS = {"README": 900, "guide": 800, "docs": 12_000}

@@ -61,6 +61,7 @@ WHAT_RAN = "what-ran"
 """The list of README of what the columns of the matrix rest on."""
 MEASURED = {
     "benchmarks": "tests/benchmarks/bench.py",
+    "libraries": "fixtures/build/libraries.py",
     "limits": "fixtures/build/limits.py",
     "speed-whisper-small": "tests/benchmarks/speed.py",
     "speed-whisper-tiny": "tests/benchmarks/speed.py",
