@@ -70,7 +70,7 @@ class Transcription(Task):
         # speech makes the interval of the degradation: with 16, 8 or 4 of each synthetic set that
         # of PyTorch's int8 (whisper-tiny.en) is -1.0 to 3.7, -1.1 to 3.7 or -0.8 to 3.0 points.
         if self.open_vocabulary and test_set.folder.is_relative_to(DEFAULT):
-            return test_set.items(rate, profile.pick(4, 8, None))
+            return test_set.items(rate, None if profile.whole else 4)
         return super().recordings(test_set, rate, profile)
 
     def items(self, corpus: Corpus, rate: int, profile: Profile) -> Items:
