@@ -25,7 +25,15 @@ from compat.contract.session import Unsupported
 from compat.inputs import weights as checkpoints
 from compat.inputs.checkpoints import CheckpointError, find_checkpoint
 from compat.inputs.corpus import load
-from compat.models import resemblyzer, segmentation, silero, wav2vec2, wespeaker, whisper
+from compat.models import (
+    resemblyzer,
+    segmentation,
+    silero,
+    silero_network,
+    wav2vec2,
+    wespeaker,
+    whisper,
+)
 from compat.runtimes.whisper import checkpoint as whisper_checkpoint
 
 WHISPER = FIXTURES / "checkpoints/whisper-nano"
@@ -141,9 +149,9 @@ def test_published_weights_of_packages_are_whole() -> None:
     for variant, form in silero.VARIANTS.items():
         step = silero.SileroModel(form, other).network
         assert all(one.isfinite().all() for one in step.state_dict().values()), variant
-    weights = silero.read_weights(other / silero.SCRIPT.name)
+    weights = silero_network.read_weights(other / silero.SCRIPT.name)
     with pytest.raises(CheckpointError, match=r"decoder\.bias should have shape \(1,\) and is mis"):
-        silero.step_module(without("decoder.bias")(weights), other / silero.SCRIPT.name)
+        silero_network.step_module(without("decoder.bias")(weights), other / silero.SCRIPT.name)
 
 
 # What transformers ignores or renames ------------------------------------------------------------

@@ -32,7 +32,7 @@ from compat.inputs.checkpoints import CheckpointError, find_checkpoint
 from compat.inputs.corpus import load
 from compat.inputs.features import mel_filterbank
 from compat.metrics.numerics import contrast_db
-from compat.models import resemblyzer, wespeaker
+from compat.models import resemblyzer, wespeaker, wespeaker_network
 from compat.models.tasks.speaker_embedding import SpeakerEmbedding
 
 RATE = 16_000
@@ -267,7 +267,7 @@ def test_parameters_are_the_published_ones() -> None:
 def test_statistics_by_hand() -> None:
     frames = torch.tensor([[[1.0, 3.0, 5.0, 100.0]]])
     masks = torch.tensor([[[1.0, 1.0, 1.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.5, 0.5, 1.0, 0.0]]])
-    found = wespeaker.statistics(frames, masks)[0]
+    found = wespeaker_network.statistics(frames, masks)[0]
     # Mean and unbiased deviation of 1, 3, 5; of one frame alone; of reliabilities 1/2, 1/2, 1:
     # mean 3.5, variance (3.125 + 0.125 + 2.25) / (2 - 1.5 / 2).
     expected = [[3.0, 2.0], [3.0, 0.0], [3.5, (5.5 / 1.25) ** 0.5]]
@@ -276,7 +276,7 @@ def test_statistics_by_hand() -> None:
 
 def test_statistics_of_everything_are_plain_ones() -> None:
     frames = torch.randn(2, 6, 125, generator=torch.Generator().manual_seed(0))
-    found = wespeaker.statistics(frames, torch.ones(2, 3, 589))
+    found = wespeaker_network.statistics(frames, torch.ones(2, 3, 589))
     expected = torch.cat((frames.mean(dim=2), frames.std(dim=2)), dim=1)
     for speaker in range(3):
         torch.testing.assert_close(found[:, speaker], expected)
@@ -287,11 +287,11 @@ def test_statistics_see_only_what_the_nearest_mask_frames_say() -> None:
     frames = torch.randn(1, 6, 125, generator=generator)
     masks = (torch.rand(1, 3, 589, generator=generator) < 0.5).float()
     nearest = torch.nn.functional.interpolate(masks, size=125, mode="nearest")
-    found = wespeaker.statistics(frames, masks)
-    torch.testing.assert_close(found, wespeaker.statistics(frames, nearest))
+    found = wespeaker_network.statistics(frames, masks)
+    torch.testing.assert_close(found, wespeaker_network.statistics(frames, nearest))
     outside = frames + 1e3 * (1 - nearest[:, :1])
-    torch.testing.assert_close(wespeaker.statistics(outside, masks)[:, 0], found[:, 0])
-    assert not torch.allclose(wespeaker.statistics(outside, masks)[:, 1], found[:, 1])
+    torch.testing.assert_close(wespeaker_network.statistics(outside, masks)[:, 0], found[:, 0])
+    assert not torch.allclose(wespeaker_network.statistics(outside, masks)[:, 1], found[:, 1])
 
 
 def test_an_empty_mask_gives_zeros() -> None:
@@ -299,7 +299,7 @@ def test_an_empty_mask_gives_zeros() -> None:
     masks = torch.zeros(1, 3, 589)
     masks[:, 0] = 1.0
     for kind in (torch.float32, torch.bfloat16, torch.float16):
-        found = wespeaker.statistics(frames.to(kind), masks.to(kind))
+        found = wespeaker_network.statistics(frames.to(kind), masks.to(kind))
         assert torch.isfinite(found).all()
         assert not found[:, 1:].any()
 

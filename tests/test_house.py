@@ -127,10 +127,15 @@ def test_no_heavy_library_is_imported_before_a_worker(program: str) -> None:
             "from compat.measure import protocol",
             "compat.run is not allowed to import compat.measure",
         ),
+        (
+            "judge/results.py",
+            "from compat.judge import verdict",
+            "No cycles are allowed in compat.judge",
+        ),
     ],
-    ids=["as-it-is", "contract", "models", "report", "report-measure", "judge", "run"],
+    ids=["as-it-is", "contract", "models", "report", "report-measure", "judge", "run", "circle"],
 )
-def test_an_upward_import_breaks_the_layers(
+def test_an_upward_import_or_a_circle_breaks_the_layers(
     tmp_path: Path, file: str, line: str, said: str
 ) -> None:
     linter = shutil.which("lint-imports", path=f"{Path(sys.executable).parent}{os.pathsep}")

@@ -23,11 +23,11 @@ from compat.contract.profile import FULL, QUICK
 from compat.contract.session import Session
 from compat.inputs.checkpoints import CheckpointError
 from compat.inputs.corpus import load
+from compat.metrics.linear_probe import train
 from compat.metrics.numerics import blind_faults, compare, contrast_db
 from compat.metrics.tagging import average_precision, roc_auc, task_tagging
 from compat.models import mert
 from compat.models.mert import MertModel
-from compat.models.parts.linear_probe import train
 from compat.models.parts.wave_encoder import frame_count
 from compat.models.tasks.music_tagging import LAYERS, MusicTagging
 

@@ -24,7 +24,7 @@ from compat.contract.named import resolve
 from compat.contract.runtime import Options, Probe
 from compat.contract.session import Unsupported
 from compat.metrics.numerics import compare
-from compat.models import wespeaker
+from compat.models import wespeaker_network
 from compat.models.parts import lstm as recurrence
 from compat.runtimes.ort import nodes_by_provider
 from compat.runtimes.qnn import convert
@@ -416,7 +416,7 @@ def test_masks_weigh_what_they_cover(tmp_path: Path) -> None:
     class Pooling(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             frames, masks = x[..., :125], x[:, :3, 125:]
-            return wespeaker.statistics(frames, masks)
+            return wespeaker_network.statistics(frames, masks)
 
     x = torch.rand(1, 256, 125 + 589)
     x[:, :, 125:] = 1

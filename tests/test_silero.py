@@ -28,7 +28,7 @@ from compat.contract.session import Session, Unsupported
 from compat.inputs.checkpoints import CheckpointError, find_checkpoint
 from compat.inputs.corpus import load
 from compat.metrics.activity import Counts, covered_frames, frame_errors, task_activity
-from compat.models import silero
+from compat.models import silero, silero_network
 from compat.run.measurement import Finding
 from compat.run.run import Run, Settings
 
@@ -350,13 +350,13 @@ def test_what_is_not_shipped_is_unsupported(
 
 
 def test_which_files_hold_which_network(package: Path) -> None:
-    main = silero.read_weights(package / silero.SCRIPT.name)
-    plain = silero.read_weights(package / silero.SAFETENSORS.name)
+    main = silero_network.read_weights(package / silero.SCRIPT.name)
+    plain = silero_network.read_weights(package / silero.SAFETENSORS.name)
     difference = {name: float((plain[name] - main[name]).abs().max()) for name in main}
     assert difference.pop("basis.weight") == 0.0
     assert min(difference.values()) > 0.01, "an earlier state of the same training"
     pytest.importorskip("onnx")
-    half = silero.read_weights(package / silero.HALF.name)
+    half = silero_network.read_weights(package / silero.HALF.name)
     assert all(value.dtype == torch.float32 for value in half.values()), "half is not float16"
     assert not torch.allclose(half["encoder.0.weight"], main["encoder.0.weight"])
 

@@ -41,6 +41,7 @@ from compat.models import wav2vec2
 from compat.models.parts.ctc import Vocabulary
 from compat.models.parts.wave_encoder import frame_count, wave_encoder_module
 from compat.models.wav2vec2 import Wav2Vec2Model
+from compat.models.wav2vec2_network import Recogniser
 
 CHECKPOINT = FIXTURES / "checkpoints" / "wav2vec2-nano"
 NANO = ModelReference("wav2vec2", "wav2vec2-nano", "trained", "checkpoints/wav2vec2-nano")
@@ -247,7 +248,7 @@ def test_the_graph_is_that_of_the_library(config: dict[str, object]) -> None:
     network = Wav2Vec2ForCTC(Wav2Vec2Config(**config)).eval()
     model = Wav2Vec2Model(config, (1, 2))
     model.network = network
-    modules = {"recogniser": wav2vec2.recogniser_module(network).eval()}
+    modules = {"recogniser": Recogniser(network).eval()}
     session = TorchSession(
         {"recogniser": model.graphs()[0]}, modules, {"recogniser": "fp32"}, torch.device("cpu")
     )
@@ -291,7 +292,7 @@ def test_generated_weights_are_admitted() -> None:
     # As any other parameter, although training stores its length and direction.
     assert isinstance(kernel, torch.nn.Parameter)
     assert float(kernel.detach().std()) == pytest.approx((48 * 128) ** -0.5, rel=0.02)
-    modules = {"recogniser": wav2vec2.recogniser_module(model.network).eval()}
+    modules = {"recogniser": Recogniser(model.network).eval()}
     graphs = {"recogniser": model.graphs()[0]}
     session = TorchSession(graphs, modules, {"recogniser": "fp32"}, torch.device("cpu"))
     noise = np.random.default_rng(0).standard_normal(RATE).astype(np.float32)

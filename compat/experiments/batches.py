@@ -21,7 +21,7 @@ def batches(rounds: int, said: Callable[[str], None]) -> Measured:
     """Run the experiment: the encoder of Whisper and segmentation, in PyTorch."""
     import torch
 
-    from compat.models.whisper import encoder_module
+    from compat.models.whisper_network import Encoder
 
     torch.set_num_threads(available_cpus())
     _, whisper = model_of("whisper-tiny@seeded/cpu-torch/fp32")
@@ -32,7 +32,7 @@ def batches(rounds: int, said: Callable[[str], None]) -> Measured:
     waves = np.stack([speech[n * 9999 :][:160_000] for n in range(max(SIZES))])[:, None]
     found: list[Finding] = []
     for name, module, inputs in (
-        ("whisper encoder", encoder_module(whisper.network), mels),
+        ("whisper encoder", Encoder(whisper.network), mels),
         ("segmentation", segmentation.network, waves),
     ):
         said(name)

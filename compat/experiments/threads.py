@@ -16,12 +16,12 @@ def threads(rounds: int, said: Callable[[str], None]) -> Measured:
     """Run the experiment: the encoder of Whisper tiny in PyTorch, by number of threads."""
     import torch
 
-    from compat.models.whisper import encoder_module
+    from compat.models.whisper_network import Encoder
 
     _, model = model_of("whisper-tiny@seeded/cpu-torch/fp32")
     speech = np.concatenate([one.audio for one in recordings("conversations", 16_000, 2)])
     mel = torch.from_numpy(model.padded_mel([speech[: model.dimensions.window]], 1))
-    module = encoder_module(model.network).eval()
+    module = Encoder(model.network).eval()
     before, cores = torch.get_num_threads(), available_cpus()
 
     def contender(number: int) -> Callable[[int], None]:

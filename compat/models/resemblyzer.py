@@ -8,7 +8,6 @@ WebRTC's voice activity detector, which is left out here.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +24,6 @@ from compat.inputs.checkpoints import verified
 from compat.inputs.features import HOP_LENGTH, N_FFT, mel_filterbank, power_spectrogram
 from compat.inputs.weights import Rules, fill_from_state
 from compat.models.base import Model
-from compat.models.parts import lstm as recurrence
 from compat.models.parts.batches import in_batches
 from compat.models.tasks.speaker_embedding import SpeakerEmbedding, prediction
 
@@ -53,7 +51,6 @@ SHA256 = "39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e"
 
 MELS = 40
 WIDTH = 256
-LAYERS = 3
 PARTIAL_FRAMES = 160
 """Frames of 10 ms in a window."""
 PARTIAL_STEP = 77
@@ -111,32 +108,6 @@ def partials(samples: np.ndarray) -> NDArray[np.float32]:
     return np.stack([mel[start : start + PARTIAL_FRAMES] for start in starts])
 
 
-def voice_encoder() -> torch.nn.Module:
-    """Return the published architecture, with its parameter names.
-
-    Its ``forward`` maps mel (batch, 160, 40) to the embedding (batch, 256) of length one, the same
-    before its length was divided out, and the hidden state of the last layer, both (batch, 256).
-    """
-    import torch
-
-    class VoiceEncoder(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.lstm = torch.nn.LSTM(MELS, WIDTH, LAYERS, batch_first=True)
-            self.linear = torch.nn.Linear(WIDTH, WIDTH)
-
-        def forward(self, mel: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            # A time axis of one is kept: a product of matrices alone would be exported as Gemm,
-            # which quantisers of weights pass over.
-            hidden = self.lstm(mel)[0][:, -1:]
-            raw = self.linear(hidden).relu()
-            # The bound, which the package lacks, only keeps zeros from becoming NaN.
-            length = torch.linalg.vector_norm(raw, dim=2, keepdim=True).clamp(min=1e-6)
-            return (raw / length)[:, 0], raw[:, 0], hidden[:, 0]
-
-    return VoiceEncoder()
-
-
 def load_network(folder: Path) -> torch.nn.Module:
     """Return the network with the published weights of a folder, float32.
 
@@ -145,9 +116,11 @@ def load_network(folder: Path) -> torch.nn.Module:
     """
     import torch
 
+    from compat.models.resemblyzer_network import VoiceEncoder
+
     path = verified(folder / FILE, SHA256)
     state = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
-    network = voice_encoder()
+    network = VoiceEncoder(MELS, WIDTH)
     # The loss's scale and offset are in the file too.
     fill_from_state(network, path, state, Rules(needless=("similarity_weight", "similarity_bias")))
     return network
@@ -155,21 +128,20 @@ def load_network(folder: Path) -> torch.nn.Module:
 
 def embedder_graph(network: Callable[[], torch.nn.Module], batches: Sequence[int]) -> Graph:
     """Return the graph ``embedder``: mel (batch, 160, 40) to embedding (batch, 256)."""
+
+    def module() -> torch.nn.Module:
+        from compat.models.resemblyzer_network import exportable
+
+        return exportable(network())
+
     return Graph(
         "embedder",
         {"mel": Tensor(("batch", PARTIAL_FRAMES, MELS))},
         ("embedding", "raw", "hidden"),
         {f"b{batch}": {"batch": batch} for batch in batches},
-        lambda: exportable(network()),
+        module,
         windowed=True,
     )
-
-
-def exportable(network: torch.nn.Module) -> torch.nn.Module:
-    """Return a copy of :func:`voice_encoder` whose recurrence is exported as such."""
-    network = copy.deepcopy(network)
-    network.lstm = recurrence.exportable(network.lstm)  # type: ignore[arg-type]
-    return network
 
 
 class ResemblyzerModel(Model):

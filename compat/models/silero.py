@@ -14,8 +14,7 @@ an older network, in float32 (*half* as it has but one of the two sampling rates
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -30,9 +29,7 @@ from compat.contract.item import Item, Prediction
 from compat.contract.places import FIXTURES
 from compat.contract.session import Session
 from compat.inputs import checkpoints as weights_module
-from compat.inputs.weights import fill_from_state
 from compat.models.base import Model
-from compat.models.parts import lstm, spectral
 from compat.models.parts.batches import parts
 from compat.models.parts.windows import Windows
 from compat.models.tasks.voice_activity import VoiceActivity
@@ -221,9 +218,11 @@ class SileroModel(Model):
     @cached_property
     def network(self) -> torch.nn.Module:
         """The rebuilt module with its weights, float32."""
+        from compat.models.silero_network import Steps, read_weights, step_module
+
         path = self.paths[self.form.weights.name]
         step = step_module(read_weights(path), path)
-        return step if self.form.chunks == 1 else sequence_module(step)
+        return step if self.form.chunks == 1 else Steps(step)
 
     # Driver ------------------------------------------------------------------------------------
 
@@ -321,122 +320,3 @@ def speech_segments(probabilities: Sequence[float], samples: int) -> list[list[f
         [(start - margins[index]) / SAMPLE_RATE, (end + margins[index + 1]) / SAMPLE_RATE]
         for index, (start, end) in enumerate(kept)
     ]
-
-
-# Weights and module, called in builder processes and by PyTorch --------------------------------
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read the network for 16 kHz from a file of the package, by the names of :func:`names`."""
-    import torch
-
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        found = load_file(path)
-        return {own: found[plain] for own, _, plain in names() if plain in found}
-    if path.suffix == ".onnx":
-        import onnx
-
-        graph = onnx.load(path).graph
-        found = {
-            value.name: torch.from_numpy(onnx.numpy_helper.to_array(value).copy())
-            for value in graph.initializer
-        }
-        return {own: found[script] for own, script, _ in names() if script in found}
-    jit: Any = torch.jit
-    with warnings.catch_warnings():
-        # PyTorch would rather have an archive of torch.export, which is not what is shipped.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        found = getattr(jit.load(path, map_location="cpu"), SCRIPT.part).state_dict()
-    return {own: found[script] for own, script, _ in names() if script in found}
-
-
-def names() -> Iterator[tuple[str, str, str]]:
-    """Yield what a parameter is called in the module, in TorchScript and ONNX, in safetensors."""
-    yield "basis.weight", "stft.forward_basis_buffer", "stft_conv.weight"
-    for kind in ("weight", "bias"):
-        for layer in range(4):
-            yield (
-                f"encoder.{2 * layer}.{kind}",
-                f"encoder.{layer}.reparam_conv.{kind}",
-                f"conv{layer + 1}.{kind}",
-            )
-        for own, theirs in (("input", "ih"), ("hidden", "hh")):
-            yield (
-                f"{own}_gates.{kind}",
-                f"decoder.rnn.{kind}_{theirs}",
-                f"lstm_cell.{kind}_{theirs}",
-            )
-        yield f"decoder.{kind}", f"decoder.decoder.2.{kind}", f"final_conv.{kind}"
-
-
-def step_module(parameters: Mapping[str, torch.Tensor], path: Path) -> torch.nn.Module:
-    """Build the network that takes a chunk: audio (batch, 576), state (2, batch, 128).
-
-    Its parameters come from the file ``path``, which messages name.
-
-    Returns the probability (batch, 1) and the new state: output and cell of the LSTM.
-    """
-    import torch
-    from torch.nn import Conv1d, Linear, ReLU, Sequential
-
-    class Step(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.basis = spectral.fourier(256, 128)
-            self.encoder = Sequential(
-                Conv1d(129, 128, 3, padding=1),
-                ReLU(),
-                Conv1d(128, 64, 3, stride=2, padding=1),
-                ReLU(),
-                Conv1d(64, 64, 3, stride=2, padding=1),
-                ReLU(),
-                Conv1d(64, WIDTH, 3, padding=1),
-                ReLU(),
-            )
-            # An LSTM cell as two linear layers on (batch, 1, width), which every scheme quantises.
-            self.input_gates = Linear(WIDTH, 4 * WIDTH)
-            self.hidden_gates = Linear(WIDTH, 4 * WIDTH)
-            self.decoder = Conv1d(WIDTH, 1, 1)
-
-        def forward(
-            self, audio: torch.Tensor, state: torch.Tensor
-        ) -> tuple[torch.Tensor, torch.Tensor]:
-            padded = torch.nn.functional.pad(audio.unsqueeze(1), (0, 64), mode="reflect")
-            magnitude = spectral.power(self.basis(padded)).sqrt()
-            features = self.encoder(magnitude).transpose(1, 2)
-            hidden, cell = state.unsqueeze(2)
-            gates = self.input_gates(features) + self.hidden_gates(hidden)
-            hidden, cell = lstm.step(gates, cell)
-            probability = self.decoder(hidden.relu().transpose(1, 2)).sigmoid()
-            return probability.mean(dim=2), torch.stack((hidden, cell)).squeeze(2)
-
-    network = Step()
-    fill_from_state(network, path, parameters)
-    return network
-
-
-def sequence_module(step: torch.nn.Module) -> torch.nn.Module:
-    """Build the network for consecutive chunks of one recording: audio (chunks, 576).
-
-    LSTM output and cell are (1, 1, 128) each; returns the probabilities (chunks,) and both.
-    """
-    import torch
-
-    class Steps(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.step = step
-
-        def forward(
-            self, audio: torch.Tensor, hidden: torch.Tensor, cell: torch.Tensor
-        ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-            probabilities = []
-            state = torch.cat((hidden, cell))
-            for chunk in audio.unsqueeze(1):
-                probability, state = self.step(chunk, state)
-                probabilities.append(probability[:, 0])
-            return torch.cat(probabilities), state[:1], state[1:]
-
-    return Steps()

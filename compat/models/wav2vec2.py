@@ -34,12 +34,7 @@ from compat.models.parts.hugging_face import (
     stand_in,
 )
 from compat.models.parts.long_audio import Pauses
-from compat.models.parts.wave_encoder import (
-    fold_positions,
-    frame_count,
-    normalised,
-    wave_encoder_module,
-)
+from compat.models.parts.wave_encoder import fold_positions, frame_count, normalised
 from compat.models.tasks.asr import Transcription
 
 if TYPE_CHECKING:
@@ -200,11 +195,16 @@ class Wav2Vec2Model(HuggingFaceModel):
                 inputs,
                 ("best", "level", "features", "logits"),
                 points,
-                lambda: recogniser_module(self.network),
+                self.recogniser,
                 scalar="level",
                 large_batches=LARGE_BATCHES,
             ),
         )
+
+    def recogniser(self) -> torch.nn.Module:
+        from compat.models.wav2vec2_network import Recogniser
+
+        return Recogniser(self.network)
 
     # Driver ------------------------------------------------------------------------------------
 
@@ -298,31 +298,3 @@ class Wav2Vec2Model(HuggingFaceModel):
             return {"shares": (counts / len(frames)).tolist()}
         tokens, text = self.vocabulary.decode(frames)
         return {"tokens": tokens, "text": text}
-
-
-def recogniser_module(network: Any) -> torch.nn.Module:
-    """Return the network as one graph.
-
-    Maps samples (batch, samples), and for checkpoints trained with a mask (batch, frames) of ones
-    where there is audio, to the best output of each frame (batch, frames) int32, the encoder's mean
-    magnitude (batch,), the projected features (batch, frames, width) and the logits
-    (batch, frames, vocabulary).
-    """
-    import torch
-
-    class Recogniser(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.encoder = wave_encoder_module(network.wav2vec2)
-            self.head = network.lm_head
-
-        def forward(
-            self, samples: torch.Tensor, mask: torch.Tensor | None = None
-        ) -> tuple[torch.Tensor, ...]:
-            features, *_, hidden = self.encoder(samples, mask)
-            logits = self.head(hidden)
-            # One number per input that is NaN or infinite if anything before it was.
-            level = hidden.abs().mean(dim=(1, 2))
-            return logits.argmax(dim=-1).to(torch.int32), level, features, logits
-
-    return Recogniser()

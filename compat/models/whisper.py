@@ -29,11 +29,8 @@ from compat.models.items import Items
 from compat.models.parts import filled_windows
 from compat.models.parts.attention import (
     CachedDecoder,
-    at_position,
-    cross_attention_module,
     forced,
     greedy,
-    step_module,
 )
 from compat.models.parts.hugging_face import (
     HuggingFaceModel,
@@ -44,7 +41,8 @@ from compat.models.parts.hugging_face import (
 from compat.models.parts.long_audio import Pauses, merge
 from compat.models.tasks.asr import Transcription
 from compat.models.whisper_prompts import Ask, Prompt, Prompts
-from compat.models.whisper_vocabulary import ENGLISH_ONLY, Vocabulary
+from compat.models.whisper_sizes import PUBLISHED, SETTINGS, Dimensions
+from compat.models.whisper_vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import torch
@@ -75,70 +73,6 @@ FAMILY = Family(
     ),
 )
 
-
-@dataclass(frozen=True)
-class Dimensions:
-    """The numbers that fix the architecture."""
-
-    width: int
-    heads: int
-    encoder_layers: int
-    decoder_layers: int
-    mels: int = 80
-    vocabulary: int = 51865
-    source_positions: int = 1500
-    target_positions: int = 448
-
-    @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Dimensions:
-        """Read them from settings of transformers."""
-        return cls(**{name: config[setting] for name, setting in SETTINGS.items()})
-
-    def config(self) -> dict[str, Any]:
-        """Return them as settings of transformers, with what follows from them."""
-        named = {setting: getattr(self, name) for name, setting in SETTINGS.items()}
-        return {
-            **named,
-            "decoder_attention_heads": self.heads,
-            "encoder_ffn_dim": 4 * self.width,
-            "decoder_ffn_dim": 4 * self.width,
-        }
-
-    @property
-    def window(self) -> int:
-        """Length of the audio window in samples at 16 kHz: two frames of 10 ms a position."""
-        return self.source_positions * 2 * 160
-
-
-SETTINGS = {
-    "width": "d_model",
-    "heads": "encoder_attention_heads",
-    "encoder_layers": "encoder_layers",
-    "decoder_layers": "decoder_layers",
-    "mels": "num_mel_bins",
-    "vocabulary": "vocab_size",
-    "source_positions": "max_source_positions",
-    "target_positions": "max_target_positions",
-}
-"""What transformers calls the dimensions."""
-
-PUBLISHED: Mapping[str, Dimensions] = {
-    "whisper-tiny": Dimensions(384, 6, 4, 4),
-    "whisper-tiny.en": Dimensions(384, 6, 4, 4, vocabulary=ENGLISH_ONLY),
-    "whisper-base": Dimensions(512, 8, 6, 6),
-    "whisper-base.en": Dimensions(512, 8, 6, 6, vocabulary=ENGLISH_ONLY),
-    "whisper-small": Dimensions(768, 12, 12, 12),
-    "whisper-small.en": Dimensions(768, 12, 12, 12, vocabulary=ENGLISH_ONLY),
-    "whisper-medium": Dimensions(1024, 16, 24, 24),
-    "whisper-medium.en": Dimensions(1024, 16, 24, 24, vocabulary=ENGLISH_ONLY),
-    "whisper-large-v2": Dimensions(1280, 20, 32, 32),
-    "whisper-large-v3": Dimensions(1280, 20, 32, 32, 128, 51866),
-    "whisper-large-v3-turbo": Dimensions(1280, 20, 32, 4, 128, 51866),
-    "distil-small.en": Dimensions(768, 12, 12, 4, vocabulary=ENGLISH_ONLY),
-    "distil-medium.en": Dimensions(1024, 16, 24, 2, vocabulary=ENGLISH_ONLY),
-    "distil-large-v2": Dimensions(1280, 20, 32, 2),
-    "distil-large-v3": Dimensions(1280, 20, 32, 2, 128, 51866),
-}
 
 SHARED_TOKENS = 8
 """Tokens that the half second which two windows share can hold: three quick words."""
@@ -241,7 +175,7 @@ class WhisperModel(HuggingFaceModel):
                 {"mel": Tensor(("batch", size.mels, size.source_positions * 2))},
                 ("hidden", "level", *decoder.cross_inputs),
                 points,
-                lambda: encoder_module(self.network),
+                self.encoder,
                 scalar="level",
                 large_batches=LARGE_BATCHES,
             ),
@@ -250,11 +184,21 @@ class WhisperModel(HuggingFaceModel):
                 decoder.inputs,
                 ("next_token", "logits"),
                 points,
-                lambda: decoder_module(self.network, self.vocabulary),
+                self.decoder,
                 decoder.state,
                 large_batches=LARGE_BATCHES,
             ),
         )
+
+    def encoder(self) -> torch.nn.Module:
+        from compat.models.whisper_network import Encoder
+
+        return Encoder(self.network)
+
+    def decoder(self) -> torch.nn.Module:
+        from compat.models.whisper_network import Decoder
+
+        return Decoder(self.network, self.vocabulary)
 
     # Driver ------------------------------------------------------------------------------------
 
@@ -446,70 +390,3 @@ class WhisperModel(HuggingFaceModel):
 def traced_steps(guide: Prediction) -> int:
     """Return the steps of a trace whose logits are compared: after the prompt and each token."""
     return 1 + min(TRACED_TOKENS, len(guide["tokens"]))
-
-
-def encoder_module(network: Any) -> torch.nn.Module:
-    """Return the encoder with the cross-attention keys and values of every decoder layer.
-
-    Maps mel (batch, mels, frames) to hidden (batch, positions, width), its mean magnitude (batch,),
-    and the keys and values of :func:`cross_attention_module`. The mean magnitude is NaN if anything
-    before it was: one number shows it, where fetching the hidden states would copy megabytes inside
-    the timed part.
-    """
-    import torch
-
-    class Encoder(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.encoder = network.model.encoder
-            self.cross = cross_attention_module(
-                [layer.encoder_attn for layer in network.model.decoder.layers]
-            )
-
-        def forward(self, mel: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            hidden = self.encoder(mel).last_hidden_state
-            across = self.cross(hidden)
-            # One number per input that is NaN or infinite if anything before it was.
-            level = hidden.abs().mean(dim=(1, 2))
-            return (hidden, level, *across)
-
-    return Encoder()
-
-
-def decoder_module(network: Any, vocabulary: Vocabulary) -> torch.nn.Module:
-    """Return one decoder step: the token at ``position`` in, the next token and logits out."""
-    import torch
-
-    decoder, config = network.model.decoder, network.config
-
-    class Decoder(torch.nn.Module):
-        suppress: torch.Tensor
-        begin_suppress: torch.Tensor
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.tokens, self.places = decoder.embed_tokens, decoder.embed_positions
-            self.step = step_module(decoder.layers, config.max_target_positions)
-            self.norm, self.head = decoder.layer_norm, network.proj_out
-            always, begin = torch.zeros(2, config.vocab_size).unbind()
-            # Finite, as a mask of infinities becomes NaN in reduced precision on some targets.
-            always[list(vocabulary.suppress)] = -1e4
-            begin[list(vocabulary.begin_suppress)] = -1e4
-            self.register_buffer("suppress", always)
-            self.register_buffer("begin_suppress", begin)
-            self.begin, self.last = len(vocabulary.prompt) - 1, vocabulary.prompt[-1]
-
-        def forward(
-            self, token: torch.Tensor, position: torch.Tensor, *tensors: torch.Tensor
-        ) -> tuple[torch.Tensor, ...]:
-            embedded = self.tokens(token).unsqueeze(1) + at_position(self.places.weight, position)
-            hidden, *written = self.step(embedded, position, *tensors)
-            logits = self.head(self.norm(hidden))[:, 0]
-            # The position leaves a simpler graph, but prompts may differ in length.
-            uneven = vocabulary.is_uneven
-            begins = (token == self.last).unsqueeze(1) if uneven else position == self.begin
-            at_begin = torch.where(begins, self.begin_suppress, 0.0)
-            chosen = (logits + self.suppress + at_begin.to(logits.dtype)).argmax(dim=-1)
-            return (chosen.to(torch.int32), logits, *written)
-
-    return Decoder()

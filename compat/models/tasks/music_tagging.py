@@ -18,8 +18,8 @@ from compat.contract.item import Item, Prediction
 from compat.contract.profile import Profile
 from compat.inputs.corpus import Corpus
 from compat.metrics import DEGRADATION, NO_WORSE_SHARE, Metric
+from compat.metrics.linear_probe import Probe, train
 from compat.models.items import Items
-from compat.models.parts.linear_probe import Probe, train
 from compat.models.tasks.base import Task
 
 LAYERS = "layers"

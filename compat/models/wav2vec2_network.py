@@ -1,0 +1,33 @@
+"""Wav2Vec2's network with its projection onto letters, as one graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from compat.models.parts.wave_encoder import wave_encoder_module
+
+
+class Recogniser(torch.nn.Module):
+    """The body of transformers' ``Wav2Vec2ForCTC``, and its head.
+
+    Maps samples (batch, samples), and for checkpoints trained with a mask (batch, frames) of ones
+    where there is audio, to the best output of each frame (batch, frames) int32, the encoder's mean
+    magnitude (batch,), the projected features (batch, frames, width) and the logits
+    (batch, frames, vocabulary).
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.encoder = wave_encoder_module(network.wav2vec2)
+        self.head = network.lm_head
+
+    def forward(
+        self, samples: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        features, *_, hidden = self.encoder(samples, mask)
+        logits = self.head(hidden)
+        # One number per input that is NaN or infinite if anything before it was.
+        level = hidden.abs().mean(dim=(1, 2))
+        return logits.argmax(dim=-1).to(torch.int32), level, features, logits
