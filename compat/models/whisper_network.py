@@ -1,4 +1,8 @@
-"""Whisper's network as graphs want it: modules around those of transformers."""
+"""Whisper's network as graphs want it: modules around those of transformers.
+
+As other ``…_network`` modules it has PyTorch at its top, which only workers and builders import; the
+family, which every process imports, imports it inside functions.
+"""
 
 from __future__ import annotations
 
