@@ -46,6 +46,7 @@ FAMILY = Family(
     row="Speech translation",
     headline="seamless-m4t-medium",
     variants=(
+        Variant("seamless-nano", ("seeded",), published=False, core=True, parameters=0.5),
         # Generated weights run when named: a case takes minutes, and up to 17 GB.
         Variant(
             "seamless-m4t-medium",
@@ -93,6 +94,21 @@ LARGE: Mapping[str, Any] = {
     "decoder_ffn_dim": 8192,
     "position_embeddings_type": "relative_key",
 }
+# Nobody published this one: all operators of the first version, for pages and emulators, which take
+# seconds for milliseconds of a processor.
+NANO: Mapping[str, Any] = {
+    **MEDIUM,
+    "vocab_size": 1000,
+    "hidden_size": 64,
+    "speech_encoder_layers": 2,
+    "speech_encoder_attention_heads": 4,
+    "speech_encoder_intermediate_size": 128,
+    "encoder_layers": 1,
+    "encoder_ffn_dim": 64,
+    "decoder_layers": 2,
+    "decoder_ffn_dim": 128,
+    "decoder_attention_heads": 4,
+}
 NEEDED = ("vocab_size", "hidden_size", "decoder_layers", "decoder_attention_heads")
 """Settings that a checkpoint must name."""
 FIXED = (
@@ -135,8 +151,7 @@ def load(variant: str, weights: str, checkpoint: str) -> SeamlessModel:
     Raises:
         CheckpointError: the checkpoint is of another architecture, or lacks files.
     """
-    family = VARIANTS[variant]
-    settings = family.published
+    family, settings = VARIANTS[variant]
     if weights == "seeded":
         return family(settings, seamless_vocabulary.seeded(settings["vocab_size"]))
     folder, config = read_checkpoint(checkpoint, family.kind, "SeamlessM4T", variant, NEEDED)
@@ -162,8 +177,6 @@ class SeamlessModel(HuggingFaceModel):
 
     kind: ClassVar[str] = "seamless_m4t"
     """What a checkpoint calls its kind of model."""
-    published: ClassVar[Mapping[str, Any]] = MEDIUM
-    """Settings of the published size."""
     architecture = "SeamlessM4TForSpeechToText"
     gains = SEEDED_GAINS
     # Running statistics are counted in training alone, and old files hold the table of positions.
@@ -353,14 +366,15 @@ class SeamlessV2Model(SeamlessModel):
     """The second version: its encoder knows positions by a table, and convolves the past alone."""
 
     kind = "seamless_m4t_v2"
-    published = LARGE
     architecture = "SeamlessM4Tv2ForSpeechToText"
 
 
-VARIANTS: Mapping[str, type[SeamlessModel]] = {
-    "seamless-m4t-medium": SeamlessModel,
-    "seamless-m4t-v2-large": SeamlessV2Model,
+VARIANTS: Mapping[str, tuple[type[SeamlessModel], Mapping[str, Any]]] = {
+    "seamless-nano": (SeamlessModel, NANO),
+    "seamless-m4t-medium": (SeamlessModel, MEDIUM),
+    "seamless-m4t-v2-large": (SeamlessV2Model, LARGE),
 }
+"""Variant to its version and settings."""
 
 
 def stacked_features(samples: np.ndarray) -> np.ndarray:

@@ -91,19 +91,23 @@ class AudioGeneration(Task):
     # Inputs ------------------------------------------------------------------------------------
 
     def items(self, corpus: Corpus, rate: int, profile: Profile) -> Items:
-        return Items.of({"prompts": self.prompts(rate, profile)})
+        count = profile.pick(2, 4, len(PROMPTS))
+        return Items.of({"prompts": self.prompts(rate, profile, count)})
 
     def unscored_items(self, rate: int, profile: Profile) -> Items:
-        """Return the same prompts for generated weights, whose sounds nobody judges."""
-        return Items.of({"prompts": self.prompts(rate, profile)}, scored=False)
+        """Return prompts for generated weights, whose sounds nobody judges.
 
-    def prompts(self, rate: int, profile: Profile) -> list[Item]:
-        """Return as many prompts as a profile wants, of its length."""
+        Two tell whether prompts are told apart; more would be asked the same.
+        """
+        prompts = self.prompts(rate, profile, profile.pick(2, 2, len(PROMPTS)))
+        return Items.of({"prompts": prompts}, scored=False)
+
+    def prompts(self, rate: int, profile: Profile, count: int) -> list[Item]:
+        """Return the first prompts, of a profile's length."""
         seconds = profile.pick(*self.lengths)
-        chosen = PROMPTS[: profile.pick(2, 4, len(PROMPTS))]
         return [
             asked(f"prompt-{number}", prompt, number, seconds, rate)
-            for number, prompt in enumerate(chosen)
+            for number, prompt in enumerate(PROMPTS[:count])
         ]
 
     def fresh(self, item: Item, number: int) -> Item:
