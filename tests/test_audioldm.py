@@ -264,6 +264,19 @@ def test_prompt_seed_and_step_are_told_apart(model: AudioLDMModel, session: Sess
     assert contrast_db(list(steps)) > -60
 
 
+def test_uneven_ends_are_cut_off_behind_a_transposed_convolution() -> None:
+    """Same numbers under the same names, and no padding in the convolution; others stay."""
+    uneven = torch.nn.ConvTranspose1d(3, 2, 16, 5, padding=5)
+    even = torch.nn.ConvTranspose1d(2, 2, 4, 2, padding=1)
+    layers = torch.nn.ModuleList([uneven, even])
+    names, heard = list(layers.state_dict()), torch.randn(1, 3, 8)
+    expected = uneven(heard)
+    audioldm.trim(layers)
+    assert layers[0].padding == (0,) and layers[1] is even
+    assert list(layers.state_dict()) == names
+    torch.testing.assert_close(layers[0](heard), expected)
+
+
 # --- planted defects -----------------------------------------------------------------------------
 
 

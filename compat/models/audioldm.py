@@ -256,6 +256,10 @@ class AudioLDMModel(SampledAudio):
             ),
         )
 
+    def adapt(self, name: str, network: Any) -> None:
+        if name == "vocoder":
+            trim(network.upsampler)
+
     # Driver ------------------------------------------------------------------------------------
 
     def sound(self, session: Session, item: Item, stopwatch: Stopwatch) -> Prediction:
@@ -354,3 +358,27 @@ def vocoder_module(vocoder: Any) -> torch.nn.Module:
             return (self.network(mel),)
 
     return Vocoder()
+
+
+def trim(upsampler: torch.nn.ModuleList) -> None:
+    """Have transposed convolutions cut their ends off behind them where the rest is uneven.
+
+    By 5 with a kernel of 16 and a padding of 5 the first one makes one sample more than five times
+    as many, of which Chromium 147 builds no graph for WebNN. The same numbers are cut off here.
+    """
+    import torch
+
+    class Trimmed(torch.nn.ConvTranspose1d):
+        cut = 0
+
+        def forward(self, x: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
+            found = super().forward(x, output_size)
+            return found[..., self.cut : found.shape[-1] - self.cut]
+
+    for place, layer in enumerate(upsampler):
+        assert isinstance(layer, torch.nn.ConvTranspose1d)
+        padding, kernel, stride = int(layer.padding[0]), layer.kernel_size[0], layer.stride[0]
+        if padding and kernel - 2 * padding != stride:
+            made = Trimmed(layer.in_channels, layer.out_channels, kernel, stride)
+            made.weight, made.bias, made.cut = layer.weight, layer.bias, padding
+            upsampler[place] = made
