@@ -73,6 +73,12 @@ def test_text(tmp_path: Path) -> None:
     assert item.audio.dtype == np.float32
 
 
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    name = "my data [v 1] (a)"
+    found = only(load(manifest(tmp_path / name)))
+    assert (found.name, found.item(0, RATE).id) == (name, f"{name}-0000")
+
+
 def test_a_silent_recording_does_not_spoil_a_text_set(tmp_path: Path) -> None:
     write_audio(tmp_path / "a.wav")
     lines = [{"audio_filepath": "a.wav", "duration": 2, "text": text} for text in ("one", "")]

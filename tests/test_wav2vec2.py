@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -334,6 +335,51 @@ def test_a_checkpoint_of_another_architecture_is_refused(copy: Path) -> None:
 def test_a_checkpoint_without_a_vocabulary_is_refused(copy: Path) -> None:
     (copy / "vocab.json").unlink()
     with pytest.raises(CheckpointError, match="it is not fine-tuned for recognition"):
+        wav2vec2.load("wav2vec2-base", "pretrained", str(copy))
+
+
+def as_transformers_5(folder: Path) -> None:
+    """What ``Wav2Vec2Processor.save_pretrained`` of transformers 5 writes."""
+    features = folder / "preprocessor_config.json"
+    newer = {"feature_extractor": json.loads(features.read_text(encoding="utf-8"))}
+    (folder / "processor_config.json").write_text(json.dumps(newer), encoding="utf-8")
+    features.unlink()
+
+
+def with_objects(folder: Path) -> None:
+    token = {"__type": "AddedToken", "content": "<pad>", "lstrip": False}
+    change(folder / "tokenizer_config.json", pad_token=token)
+
+
+def by_language(folder: Path, asked: str | None = "deu") -> None:
+    """As MMS: a vocabulary for each language, of which the tokenizer names one."""
+    path = folder / "vocab.json"
+    letters = json.loads(path.read_text(encoding="utf-8"))
+    special = {token: index for token, index in letters.items() if not token.isalpha()}
+    path.write_text(json.dumps({"eng": special, "deu": letters}), encoding="utf-8")
+    change(folder / "tokenizer_config.json", target_lang=asked)
+
+
+@pytest.mark.parametrize("write", [as_transformers_5, with_objects, by_language])
+def test_other_forms_of_a_checkpoint_are_the_same(
+    model: Wav2Vec2Model, copy: Path, write: Callable[[Path], None]
+) -> None:
+    write(copy)
+    found = wav2vec2.load("wav2vec2-base", "pretrained", str(copy))
+    assert found.vocabulary == model.vocabulary and found.normalize == model.normalize
+
+
+@pytest.mark.parametrize("asked", [None, "fra"])
+def test_a_language_without_a_vocabulary_is_refused(copy: Path, asked: str | None) -> None:
+    by_language(copy, asked)
+    with pytest.raises(CheckpointError, match=r'"target_lang" in .* to one of deu, eng'):
+        wav2vec2.load("wav2vec2-base", "pretrained", str(copy))
+
+
+def test_a_processor_without_features_is_refused(copy: Path) -> None:
+    as_transformers_5(copy)
+    change(copy / "processor_config.json", feature_extractor=None)
+    with pytest.raises(CheckpointError, match="has no feature_extractor"):
         wav2vec2.load("wav2vec2-base", "pretrained", str(copy))
 
 

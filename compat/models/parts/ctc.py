@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from compat.inputs.checkpoints import CheckpointError
 from compat.inputs.weights import read_json
@@ -49,10 +50,10 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
             f"{folder} has no vocab.json: it is not fine-tuned for recognition, or its tokenizer "
             "was left behind. Name a checkpoint such as facebook/wav2vec2-base-960h."
         )
-    ids = read_json(path)
     settings = read_json(folder / "tokenizer_config.json")
+    ids = _of_language(path, read_json(path), settings.get("target_lang"))
     special = {
-        name: str(settings.get(f"{name}_token") or default) for name, default in SPECIAL.items()
+        name: _text(settings.get(f"{name}_token")) or default for name, default in SPECIAL.items()
     }
     symbols = [""] * size
     for token, index in ids.items():
@@ -70,3 +71,24 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
             )
     symbols[ids[special["word_delimiter"]]] = " "
     return Vocabulary(tuple(symbols), ids[special["pad"]])
+
+
+def _of_language(path: Path, ids: dict[str, Any], language: str | None) -> dict[str, Any]:
+    """Return the vocabulary of one language, of checkpoints such as MMS that have one for each."""
+    if not ids or not all(isinstance(of_language, dict) for of_language in ids.values()):
+        return ids
+    if language is None and len(ids) == 1:
+        return dict(*ids.values())
+    if language not in ids:
+        asked = "no language is asked for" if language is None else f"{language!r} is asked for"
+        raise CheckpointError(
+            f"{path} has a vocabulary for each of {len(ids)} languages, and {asked}. Set "
+            f'"target_lang" in {path.with_name("tokenizer_config.json")} to one of '
+            f"{', '.join(sorted(ids))}, and name a checkpoint whose weights are of it."
+        )
+    return dict(ids[language])
+
+
+def _text(token: Any) -> str:
+    """Return the text of a token, which may be written as an object; nothing where it is absent."""
+    return str((token.get("content") if isinstance(token, dict) else token) or "")

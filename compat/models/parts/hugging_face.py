@@ -79,11 +79,21 @@ def read_checkpoint(
 def read_features(folder: Path, rate: int) -> dict[str, Any]:
     """Return how a checkpoint wants its audio, ``preprocessor_config.json``.
 
+    Transformers 5 saves the same inside ``processor_config.json``, where a tokenizer is beside it.
+
     Raises:
         CheckpointError: the file is missing, or wants another sampling rate than ``rate`` hertz.
     """
     path = folder / "preprocessor_config.json"
-    features = read_json(path)
+    newer = folder / "processor_config.json"
+    if not path.is_file() and newer.is_file():
+        path, features = newer, read_json(newer).get("feature_extractor")
+        if not isinstance(features, dict):
+            raise CheckpointError(
+                f"{path} has no feature_extractor. Restore it, or preprocessor_config.json."
+            )
+    else:
+        features = read_json(path)
     if features.get("sampling_rate") != rate:
         raise CheckpointError(
             f"{path} asks for audio at {features.get('sampling_rate')} Hz; only {rate} is "
