@@ -114,8 +114,12 @@ def test_the_core_profile_leaves_out_what_decides_nothing() -> None:
         found = Selection(targets=("cpu-torch", "cpu-onnxruntime"), **fields).cases(known)
         return {(c.target.name, c.recipe.name, f"{c.variant.name} {c.weights}") for c in found}
 
-    recipes = {(target, recipe) for target, recipe, _ in cases()}
-    assert recipes == {
+    chosen = cases()
+    published = {case for case in chosen if case[:2] == ("cpu-torch", "int8-dynamic")}
+    assert ("cpu-torch", "int8-dynamic", "whisper-tiny.en pretrained") in published
+    assert {weights.rpartition(" ")[2] for *_, weights in published} == {"pretrained"}
+    assert not [name for *_, name in published if name.startswith("whisper-tiny ")]
+    assert {(target, recipe) for target, recipe, _ in chosen - published} == {
         ("cpu-torch", "fp32"),
         ("cpu-onnxruntime", "fp32"),
         ("cpu-onnxruntime", "int8-dynamic"),

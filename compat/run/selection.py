@@ -21,6 +21,9 @@ hundred times slower than what they stand for, and say nothing of speed."""
 QUICK_WHERE_SLOW = 2.0
 """The same in the first look of a target that is slow: every small graph by itself, and no pipeline
 of several."""
+ON_PUBLISHED_WEIGHTS = ("int8-dynamic",)
+"""Recipes that the core profile has on every processor where a headline's published weights are to
+be had: what integers cost is judged on those, and so by every runtime."""
 HERE = "here"
 """In place of target names: those whose hardware and runtime are on this machine."""
 
@@ -136,6 +139,8 @@ class Selection:
             if target.slow and variant.parameters > QUICK_WHERE_SLOW:
                 return False
         usual = (*target.core, target.plain)
+        if case.weights == "pretrained" and variant.name == case.family.headline:
+            usual = (*usual, *ON_PUBLISHED_WEIGHTS)
         return precise or not target.on_host_cpu or recipe.name in usual
 
 
