@@ -108,6 +108,7 @@ class Suites:
             text=True,
             timeout=900,
             preexec_fn=preexec,
+            check=False,
         )
         return Outcome(done.returncode, done.stdout, results)
 

@@ -80,10 +80,10 @@ def become(
 
 
 def _close_all_but(kept: Collection[int]) -> None:
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in kept:
+    for path in list(Path("/proc/self/fd").iterdir()):
+        if int(path.name) not in kept:
             with contextlib.suppress(OSError):  # That of the folder being listed.
-                os.close(int(name))
+                os.close(int(path.name))
 
 
 def _forget(environment: dict[str, str]) -> None:
@@ -91,7 +91,7 @@ def _forget(environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
     named = environment.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:0] = [path for path in (os.getcwd(), *named) if path and path not in sys.path]
+    sys.path[:0] = [path for path in (str(Path.cwd()), *named) if path and path not in sys.path]
     for name, module in list(sys.modules.items()):
         if not _is_library(module):
             del sys.modules[name]
@@ -155,6 +155,7 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if together else subprocess.PIPE,
             text=True,
+            check=False,
         )
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)

@@ -40,7 +40,7 @@ def case(
     weights: str = "seeded",
     **changes: Any,
 ) -> CaseFacts:
-    hardware = target.split("-")[0]
+    hardware = target.split("-", maxsplit=1)[0]
     about: dict[str, Any] = {
         "id": f"{variant}@{weights}/{target}/{recipe}",
         "family": "whisper",
@@ -52,7 +52,7 @@ def case(
         "runtime": target.partition("-")[2],
         "target": target,
         "recipe": recipe,
-        "precision": recipe.split("-")[0],
+        "precision": recipe.split("-", maxsplit=1)[0],
         "evidence": "device",
         "on_host_cpu": hardware == "cpu",
         "published": weights != "trained",

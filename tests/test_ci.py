@@ -26,6 +26,7 @@ def script(name: str, *arguments: str, **environment: str) -> subprocess.Complet
         capture_output=True,
         text=True,
         timeout=600,
+        check=False,
     )
 
 

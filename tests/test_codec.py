@@ -76,7 +76,7 @@ def test_codes_count_by_codebook() -> None:
         (lambda audio: audio[::-1], 3.0, 1.0),
         (resampled, 2.0, 1.0),
         (lambda audio: audio[..., :-320], 0.5, 20.0),
-        (lambda audio: np.zeros_like(audio), 20.0, 0.1),
+        (np.zeros_like, 20.0, 0.1),
         (lambda audio: np.clip(audio * 20, -1, 1), 5.0, 1.0),
         (lambda audio: audio + 0.1 * np.random.default_rng(0).standard_normal(audio.shape), 2, 10),
     ],
@@ -96,7 +96,7 @@ def test_scores_show_a_defect(defect: Any, behind: float, snr: float) -> None:
 @pytest.mark.parametrize(
     ("defect", "fault"),
     [
-        (lambda audio: np.zeros_like(audio), "2 of 2 outputs are silent"),
+        (np.zeros_like, "2 of 2 outputs are silent"),
         (lambda audio: np.clip(audio, -0.1, 0.1), "2 of 2 outputs are clipped"),
         (lambda audio: audio[..., :-320], "2 of 2 outputs are truncated"),
         (lambda audio: audio * np.nan, "2 of 2 outputs hold NaN"),

@@ -77,7 +77,7 @@ def test_whisper_converts_and_transcribes_as_the_reference_does(cache: None) -> 
     model = open_model(NANO)
     session = RUNTIME.compile(sources(NANO, model, 2), CONVERSION, Recipe("fp16"), Options(2))
     item = load().sets["clean"].items(model.sample_rate, 1)[0]
-    reference = oracle_session(NANO, model, "fp32")
+    reference = oracle_session(model, "fp32")
     (guide,) = model.run(reference, [item], Stopwatch())
     (found,) = model.run(session, [item], Stopwatch())
     assert found["text"] == guide["text"] and found["text"]
@@ -101,7 +101,7 @@ def test_compressed_weights_are_smaller_and_as_coarse_as_they_say(cache: None) -
         else np.full(shape, 3, dtype)
         for name, (shape, dtype) in graph.examples("b1").items()
     }
-    expected = oracle_session(NANO, model, "fp64").run("decoder", feeds, "b1")["logits"].numpy()
+    expected = oracle_session(model, "fp64").run("decoder", feeds, "b1")["logits"].numpy()
     size, error = {}, {}
     for recipe in coreml.RECIPES:
         session = RUNTIME.compile(opened, CONVERSION, Recipe(recipe), Options(2))
@@ -110,7 +110,7 @@ def test_compressed_weights_are_smaller_and_as_coarse_as_they_say(cache: None) -
         error[recipe] = np.linalg.norm(logits - expected) / np.linalg.norm(expected)
         assert dict(session.executed()) == {"decoder": recipe}
         if recipe in RUNTIME.oracles:
-            oracle = oracle_session(NANO, model, recipe, "coreml")
+            oracle = oracle_session(model, recipe, "coreml")
             honest = oracle.run("decoder", feeds, "b1")["logits"].numpy()
             own = np.linalg.norm(honest - expected) / np.linalg.norm(expected)
             assert error[recipe] < 3 * own, "worse than weights of so many bits need to be"

@@ -170,7 +170,7 @@ def test_other_weights_are_refused(package: Path, tmp_path: Path) -> None:
 
 def test_published_weights_know_the_voices_of_the_corpus(reference: ModelReference) -> None:
     model = catalog.open_model(reference)
-    session = oracle_session(reference, model, "fp32")
+    session = oracle_session(model, "fp32")
     items = recordings(48)
     predictions = model.run(session, items, Stopwatch())
     lengths = [np.linalg.norm(one["embedding"]) for one in predictions]
@@ -307,7 +307,7 @@ def test_an_empty_mask_gives_zeros() -> None:
 @pytest.fixture(scope="module")
 def seeded() -> tuple[wespeaker.WeSpeakerModel, Session]:
     model = wespeaker.load("wespeaker-resnet34", "seeded", "")
-    return model, oracle_session(SEEDED, model, "fp32")
+    return model, oracle_session(model, "fp32")
 
 
 def test_generated_weights_are_admitted(

@@ -142,7 +142,7 @@ def test_a_machine_that_slows_down_is_found(last: float, level: str) -> None:
         stage=ask,
         note=lambda **found: None,
         worker=SimpleNamespace(ask=ask),
-        judge=lambda values: judged.update(values),
+        judge=judged.update,
     )
     test_energy.test_sustained(measurement)
     assert judged["drift"] == last and asked.count("rounds") == test_energy.MINUTES

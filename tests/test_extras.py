@@ -88,6 +88,7 @@ def test_the_doctor_names_what_is_missing(suites: Any, subset: Any) -> None:
         capture_output=True,
         text=True,
         timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     rows = {row["target"]: row for row in json.loads(done.stdout)["targets"]}
@@ -113,6 +114,7 @@ def test_the_suites_run_what_is_here(suites: Any, subset: Any, tmp_path: Path) -
         capture_output=True,
         text=True,
         timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [
@@ -219,5 +221,5 @@ def test_the_cheap_form_leaves_out_what_is_to_be_missing(tmp_path: Path) -> None
     python = environment_without(tmp_path / "venv", ("onnxruntime",))
     code = "import importlib.util as u, sys; sys.exit(u.find_spec('onnxruntime') is not None)"
     env = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    assert subprocess.run([python, "-c", code], env=env).returncode == 0
+    assert subprocess.run([python, "-c", code], env=env, check=False).returncode == 0
     assert re.search("onnx", str(top_levels("onnxruntime")))

@@ -104,7 +104,7 @@ def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         "coreml": lambda: coreml("fp16"),
         "coreml-int8": lambda: coreml("int8-linear"),
         "checkpoint": lambda: exported(opened["decoder"], model),
-        "reference": lambda: inputs.fetch_reference(),
+        "reference": inputs.fetch_reference,
         "oracle": lambda: inputs.fetch_oracle("int8-weights", "onnxruntime"),
         "own-oracle": lambda: inputs.fetch_oracle("int8-weights", "openvino"),
     }

@@ -194,6 +194,7 @@ def test_quick_is_the_first_look_alone(suites: Any, tmp_path: Path) -> None:
         env=suites.environment(),
         capture_output=True,
         timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = read_all([tmp_path / "results"]).runs
@@ -215,6 +216,7 @@ def test_packed_results_have_their_site(suites: Any, tmp_path: Path) -> None:
         env=suites.environment(),
         capture_output=True,
         timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Toy" in left(tmp_path)

@@ -52,7 +52,7 @@ def item_of(model: WhisperModel) -> Item:
 def follows(execution: Execution, reference: ModelReference, tolerance: float = 1e-3) -> None:
     """Hold traces against PyTorch's, along tokens that it chose and along others."""
     model = catalog.open_model(reference)
-    oracle = oracle_session(reference, model, "fp32")
+    oracle = oracle_session(model, "fp32")
     item = item_of(model)  # type: ignore[arg-type]
     tokens = list(range(300, 306))
     for forced in ({"tokens": tokens}, {"tokens": tokens[::-1]}):
@@ -167,7 +167,7 @@ def test_mlx_hears_what_pytorch_does() -> None:
     follows(execution, NANO)
     model = catalog.open_model(NANO)
     items = load().sets["clean"].items(model.sample_rate, 3)
-    expected = model.run(oracle_session(NANO, model, "fp32"), items, Stopwatch())
+    expected = model.run(oracle_session(model, "fp32"), items, Stopwatch())
     found = execution.predict(items, Stopwatch())
     assert [one["tokens"] for one in found] == [one["tokens"] for one in expected]
     assert execution.placement().share == 1.0 and execution.executed() == {"model": "fp32"}
@@ -181,8 +181,8 @@ def test_mlx_s_int8_is_the_one_that_is_simulated() -> None:
     item = item_of(model)  # type: ignore[arg-type]
     forced = {"tokens": list(range(300, 306))}
     found = execution.trace(item, forced)["encoder"]
-    exact = model.trace(oracle_session(NANO, model, "fp32"), item, forced)["encoder"]
-    simulated = model.trace(oracle_session(NANO, model, "int8-weights", "mlx"), item, forced)
+    exact = model.trace(oracle_session(model, "fp32"), item, forced)["encoder"]
+    simulated = model.trace(oracle_session(model, "int8-weights", "mlx"), item, forced)
     error = np.abs(simulated["encoder"] - exact).max()
     assert 0 < np.abs(found - simulated["encoder"]).max() < 0.3 * error
 

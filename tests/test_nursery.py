@@ -38,7 +38,7 @@ def look(folder):
         "offline": os.environ.get("HF_HUB_OFFLINE"),
         "word": os.environ.get("A_WORD"),
         "threads": torch.get_num_threads(),
-        "open": len(os.listdir("/proc/self/fd")),
+        "open": len(list(Path("/proc/self/fd").iterdir())),
     }
     (Path(folder) / "found.json").write_text(json.dumps(found))
 
@@ -96,14 +96,14 @@ def test_a_builder_is_forked_into_the_asker_s_surroundings(
 ) -> None:
     monkeypatch.setenv("A_WORD", "of the asker")
     monkeypatch.chdir(cache)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     found = json.loads((fetch("look", threads=2) / "found.json").read_text())
     assert found["preloaded"] and found["parent"] != os.getpid()
     assert (found["cwd"], found["word"], found["offline"]) == (str(cache), "of the asker", "1")
     assert found["threads"] == 2
     # Standard streams and the folder being listed: nothing of the nursery's is left open.
     assert found["open"] <= 5
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_builder_finds_the_modules_of_the_asker(

@@ -84,9 +84,9 @@ def test_a_recipe_errs_as_its_simulation(
 ) -> None:
     """Neither hides a broken layer behind a poor simulation, nor is it exact by not quantising."""
     session = open_session(target, recipe)
-    exact = oracle_session(NANO, model, "fp32")
+    exact = oracle_session(model, "fp32")
     runtime = next(t.runtime for t in catalog.load().targets if t.name == target)
-    simulated = snr(model, oracle_session(NANO, model, recipe, runtime), exact, items)
+    simulated = snr(model, oracle_session(model, recipe, runtime), exact, items)
     executed = snr(model, session, exact, items)
     assert set(session.executed().values()) == {recipe}
     # Without VNNI a bit of each weight stays unused: 6 dB less.
@@ -176,7 +176,7 @@ def test_recurrent_layers_stay_in_float32_under_full_int8() -> None:
     items = corpus.load().sets["speakers"].items(model.sample_rate, 3)
     session = open_session("openvino-cpu", "int8-a8w8", reference)
     found = model.run(session, items, Stopwatch())
-    expected = model.run(oracle_session(reference, model, "fp32"), items, Stopwatch())
+    expected = model.run(oracle_session(model, "fp32"), items, Stopwatch())
     for one, other in zip(found, expected, strict=True):
         assert np.dot(one["embedding"], other["embedding"]) > 0.99
     assert session.notes()["embedder in float32"] == "recurrent layers"

@@ -79,8 +79,8 @@ def test_rating_is_monotone_in_every_gate(field: str) -> None:
         now = gates.states()[field]
         if now not in ORDER:
             continue
-        for better in ORDER:
-            if ORDER[better] <= ORDER[now]:
+        for better, place in ORDER.items():
+            if place <= ORDER[now]:
                 continue
             risen = rate(replace(gates, **{field: better}), caps)
             # The floor takes unknown for the worst and the ceiling for the best, so that learning

@@ -124,7 +124,7 @@ def test_a_simulation_serves_its_own_runtime_alone(
     toy = ModelReference("toy", "toy", "seeded")
 
     def weights(recipe: str, runtime: str) -> torch.Tensor:
-        session = oracle_session(toy, catalog.open_model(toy), recipe, runtime)
+        session = oracle_session(catalog.open_model(toy), recipe, runtime)
         modules = session.modules.values()  # type: ignore[attr-defined]
         return torch.cat([p.flatten() for module in modules for p in module.parameters()])
 

@@ -308,7 +308,7 @@ def test_what_was_expected_to_fail_is_judged_anew_too(
         {"prediction": {"text": 1e308}},
         {"set": ["hard"]},
     ],
-    ids=lambda other: ",".join(other),
+    ids=",".join,
 )
 def test_predictions_of_another_form_keep_their_scores(
     tmp_path: Path, other: dict[str, Any]

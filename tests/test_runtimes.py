@@ -91,7 +91,7 @@ def encode(model, session: Session, chunks: list[np.ndarray], point: str = "b1")
 
 
 def test_agrees_with_float64(model: Model, items: list[Item], session: Session) -> None:
-    reference = oracle_session(NANO, model, "fp64")
+    reference = oracle_session(model, "fp64")
     for item in items[:2]:
         (guide,) = model.run(reference, [item], Stopwatch())
         assert model.run(session, [item], Stopwatch())[0]["tokens"] == guide["tokens"]
@@ -319,7 +319,7 @@ def test_onnx_runtime_admits_that_it_casts_float16(model: Model, items: list[Ite
 def test_ctranslate2_follows_the_tokens_it_is_given(model: Model, items: list[Item]) -> None:
     """Its logits along forced tokens are the reference's, also along tokens it would not choose."""
     execution = open_execution("cpu-ctranslate2", "fp32")
-    reference = oracle_session(NANO, model, "fp32")
+    reference = oracle_session(model, "fp32")
     item = max(items, key=lambda one: len(one.text.split()))
     (guide,) = model.run(reference, [item], Stopwatch())
     (found,) = execution.predict([item], Stopwatch())

@@ -597,7 +597,7 @@ def trained() -> tuple[segmentation.SegmentationModel, Session]:
     model = segmentation.load("segmentation-3.0", "trained", TRAINED.checkpoint)
     threads = torch.get_num_threads()
     torch.set_num_threads(min(2, threads))
-    return model, oracle_session(TRAINED, model, "fp32")
+    return model, oracle_session(model, "fp32")
 
 
 def windows_within(item: Item) -> list[np.ndarray]:

@@ -226,7 +226,7 @@ def reference(package: Path) -> ModelReference:
 def session(reference: ModelReference) -> Session:
     """The rebuilt module in float32, on PyTorch."""
     torch.set_num_threads(1)
-    return oracle_session(reference, catalog.open_model(reference), "fp32")
+    return oracle_session(catalog.open_model(reference), "fp32")
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,7 @@ def exact(reference: ModelReference, items: list[Item]) -> Callable[[str], list[
     def traces(variant: str) -> list[Any]:
         named = replace(reference, variant=variant)
         model = catalog.open_model(named)
-        opened = oracle_session(named, model, "fp64")
+        opened = oracle_session(model, "fp64")
         return [model.trace(opened, item, {}) for item in items]
 
     return traces

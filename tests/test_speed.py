@@ -117,7 +117,9 @@ def test_contestants_are_measured_and_the_table_written() -> None:
     command = [sys.executable, str(FOLDER / "speed.py"), "--model", "whisper-nano@trained"]
     command += ["--targets", "cpu-torch,cpu-hugging-face", "--recipes", "fp32"]
     command += ["--rounds", "2", "--threads", "1"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
     assert "cpu-torch" in done.stdout, done.stdout + done.stderr
     rows = [line for line in done.stdout.splitlines() if line.startswith("| cpu-")]
     # On a busy machine the rounds may be refused, but both did the work, and the same amount.

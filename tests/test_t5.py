@@ -65,7 +65,7 @@ def test_normalisation_has_no_powers_and_the_librarys_bits() -> None:
 
 
 def test_the_graph_has_batches_and_one_length() -> None:
-    graph = text_graph(lambda: torch.nn.Identity(), TOKENS, {"b2": {"batch": 2}})
+    graph = text_graph(torch.nn.Identity, TOKENS, {"b2": {"batch": 2}})
     assert graph.examples("b2") == {"ids": ((2, TOKENS), "int32"), "mask": ((2, TOKENS), "int32")}
     assert graph.outputs == ("memory",)
 

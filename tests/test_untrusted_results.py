@@ -190,7 +190,7 @@ def test_every_encoding_suffix_and_line_ending_is_read(
 ) -> None:
     text = ending.join(line.decode() for line in lines(seen("own.x", reason="日本 🎵"))) + ending
     data = mark + text.encode(encoding)
-    packed = name != "x.jsonl" and name != "X.JSONL"
+    packed = name not in ("x.jsonl", "X.JSONL")
     (tmp_path / name).write_bytes(gzip.compress(data) if packed else data)
     collection = read_all([tmp_path])
     assert collection.problems == ()

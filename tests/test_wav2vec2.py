@@ -61,7 +61,7 @@ def tokenizer() -> Wav2Vec2CTCTokenizer:
 
 @pytest.fixture(scope="module")
 def session(model: Wav2Vec2Model) -> Session:
-    return oracle_session(NANO, model, "fp32")
+    return oracle_session(model, "fp32")
 
 
 def transcripts(model: Wav2Vec2Model, session: Session, items: list[Item]) -> list[str]:

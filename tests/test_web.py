@@ -367,7 +367,7 @@ def session(request: pytest.FixtureRequest) -> Iterator[Session]:
 
 
 def agrees(model: Model, session: Session, items: list[Item]) -> None:
-    reference = oracle_session(NANO, model, "fp32")
+    reference = oracle_session(model, "fp32")
     for item in items:
         (guide,) = model.run(reference, [item], Stopwatch())
         (found,) = model.run(session, [item], Stopwatch())

@@ -23,7 +23,7 @@ NANO = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper
 
 def test_long_audio_is_transcribed_in_overlapping_windows() -> None:
     model = open_model(NANO)
-    session = oracle_session(NANO, model, "fp32")
+    session = oracle_session(model, "fp32")
     items = load().sets["long"].items(model.sample_rate)
     assert all(item.seconds > 10 for item in items)
     heard = [model.run(session, [item], Stopwatch())[0]["text"] for item in items]
@@ -50,7 +50,7 @@ def test_generated_weights_are_admitted(variant: str) -> None:
     """Silence, noise and speech must differ by 20 dB more than a strict tolerance forgives."""
     reference = ModelReference("whisper", variant, "seeded")
     model = open_model(reference)
-    session = oracle_session(reference, model, "fp32")
+    session = oracle_session(model, "fp32")
     random = np.random.default_rng(0)
     window = model.dimensions.window
     items = [

@@ -49,7 +49,7 @@ def item(model: WhisperModel) -> Item:
 
 @pytest.fixture(scope="module")
 def expected(model: WhisperModel, item: Item) -> np.ndarray:
-    session = oracle_session(NANO, model, "fp32")
+    session = oracle_session(model, "fp32")
     return model.trace(session, item, {"tokens": TOKENS})["logits"]
 
 
@@ -72,7 +72,7 @@ def ratio(found: np.ndarray, oracle: np.ndarray, expected: np.ndarray) -> float:
 
 
 def oracle_logits(model: WhisperModel, item: Item, recipe: str) -> np.ndarray:
-    session = oracle_session(NANO, model, recipe, "whisper-cpp")
+    session = oracle_session(model, recipe, "whisper-cpp")
     return model.trace(session, item, {"tokens": TOKENS})["logits"]
 
 
@@ -86,7 +86,7 @@ def test_half_precision_computes_what_pytorch_does(
     assert decibels(other[2:], expected[2:]) < SOUND_DB
     assert decibels(opened.trace(item, {"tokens": TOKENS})["logits"], expected) > SOUND_DB
     items = load().sets["clean"].items(model.sample_rate, 4)
-    session: Session = oracle_session(NANO, model, "fp32")
+    session: Session = oracle_session(model, "fp32")
     stopwatch = Stopwatch()
     answers = opened.predict(items, stopwatch)
     assert [one["text"] for one in answers] == [

@@ -126,9 +126,8 @@ def load(folder: Path) -> whisper.WhisperModel:
     return whisper.load("whisper-tiny", "pretrained", str(folder))
 
 
-def session_of(folder: Path, model: whisper.WhisperModel) -> Session:
-    reference = ModelReference("whisper", "whisper-tiny", "pretrained", str(folder))
-    return oracle_session(reference, model, "fp32")
+def session_of(model: whisper.WhisperModel) -> Session:
+    return oracle_session(model, "fp32")
 
 
 def recordings(model: whisper.WhisperModel, said: Sequence[str]) -> list[Item]:
@@ -195,7 +194,7 @@ def test_prompts_languages_and_tokens_are_those_of_generate(
     folder = checkpoint(tmp_path, size, settings)
     model, generate = load(folder), Generate(folder)
     items = recordings(model, SAID if size != ENGLISH_ONLY else [""] * 4)
-    session = session_of(folder, model)
+    session = session_of(model)
     predictions = model.run(session, items, Stopwatch())
     answers = [generate(item) for item in items]
     assert {prompt for prompt, _ in answers} == {*prompted}
@@ -216,7 +215,7 @@ def test_prompts_languages_and_tokens_are_those_of_generate(
 def test_the_first_window_decides(tmp_path: Path, prompted: list[tuple[int, ...]]) -> None:
     folder = checkpoint(tmp_path, MULTILINGUAL, DETECTED)
     model = load(folder)
-    session = session_of(folder, model)
+    session = session_of(model)
     noise, hushed = recordings(model, ["", ""])
     both = hushed.with_audio(np.concatenate([hushed.audio, noise.audio, noise.audio]))
     pieces = [both.with_audio(piece) for piece in model.pauses.pieces(both.audio)]
@@ -231,7 +230,7 @@ def test_the_first_window_decides(tmp_path: Path, prompted: list[tuple[int, ...]
 def test_a_trace_follows_the_language_that_the_reference_detected(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path, MULTILINGUAL, DETECTED)
     model = load(folder)
-    session = session_of(folder, model)
+    session = session_of(model)
     (unknown,) = recordings(model, [""])
     guide = {"tokens": [5, 6, 7], "language": "de"}
     (german,) = recordings(model, ["de"])
@@ -258,7 +257,7 @@ def test_a_language_that_the_checkpoint_does_not_know_is_refused(
     model = load(folder)
     items = recordings(model, ["", language])
     with pytest.raises(CorpusError, match=said) as caught:
-        model.run(session_of(folder, model), items, Stopwatch())
+        model.run(session_of(model), items, Stopwatch())
     assert str(caught.value).startswith("1 is said to be in")
 
 
@@ -267,7 +266,7 @@ def test_english_only_checkpoints_transcribe_english(
 ) -> None:
     folder = checkpoint(tmp_path, ENGLISH_ONLY, {})
     model = load(folder)
-    model.run(session_of(folder, model), recordings(model, ["en", "English", "en-GB"]), Stopwatch())
+    model.run(session_of(model), recordings(model, ["en", "English", "en-GB"]), Stopwatch())
     assert {*prompted} == {(50257, 50362)}
 
 
@@ -316,7 +315,7 @@ def test_ports_are_told_languages_and_detect_them(
     folder = checkpoint(tmp_path / "checkpoint", MULTILINGUAL, DETECTED)
     model = load(folder)
     items = recordings(model, SAID)
-    expected = model.run(session_of(folder, model), items, Stopwatch())
+    expected = model.run(session_of(model), items, Stopwatch())
     reference = ModelReference("whisper", "whisper-tiny", "pretrained", str(folder))
     opened = sources(reference, model, 1)
     recipe = Recipe(next(iter(target.recipes)))

@@ -173,8 +173,7 @@ def test_prompt_and_tokens_are_those_of_generate(tmp_path: Path, name: str) -> N
     folder = save(tmp_path, generation, config)
     model = load(folder)
     assert model.vocabulary.end == END
-    reference = ModelReference("whisper", "whisper-tiny", "pretrained", str(folder))
-    session = oracle_session(reference, model, "fp32")
+    session = oracle_session(model, "fp32")
     for item in items(model):
         theirs, tokens = generated(folder, item)
         assert theirs == model.vocabulary.prompt == prompt

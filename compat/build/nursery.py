@@ -132,7 +132,7 @@ def _forked(environment: Mapping[str, str], stack: contextlib.ExitStack) -> Buil
     connection = stack.enter_context(socket.socket(socket.AF_UNIX))
     ours, theirs = os.pipe()
     output: BinaryIO = stack.enter_context(os.fdopen(ours, "rb"))
-    request = {"environment": dict(environment), "folder": os.getcwd(), "installed": INSTALLED}
+    request = {"environment": dict(environment), "folder": str(Path.cwd()), "installed": INSTALLED}
     try:
         connection.connect(path)
         socket.send_fds(connection, [json.dumps(request).encode() + b"\n"], [theirs])

@@ -257,7 +257,7 @@ def _sessions(
     torch.set_num_threads(threads // count)
     sessions: SimpleQueue[Session] = SimpleQueue()
     for _ in range(count):
-        sessions.put(oracle_session(reference, model, recipe, runtime))
+        sessions.put(oracle_session(model, recipe, runtime))
     return sessions
 
 
@@ -279,9 +279,7 @@ def _side_by_side(
         return dict(zip(items, pool.map(in_turn, items.values()), strict=True))
 
 
-def oracle_session(
-    reference: ModelReference, model: Model, recipe: str, runtime: str = ""
-) -> Session:
+def oracle_session(model: Model, recipe: str, runtime: str = "") -> Session:
     """Return a torch session on the CPU that executes a recipe honestly, however slowly.
 
     ``runtime`` names the one whose own simulations of schemes take the place of the usual ones.

@@ -8,7 +8,7 @@ from compat.commands.command import Command
 from compat.judge import results
 
 
-def schema(arguments: argparse.Namespace) -> int:
+def schema(arguments: argparse.Namespace) -> int:  # noqa: ARG001 (as every command)
     """Print the schema of the results file."""
     print(results.schema())
     return 0

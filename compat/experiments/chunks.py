@@ -46,6 +46,7 @@ def memory_of(work: str) -> int:
         capture_output=True,
         text=True,
         timeout=300,
+        check=False,
     )
     if done.returncode:
         raise CompatError(f"{work}: {done.stderr.strip().splitlines()[-1:]}")

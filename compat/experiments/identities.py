@@ -188,7 +188,12 @@ def _options() -> Iterator[Finding]:
     shown = ""
     for words in asked:
         done = subprocess.run(
-            [sys.executable, *words], capture_output=True, text=True, timeout=120, cwd=ROOT
+            [sys.executable, *words],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=ROOT,
+            check=False,
         )
         if done.returncode:
             raise CompatError(f"{' '.join(words)} failed: {done.stderr.strip()[-300:]}")

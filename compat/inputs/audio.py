@@ -243,8 +243,9 @@ def audio_seconds(path: Path) -> float:
     return _audio_seconds(path, facts.st_mtime_ns, facts.st_size)
 
 
-@functools.lru_cache(maxsize=1024)  # A manifest may cut one file into many recordings.
-def _audio_seconds(path: Path, changed: int, size: int) -> float:
+# A manifest may cut one file into many recordings. Time and size of the file are keys of the cache.
+@functools.lru_cache(maxsize=1024)
+def _audio_seconds(path: Path, changed: int, size: int) -> float:  # noqa: ARG001
     with _decoding(path) as file:
         frames = _frames(path, file)
         if frames is None:

@@ -184,7 +184,7 @@ def _by_pip(package: Package, into: Path) -> None:
         command.append("--quiet")
     # Nothing that lies in the working folder is imported by a Python that runs a module.
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment)
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment, check=False)
     if done.returncode:
         raise _not_to_be_had(package, _complaint(done.stderr))
     if not (into / package.archive).is_file():
@@ -245,7 +245,7 @@ def _links(html: str, page: str) -> list[str]:
 def _pip_settings() -> dict[str, str]:
     """Return pip's settings by name: of its files, and of the environment, which come last."""
     command = [sys.executable, "-m", "pip", "config", "list"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     settings: dict[str, str] = {}
     environment: dict[str, str] = {}
     for line in done.stdout.splitlines():

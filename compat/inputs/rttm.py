@@ -184,7 +184,7 @@ def by_plain_name(found: Mapping[str, Said], file: Path) -> dict[str, Said]:
 def of_recording(found: Mapping[str, Said], stem: str, file: Path) -> Said | None:
     """Return what a file says of a recording; of a file about one recording, all of it."""
     by_name = by_plain_name(found, file)
-    for name in (stem, stem.split(".")[0]):
+    for name in (stem, stem.split(".", maxsplit=1)[0]):
         if name in by_name:
             return by_name[name]
     if len(by_name) > 1:

@@ -234,7 +234,10 @@ class Rules:
 
     def may_lack(self, name: str) -> bool:
         """Return whether a tensor is not needed."""
-        return name.rpartition(".")[2] in self.needless or name.split(".")[0] in self.unused
+        return (
+            name.rpartition(".")[2] in self.needless
+            or name.split(".", maxsplit=1)[0] in self.unused
+        )
 
 
 def own_name(name: str, names: Collection[str], base: str = "") -> str | None:

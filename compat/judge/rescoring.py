@@ -6,7 +6,6 @@ thresholds apply, but for tasks that score arrays; all other numbers stay what w
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -167,7 +166,7 @@ def _rescore(
     written = fresh / file_name(runs[0].header)
     if path.exists() and content(path).packing:
         written.write_bytes(packing.pack(written.read_bytes()))
-    os.replace(written, path)
+    written.replace(path)
     total = sum(len(run.observations) for run in runs)
     return Rescored(path, changed, unplanned, unreadable, total)
 

@@ -61,7 +61,9 @@ def find(sources: Iterable[Path], problems: Problems) -> Iterator[Path]:
     """
     seen: set[str] = set()
     for source in sources:
-        for path in sorted(_below(source, problems)) if os.path.isdir(source) else [source]:
+        # As Path.is_dir, but for a folder that may not be looked into: that raises.
+        is_folder = os.path.isdir(source)  # noqa: PTH112
+        for path in sorted(_below(source, problems)) if is_folder else [source]:
             real = os.path.realpath(path)
             if real not in seen:
                 seen.add(real)
@@ -155,7 +157,7 @@ def _size(count: int) -> str:
 def _read(path: Path) -> bytes:
     """Return one byte more than may be used, at most, of a regular file."""
     # A pipe's or a device's opening alone may wait for ever, or do something.
-    if not stat.S_ISREG(os.stat(path).st_mode):
+    if not stat.S_ISREG(path.stat().st_mode):
         raise ResultsError(
             f"{path} is no regular file but {_what(path)}. Move it out of the folder.",
             tally="files that are no regular files",
@@ -168,7 +170,7 @@ def _read(path: Path) -> bytes:
 
 
 def _what(path: Path) -> str:
-    mode = os.stat(path).st_mode
+    mode = path.stat().st_mode
     kinds = ((stat.S_ISFIFO, "a pipe"), (stat.S_ISDIR, "a folder"), (stat.S_ISSOCK, "a socket"))
     return next((name for check, name in kinds if check(mode)), "a device")
 

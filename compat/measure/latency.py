@@ -91,7 +91,7 @@ def host(case: CaseUnderTest) -> dict[str, Any]:
     case.predict([item])  # Warms up, and leaves the threads as the runtime wants them.
     model = case.inputs.model
     threads = torch.get_num_threads()
-    session = oracle_session(case.inputs.reference, model, "fp32")
+    session = oracle_session(model, "fp32")
     torch.set_num_threads(case.options.threads)
     model.run(session, [item], Stopwatch())
     target_s, host_s = [], []

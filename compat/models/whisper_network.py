@@ -1,7 +1,7 @@
 """Whisper's network as graphs want it: modules around those of transformers.
 
-As other ``…_network`` modules it has PyTorch at its top, which only workers and builders import; the
-family, which every process imports, imports it inside functions.
+As other ``…_network`` modules it has PyTorch at its top, and only workers and builders import it:
+the family, which every process imports, does so inside functions.
 """
 
 from __future__ import annotations

@@ -302,7 +302,7 @@ def _experiment(check: Check, evidence: Evidence) -> Iterator[Found]:
         )
 
 
-def _arithmetic(check: Check, evidence: Evidence) -> Iterator[Found]:
+def _arithmetic(check: Check, _: Evidence) -> Iterator[Found]:
     of, over = check["of"], check.arguments.get("over", [])
     if check["compute"] == "same":
         values = [float(list(of) == list(over))]

@@ -362,12 +362,13 @@ def _write(path: Path, data: bytes) -> None:
     """Replace one file as a whole, so that an interruption leaves the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    fresh = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
         # A temporary file is private; what is published is for everyone.
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        fresh.chmod(0o644)
+        fresh.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        fresh.unlink(missing_ok=True)
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import tempfile
@@ -98,14 +97,14 @@ def write_site(report: Report, folder: Path) -> Path:
 def _replace(folder: Path, fresh: Path) -> None:
     """Put ``fresh`` in the place of ``folder``, putting the old one back if that fails."""
     if not folder.exists():
-        os.replace(fresh, folder)
+        fresh.replace(folder)
         return
     old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.old."))
-    os.replace(folder, old / "site")
+    folder.replace(old / "site")
     try:
-        os.replace(fresh, folder)
+        fresh.replace(folder)
     except BaseException:
-        os.replace(old / "site", folder)
+        (old / "site").replace(folder)
         raise
     finally:
         shutil.rmtree(old, ignore_errors=True)

@@ -97,10 +97,12 @@ def _joined(arguments: Sequence[str], options: Collection[str]) -> list[str]:
         word = words.pop(0)
         if word == "--":
             return [*joined, word, *words]
-        if word.startswith("@") and os.path.isfile(word[1:]):
+        # Path.is_file and its like raise where a word is too long for a name.
+        if word.startswith("@") and os.path.isfile(word[1:]):  # noqa: PTH113
             words[:0] = Path(word[1:]).read_text().splitlines()
             continue
-        if word in options and words and os.path.exists(words[0].partition("::")[0]):
+        named = words[0].partition("::")[0] if words else ""
+        if word in options and named and os.path.exists(named):  # noqa: PTH110
             word = f"{word}={words.pop(0)}"
         joined.append(word)
     return joined

@@ -473,7 +473,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any, error: object) -> None:
+def pytest_testnodedown(node: Any) -> None:
     """Take over what a parallel process found of the expectations: the controller collects none."""
     found = getattr(node, "workeroutput", {}).get(_STALE)
     if found is not None:

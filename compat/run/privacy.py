@@ -36,7 +36,8 @@ def _known() -> Iterator[tuple[Path, str]]:
     folders = {
         Path(sys.base_prefix): "…",
         Path(sys.prefix): "…",
-        Path(os.path.expanduser("~")): "~",
+        # Path.expanduser raises where a user has no home.
+        Path(os.path.expanduser("~")): "~",  # noqa: PTH111
         Path.cwd(): "",
     }
     if os.environ.get(CACHE):
@@ -50,6 +51,8 @@ def _known() -> Iterator[tuple[Path, str]]:
 def _cut(path: str) -> str:
     """Cut a path to its name, if it is one: nodes of a graph are called ``/encoder/MatMul``."""
     parts = re.split(_SEPARATOR, path.rstrip("\\/"))
-    if len(parts) < 3 or not os.path.exists(os.sep.join(parts[:2])):
+    beginning = os.sep.join(parts[:2])  # noqa: PTH118 (the first part of an absolute path is empty)
+    # Path.exists raises where a part is too long for a name.
+    if len(parts) < 3 or not os.path.exists(beginning):  # noqa: PTH110
         return path
     return "…" if parts[1] in _HOMES and len(parts) == 3 else f"…/{parts[-1]}"

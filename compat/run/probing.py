@@ -58,6 +58,7 @@ def probe_runtime(name: str, only: Collection[str] = ()) -> dict[str, Probe]:
             timeout=TIME_LIMIT,
             env=child_environment(),
             stdin=subprocess.DEVNULL,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         reason = f"{name} did not answer within {TIME_LIMIT:.0f} s when it was loaded"

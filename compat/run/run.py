@@ -5,7 +5,6 @@ Knows nothing of pytest; the plugin translates hooks into calls of :class:`Run`.
 
 from __future__ import annotations
 
-import os
 import secrets
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
@@ -360,6 +359,7 @@ def git_commit() -> str:
                 text=True,
                 timeout=20,
                 stdin=subprocess.DEVNULL,
+                check=False,
             )
         except (OSError, subprocess.TimeoutExpired):
             return ""
@@ -372,11 +372,11 @@ def git_commit() -> str:
 
 def relative(arguments: Iterable[str]) -> tuple[str, ...]:
     """Return command-line arguments with absolute paths made relative, or cut to their names."""
-    here = os.getcwd()
+    here = Path.cwd()
 
     def shortened(word: str) -> str:
         option, value = "", word
-        while not os.path.isabs(value):
+        while not Path(value).is_absolute():
             name, separator, value = value.partition("=")
             if not separator:
                 return word

@@ -174,7 +174,7 @@ def _ratings(caps: Caps) -> Counter[str]:
 
 
 def _place(name: str) -> tuple[int, str]:
-    return RATED.index(name.split(":")[0]), name
+    return RATED.index(name.split(":", maxsplit=1)[0]), name
 
 
 def corpus_forms() -> str:

@@ -84,7 +84,11 @@ def seconds(command: Sequence[str], folder: Path = ROOT) -> float:
     """Run a Python command and return how long it took; end the program if it fails."""
     started = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, *command], cwd=folder, capture_output=True, stdin=subprocess.DEVNULL
+        [sys.executable, *command],
+        cwd=folder,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
     )
     elapsed = time.perf_counter() - started
     if done.returncode:
@@ -140,7 +144,7 @@ def imports(rounds: int) -> list[Outcome]:
         for _ in range(rounds):
             started = time.perf_counter()
             done = subprocess.run(
-                [sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True
+                [sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, check=False
             )
             times.append(time.perf_counter() - started)
             if done.returncode:
@@ -379,7 +383,9 @@ def site(rounds: int) -> list[Outcome]:
             found = []
             for _ in range(rounds):
                 command = [sys.executable, "-c", REPORTED, str(results), str(folder)]
-                done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+                done = subprocess.run(
+                    command, cwd=ROOT, capture_output=True, text=True, check=False
+                )
                 if done.returncode:
                     sys.exit(f"bench: site failed:\n{done.stderr[-3000:]}")
                 found.append(json.loads(done.stdout))

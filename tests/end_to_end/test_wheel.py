@@ -82,6 +82,7 @@ class Installed:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=1500,
+            check=False,
         )
 
     def compat(self, *words: str) -> str:

@@ -136,6 +136,7 @@ def node() -> str:
             text=True,
             timeout=20,
             stdin=subprocess.DEVNULL,
+            check=False,
         )
         major = int(done.stdout.strip().lstrip("v").split(".")[0])
     except (OSError, ValueError, subprocess.TimeoutExpired):

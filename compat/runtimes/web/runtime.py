@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def _target(name: str, place: Place) -> Target:
-    column = name.split("-")[0]
+    column = name.split("-", maxsplit=1)[0]
     wasm = column == "wasm"
     # These compute on the processor, whose column has native runtimes: such a page is looked at
     # where it is asked for, WebNN's by its column too.

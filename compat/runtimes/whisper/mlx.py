@@ -126,7 +126,7 @@ class MlxExecution(Execution):
         options: Options,
     ) -> None:
         import mlx.core as mx
-        import mlx.nn as nn
+        from mlx import nn
         from mlx_whisper.whisper import ModelDimensions, Whisper
 
         self.scheme = only_scheme(recipe)
