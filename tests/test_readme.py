@@ -224,12 +224,6 @@ def check_sh(words: list[str]) -> None:
         check_pytest(["-m", *rest])
 
 
-def check_docker(words: list[str]) -> None:
-    assert words[0] in ("build", "run")
-    if words[0] == "build":
-        check_files([Path(words[words.index("-f") + 1])])
-
-
 def check_known(words: list[str]) -> None:
     assert words in (
         [".", ".venv/bin/activate"],
@@ -250,7 +244,6 @@ CHECKERS = {
     "python3": check_python,
     "py": check_python,
     "sh": check_sh,
-    "docker": check_docker,
 }
 
 
@@ -361,7 +354,7 @@ ELSEWHERE = {
     "compat doctor": ("test_newcomer.py", '"doctor"'),
     "compat list --here": ("test_newcomer.py", '"--here"'),
     "compat compare": ("test_compare.py", '"compare"'),
-    "compat fetch --all": ("test_fetch.py", '"fetch"'),
+    "compat fetch": ("test_fetch.py", '"fetch"'),
     "compat matrix --quick": ("end_to_end/test_wheel.py", '"matrix"'),
     "compat publish": ("test_report.py", 'main(["publish"'),
     "compat recommend": ("test_advice.py", '"recommend"'),

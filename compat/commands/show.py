@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from compat import catalog
@@ -41,7 +42,8 @@ def show(arguments: argparse.Namespace) -> int:
         "  ",
     )
     _catalogued(case, facts)
-    told(f"measure it: {text.reproduction(facts)}", "  ")
+    files = "".join(f" --catalog {shlex.quote(str(file))}" for file in arguments.catalog or ())
+    told(f"measure it: {text.reproduction(facts)}{files}", "  ")
     report = build(collection)
     rated = [
         (one, [record for record in one.records if record.case.id == facts.id])
@@ -88,7 +90,7 @@ def _case(name: str, collection: Collection) -> tuple[Case | None, CaseFacts]:
 def _catalogued(case: Case | None, facts: CaseFacts) -> None:
     """Print what the catalog and published guides say of a case."""
     if case is None:
-        told("not in this catalog: its model or runtime is another's", "  ")
+        told("not in this catalog: name the file of its model or runtime with --catalog", "  ")
         return
     reason = catalog.load().runtime(case.target.runtime).unsupported(case.target, case.recipe)
     if reason:

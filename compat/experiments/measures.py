@@ -116,10 +116,12 @@ def saved(ratio: float) -> float:
 
 
 def yes(measure: str, found: bool, detail: str = "") -> Finding:
+    """Return a finding that is true (1) or false (0)."""
     return Finding(measure=measure, value=float(found), unit="yes", detail=detail)
 
 
 def count(measure: str, found: float, detail: str = "") -> Finding:
+    """Return a finding that counts something."""
     return Finding(measure=measure, value=float(found), unit="count", detail=detail)
 
 

@@ -62,4 +62,5 @@ def predictions(scores: Scores, items: Sequence[Any]) -> list[Any]:
 
 
 def conversations() -> list[Any]:
+    """Return conversations of the shipped corpus, with who speaks when."""
     return recordings("conversations", 16_000, RECORDINGS)

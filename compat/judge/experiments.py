@@ -120,6 +120,7 @@ class Answers:
 
 
 def file_name(stored: Stored) -> str:
+    """Return the name of the file that keeps an answer."""
     return f"{stored.header.run}.{stored.experiment}{ENDING}"
 
 

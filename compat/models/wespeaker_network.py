@@ -34,6 +34,8 @@ class WeSpeakerResNet34(nn.Module):
 
 
 class ResNet(nn.Module):
+    """ResNet34 over mel features (batch, frames, mels): an embedding for each mask of frames."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         widths = [CHANNELS * 2**index for index in range(len(BLOCKS))]
@@ -55,11 +57,14 @@ class ResNet(nn.Module):
 
 
 def stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
+    """Return the blocks of one stage, of which the first changes size and channels."""
     first = BasicBlock(inputs, outputs, stride)
     return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
 
 
 class BasicBlock(nn.Module):
+    """Two convolutions with a shortcut, which changes size and channels where they do."""
+
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)

@@ -169,6 +169,7 @@ def points(limit: float, loss: Measure) -> float:
 
 
 def ran(one: Candidate) -> bool:
+    """Return whether anything current was measured of a candidate."""
     return one.configuration.rating.kind not in ("not-measured", "stale")
 
 

@@ -47,6 +47,7 @@ class Chosen:
 
 
 def run_key(run: Run) -> str:
+    """Return what names one process of a run."""
     return f"{run.header.run}.{run.header.worker}"
 
 
@@ -120,6 +121,7 @@ def _first_process(run: Run) -> Source:
 
 
 def file_of(run: Run) -> Source:
+    """Return what tells a results file from all others."""
     return (str(run.path), run.header.machine, run.header.run, run.header.worker)
 
 

@@ -97,18 +97,22 @@ class Evidence:
 
 
 def matches(facts: CaseFacts, pattern: str) -> bool:
+    """Return whether a case's id matches a pattern of a claim."""
     return fnmatchcase(facts.id, pattern)
 
 
 def rank(facts: CaseFacts) -> tuple[int, str]:
+    """Return a sort key: published weights first, then generated ones, then the order of ids."""
     return (_WEIGHTS.get(facts.weights, 3), facts.id)
 
 
 def identity(record: Record) -> str:
+    """Return a name for one observation, in which files and machines differ."""
     return f"{record.machine}/{record.run}/{record.case.id}/{record.check}"
 
 
 def seen(verdict: Verdict, measured: str, records: Sequence[Record], reason: str) -> Found:
+    """Return a verdict with the numbers, the machine and the newest day that it rests on."""
     dates = [r.observation.time[:10] for r in records if r.observation is not None]
     return Found(
         verdict,
@@ -133,11 +137,13 @@ def is_settled(one: Observation) -> bool:
 
 
 def span(values: Any) -> tuple[float, float]:
+    """Return the interval of a timing in seconds; zeros where there is none."""
     found = interval(values.get("interval_s"))
     return found if found is not None else (0.0, 0.0)
 
 
 def crowded(one: Observation) -> str:
+    """Say which processors others took while this was timed; empty where they did not matter."""
     return crowding(one.values, one.threads)
 
 

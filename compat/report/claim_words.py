@@ -29,6 +29,7 @@ def shown(value: float, ends: tuple[float, float] | None, unit: str) -> str:
 
 
 def claimed_words(check: Check) -> str:
+    """Return what a check claims, in words: a rating, or limits with their unit."""
     claimed: Claimed = check.claimed
     if claimed.word:
         return claimed.word

@@ -64,6 +64,7 @@ def judge(record: Record | None, what: str) -> Finding:
 
 
 def told(status: str, reason: str) -> str:
+    """Return a status with its reason, said once where the reason begins with it."""
     return f"{status}: {reason}" if reason and not reason.startswith(status) else reason or status
 
 

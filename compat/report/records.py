@@ -144,6 +144,7 @@ def scroll(label: str, inside: str) -> str:
 
 
 def heads(names: Iterable[str]) -> str:
+    """Return the cells of a table's head as HTML."""
     return "".join(f'<th scope="col">{esc(name)}</th>' for name in names)
 
 

@@ -161,6 +161,7 @@ def page_name(*parts: str) -> str:
 
 
 def duration(seconds: float) -> str:
+    """Return seconds in a unit that suits them, from microseconds to hours."""
     size = abs(seconds)
     if size and size < 1e-3:
         return f"{_significant(seconds * 1e6)} µs"
@@ -201,6 +202,7 @@ def points(share: float) -> str:
 
 
 def ratio(value: float) -> str:
+    """Return a factor with the multiplication sign."""
     return f"{_significant(value)} ×"
 
 

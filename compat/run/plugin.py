@@ -53,6 +53,7 @@ def words(text: str) -> tuple[str, ...]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Declare the options of the suites, and those of runtimes."""
     group = parser.getgroup(GROUP, "hardware compatibility of audio models")
     add = group.addoption
     for profile, meaning in (
@@ -197,6 +198,7 @@ def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Check the options, declare the marks, and begin a run unless cases are only collected."""
     options = config.option
     try:
         for runtime in catalog.load().runtimes:
@@ -312,6 +314,7 @@ def _here(run: Run, cases: list[Case]) -> list[Case]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make one test of a check for each case that was selected."""
     check: Check | None = getattr(metafunc.function, "check", None)
     if check is not None and "measurement" in metafunc.fixturenames:
         file = Path(str(metafunc.module.__file__)).resolve()
@@ -356,6 +359,7 @@ def _check(item: pytest.Item) -> Check:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    """Write down which checks of which cases are planned."""
     config = session.config
     if config.option.collectonly:
         return
@@ -402,6 +406,7 @@ def measurement(request: pytest.FixtureRequest, case: Case) -> Measurement:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Measure: whatever becomes of the test, its measurement becomes one observation."""
     measured = getattr(item, "funcargs", {}).get("measurement")
     if not isinstance(measured, Measurement):
         return (yield)
@@ -453,6 +458,7 @@ def _conclude(observation: Observation, error: BaseException | None, strict: boo
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """End the worker and the results file, and look for expectations that match nothing."""
     config = session.config
     if CASES in config.stash:
         config.stash[STALE] = _stale_expectations(config)
@@ -481,6 +487,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    """Say what was not selected, what is stale, and where the results are."""
     if hasattr(config, "workerinput"):
         return
     write = terminalreporter.write_line

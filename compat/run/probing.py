@@ -70,7 +70,8 @@ def probe_runtime(name: str, only: Collection[str] = ()) -> dict[str, Probe]:
         return {target: _clean(Probe(**answer)) for target, answer in answers.items()}
     except (IndexError, ValueError, TypeError):
         said = " | ".join(done.stderr.decode(errors="replace").strip().splitlines()[-3:])
-        reason = f"loading {name} ended the process (status {done.returncode}): {said}"
+        reason = f"loading {name} ended the process (status {done.returncode})"
+        reason += f": {said}" if said else ""
         broken = Probe("broken", reason, f"install {name} again, or update its driver")
         return {target.name: _clean(broken) for target in targets}
 

@@ -98,6 +98,8 @@ EXPORTERS = ("torch", "onnx", "onnxscript")
 
 
 class OnnxRuntime(GraphRuntime):
+    """ONNX Runtime, a target for each execution provider."""
+
     name = "onnxruntime"
     packages = (*BUILDS, "torch", "onnxscript")
     modules = ("onnxruntime",)
@@ -406,6 +408,7 @@ def arithmetic_precision(path: Path) -> str:
 
 
 def nodes_by_provider(session: Any) -> dict[str, int]:
+    """Return how many nodes of a session each provider executes."""
     counts: dict[str, int] = {}
     for part in session.get_provider_graph_assignment_info():
         counts[part.ep_name] = counts.get(part.ep_name, 0) + len(part.get_nodes())

@@ -22,6 +22,8 @@ INSTALL = "pip install torch==2.13.0"
 
 
 class PyTorch(GraphRuntime):
+    """PyTorch without its compiler, a target for each device."""
+
     name = "torch"
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     modules: ClassVar[tuple[str, ...]] = ("torch",)

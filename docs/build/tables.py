@@ -126,6 +126,7 @@ def stale() -> dict[Path, str]:
 
 
 def main() -> int:
+    """Write, check or print tables, as the command line asks."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; 1 where one is stale")
     parser.add_argument("--print", choices=OF_RESULTS, metavar="NAME", help="print one table")

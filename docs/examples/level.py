@@ -40,10 +40,13 @@ FAMILY = Family(
 
 
 def load(variant: str, weights: str, checkpoint: str) -> LevelModel:
+    """Return the model of a variant; its weights are generated, so that it needs no checkpoint."""
     return LevelModel()
 
 
 class LevelModel(Model):
+    """The host side: cuts audio, calls the graph, and gives eight numbers for each recording."""
+
     task = Agreement(scored=False)
 
     def graphs(self) -> tuple[Graph, ...]:
@@ -76,6 +79,7 @@ class LevelModel(Model):
 
 
 def bands() -> torch.nn.Module:
+    """Return the float32 module: audio (batch, 1, samples) to energies (batch, 8)."""
     import torch
 
     class Bands(torch.nn.Module):

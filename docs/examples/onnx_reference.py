@@ -23,6 +23,8 @@ from compat.api import (
 
 
 class OnnxReference(GraphRuntime):
+    """The runtime: where it can run, and how it compiles."""
+
     name = "onnx-reference"
     packages = ("onnx", "torch", "onnxscript")
     modules = ("onnx.reference",)
@@ -44,6 +46,8 @@ class OnnxReference(GraphRuntime):
 
 
 class ReferenceSession(TensorSession):
+    """Graphs that were opened: arrays are its device tensors."""
+
     def __init__(self, sources: Mapping[str, Source]) -> None:
         super().__init__({name: source.graph for name, source in sources.items()})
         self.sources = sources

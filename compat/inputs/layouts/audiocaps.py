@@ -19,10 +19,12 @@ IDENTIFIER = "audiocap_id"
 
 
 def claims(path: Path) -> bool:
+    """Return whether a path has this form."""
     return bool(_lists(path))
 
 
 def read(path: Path, corpus: Path) -> Sequence[Part]:
+    """Read the test sets of a path that was claimed."""
     found = _lists(path)
     if path.is_file():
         return [_part(path, "")]

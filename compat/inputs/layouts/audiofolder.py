@@ -19,10 +19,12 @@ READERS: Mapping[str, Callable[[Path, Sequence[str]], Iterator[tuple[str, Mappin
 
 
 def claims(path: Path) -> bool:
+    """Return whether a path has this form."""
     return _metadata(path) is not None
 
 
 def read(path: Path, corpus: Path) -> Sequence[Part]:
+    """Read the test sets of a path that was claimed."""
     metadata = _metadata(path)
     assert metadata is not None
     entries = []

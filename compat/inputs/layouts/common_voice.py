@@ -17,12 +17,14 @@ SPLITS = ("test", "dev", "validated", "train", "other", "invalidated")
 
 
 def claims(path: Path) -> bool:
+    """Return whether a path has this form."""
     if path.is_dir():
         return (path / CLIPS).is_dir() and bool(_lists(path))
     return _is_list(path) and set(COLUMNS) <= set(beginning(path).split("\t"))
 
 
 def read(path: Path, corpus: Path) -> Sequence[Part]:
+    """Read the test sets of a path that was claimed."""
     if path.is_file():
         return [_part(path, "")]
     lists = _lists(path)

@@ -14,11 +14,13 @@ COLUMNS = ("filename", "category")
 
 
 def claims(path: Path) -> bool:
+    """Return whether a path has this form."""
     table = path / TABLE if path.is_dir() else path
     return table.name == Path(TABLE).name and set(COLUMNS) <= set(beginning(table).split(","))
 
 
 def read(path: Path, corpus: Path) -> Sequence[Part]:
+    """Read the test sets of a path that was claimed."""
     table = path / TABLE if path.is_dir() else path
     entries = labelled(table, COLUMNS, lambda row: f"audio/{row['filename'].strip()}")
     return [Part(table.absolute().parents[1], entries)]

@@ -20,10 +20,12 @@ RECORDINGS = "wav.scp"
 
 
 def claims(path: Path) -> bool:
+    """Return whether a path has this form."""
     return path.is_dir() and (path / RECORDINGS).is_file()
 
 
 def read(path: Path, corpus: Path) -> Sequence[Part]:
+    """Read the test sets of a path that was claimed."""
     recordings = {
         name: _audio(path, corpus, audio, where)
         for name, (where, audio) in _table(path / RECORDINGS).items()

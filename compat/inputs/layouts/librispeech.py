@@ -15,12 +15,14 @@ GLOBS = (f"*{ENDING}", f"*/*{ENDING}", f"*/*/*{ENDING}")
 
 
 def claims(path: Path) -> bool:
+    """Return whether a path has this form."""
     return path.is_dir() and any(
         not found.name.startswith(".") for pattern in GLOBS for found in path.glob(pattern)
     )
 
 
 def read(path: Path, corpus: Path) -> Sequence[Part]:
+    """Read the test sets of a path that was claimed."""
     entries = []
     for transcripts in files(path, (ENDING,), 2):
         folder = transcripts.parent.relative_to(path)

@@ -14,12 +14,14 @@ WAVS = "wavs"
 
 
 def claims(path: Path) -> bool:
+    """Return whether a path has this form."""
     folder = path if path.is_dir() else path.parent
     metadata = folder / METADATA if path.is_dir() else path
     return metadata.name == METADATA and (folder / WAVS).is_dir() and "|" in beginning(metadata)
 
 
 def read(path: Path, corpus: Path) -> Sequence[Part]:
+    """Read the test sets of a path that was claimed."""
     folder = path if path.is_dir() else path.parent
     metadata = folder / METADATA
     entries = []

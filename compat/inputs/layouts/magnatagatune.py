@@ -21,12 +21,14 @@ TESTED = ("d/", "e/", "f/")
 
 
 def claims(path: Path) -> bool:
+    """Return whether a path has this form."""
     file = path / ANNOTATIONS if path.is_dir() else path
     header = beginning(file).replace('"', "").split("\t")
     return {CLIP, AUDIO} <= set(header)
 
 
 def read(path: Path, corpus: Path) -> Sequence[Part]:
+    """Read the test sets of a path that was claimed."""
     file = path / ANNOTATIONS if path.is_dir() else path
     reader = csv.reader(io.StringIO(read_text(file), newline=""), delimiter="\t", strict=True)
     entries = []

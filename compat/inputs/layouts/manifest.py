@@ -22,6 +22,7 @@ TRUTHS = (
 
 
 def claims(path: Path) -> bool:
+    """Return whether a path has this form."""
     if path.is_dir():
         return bool(manifests(path))
     name = path.name.lower().removesuffix(".gz")
@@ -44,6 +45,7 @@ def manifests(folder: Path) -> list[Path]:
 
 
 def read(path: Path, corpus: Path) -> Sequence[Part]:
+    """Read the test sets of a path that was claimed."""
     found = manifests(path) if path.is_dir() else [path]
     return [_part(one, one.name.split("_manifest.")[0] if len(found) > 1 else "") for one in found]
 

@@ -19,6 +19,7 @@ LOW = ".low.mp3"
 
 
 def claims(path: Path) -> bool:
+    """Return whether a path has this form."""
     return bool(_lists(path))
 
 

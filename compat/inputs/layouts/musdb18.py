@@ -14,10 +14,12 @@ PACKED = ".stem.mp4"
 
 
 def claims(path: Path) -> bool:
+    """Return whether a path has this form."""
     return path.is_dir() and bool(_songs(path) or _packed(path))
 
 
 def read(path: Path, corpus: Path) -> Sequence[Part]:
+    """Read the test sets of a path that was claimed."""
     if packed := _packed(path):
         raise CorpusError(
             f"{packed[0]} holds five streams in one MP4 file, which libsndfile does not read. Take "

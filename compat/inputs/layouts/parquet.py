@@ -30,10 +30,12 @@ KINDS = ((b"RIFF", ".wav"), (b"fLaC", ".flac"), (b"OggS", ".ogg"), (b"FORM", ".a
 
 
 def claims(path: Path) -> bool:
+    """Return whether a path has this form."""
     return bool(_tables(path))
 
 
 def read(path: Path, corpus: Path) -> Sequence[Part]:
+    """Read the test sets of a path that was claimed."""
     splits: dict[str, list[Path]] = {}
     for file in _tables(path):
         splits.setdefault(file.name.removesuffix(ENDING).split("-")[0], []).append(file)

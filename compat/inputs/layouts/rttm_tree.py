@@ -12,6 +12,7 @@ from compat.inputs.rttm import Said, Turns, by_plain_name, read_turns, read_uem
 
 
 def claims(path: Path) -> bool:
+    """Return whether a path has this form."""
     return path.is_dir() and any(files(path, (".rttm",)))
 
 

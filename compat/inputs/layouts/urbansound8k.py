@@ -14,11 +14,13 @@ COLUMNS = ("slice_file_name", "class", "fold")
 
 
 def claims(path: Path) -> bool:
+    """Return whether a path has this form."""
     table = path / TABLE if path.is_dir() else path
     return table.name == Path(TABLE).name and set(COLUMNS) <= set(beginning(table).split(","))
 
 
 def read(path: Path, corpus: Path) -> Sequence[Part]:
+    """Read the test sets of a path that was claimed."""
     table = path / TABLE if path.is_dir() else path
     entries = labelled(
         table,

@@ -25,6 +25,8 @@ RECIPES = ("fp16", "int8-linear", *PALETTES)
 
 
 class CoreMl(GraphRuntime):
+    """Core ML on a Mac, by compute unit, and its conversion elsewhere."""
+
     name = "coreml"
     packages = ("coremltools", "torch")
     modules = ("coremltools",)

@@ -14,6 +14,8 @@ INSTALL = "pip install openvino==2026.4.1 nncf==3.4.0"
 
 
 class OpenVino(GraphRuntime):
+    """OpenVINO on Intel's devices, and on the processors of others."""
+
     name = "openvino"
     session = "compat.runtimes.openvino.session:OpenVinoSession"
     oracles: ClassVar = {

@@ -29,6 +29,8 @@ ORACLES = "compat.runtimes.qnn.oracles"
 
 
 class Qnn(GraphRuntime):
+    """QNN on Qualcomm's NPU, and in its emulator."""
+
     name = "qnn"
     packages = ("onnxruntime-qnn", "onnxruntime", "torch", "onnxscript")
     modules = ("onnxruntime", "onnxruntime_qnn")

@@ -53,6 +53,8 @@ def _target(name: str, place: Place) -> Target:
 
 
 class OrtWeb(GraphRuntime):
+    """ONNX Runtime Web, a target for each browser and the device that it reaches."""
+
     name = "ort-web"
     packages = ("torch", "onnxscript")
     addressable = 2.0**32  # WebAssembly's pointers have 32 bits.

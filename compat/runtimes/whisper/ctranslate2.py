@@ -47,6 +47,8 @@ EXECUTED = {
 
 
 class CTranslate2(Runtime):
+    """CTranslate2 on processors and on NVIDIA GPUs."""
+
     name = "ctranslate2"
     packages = ("ctranslate2", "transformers")
     modules = ("ctranslate2",)

@@ -36,6 +36,8 @@ recordings are given at once."""
 
 
 class FasterWhisper(CTranslate2):
+    """faster-whisper's batched pipeline on the devices of CTranslate2."""
+
     name = "faster-whisper"
     packages = ("faster-whisper", "ctranslate2")
     modules = ("faster_whisper",)

@@ -61,6 +61,8 @@ def round_weights(module: torch.nn.Module) -> torch.nn.Module:
 
 
 class Mlx(Runtime):
+    """MLX on Metal, and on processors under Linux."""
+
     name = "mlx"
     packages = ("mlx", "mlx-whisper")
     modules = ("mlx.core", "mlx_whisper.whisper")

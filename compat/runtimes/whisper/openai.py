@@ -33,6 +33,8 @@ INSTALL = "pip install openai-whisper==20250625"
 
 
 class OpenAIWhisper(Runtime):
+    """openai-whisper on processors and on NVIDIA GPUs."""
+
     name = "openai-whisper"
     packages = ("openai-whisper", "torch")
     modules = ("whisper",)

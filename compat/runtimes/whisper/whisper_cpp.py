@@ -52,6 +52,8 @@ NEVER = -1e4
 
 
 class WhisperCpp(Runtime):
+    """whisper.cpp on processors, on NVIDIA GPUs and on Metal."""
+
     name = "whisper-cpp"
     packages = ("pywhispercpp", "gguf")
     modules = ("_pywhispercpp",)
