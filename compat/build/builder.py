@@ -19,7 +19,7 @@ from compat.processes import stop_with_parent
 def build_requested() -> NoReturn:
     """Build the artifact that a line on standard input requests, and end this process.
 
-    It ends at once when standard input is closed: whoever asked is gone.
+    The process also ends as soon as standard input is closed, since whoever asked is gone then.
     """
     try:
         request = json.loads(sys.stdin.readline())
@@ -32,7 +32,7 @@ def build_requested() -> NoReturn:
         import traceback
 
         traceback.print_exc()
-        # The cause once more, last and in one line: the asker's message begins with it.
+        # The cause once more, as the last line: it begins the message of the process that asked.
         cause = " ".join(str(error).split())
         print(f"{type(error).__name__}: {cause}"[:1000], file=sys.stderr, flush=True)
         os._exit(1)

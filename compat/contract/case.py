@@ -89,13 +89,13 @@ class Target:
     """True if the device *is* the host's processor although it has a column of its own, such as
     WebNN on the processor. There is no separate device, so ``latency.host`` compares nothing."""
     core: tuple[str, ...] = ("fp32", "int8-dynamic")
-    """Recipes of the core profile, if it is on a host's processor: half precisions are slow on most
-    of them, and 8-bit weights that are unpacked at each use are on all."""
+    """Recipes of the core profile on a host's processor. Half precisions are slow on most of
+    them, and 8-bit weights that are unpacked at each use are slow on all."""
     on_request: bool = False
-    """Whether it runs when named or under ``--full`` only: it takes too long for a first look."""
+    """Whether it runs only when it is named or under ``--full``, as it takes too long otherwise."""
     slow: bool = False
-    """Whether a first look is brief, with few inputs and small graphs: a page on the processor, an
-    emulator."""
+    """Whether it is as slow as an emulator or a page on the processor. A first look then takes few
+    inputs and small graphs."""
     families: tuple[str, ...] = ()
     """Families that it can run, where the runtime owns the whole task; empty: all of them."""
     marks: tuple[str, ...] = ()
@@ -117,8 +117,9 @@ class Variant:
     published: bool = True
     """Whether this is a size that somebody published, rather than a small stand-in."""
     core: bool | str = False
-    """Whether the core profile runs it, or the one kind of weights with which it does unless its
-    family or other weights are asked for; the others run when named or under ``--full``."""
+    """True if the core profile runs it. A kind of weights, such as ``pretrained``, if the core
+    profile runs it with these weights only, unless its family or other weights are asked for. False
+    if it runs only when it is named, or under ``--full``."""
     parameters: float = 0.0
     """Number of parameters in millions."""
     working_gb: float = 0.0

@@ -19,7 +19,7 @@ from compat.contract.cache import cache_folder
 
 PROJECT = "compat"
 INSTALLED = ("site-packages", "dist-packages")
-"""Folders of installed packages: a module there has other packages beside it, none of its own."""
+"""Folders of installed packages. What lies beside a module there belongs to other packages."""
 
 
 def digest(value: Any) -> str:
@@ -53,11 +53,11 @@ def code_digest(module: str) -> str:
 def code_files(module: str) -> dict[str, Path]:
     """Return the files of a module and of all modules that it imports, by the modules' names.
 
-    Imports are read from the source, those inside functions too and those for type checkers left
-    out; no module is imported for it. Followed are modules of this project, of the module's own
-    package, and modules beside a file that belongs to no package (a catalog file). All others are
-    identified by the versions of their distributions. A name that is imported from a module which
-    only lists names (``compat.api``) counts where it is defined.
+    Imports are read from the source, and no module is imported for it. Imports inside functions
+    count, those for type checkers do not. It follows modules of this project, modules of the
+    module's own package, and modules beside a file that belongs to no package (a catalog file). All
+    others are identified by the versions of their distributions. A name that is imported from a
+    module which only lists names (``compat.api``) counts where it is defined.
 
     Raises:
         ModuleNotFoundError: the module itself has no Python file.
@@ -140,7 +140,7 @@ class _Parsed:
     """
 
     LIMIT = 2000
-    """Texts from which on those of earlier processes are dropped."""
+    """Most texts that are kept. Beyond it those of earlier processes are dropped."""
 
     def __init__(self) -> None:
         self._texts: dict[str, _Code] | None = None
@@ -250,7 +250,7 @@ def _imported(module: str, path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _origin(module: str, name: str, is_followed: Callable[[str], bool]) -> str:
-    """Return the module in which a name is defined that a module may only list."""
+    """Return the module that defines a name; ``module`` may only list it, like ``compat.api``."""
     passed = set()
     while name and module not in passed and is_followed(module) and (path := _file(module)):
         passed.add(module)
@@ -262,6 +262,6 @@ def _origin(module: str, name: str, is_followed: Callable[[str], bool]) -> str:
 
 
 def _modules(module: str, name: str) -> Iterator[str]:
-    """Yield a module, the packages that it is in, and its name, which may be a module as well."""
+    """Yield a module, the packages that hold it, and the imported name, if it may be a module."""
     parts = [*module.split("."), *([name] if name else [])]
     yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1))

@@ -1,7 +1,7 @@
 """Executions: a whole task on one target, which is what is measured.
 
-Most runtimes run graphs, and the model drives them: :class:`GraphExecution`. A port owns the task
-itself, features and text aside, and implements :class:`Execution`.
+Most runtimes run graphs, which the model drives: :class:`GraphExecution`. A port such as
+CTranslate2 owns the task but for features and text, and implements :class:`Execution`.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ class Execution(Compiled):
     def trace(self, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
         """Return the outputs whose numerics are judged, float arrays with time first.
 
-        Those of :meth:`compat.models.base.Model.trace` that can be had. ``guide`` is the
-        reference's prediction for the item, which an autoregressive decoder is forced to follow.
+        They are those of :meth:`compat.models.base.Model.trace` which the port gives out. ``guide``
+        is the reference's prediction for the item; an autoregressive decoder is forced to follow it.
         """
 
     def synchronisation(self) -> tuple[float, float] | None:
         """Time some work until it is said to be done, and then the fetch of one of its outputs.
 
-        A fetch that takes long shows that the work was not done. Seconds; None where ``predict``
-        alone starts work, and returns its results on the host.
+        Both are in seconds. A fetch that takes long shows that the work was not done yet. None
+        where only ``predict`` starts work, as it returns results on the host.
         """
         return None
 

@@ -21,7 +21,7 @@ says what of a prediction a results file keeps.
 Span = tuple[float, float]
 """Start and end in seconds."""
 LEAST_SCORED = 0.05
-"""Seconds below which a scored part is none: no frame of a model need lie within it."""
+"""Seconds. A shorter part is not scored, as it may lie between two frames of a model."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,6 @@ class Item:
 
     @property
     def is_scored(self) -> bool:
-        """Whether a part that counts is heard: one of at least :data:`LEAST_SCORED` seconds."""
+        """Whether any part that counts is at least :data:`LEAST_SCORED` seconds long."""
         heard = (min(end, self.seconds) - start for start, end in self.scored)
         return self.facts.get("uem") is None or any(part >= LEAST_SCORED for part in heard)

@@ -1,4 +1,4 @@
-"""Runtimes: what probes targets and opens models on them.
+"""Runtimes: they probe targets, and open models on them.
 
 A runtime of graphs subclasses :class:`GraphRuntime` and compiles; one that owns the whole task of
 some families subclasses :class:`Runtime` and opens an execution of its own.
@@ -50,7 +50,7 @@ class Options:
     corpus: str = ""
     """Folder of the corpus, for recipes that are calibrated on recordings; empty: the shipped."""
     batches: bool = False
-    """Whether inputs will be run several at once, too."""
+    """Whether several inputs will also be run at once."""
 
 
 class Runtime(ABC):
@@ -68,11 +68,11 @@ class Runtime(ABC):
     """How often a model's float32 weights are in the host's memory at once while it is built,
     exported and compiled, as measured: what does not fit is skipped before it is loaded."""
     addressable: ClassVar[float] = math.inf
-    """Bytes that its programs can address, whatever memory there is: weights have to lie there, and
-    once more in the order in which kernels want them."""
+    """Bytes that its programs can address, whatever memory there is. Weights have to fit twice: as
+    they are read, and in the order in which kernels want them."""
 
     def versions(self) -> Mapping[str, str]:
-        """Return versions that identify its results, of what Python does not install."""
+        """Return the versions of what Python does not install and what its results depend on."""
         return {}
 
     def add_options(self, add: Callable[..., None]) -> None:  # noqa: B027 (an option, not a duty)

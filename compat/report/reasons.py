@@ -1,7 +1,7 @@
-"""Why something is as it is, in one sentence with the number that matters.
+"""Why a check ended as it did, in one sentence with the number that matters.
 
-What a runtime or a driver printed is evidence and stays with its observation. It never repeats in a
-reason: the first clause that a person can read does.
+What a runtime or a driver printed stays with its observation, as evidence. A reason quotes only the
+first clause of it that a person can read.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from compat.judge.results import Limit, MetricFacts, Observation
 from compat.report import text
 
 LONGEST = 180
-"""Characters of a sentence of somebody else's."""
+"""Most characters that are quoted of what a runtime or a driver said."""
 
 _ORDER = ("degradation", "rtf_upper", "share", "worse", "snr_db", "error_ratio", "worst_cosine")
-"""Of several limits that were missed the first of these is told; the others are counted."""
+"""Order of telling: if several limits were missed, the first of these is named and the others are
+counted."""
 
 _SENTENCES = {
     "rtf_upper": "takes up to {value} times as long as the audio lasts ({limit} {asked})",
@@ -64,7 +65,7 @@ def sentence(status: str, reason: str, one: Observation | None) -> str:
 
 @lru_cache(maxsize=1 << 12)
 def clause(reason: str) -> str:
-    """Return what can be read of a reason: no log, no call, no place in a source file."""
+    """Return the part of a reason that a person can read, without logs, calls and source files."""
     shown = re.split(r"; it last printed|\(known: ", reason, maxsplit=1)[0]
     for noise in _NOISE:
         shown = re.sub(noise, "", shown, count=1, flags=re.S)
@@ -73,7 +74,7 @@ def clause(reason: str) -> str:
 
 
 def slower(speed_up: float, name: str, theirs: float, mine: float) -> str:
-    """Say how a lower bound of the speed-up over a processor reads, which is below 1 if slower."""
+    """Return in words how much faster it is than a processor; ``speed_up`` is a lower bound."""
     times = f"{text.duration(mine)} against {text.duration(theirs)}"
     if speed_up >= 1:
         return f"at least {text.ratio(speed_up)} as fast as this machine's CPU ({name}: {times})"

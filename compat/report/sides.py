@@ -1,4 +1,4 @@
-"""Two sides of a comparison: two collections, or two parts of one that a name tells apart."""
+"""Two sides of a comparison: two collections of results, or two named parts of one collection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NEWEST, BEFORE = "latest", "previous"
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What counts on one side, by what it is compared with on the other."""
+    """One side: its observations that count, by the key under which the other side has its own."""
 
     name: str
     found: Mapping[Key, Chosen]
@@ -45,7 +45,7 @@ class Sides:
 
 
 def of_collections(before: tuple[str, Sequence[Run]], after: tuple[str, Sequence[Run]]) -> Sides:
-    """Return two collections as sides: of one machine each, they may be two machines."""
+    """Return two collections as sides; where each has one machine, the machines may differ."""
     audited = [audit(runs) for _, runs in (before, after)]
     machines = [{run.header.machine for run in one.runs} for one in audited]
     apart = all(len(one) == 1 for one in machines) and machines[0] != machines[1]
@@ -87,7 +87,7 @@ def of_names(runs: Sequence[Run], before: str, after: str) -> Sides:
 
 
 def _fitting(runs: Sequence[Run], name: str) -> dict[str, list[Run]]:
-    """Return what a name may mean, and the runs of each meaning with what is meant of them."""
+    """Return the dimensions that a name fits, each with the parts of the runs that belong to it."""
     package, _, version = name.partition("==")
     ways: dict[str, Callable[[Run], bool]] = {
         "run": lambda run: len(name) > 7 and run.header.run.startswith(name),
@@ -153,7 +153,7 @@ def _side(name: str, runs: Iterable[Run], dimension: Dimension, across: bool = F
     runs = list(runs)
     found: dict[Key, Chosen] = {}
     for (machine, case, check), chosen in sorted(choose(runs).items()):
-        # Of several that fit one key, as of a precision's recipes, the first stands for them.
+        # Several cases may have one key, such as the recipes of one precision: the first is taken.
         found.setdefault(_key("" if across else machine, case, check, dimension), chosen)
     planned = {
         _key("" if across else run.header.machine, plan.case.id, check, dimension)
