@@ -262,6 +262,6 @@ def _origin(module: str, name: str, is_followed: Callable[[str], bool]) -> str:
 
 
 def _modules(module: str, name: str) -> Iterator[str]:
-    """Yield a module, the packages that hold it, and the imported name, if it may be a module."""
+    """Yield a module, the packages that hold it, and the imported name, as it may be a module."""
     parts = [*module.split("."), *([name] if name else [])]
     yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1))

@@ -51,7 +51,7 @@ class Execution(Compiled):
         """Return the outputs whose numerics are judged, float arrays with time first.
 
         They are those of :meth:`compat.models.base.Model.trace` which the port gives out. ``guide``
-        is the reference's prediction for the item; an autoregressive decoder is forced to follow it.
+        is the reference's prediction for the item, to which autoregressive decoders are forced.
         """
 
     def synchronisation(self) -> tuple[float, float] | None:

@@ -2,7 +2,7 @@
 
 Source: Seamless Communication et al., "SeamlessM4T: Massively Multilingual & Multimodal Machine
 Translation", 2023. Speech to text alone is run: text encoder, units and vocoder of a checkpoint are
-left aside.
+left aside, as the vocoder repeats units by predicted durations, a length that no static graph has.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Results as relations: the tables of runs, machines, cases, observations and cells.
 
 Columns are named so that none is a word of SQL (``case_id``, ``check_name``). Predictions are left
-out: they are most of the bytes, and no query of a matrix needs them.
+out: they are most of the bytes, and no query of a matrix needs them. Queries go over these tables
+and not over the lines of files, which lack limits, migrations, and which observation counts.
 """
 
 from __future__ import annotations

@@ -225,7 +225,9 @@ def predictions(
     """Return the guided prediction at given latents, (steps, *latent).
 
     ``latents`` has one for each step of the schedule; of many steps :data:`JUDGED` are taken,
-    spread evenly, the first and the last among them.
+    spread evenly, the first and the last among them. Latents of the reference are given: the error
+    of one step moves a target's own next latent, so that later steps would say little of its
+    arithmetic.
     """
     count = min(schedule.steps, JUDGED)
     taken = np.linspace(0, schedule.steps - 1, count).round().astype(int)
