@@ -46,8 +46,11 @@ def probe(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> probing.
         catalog.load.cache_clear()
 
 
-def test_here_whatever_it_prints(tmp_path, monkeypatch) -> None:
-    found = probe("pass", tmp_path, monkeypatch)
+@pytest.mark.parametrize(
+    "how", ["pass", "import atexit; atexit.register(os.write, 1, b' # libvendor says good-bye')"]
+)
+def test_here_whatever_it_prints(how, tmp_path, monkeypatch) -> None:
+    found = probe(how, tmp_path, monkeypatch)
     assert found.state == "here" and found.facts == {"version": "1"}
 
 

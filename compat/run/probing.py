@@ -6,6 +6,7 @@ A driver that crashes or hangs when it is loaded is *broken*, and costs the prob
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Collection, Iterable
@@ -64,11 +65,10 @@ def probe_runtime(name: str, only: Collection[str] = ()) -> dict[str, Probe]:
         reason = f"{name} did not answer within {TIME_LIMIT:.0f} s when it was loaded"
         broken = Probe("broken", reason, "update the driver, or restart the machine")
         return {target.name: _clean(broken) for target in targets}
-    lines = done.stdout.decode(errors="replace").splitlines()
     try:
-        answers: dict[str, dict[str, Any]] = json.loads(lines[-1])
+        answers: dict[str, dict[str, Any]] = json.loads(done.stdout)
         return {target: _clean(Probe(**answer)) for target, answer in answers.items()}
-    except (IndexError, ValueError, TypeError):
+    except (ValueError, TypeError):
         said = " | ".join(done.stderr.decode(errors="replace").strip().splitlines()[-3:])
         reason = f"loading {name} ended the process (status {done.returncode})"
         reason += f": {said}" if said else ""
@@ -91,6 +91,9 @@ def _clean(probe: Probe) -> Probe:
 
 
 def _main(name: str, *only: str) -> None:
+    # What vendor libraries print, some when the process ends, goes to standard error.
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
     runtime = catalog.load().runtime(name)
     answers = {}
     for target in runtime.targets:
@@ -102,7 +105,7 @@ def _main(name: str, *only: str) -> None:
             remedy = f"install {name} again, or update its driver"
             probe = Probe("broken", f"{type(error).__name__}: {error}", remedy)
         answers[target.name] = {**asdict(probe), "facts": dict(probe.facts)}
-    print("\n" + json.dumps(answers), flush=True)
+    print(json.dumps(answers), file=answer, flush=True)
 
 
 if __name__ == "__main__":
