@@ -50,12 +50,20 @@ lint: $(STAMP)
 # process, and those of the house.
 UNIT := tests/test_house.py $(shell grep -LE \
 	'suites: |import torch|transformers|open_model|faulty_catalog|forks|sys\.executable' tests/test_*.py)
-check: lint
+# Linters take one processor, and tests wait now and then: both together end sooner.
+check: $(STAMP)
+	@$(MAKE) --no-print-directory -j 2 lint units
+
+test: $(STAMP)
+	@$(MAKE) --no-print-directory -j 2 lint tests
+	$(BIN)/pytest suites -q --quick --models $(QUICK_MODELS) --recipes fp32,int8-dynamic --targets cpu-torch,cpu-onnxruntime,openvino-cpu --require cpu,openvino --strict-expectations --results reports/local/test
+
+.PHONY: units tests
+units: $(STAMP)
 	$(BIN)/pytest $(UNIT) -q -n 2 --dist loadfile -m "not end_to_end"
 
-test: lint
+tests: $(STAMP)
 	$(BIN)/pytest tests -q -n 2 --dist loadfile --no-loadscope-reorder --durations=20 -m "not end_to_end"
-	$(BIN)/pytest suites -q --quick --models $(QUICK_MODELS) --recipes fp32,int8-dynamic --targets cpu-torch,cpu-onnxruntime,openvino-cpu --require cpu,openvino --strict-expectations --results reports/local/test
 
 # What a person installs and opens: the wheel in a new environment, and pages in browsers.
 end-to-end: $(STAMP)
