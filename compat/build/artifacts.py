@@ -243,8 +243,14 @@ def _build_in_process(
     request: Mapping[str, Any], threads: int, note_builder: Callable[[int], None]
 ) -> None:
     line = json.dumps(request).encode() + b"\n"
-    environment = {**child_environment(threads), _BUILDING: "1"}
-    with nursery.builder([sys.executable, "-m", "compat.build.builder"], environment) as process:
+    command = [sys.executable, "-m", "compat.build.builder"]
+    with contextlib.ExitStack() as stack:
+        # Some libraries leave files beside the artifact to the end of the interpreter, which a
+        # builder does not come to.
+        temporary = tempfile.TemporaryDirectory(prefix="compat-", ignore_cleanup_errors=True)
+        folder = stack.enter_context(temporary)
+        environment = {**child_environment(threads), _BUILDING: "1", "TMPDIR": folder}
+        process = stack.enter_context(nursery.builder(command, environment))
         note_builder(process.pid)
         with contextlib.suppress(OSError):  # A builder that is dead already has printed the cause.
             process.input.write(line)

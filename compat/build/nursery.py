@@ -165,7 +165,8 @@ def _line(connection: socket.socket) -> str:
 def serve(listener: socket.socket, work: Callable[[], None], ready: bool = False) -> None:
     """Fork for each connection a process that calls ``work``, until standard input ends.
 
-    Unless it is ``ready``, it imports first what jobs need, when the first comes.
+    Unless it is ``ready``, it imports first what jobs need, when the first comes. The folder of the
+    socket is removed in the end, as whoever made it may have been killed.
     """
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
@@ -173,6 +174,10 @@ def serve(listener: socket.socket, work: Callable[[], None], ready: bool = False
     while True:
         for key, _ in selector.select():
             if key.fileobj == 0:
+                path = Path(listener.getsockname())
+                with contextlib.suppress(OSError):
+                    path.unlink()
+                    path.parent.rmdir()
                 return
             if key.fileobj is not listener:
                 pid, connection = key.data
@@ -235,6 +240,7 @@ def _fork(connection: socket.socket, work: Callable[[], None]) -> int:
         sys.path[:0] = [path for path in named if path and path not in sys.path]
         if "torch" in sys.modules and "OMP_NUM_THREADS" in os.environ:
             sys.modules["torch"].set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        tempfile.tempdir = None
         work()
     except BaseException:
         import traceback

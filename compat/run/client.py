@@ -14,8 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar
 
 from compat.measure.request import CaseRequest
 from compat.processes import child_environment, ending
@@ -99,7 +98,7 @@ class Worker:
         self._said = said
         self._process: subprocess.Popen[bytes] | None = None
         self._replies: queue.Queue[bytes | None] = queue.Queue()
-        self._log: Path | None = None
+        self._log: IO[bytes] | None = None
         self._remembered: dict[str, Any] = {}
         self._count = 0
 
@@ -215,18 +214,17 @@ class Worker:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is not None:
             return self._process
-        descriptor, log = tempfile.mkstemp(prefix="compat-worker-", suffix=".log")
-        self._log = Path(log)
+        # Without a name: nothing of it is left where this process is killed.
+        self._log = log = tempfile.TemporaryFile(prefix="compat-worker-")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "compat.measure.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=descriptor,
+            stderr=log,
             env=child_environment(self.request.threads),
             # A session of its own: Ctrl-C reaches this process, which then ends the worker.
             start_new_session=True,
         )
-        os.close(descriptor)
         self._replies = queue.Queue()
         threading.Thread(
             target=_read, args=(self._process, self._replies), name="worker", daemon=True
@@ -265,7 +263,9 @@ class Worker:
         if self._log is None:
             return ""
         with contextlib.suppress(OSError):
-            text = self._log.read_bytes()[-1500:].decode(errors="replace").strip()
+            # Worker and file share the place in it: what the worker still says goes to the end.
+            self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - 1500))
+            text = self._log.read().decode(errors="replace").strip()
             lines = text.splitlines()[-6:]
             return "; it last printed: " + " | ".join(lines) if lines else ""
         return ""
@@ -282,7 +282,7 @@ class Worker:
             _end_group(process)
             process.wait()
         if self._log is not None:
-            self._log.unlink(missing_ok=True)
+            self._log.close()
             self._log = None
 
 

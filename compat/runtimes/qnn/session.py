@@ -114,7 +114,7 @@ class QnnSession(OrtSession):
         self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
     ) -> None:
         self.target = target
-        self._folder = tempfile.TemporaryDirectory(prefix="compat-")
+        self._sizes: dict[tuple[str, str], int] = {}
         self._nodes: Counter[str] = Counter()
         self._notes: dict[str, str] = {}
         super().__init__(sources, Provider(PROVIDER, "cpu", RECIPES, INSTALL), recipe, options)
@@ -147,21 +147,22 @@ class QnnSession(OrtSession):
         return folder / "model.onnx"
 
     def _compile(self, graph: str, point: str, path: Path) -> Any:
-        folder = Path(self._folder.name) / f"{graph}-{point}"
-        folder.mkdir()
-        context = folder / "context.onnx"
-        try:
-            compiled = open_session(path, self.target, context)
-        except Exception as error:
-            if refused := left_over(path, self.target):
-                said = ", ".join(f"{count} {name}" for name, count in refused.most_common())
-                raise Unsupported(f"QNN cannot execute all of {graph}: not {said}") from error
-            raise
-        self._nodes += Counter(nodes_by_provider(compiled))
-        del compiled
-        self._executes.setdefault(graph, executed_scheme(path))
-        self._notes["compiler"] = f"QAIRT {compiler_version(context)}"
-        return open_session(context, self.target)
+        # Removed at once, as a worker has no time for it in the end. Windows keeps what is open.
+        with tempfile.TemporaryDirectory(prefix="compat-", ignore_cleanup_errors=True) as folder:
+            context = Path(folder) / "context.onnx"
+            try:
+                compiled = open_session(path, self.target, context)
+            except Exception as error:
+                if refused := left_over(path, self.target):
+                    said = ", ".join(f"{count} {name}" for name, count in refused.most_common())
+                    raise Unsupported(f"QNN cannot execute all of {graph}: not {said}") from error
+                raise
+            self._nodes += Counter(nodes_by_provider(compiled))
+            del compiled
+            self._executes.setdefault(graph, executed_scheme(path))
+            self._notes["compiler"] = f"QAIRT {compiler_version(context)}"
+            self._sizes[graph, point] = sum(one.stat().st_size for one in Path(folder).iterdir())
+            return open_session(context, self.target)
 
     def placement(self) -> Placement:
         counts = Counter(self._nodes)
@@ -179,16 +180,8 @@ class QnnSession(OrtSession):
     def model_bytes(self) -> int:
         """Size of the context binaries of the first point."""
         return sum(
-            path.stat().st_size
-            for graph in self.graphs.values()
-            for path in (
-                Path(self._folder.name) / f"{graph.name}-{next(iter(graph.points))}"
-            ).iterdir()
+            self._sizes[graph.name, next(iter(graph.points))] for graph in self.graphs.values()
         )
-
-    def close(self) -> None:
-        super().close()
-        self._folder.cleanup()
 
 
 def compiler_version(context: Path) -> str:
