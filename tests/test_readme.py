@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import itertools
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tokenize
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -471,6 +473,32 @@ def test_files_in_backquotes_exist(document: Path) -> None:
 def glossary_words(heading: str) -> set[str]:
     below = read(GLOSSARY).split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
     return set(re.findall(r"^\|[^|\n]*?(?:\|\s*)?`([\w-]+)`", below, re.M))
+
+
+def test_glossary_has_words_that_the_code_uses() -> None:
+    used = names_of_the_code()
+    assert {"case", "stand_in", "worker"} <= glossary_things()
+    assert glossary_things() - used == set()
+    assert "frobnication" not in used
+
+
+def glossary_things() -> set[str]:
+    """Return the words of the glossary, of which a row may explain two."""
+    rows = first_column(read(GLOSSARY), "Things")
+    return {word.replace("-", "_") for row in rows for word in row.split(", ")}
+
+
+def names_of_the_code() -> set[str]:
+    """Return the words in names of classes, functions, arguments and variables, as singulars."""
+    text = "\n".join(read(path) for path in (ROOT / "compat").rglob("*.py"))
+    names = {one.string for one in tokenize.generate_tokens(io.StringIO(text).readline)}
+    words = {word for name in names if name.isidentifier() for word in parts_of(name)}
+    return names | words | {word.removesuffix("s") for word in words}
+
+
+def parts_of(name: str) -> list[str]:
+    """Return the words of a name in any case: ``GraphRuntime`` and ``graph_runtime`` have two."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().split("_")
 
 
 def test_glossary_has_every_status() -> None:
