@@ -45,9 +45,9 @@ from compat.judge.results import Collection, Limit, Line, Observation, facts_of
 from compat.report import build, evidence, exports, machines, reasons, shown, text, write_site
 from compat.report.advice import advise
 from compat.report.candidates import Limits
+from compat.report.distinctions import distinctions
 from compat.report.failures import failures
 from compat.report.markdown import matrix_markdown
-from compat.report.marks import marks
 from compat.report.matrix import face, index_data, matrix, summary
 from compat.report.model import Report
 from compat.report.shares import in_shares
@@ -201,7 +201,8 @@ def three_precisions() -> Report:
 
 def test_the_fastest_and_the_smallest_are_those_that_are_accurate() -> None:
     found = {
-        key.split("/")[2]: names for key, names in marks(three_precisions().configurations).items()
+        key.split("/")[2]: names
+        for key, names in distinctions(three_precisions().configurations).items()
     }
     assert set(found["int8-dynamic"]) >= {"fastest", "smallest"}
     assert "int4-weights" not in found
@@ -212,7 +213,7 @@ def test_no_mark_crosses_machines_or_variants() -> None:
     quick = measured(case(weights="pretrained"), 100)
     other = measured(case(weights="pretrained"), 5)
     report = report_of(run(*quick, machine=GPU), run(*other, machine=CPU, name="r2"))
-    assert all("fastest" not in names for names in marks(report.configurations).values())
+    assert all("fastest" not in names for names in distinctions(report.configurations).values())
 
 
 def test_the_cell_names_who_is_fastest_beside_who_is_rated_best(tmp_path: Path) -> None:

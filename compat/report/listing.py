@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from markupsafe import Markup
 
 from compat.report import evidence, shown, text
-from compat.report.marks import MARKS
+from compat.report.distinctions import DISTINCTIONS
 from compat.report.model import Configuration
 from compat.report.records import esc, heads, scroll
 
@@ -16,7 +16,7 @@ COLUMNS = {
     "target": "Target",
     "recipe": "Precision",
     "machine": "Machine",
-    "marks": "Best in",
+    "best_in": "Best in",
     "rating": "Rating",
     "ran": "Ran",
     "speed": "Speed (RTFx)",
@@ -35,19 +35,19 @@ COLUMNS = {
 """Every column of a table of configurations, with its heading."""
 
 SIDE_BY_SIDE = (
-    *("recipe", "marks", "rating", "speed", "metric", "degradation", "memory", "cold", "size"),
+    *("recipe", "best_in", "rating", "speed", "metric", "degradation", "memory", "cold", "size"),
     *("limits", "measured"),
 )
 """Columns of the precisions of one target."""
 
 EVERY = (
-    *("model", "target", "recipe", "marks", "rating", "speed", "metric", "degradation", "memory"),
+    *("model", "target", "recipe", "best_in", "rating", "speed", "metric", "degradation", "memory"),
     *("cold", "size", "ran", "machine", "latency", "rtf", "speed_up", "snr", "measured"),
 )
 """Columns of everything that ran of a model."""
 
 ON_ONE_MACHINE = (
-    *("target", "recipe", "model", "marks", "rating", "speed", "latency", "metric"),
+    *("target", "recipe", "model", "best_in", "rating", "speed", "latency", "metric"),
     *("degradation", "memory", "cold", "size", "measured"),
 )
 """Columns of everything that ran of a model on one machine."""
@@ -68,11 +68,13 @@ class Listing:
         configurations: Iterable[Configuration],
         columns: Sequence[str],
         root: str,
-        marks: Mapping[str, tuple[str, ...]],
+        distinctions: Mapping[str, tuple[str, ...]],
         caption: str,
     ) -> Markup:
         """Return one sortable table of configurations; ``root`` leads to the site's root."""
-        rows = [self._row(one, columns, root, marks.get(one.id, ())) for one in configurations]
+        rows = [
+            self._row(one, columns, root, distinctions.get(one.id, ())) for one in configurations
+        ]
         names = heads(COLUMNS[column] for column in columns)
         inside = (
             f'<table class="list sortable"><caption class="hidden">{esc(caption)}</caption>'
@@ -81,12 +83,12 @@ class Listing:
         return Markup(scroll(caption, inside))  # noqa: S704 (all text went through esc)
 
     def _row(
-        self, one: Configuration, columns: Sequence[str], root: str, marks: Sequence[str]
+        self, one: Configuration, columns: Sequence[str], root: str, distinctions: Sequence[str]
     ) -> str:
         cells = self._said(one)
         parts = []
         for index, column in enumerate(columns):
-            inside = _marks(marks) if column == "marks" else cells[column]
+            inside = _distinctions(distinctions) if column == "best_in" else cells[column]
             if column == "machine":
                 link = f"{root}machines/{text.slug(one.machine)}.html"
                 inside = f'<td><a href="{link}">{esc(one.machine_name)}</a></td>'
@@ -102,7 +104,7 @@ class Listing:
             "hardware": one.hardware,
         }
         data = "".join(f' data-{key}="{esc(value)}"' for key, value in facts.items())
-        best = ' class="best"' if marks else ""
+        best = ' class="best"' if distinctions else ""
         return f"<tr{data}{best}>{''.join(parts)}</tr>"
 
     def _said(self, one: Configuration) -> dict[str, str]:
@@ -111,10 +113,11 @@ class Listing:
         return self._cells[one.id]
 
 
-def _marks(marks: Sequence[str]) -> str:
+def _distinctions(distinctions: Sequence[str]) -> str:
     tags = " ".join(
-        f'<span class="mark"><span aria-hidden="true">{MARKS[name]}</span> {name}</span>'
-        for name in marks
+        '<span class="distinction">'
+        f'<span aria-hidden="true">{DISTINCTIONS[name]}</span> {name}</span>'
+        for name in distinctions
     )
     return f"<td>{tags}</td>"
 

@@ -34,10 +34,10 @@ from compat.report import (
 from compat.report.advice import Advice, advise
 from compat.report.candidates import CPU, Limits
 from compat.report.compare import KINDS
+from compat.report.distinctions import DISTINCTIONS, distinctions
 from compat.report.failures import OWNERS, failures, shipped
 from compat.report.gates import ASKED
 from compat.report.listing import Listing
-from compat.report.marks import MARKS, marks
 from compat.report.matrix import face, index_data, matrix, summary
 from compat.report.model import Cell, Configuration, Record, Report
 from compat.report.records import level, records, state_of
@@ -147,7 +147,7 @@ class _Pages:
         )
         self.listing = Listing(report.made)
         self.configurations = report.configurations
-        self.marks = marks(self.configurations)
+        self.distinctions = distinctions(self.configurations)
         self.names = {machine.id: machine for machine in report.machines}
         self.runs = {run.key: run for machine in report.machines for run in machine.runs}
         self.failures, self.unable = failures(self.configurations, shipped())
@@ -167,7 +167,7 @@ class _Pages:
     ) -> Any:
         """Return a table; the best are marked ``among`` others, or among its own."""
         chosen = list(configurations)
-        best = marks(list(among) or chosen)
+        best = distinctions(list(among) or chosen)
         names = listing.KINDS[columns]
         return self.listing.table(chosen[:MOST_LISTED], names, root, best, caption)
 
@@ -263,7 +263,7 @@ class _Pages:
             cell=cell,
             one=one,
             places=places,
-            own_marks=self.marks.get(one.id, ()),
+            own_distinctions=self.distinctions.get(one.id, ()),
             records=records(one, self.runs, "../"),
             badge=badge,
         )
@@ -299,13 +299,13 @@ def _best_of(ran: Iterable[Configuration]) -> list[tuple[str, Configuration]]:
     """Return who is best in what among what can be compared with the first of a cell."""
     ran = list(ran)
     alike = [one for one in ran if (one.variant, one.machine) == (ran[0].variant, ran[0].machine)]
-    chosen = marks(alike)
-    return [(name, one) for name in MARKS for one in alike if name in chosen.get(one.id, ())]
+    chosen = distinctions(alike)
+    return [(name, one) for name in DISTINCTIONS for one in alike if name in chosen.get(one.id, ())]
 
 
 def _fastest(ran: Sequence[Configuration]) -> list[Configuration]:
     """Return the fastest sound configuration of each variant on each machine."""
-    given = marks(ran)
+    given = distinctions(ran)
     return [one for one in ran if "fastest" in given.get(one.id, ())]
 
 
@@ -388,7 +388,7 @@ def _environment() -> Environment:
         face=face,
         kinds_of_evidence=evidence.KINDS,
         owners=OWNERS,
-        mark_symbols=MARKS,
+        distinction_symbols=DISTINCTIONS,
         flatten=flatten,
         rating=_markup(listing.rating),
         status=_markup(state_of),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from compat.report.model import Configuration
 
-MARKS = {
+DISTINCTIONS = {
     "best rated": "★",
     "fastest": "»",
     "smallest": "▾",
@@ -29,8 +29,8 @@ def group(one: Configuration) -> tuple[str, str, str]:
     return one.row, one.variant, one.machine
 
 
-def marks(configurations: Iterable[Configuration]) -> dict[str, tuple[str, ...]]:
-    """Return the marks of configurations by their id; ``configurations`` come best first."""
+def distinctions(configurations: Iterable[Configuration]) -> dict[str, tuple[str, ...]]:
+    """Return the distinctions of configurations by their id; ``configurations`` come best first."""
     groups: dict[tuple[str, str, str], list[Configuration]] = defaultdict(list)
     for one in configurations:
         if works(one):
