@@ -313,6 +313,7 @@ def test_published_sizes() -> None:
         "encodec-24khz-stream": (24_000, 1, 32, 375, 120_000),
         "encodec-48khz": (48_000, 2, 16, 150, 48_000),
         "encodec-32khz": (32_000, 1, 4, 250, 160_000),
+        "encodec-nano": (24_000, 1, 8, 75, 24_000),
     }
     assert models["encodec-48khz"].windows.step == 47_520
     assert [models["encodec-24khz"].used(rate) for rate in (1.5, 3, 6, 12, 24)] == [

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from compat.contract.case import Family
+from compat.contract.case import Family, Variant
 from compat.contract.digests import file_digest
 from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
@@ -57,12 +57,37 @@ FAMILY = Family(
     task="zero-shot-audio-classification",
     row="CLAP",
     headline="clap-htsat-unfused",
-    variants=(published("clap-htsat-unfused", "laion/clap-htsat-unfused", 153.5, core=True),),
+    variants=(
+        published("clap-htsat-unfused", "laion/clap-htsat-unfused", 153.5, core=True),
+        Variant("clap-nano", ("seeded",), published=False, core=True, parameters=0.8),
+    ),
 )
 
 # Settings of Hugging Face's ClapConfig and ClapFeatureExtractor, as published.
 AUDIO: Mapping[str, Any] = {"spec_size": 256, "num_mel_bins": 64, "enable_fusion": False}
 TEXT: Mapping[str, Any] = {"vocab_size": 50_265, "pad_token_id": 1}
+PUBLISHED: Mapping[str, Mapping[str, Any]] = {
+    "clap-htsat-unfused": {"audio_config": AUDIO, "text_config": TEXT},
+    # Nobody published this one: all operators of the other, and small enough for every emulator.
+    "clap-nano": {
+        "audio_config": {
+            **AUDIO,
+            "patch_embeds_hidden_size": 16,
+            "hidden_size": 128,
+            "depths": [2, 2, 2, 2],
+            "num_attention_heads": [1, 2, 4, 8],
+        },
+        "text_config": {
+            **TEXT,
+            "vocab_size": 1024,
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 256,
+        },
+        "projection_dim": 64,
+    },
+}
 FEATURES: Mapping[str, Any] = {
     "sampling_rate": 48_000,
     "feature_size": 64,
@@ -97,7 +122,7 @@ def load(variant: str, weights: str, checkpoint: str) -> ClapModel:
         CheckpointError: the checkpoint is of another architecture, or lacks files.
     """
     if weights == "seeded":
-        return ClapModel({"audio_config": dict(AUDIO), "text_config": dict(TEXT)}, FEATURES)
+        return ClapModel(PUBLISHED[variant], FEATURES)
     parts = ("audio_config", "text_config")
     folder, config = read_checkpoint(checkpoint, "clap", "CLAP", variant, parts)
     if config["audio_config"].get("enable_fusion"):

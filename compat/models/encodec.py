@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from compat.contract.case import Family
+from compat.contract.case import Family, Variant
 from compat.contract.graph import Graph, State, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
 from compat.contract.profile import Profile
@@ -52,6 +52,7 @@ FAMILY = Family(
         published("encodec-48khz", "facebook/encodec_48khz", 14.9),
         published("encodec-32khz", "facebook/encodec_32khz", 56.9),
         published("encodec-24khz-stream", "facebook/encodec_24khz", 14.9),
+        Variant("encodec-nano", ("seeded",), published=False, core=True, parameters=0.5),
     ),
 )
 
@@ -86,6 +87,15 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
         "codebook_size": 2048,
         "use_causal_conv": False,
         "use_conv_shortcut": False,
+    },
+    # Nobody published this one: all operators of 24 kHz, and small enough for every emulator.
+    "encodec-nano": {
+        **_24_KHZ,
+        "target_bandwidths": [1.5, 3.0, 6.0],
+        "num_filters": 4,
+        "hidden_size": 32,
+        "chunk_length_s": 1.0,
+        "overlap": 0.01,
     },
 }
 MAIN = 6.0

@@ -81,15 +81,27 @@ class Selection:
 
         Generated weights of a variant are left out where its published ones run on the same target
         and in the same recipe, because they say less of both accuracy and speed, unless somebody
-        asks for them or for everything.
+        asks for them or for everything. So are those of a size that nobody published where a
+        published size of the family runs there, unless somebody names the size.
         """
         cases = list(here)
         if self.weights or self.profile.whole or self.marked & set(WEIGHTS):
             return cases
-        published = {
+        pretrained = {
             replace(case, weights="seeded").id for case in cases if case.weights == "pretrained"
         }
-        return [case for case in cases if case.id not in published]
+        sized = {_place(case) for case in cases if case.variant.published}
+        return [
+            case
+            for case in cases
+            if case.id not in pretrained
+            and not (
+                case.weights == "seeded"
+                and not case.variant.published
+                and _place(case) in sized
+                and not _any((case.variant.name,), self.models)
+            )
+        ]
 
     def _wants(self, case: Case) -> bool:
         target, recipe, variant = case.target, case.recipe, case.variant
@@ -142,6 +154,11 @@ class Selection:
         if case.weights == "pretrained" and variant.name == case.family.headline:
             usual = (*usual, *ON_PUBLISHED_WEIGHTS)
         return precise or not target.on_host_cpu or recipe.name in usual
+
+
+def _place(case: Case) -> tuple[str, str, str]:
+    """Return where and how a family runs, whatever its size."""
+    return case.family.name, case.target.name, case.recipe.name
 
 
 def _one_emulator_each(cases: Iterable[Case]) -> list[Case]:
