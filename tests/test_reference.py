@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from compat import catalog
 from compat.build import artifacts
 from compat.build.reference import SIMULATIONS, Inputs, oracle_session
+from compat.build.remembering import RememberingSession
 from compat.build.schemes import apply_scheme, quantise_rows
 from compat.build.sources import sources
+from compat.contract.graph import Graph, State, Tensor
 from compat.contract.item import Item
 from compat.contract.model_reference import ModelReference
 from compat.contract.named import resolve
@@ -33,6 +35,60 @@ def linear(weight: list[list[float]]) -> torch.nn.Module:
     layer = torch.nn.Linear(len(weight[0]), len(weight), bias=False)
     layer.weight = torch.nn.Parameter(torch.tensor(weight), requires_grad=False)
     return torch.nn.Sequential(layer)
+
+
+def remembering(state: bool = False) -> tuple[RememberingSession, list[float]]:
+    """Return a session of a graph that doubles, and what the module was called with."""
+    called: list[float] = []
+
+    class Double(torch.nn.Module):
+        def forward(self, values: torch.Tensor, *before: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            called.append(float(values[0]))
+            return (values * 2, *(one + 1 for one in before))
+
+    states = {"count": State(("batch",), update="replace")} if state else {}
+    graph = Graph(
+        "double",
+        {"values": Tensor(("batch",))},
+        ("twice",),
+        {"b1": {"batch": 1}},
+        Double,
+        state=states,
+    )
+    device = torch.device("cpu")
+    session = RememberingSession(
+        {"double": graph}, {"double": Double()}, {"double": "fp32"}, device
+    )
+    return session, called
+
+
+def test_what_is_asked_twice_is_computed_once_until_it_is_forgotten() -> None:
+    session, called = remembering()
+    values = torch.tensor([1.0])
+    first = session.execute("double", "b1", {"values": values})[0]
+    first += 5  # As a driver may, whose arrays share the memory of outputs and inputs.
+    assert session.execute("double", "b1", {"values": values.clone()})[0].tolist() == [2.0]
+    values += 1
+    assert session.execute("double", "b1", {"values": values})[0].tolist() == [4.0]
+    assert called == [1.0, 2.0]
+    session.forget()
+    session.execute("double", "b1", {"values": values})
+    assert called == [1.0, 2.0, 2.0]
+
+
+def test_graphs_with_a_state_and_large_calls_are_computed_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session, called = remembering(state=True)
+    feeds = {"values": torch.tensor([1.0]), "count": torch.tensor([0.0])}
+    for _ in range(2):
+        session.execute("double", "b1", feeds)
+    assert called == [1.0, 1.0]
+    monkeypatch.setattr("compat.build.remembering.ROOM", 0)
+    session, called = remembering()
+    for _ in range(2):
+        session.execute("double", "b1", {"values": torch.tensor([1.0])})
+    assert called == [1.0, 1.0]
 
 
 def test_int8_rows_by_hand() -> None:

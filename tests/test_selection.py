@@ -154,6 +154,19 @@ def test_generated_weights_give_way_to_published_ones_that_are_here() -> None:
         assert selection.worth(cases) == cases
 
 
+def test_integers_of_generated_weights_are_core_where_a_stand_in_judges_them() -> None:
+    known = catalog.load()
+
+    def recipes(model: str, **fields: Any) -> set[str]:
+        cases = Selection(targets=("cpu-onnxruntime",), weights=("seeded",), **fields).cases(known)
+        return {case.recipe.name for case in cases if case.variant.name == model}
+
+    assert recipes("wav2vec2-base") == {"fp32", "int8-dynamic"}
+    assert recipes("mert-95m") == {"fp32"}
+    for asked in ({"recipes": ("int8-dynamic",)}, {"models": ("mert-95m",)}, {"profile": FULL}):
+        assert "int8-dynamic" in recipes("mert-95m", **asked), asked
+
+
 def test_a_first_look_takes_one_variant_of_each_family_in_fp32() -> None:
     known = catalog.load()
 

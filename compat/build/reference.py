@@ -20,16 +20,18 @@ from functools import cached_property
 from pathlib import Path
 from queue import SimpleQueue
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from compat import catalog
 from compat.build import artifacts
+from compat.build.remembering import RememberingSession
 from compat.build.schemes import float_module
+from compat.build.torch_session import TorchSession
 from compat.contract.case import Recipe
 from compat.contract.digests import code_digest, file_digest
-from compat.contract.graph import Stopwatch
+from compat.contract.graph import Graph, Stopwatch
 from compat.contract.item import Item, Prediction
 from compat.contract.model_reference import ModelReference
 from compat.contract.named import module_of, resolve
@@ -41,6 +43,9 @@ from compat.inputs import stress
 from compat.models.base import Model
 from compat.models.items import Items
 from compat.models.tasks.base import is_recording
+
+if TYPE_CHECKING:
+    import torch
 
 REFERENCE = "fp64"
 PREDICTIONS = "predictions.npz"
@@ -200,29 +205,41 @@ def make(
     inputs = Inputs(ModelReference(**reference), corpus, profile, tuple(stress), language)
     model, items = inputs.model, inputs.items
     sessions = _sessions(inputs.reference, model, scheme, runtime)
+
+    def store(session: Session, item: Item, prediction: Prediction) -> None:
+        arrays: dict[str, Any] = model.trace(session, item, prediction)
+        np.savez(folder / f"{item.id}.npz", **arrays)
+
     if not guide:
         everything = [*(i for found in items.task.values() for i in found), *items.numerics]
         # What generated weights say of a hard input is judged by nobody: only its numerics are.
         known = inputs.reference.weights != "seeded"
         everything += [*items.timed, *items.examples, *(items.stress if known else ())]
         distinct = {item.id: item for item in everything}
-        predictions = _side_by_side(
-            sessions, distinct, lambda session, item: model.run(session, [item], Stopwatch())[0]
-        )
-        first = next(iter(predictions.values()))
-        predictions |= {item.id: first for item in items.stress if item.id not in predictions}
-        _store_predictions(folder, predictions)
         # Hard inputs are judged by their answers, where weights know any.
         traced = {item.id: item for item in (*items.numerics, *(() if known else items.stress))}
+
+        def answer(session: RememberingSession, item: Item) -> Prediction:
+            prediction = model.run(session, [item], Stopwatch())[0]
+            if item.id in traced:
+                store(session, item, prediction)
+            session.forget()
+            return prediction
+
+        predictions = _side_by_side(sessions, distinct, answer)
+        first = next(iter(predictions.values()))
+        traced = {name: item for name, item in traced.items() if name not in predictions}
+        predictions |= {item.id: first for item in items.stress if item.id not in predictions}
+        _store_predictions(folder, predictions)
     else:
         predictions = inputs.fetch_reference(guide).predictions
         traced = {item.id: item for item in items.numerics}
 
-    def store(session: Session, item: Item) -> None:
-        arrays: dict[str, Any] = model.trace(session, item, predictions[item.id])
-        np.savez(folder / f"{item.id}.npz", **arrays)
+    def trace(session: RememberingSession, item: Item) -> None:
+        store(session, item, predictions[item.id])
+        session.forget()
 
-    _side_by_side(sessions, traced, store)
+    _side_by_side(sessions, traced, trace)
 
 
 def _store_predictions(folder: Path, predictions: Mapping[str, Prediction]) -> None:
@@ -244,7 +261,7 @@ def _store_predictions(folder: Path, predictions: Mapping[str, Prediction]) -> N
 
 def _sessions(
     reference: ModelReference, model: Model, recipe: str, runtime: str
-) -> SimpleQueue[Session]:
+) -> SimpleQueue[RememberingSession]:
     """Return oracle sessions that share the processor: two, if the model is small.
 
     Two inputs at a time, a core each, take less time than one after the other on both: recurrences
@@ -255,16 +272,16 @@ def _sessions(
     threads = torch.get_num_threads()
     count = 2 if threads > 1 and catalog.is_small(reference) else 1
     torch.set_num_threads(threads // count)
-    sessions: SimpleQueue[Session] = SimpleQueue()
+    sessions: SimpleQueue[RememberingSession] = SimpleQueue()
     for _ in range(count):
-        sessions.put(oracle_session(model, recipe, runtime))
+        sessions.put(RememberingSession(*_oracle(model, recipe, runtime)))
     return sessions
 
 
 def _side_by_side(
-    sessions: SimpleQueue[Session],
+    sessions: SimpleQueue[RememberingSession],
     items: Mapping[str, Item],
-    work: Callable[[Session, Item], Any],
+    work: Callable[[RememberingSession, Item], Any],
 ) -> dict[str, Any]:
     """Return what ``work`` gives for each item, done in as many threads as there are sessions."""
 
@@ -279,15 +296,21 @@ def _side_by_side(
         return dict(zip(items, pool.map(in_turn, items.values()), strict=True))
 
 
-def oracle_session(model: Model, recipe: str, runtime: str = "") -> Session:
+def oracle_session(model: Model, recipe: str, runtime: str = "") -> TorchSession:
     """Return a torch session on the CPU that executes a recipe honestly, however slowly.
 
     ``runtime`` names the one whose own simulations of schemes take the place of the usual ones.
     """
+    return TorchSession(*_oracle(model, recipe, runtime))
+
+
+def _oracle(
+    model: Model, recipe: str, runtime: str
+) -> tuple[Mapping[str, Graph], dict[str, torch.nn.Module], Mapping[str, str], torch.device]:
+    """Return what a session is made of: graphs, their modules and schemes, and the device."""
     import torch
 
     from compat.build.schemes import apply_scheme
-    from compat.build.torch_session import TorchSession
 
     device = torch.device("cpu")
     simulations = {
@@ -305,4 +328,4 @@ def oracle_session(model: Model, recipe: str, runtime: str = "") -> Session:
         else:
             modules[name] = apply_scheme(module, scheme, device)
         schemes[name] = scheme
-    return TorchSession(graphs, modules, schemes, device)
+    return graphs, modules, schemes, device

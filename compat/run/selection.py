@@ -150,10 +150,24 @@ class Selection:
                 return False
             if target.slow and variant.parameters > QUICK_WHERE_SLOW:
                 return False
-        usual = (*target.core, target.plain)
-        if case.weights == "pretrained" and variant.name == case.family.headline:
-            usual = (*usual, *ON_PUBLISHED_WEIGHTS)
-        return precise or not target.on_host_cpu or recipe.name in usual
+        return precise or not target.on_host_cpu or _usual(case)
+
+
+def _usual(case: Case) -> bool:
+    """Return whether the core profile takes a recipe on a host's processor."""
+    usual = (*case.target.core, case.target.plain)
+    if case.weights == "pretrained" and case.variant.name == case.family.headline:
+        usual = (*usual, *ON_PUBLISHED_WEIGHTS)
+    return case.recipe.name in usual and not _undecided(case)
+
+
+def _undecided(case: Case) -> bool:
+    """Return whether nothing can tell if a recipe is accurate.
+
+    It rounds to integers, which generated weights do not judge, and no stand-in was trained.
+    """
+    trained = any("trained" in variant.weights for variant in case.family.variants)
+    return case.recipe.quantised and case.weights == "seeded" and not trained
 
 
 def _place(case: Case) -> tuple[str, str, str]:

@@ -11,12 +11,15 @@ from typing import Any
 
 from table_form import table
 
+from compat import catalog
+from compat.contract.profile import CORE, QUICK
 from compat.judge.results import Observation, Run
 from compat.report import text
 from compat.report.choosing import choose
 from compat.report.findings import LATENCY, LOADS, MEMORY, NUMERICS, STRESS, TASK, THROUGHPUT
 from compat.report.history import histories
 from compat.report.measures import NOISE, NOISE_DB, Measure
+from compat.run.selection import Selection
 
 NATIVE = ("cpu-torch", "cpu-onnxruntime", "cpu-ctranslate2", "openvino-cpu")
 """Targets on a processor that the core profile runs unasked."""
@@ -300,3 +303,37 @@ def _from(check: str) -> str:
     if check not in NOISE:
         return "intervals apart"
     return f"{NOISE[check]:.0%}".replace("%", " %") + (", apart" if check == LATENCY else "")
+
+
+def costs(runs: Sequence[Run]) -> str:
+    """Return what each family's cases of the core profile take on a processor, the dearest first.
+
+    A case that was published in a first look alone counts with that, which has fewer inputs.
+    """
+    wanted = (CORE.name, QUICK.name)
+    measured = {one.id: one for one in cases(runs, *NATIVE) if one.profile in wanted}
+    selection = Selection(targets=NATIVE)
+    known = [case for case in selection.cases(catalog.load()) if case.id in measured]
+    of_family: dict[str, list[Case]] = defaultdict(list)
+    for case in selection.worth(known):
+        of_family[case.family.name].append(measured[case.id])
+    dearest = sorted(of_family.items(), key=lambda one: -sum(map(_seconds, one[1])))
+    rows = [
+        (
+            family,
+            str(len(found)),
+            " and ".join(sorted({one.profile for one in found})),
+            f"{sum(map(_seconds, found)):.0f} s",
+            f"{sum(one.values(LOADS).get('artifacts_s') or 0.0 for one in found):.0f} s",
+            f"{sum(_seconds(one, LATENCY) for one in found):.0f} s",
+            f"{(most := max(found, key=_seconds)).id}, {_seconds(most):.0f} s",
+        )
+        for family, found in dearest
+    ]
+    head = ["family", "cases", "profile", "in all", "waits for exports", "timing", "dearest case"]
+    return table(head, rows)
+
+
+def _seconds(one: Case, check: str = "") -> float:
+    """Return how long a case took, or one check of it."""
+    return sum(seen.seconds for name, seen in one.found.items() if check in ("", name))

@@ -38,6 +38,7 @@ OF_RESULTS: Mapping[str, Callable[[tuple[Run, ...]], str]] = {
     "browsers-recipes": table_results.browsers_recipes,
     "browsers-seconds": table_results.browsers_seconds,
     "example-lines": example_lines,
+    "costs": table_results.costs,
     "coreml": partial(table_results.without_device, target="coreml-conversion"),
     "noise": table_results.noise,
     "qualcomm": partial(table_results.without_device, target="qualcomm-emulator"),
