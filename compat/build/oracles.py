@@ -50,7 +50,7 @@ def round_activations(module: torch.nn.Module, codes: int = 255) -> torch.nn.Mod
 def round_activations_to_7_bits(module: torch.nn.Module) -> torch.nn.Module:
     """Simulate PyTorch's dynamic int8, which leaves a bit of each input unused.
 
-    So that sums of two products fit 16 bits, where a processor's instruction saturates there.
+    Sums of two products then fit into 16 bits, where an instruction of some processors saturates.
     """
     return round_activations(module, codes=127)
 

@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return what a command line says; what nobody knows of it ends the process with a message."""
+    """Return what a command line says; an unknown word ends the process with a message."""
     parser = command_parser()
     parsed, rest = parser.parse_known_args(arguments)
     if "sources" in parsed and not any(word.startswith("-") for word in rest):

@@ -22,7 +22,7 @@ class Precision:
     """Whether weights are codes with scales that are fitted to them, rather than numbers of a
     floating-point format."""
     symbol: str
-    """Of its points in the report's charts, as Plotly names it."""
+    """Shape of its points in the report's charts, as Plotly calls it."""
     in_recipes: bool = True
     """Whether a recipe may ask for it; float64 is the reference's alone."""
 

@@ -20,10 +20,11 @@ AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".sph", ".aif", ".aiff")
 LONGEST = 6 * 3600.0
 """Seconds of the longest recording: what is read is held in memory."""
 TOLERANCE = 0.25
-"""Seconds by which a recording may be longer or shorter than is said of it: decoders of MP3 differ
-in how much of the silence that encoders add they leave out."""
+"""Seconds by which a recording may be longer or shorter than its manifest says. Encoders of MP3 add
+silence, and decoders differ in how much of it they leave out."""
 SLACK = 0.01
-"""Seconds that may lack of what a WAV file's header promises: some programs count the header in."""
+"""Seconds by which a WAV file may be shorter than its header promises, as some programs count the
+header in."""
 LOUDEST = 100.0
 """Largest sample that is believed, where 1 is full scale."""
 
@@ -96,11 +97,11 @@ def read_audio(
 
 
 _LIMITLESS = 1 << 62
-"""Frames that no file has: libsndfile says so where a header leaves the length open."""
+"""More frames than a file can have: libsndfile returns it if a header leaves the length open."""
 _BLOCK = 1 << 13
-"""Frames that are decoded at once; where decoding fails, how far it came is known to a block."""
+"""Frames that are decoded at once. Where decoding fails, its place is known to within a block."""
 _PIPED = (1 << 31, 1 << 32)
-"""Bytes that a program promises, about, where it writes to a pipe and does not know how many."""
+"""About how many bytes a header promises if its program wrote to a pipe and did not know."""
 _INEXACT = ("MP3", "OGG")
 """Formats whose length is estimated, or found at the end that a file has."""
 
@@ -121,7 +122,7 @@ def _stream_class() -> type[Any]:
             return False
 
         def skip(self, frames: int, length: int | None) -> bool:
-            """Go to a frame; return False where the file, of so many frames, has none there."""
+            """Go to a frame; return False if the file ends before it, at ``length`` frames."""
             if length is not None and frames >= length:
                 return False
             exact = length is not None and super().seekable() and self.format != "MP3"

@@ -96,8 +96,8 @@ OTHERS: Mapping[str, str] = {
     "deepnorm": "residuals that are scaled by the depth",
     "conv_pos_batch_norm": "positions that are normalised over the batch",
 }
-"""Settings that make another network of it, which is not run. ``attention_relax`` is none of them:
-it subtracts the largest score before a softmax, which changes nothing but rounding."""
+"""Settings that make it another network, which is not supported. ``attention_relax`` is not among
+them: it subtracts the largest score before a softmax, which changes nothing but rounding."""
 
 SECONDS = 5
 """Length of a window: that of the training."""
@@ -118,7 +118,7 @@ class Window:
     first: int
     """First frame that counts; earlier ones are those of the window before."""
     last: int
-    """First frame that counts no more."""
+    """The frame behind the last one that counts."""
 
     @property
     def count(self) -> int:
@@ -178,8 +178,8 @@ class MertModel(HuggingFaceModel):
         fold_positions(network)
 
     def finish(self, network: Any) -> None:
-        # Or means over time of what the first layer gets would differ by 17 dB less than their
-        # size from song to song, not by 4.
+        # Without it, means over time of the first layer's input would differ from song to song by
+        # 17 dB less than their size; with it they differ by 4 dB less.
         sum_to_zero(network.feature_extractor)
 
     # Graph -------------------------------------------------------------------------------------

@@ -75,16 +75,16 @@ FAMILY = Family(
 
 
 SHARED_TOKENS = 8
-"""Tokens that the half second which two windows share can hold: three quick words."""
+"""Most tokens in the half second that two windows share: about three quick words."""
 SEEDED_TOKENS = 48
-"""Tokens that a decoder with generated weights runs for each window; it knows no end."""
+"""Tokens for each window by a decoder with generated weights, which never ends by itself."""
 
 TRACED_TOKENS = 16
 """Steps whose logits are compared with the reference's."""
 
 BATCHES = (1, 4)
 LARGE_BATCHES = (8, 16, 24, 32)
-"""Up to what guides recommend for GPUs; a driver takes them for as many inputs only."""
+"""Batches up to those that guides recommend for GPUs. They are used if there are as many inputs."""
 SIZES = (*BATCHES, *LARGE_BATCHES)
 
 # Sharper attention than fan-in scaling gives makes the decoder depend on the audio: with nearly
@@ -102,7 +102,7 @@ SEEDED_GAINS: Mapping[str, float | None] = {
 
 @dataclass(frozen=True)
 class Decoded:
-    """What one window gave."""
+    """The answer to one window."""
 
     tokens: list[int]
     """Tokens after the prompt, the end and what follows it included."""
@@ -271,7 +271,7 @@ class WhisperModel(HuggingFaceModel):
         stopwatch: Stopwatch,
         hear: Callable[[Sequence[np.ndarray], Prompts], Sequence[Decoded]],
     ) -> list[Prediction]:
-        """Cut and join alone, for what makes its own features: ``hear`` answers for each window."""
+        """Cut and join only, for ports with features of their own: ``hear`` answers each window."""
         said = [self._said(item) for item in items]
         lengths = [len(prompt or self.vocabulary.prompt) for prompt in said]
         if len({*lengths}) > 1:
@@ -333,7 +333,7 @@ class WhisperModel(HuggingFaceModel):
     def traced_input(self, item: Item, guide: Prediction) -> tuple[np.ndarray, list[int]]:
         """Return mel (1, mels, frames) of the first window, and the tokens that are forced.
 
-        A language that is not said is the one that the reference detected.
+        If the corpus says no language, the prompt is in the one that the reference detected.
         """
         mel = self.padded_mel([item.audio[: self.dimensions.window]], 1)
         prompt = self._said(item)
@@ -344,7 +344,7 @@ class WhisperModel(HuggingFaceModel):
 
     @property
     def max_tokens(self) -> int:
-        """Tokens that a window may give after the prompt."""
+        """Most tokens of a window, after its prompt."""
         if not self.folder:
             return SEEDED_TOKENS
         # Half the positions, as the reference implementation allows; the rest is for prompts.

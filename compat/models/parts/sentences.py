@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from compat.inputs.checkpoints import CheckpointError
 
 Tokens = Callable[[Sequence[str]], tuple[NDArray[np.int32], NDArray[np.int32]]]
-"""Function of sentences: ids (sentences, tokens), and a mask of ones where there is a token."""
+"""Takes sentences; returns ids (sentences, tokens), and a mask that is one where a token is."""
 
 BEGIN, END, UNKNOWN, PADDING = "<s>", "</s>", "<unk>", "<pad>"
 TOKENIZER, VOCAB, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
@@ -30,13 +30,13 @@ class Marks:
     """The special tokens of a kind of text encoder."""
 
     title: str
-    """What messages call it."""
+    """Name of the text encoder in messages."""
     names: tuple[str, ...]
-    """Those that its tokenizer must have."""
+    """Special tokens that its tokenizer must have."""
     begin: tuple[int, ...]
     """Ids before a sentence, none or one."""
     end: int
-    """Id behind it."""
+    """Id behind a sentence."""
     words: int
     """Lowest id of a word."""
 
