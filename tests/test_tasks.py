@@ -98,6 +98,22 @@ def test_what_is_scored_is_declared(
     assert compared == published, "scores are what they were when published"
 
 
+def test_a_metric_that_is_named_needs_no_other_line() -> None:
+    """One entry among the metrics of a task is all that a file with a function needs."""
+
+    @dataclass(frozen=True)
+    class Task(Transcription):
+        metrics: ClassVar[tuple[Metric, ...]] = (
+            *Transcription.metrics,
+            Metric("same", "share", "higher", compute="operator:eq"),
+        )
+
+    item = Item("one", {}, 1.0, 16_000, {"text": "yes"})
+    for said in ("yes", "no"):
+        answers = [{"text": said, "tokens": [1]}]
+        assert Task(open_vocabulary=False).score([item], answers, answers)["same"] == (said == "yes")
+
+
 @pytest.mark.parametrize("name", families())
 def test_a_report_shows_declared_numbers_as_it_showed_named_ones(
     name: str, scored: Mapping[str, tuple[CaseFacts, Observation]]

@@ -28,9 +28,10 @@ class Metric:
     """Which direction is better; empty for a number that is no verdict, such as a count."""
     primary: bool = False
     """Whether it is the task's own metric, which a cell shows: one of each task."""
-    compute: Callable[[Any, Any], float] | None = None
-    """Function of the truths and of the answers of a test set, in the form that the task gives
-    them; None for a number that the task computes by itself."""
+    compute: Callable[[Any, Any], float] | str | None = None
+    """Function, or its name ``package.module:function``, of the truths and of the answers of a test
+    set, in the form that the task gives them; None for a number that the task computes by itself.
+    """
 
     @property
     def facts(self) -> dict[str, Any]:

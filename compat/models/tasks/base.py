@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from compat.contract.item import AUDIO, Item, Prediction
+from compat.contract.named import resolve
 from compat.contract.profile import Profile
 from compat.inputs import stress
 from compat.inputs.corpus import Corpus, TestSet
@@ -150,7 +151,8 @@ class Task(ABC):
         values = self.scores(items, predictions, references)
         for metric in self.metrics:
             if metric.compute is not None:
-                values[metric.name] = metric.compute(*self.compared(items, predictions))
+                compute = resolve(metric.compute)
+                values[metric.name] = compute(*self.compared(items, predictions))
         return values
 
     def score_sets(self, sets: Mapping[str, ScoredSet]) -> dict[str, Any]:
