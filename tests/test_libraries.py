@@ -46,7 +46,7 @@ def test_an_execution_is_held_against_the_library_that_answers_for_it(
     floats = counted(script, script["FLOATS"], "the red door and one door", "north")
     ours = counted(script, "cpu-torch/fp32", "the bread door and one door", "go")
     alone = counted(script, "cpu-torch/int8-dynamic", *SAID)
-    made = script["table"]({floats.name: floats}, [ours, alone], 2.0).splitlines()
+    made = script["table"]("two", {floats.name: floats}, [ours, alone], 2.0).splitlines()
     assert made[2:] == [
         "| faster-whisper float32 | 1 of 8 | 12.5 % | – | – | – |",
         "| cpu-torch/fp32 | 2 of 8 | 25.0 % | faster-whisper float32 | +1 | 2 |",
