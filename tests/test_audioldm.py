@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from damages import cut_short, setting, without
 from tokenizers import ByteLevelBPETokenizer
 from transformers import (
     ClapTextConfig,
@@ -328,28 +328,6 @@ def test_deaf_graphs_are_noticed(
 # --- damaged folders -----------------------------------------------------------------------------
 
 
-def setting(file: str, name: str, value: Any) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        stored = json.loads((folder / file).read_text())
-        stored[name] = value
-        (folder / file).write_text(json.dumps(stored))
-
-    return change
-
-
-def without(*names: str) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        for name in names:
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    return change
-
-
-def cut_short(name: str) -> Callable[[Path], object]:
-    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-9])
-
-
 def renamed(folder: Path) -> None:
     path = folder / "unet/diffusion_pytorch_model.safetensors"
     path.rename(path.with_name("diffusion_pytorch_model.fp16.safetensors"))
@@ -368,7 +346,7 @@ WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
     [
         (without("model_index.json"), r"has no model_index\.json.*of the whole pipeline"),
         (
-            setting("model_index.json", "_class_name", "AudioLDM2Pipeline"),
+            setting("model_index.json", "AudioLDM2Pipeline", "_class_name"),
             "describes a AudioLDM2Pipeline, not a AudioLDMPipeline",
         ),
         (without("unet"), "has no folder unet, which holds a UNet2DConditionModel"),
@@ -379,24 +357,24 @@ WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
         (cut_short(WEIGHTS), "is damaged"),
         (cut_short("vocoder/model.safetensors"), "is damaged"),
         (
-            setting("vae/config.json", "_class_name", "AutoencoderOobleck"),
+            setting("vae/config.json", "AutoencoderOobleck", "_class_name"),
             "describes a AutoencoderOobleck; only AutoencoderKL",
         ),
         (
-            setting("scheduler/scheduler_config.json", "_class_name", "PNDMScheduler"),
+            setting("scheduler/scheduler_config.json", "PNDMScheduler", "_class_name"),
             "describes a PNDMScheduler; only DDIMScheduler",
         ),
         (
-            setting("scheduler/scheduler_config.json", "prediction_type", "v_prediction"),
+            setting("scheduler/scheduler_config.json", "v_prediction", "prediction_type"),
             "has prediction_type 'v_prediction'; only 'epsilon'",
         ),
         (
-            setting("unet/config.json", "projection_class_embeddings_input_dim", 12),
+            setting("unet/config.json", 12, "projection_class_embeddings_input_dim"),
             "gives 16 values, and the UNet takes 12",
         ),
-        (setting("text_encoder/config.json", "vocab_size", 90), "ids up to .* 90 tokens"),
+        (setting("text_encoder/config.json", 90, "vocab_size"), "ids up to .* 90 tokens"),
         (
-            setting("vocoder/config.json", "sampling_rate", 48_000),
+            setting("vocoder/config.json", 48_000, "sampling_rate"),
             "sampling_rate 48000; only 16000",
         ),
         (without("tokenizer"), "has no tokenizer: neither tokenizer.json"),

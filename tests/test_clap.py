@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from damages import setting, without
 from tokenizers import ByteLevelBPETokenizer
 from transformers import ClapConfig, ClapFeatureExtractor, RobertaTokenizer
 from transformers import ClapModel as ClapNetwork
@@ -381,28 +381,6 @@ def copied(source: Path, target: Path) -> Path:
     for path in source.iterdir():
         (target / path.name).write_bytes(path.read_bytes())
     return target
-
-
-def setting(name: str, value: Any, *path: str) -> Callable[[Path], None]:
-    """Return a change of a JSON file: of a key, or of one in an object inside."""
-
-    def change(folder: Path) -> None:
-        stored = json.loads((folder / name).read_text())
-        inner = stored
-        for key in path[:-1]:
-            inner = inner[key]
-        inner[path[-1]] = value
-        (folder / name).write_text(json.dumps(stored))
-
-    return change
-
-
-def without(*names: str) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        for name in names:
-            (folder / name).unlink(missing_ok=True)
-
-    return change
 
 
 def lacking(part: str) -> Callable[[Path], None]:

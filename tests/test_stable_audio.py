@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from damages import setting, without
 from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
 from compat import catalog
@@ -355,43 +355,26 @@ def test_broken_graphs_are_noticed(
 # --- damaged folders -----------------------------------------------------------------------------
 
 
-def setting(file: str, name: str, value: Any) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        stored = json.loads((folder / file).read_text())
-        stored[name] = value
-        (folder / file).write_text(json.dumps(stored))
-
-    return change
-
-
-def without(name: str) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        path = folder / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    return change
-
-
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (without("model_index.json"), r"has no model_index\.json"),
         (without("projection_model"), "has no folder projection_model"),
         (without("transformer/diffusion_pytorch_model.safetensors"), "no weights"),
-        (setting("vae/config.json", "sampling_rate", 16_000), "sampling_rate 16000; only 44100"),
+        (setting("vae/config.json", 16_000, "sampling_rate"), "sampling_rate 16000; only 44100"),
         (
-            setting("scheduler/scheduler_config.json", "_class_name", "EDMEulerScheduler"),
+            setting("scheduler/scheduler_config.json", "EDMEulerScheduler", "_class_name"),
             "describes a EDMEulerScheduler; only CosineDPM",
         ),
         (
-            setting("scheduler/scheduler_config.json", "solver_type", "heun"),
+            setting("scheduler/scheduler_config.json", "heun", "solver_type"),
             "has solver_type 'heun'; only 'midpoint'",
         ),
         (
-            setting("projection_model/config.json", "text_encoder_dim", 20),
+            setting("projection_model/config.json", 20, "text_encoder_dim"),
             "gives 24 values, and the projection takes 20",
         ),
-        (setting("text_encoder/config.json", "vocab_size", 8), "ids up to 9, and the network 8"),
+        (setting("text_encoder/config.json", 8, "vocab_size"), "ids up to 9, and the network 8"),
         (without("tokenizer"), "has no tokenizer: neither tokenizer.json nor spiece.model"),
     ],
 )

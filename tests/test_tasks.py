@@ -111,7 +111,9 @@ def test_a_metric_that_is_named_needs_no_other_line() -> None:
     item = Item("one", {}, 1.0, 16_000, {"text": "yes"})
     for said in ("yes", "no"):
         answers = [{"text": said, "tokens": [1]}]
-        assert Task(open_vocabulary=False).score([item], answers, answers)["same"] == (said == "yes")
+        assert Task(open_vocabulary=False).score([item], answers, answers)["same"] == (
+            said == "yes"
+        )
 
 
 @pytest.mark.parametrize("name", families())

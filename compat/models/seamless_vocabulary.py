@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from compat.inputs.checkpoints import CheckpointError
+from compat.inputs.protobuf import fields
 from compat.inputs.weights import read_json
 
 GENERATION = "generation_config.json"
@@ -174,35 +175,6 @@ def _pieces(content: bytes) -> Iterator[str]:
     Source: ``sentencepiece_model.proto``. The package itself is a compiled extension of 1 MB, which
     nothing else here needs.
     """
-    for field, value in _fields(content):
+    for field, value in fields(content):
         if field == 1:
-            yield next((text.decode() for inner, text in _fields(value) if inner == 1), "")
-
-
-def _fields(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield number and bytes of each field of a protobuf message; numbers give no bytes."""
-    place = 0
-
-    def number() -> int:
-        nonlocal place
-        value = shift = 0
-        while True:
-            byte = content[place]
-            place += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while place < len(content):
-        field, kind = divmod(number(), 8)
-        if kind == 0:
-            number()
-            yield field, b""
-            continue
-        sizes = {1: 8, 5: 4}
-        size = number() if kind == 2 else sizes.get(kind, -1)
-        if size < 0 or place + size > len(content):
-            raise ValueError("it is no model of SentencePiece, or was cut short")
-        yield field, content[place : place + size]
-        place += size
+            yield next((text.decode() for inner, text in fields(value) if inner == 1), "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compat.inputs.checkpoints import CheckpointError
+from compat.inputs.protobuf import fields
 
 Tokens = Callable[[Sequence[str]], tuple[NDArray[np.int32], NDArray[np.int32]]]
 """Takes sentences; returns ids (sentences, tokens), and a mask that is one where a token is."""
@@ -172,57 +173,19 @@ def read_pieces(data: bytes) -> tuple[list[tuple[str, float]], int, bytes]:
     """
     pieces: list[tuple[str, float]] = []
     unknown, rules = -1, None
-    for field, value in _fields(data):
+    for field, value in fields(data):
         if field == 1 and isinstance(value, bytes):
-            piece = dict(_fields(value))
+            piece = dict(fields(value))
             if piece.get(3) == 2:
                 unknown = len(pieces)
             pieces.append(
                 (bytes(piece[1]).decode(), struct.unpack("<f", piece.get(2, b"\0" * 4))[0])
             )
         elif field == 3 and isinstance(value, bytes):
-            rules = dict(_fields(value)).get(2, b"")
+            rules = dict(fields(value)).get(2, b"")
     if unknown < 0 or rules is None:
         raise ValueError("it has no unknown piece, or no normaliser")
     return pieces, unknown, rules
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """Yield the fields of a message of Protocol Buffers: number, and value.
-
-    A value is an int where it is one, else bytes: of a text, a message or a float.
-    """
-    place = 0
-
-    def number() -> int:
-        nonlocal place
-        value, shift = 0, 0
-        while True:
-            byte = data[place]
-            place += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while place < len(data):
-        key = number()
-        match key & 7:
-            case 0:
-                yield key >> 3, number()
-                continue
-            case 1:
-                size = 8
-            case 2:
-                size = number()
-            case 5:
-                size = 4
-            case kind:
-                raise ValueError(f"wire type {kind}")
-        if place + size > len(data):
-            raise ValueError("it is cut short")
-        yield key >> 3, data[place : place + size]
-        place += size
 
 
 def _padded(
