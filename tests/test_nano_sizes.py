@@ -13,10 +13,11 @@ from compat.build.schemes import float_module
 from compat.build.torch_session import TorchSession
 from compat.contract.graph import Stopwatch
 from compat.contract.model_reference import ModelReference
-from compat.contract.profile import QUICK
+from compat.contract.profile import CORE, QUICK
 from compat.inputs.corpus import load
 from compat.metrics.numerics import contrast_db
 from compat.run.selection import CORE_ON_EMULATORS, QUICK_WHERE_SLOW, Selection
+from suites import test_robustness
 
 NANO = {
     "encodec": "encodec-nano",
@@ -66,6 +67,15 @@ def test_emulators_run_them_in_the_core_profile(family: str, variant: str) -> No
     cases = Selection(targets=EMULATORS).cases(catalog.load())
     chosen = {(c.target.name, c.variant.name) for c in cases if c.family.name == family}
     assert chosen == {(target, variant) for target in EMULATORS}
+
+
+def test_no_search_for_hard_inputs_keeps_an_emulator_for_hours() -> None:
+    known = catalog.load()
+    for variant in NANO.values():
+        case = known.case(f"{variant}@seeded/webgpu-chromium-software/fp32")
+        assert not test_robustness.test_search.check.asked(case, CORE), variant
+    trained = known.case("whisper-nano@trained/webgpu-chromium-software/fp32")
+    assert test_robustness.test_search.check.asked(trained, CORE)
 
 
 def test_a_processor_runs_a_published_size_instead_where_it_can() -> None:
