@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -129,6 +130,58 @@ class Suites:
             preexec_fn=None if sys.platform == "win32" else _heed_interrupts,
             text=True,
         )
+
+
+# Extras ------------------------------------------------------------------------------------------
+
+BROUGHT = {
+    *("bitsandbytes", "coremltools", "ctranslate2", "diffusers", "duckdb", "faster_whisper"),
+    *("fsspec", "gguf", "jsonschema", "mlx", "nncf", "onnx", "onnxruntime", "onnxscript"),
+    *("openvino", "pyarrow", "_pywhispercpp", "sacrebleu", "torch", "torchao", "transformers"),
+}
+"""Modules that extras bring: without them, what imports them is skipped."""
+
+
+def lacking(name: str | None) -> str:
+    """Return why a test that imports a module cannot run, if an extra is not installed."""
+    top = (name or "").partition(".")[0]
+    absent = top in BROUGHT and importlib.util.find_spec(top) is None
+    return f"{top} is not installed" if absent else ""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Skip a file of tests that imports what no extra brought."""
+    report = yield
+    if report.failed and isinstance(collector, pytest.Module):
+        found = re.findall(r"No module named '([\w.]+)'", str(report.longrepr))
+        if reason := lacking(found[-1] if found else None):
+            report.outcome = "skipped"
+            report.longrepr = (str(collector.path), 0, f"Skipped: {reason}")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call() -> Generator[None, Any, Any]:
+    """Skip a test that imports, while it runs, what no extra brought."""
+    return (yield from _skipping())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup() -> Generator[None, Any, Any]:
+    """Skip the tests of a fixture that imports what no extra brought."""
+    return (yield from _skipping())
+
+
+def _skipping() -> Generator[None, Any, Any]:
+    try:
+        return (yield)
+    except ModuleNotFoundError as error:
+        if reason := lacking(error.name):
+            pytest.skip(reason)
+        raise
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

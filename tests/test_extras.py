@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -127,6 +128,29 @@ def test_the_suites_run_what_is_here(suites: Any, subset: Any, tmp_path: Path) -
     for name, one in found.items():
         assert one["status"] == ("passed" if name in here else "skipped"), one
         assert name in here or (name in one["reason"] and one["remedy"])
+
+
+def test_tests_are_skipped_without_an_extra_and_fail_without_anything_else(tmp_path: Path) -> None:
+    """As tests/conftest.py has it: a module that no extra brings is an error as ever."""
+    python = environment_without(tmp_path / "venv", ("sacrebleu",))
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path)
+    (tmp_path / "test_top.py").write_text("import sacrebleu\ndef test_top(): pass\n")
+    (tmp_path / "test_typo.py").write_text("import sacreblew\ndef test_typo(): pass\n")
+    body = "def test_inside(): import sacrebleu\ndef test_wrong(): import sacreblew\n"
+    (tmp_path / "test_inside.py").write_text(body)
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+    done = subprocess.run(
+        [*command, "-rs", "--continue-on-collection-errors", tmp_path],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert "1 failed, 2 skipped, 1 error" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count("sacrebleu is not installed") == 2
 
 
 # What pyproject.toml declares --------------------------------------------------------------------
