@@ -15,9 +15,11 @@ import msgspec
 from compat import catalog
 from compat.build.sources import sources
 from compat.build.translation import translated
+from compat.contract.case import Case
 from compat.contract.errors import CompatError
+from compat.contract.execution import Execution
 from compat.contract.model_reference import ModelReference
-from compat.contract.runtime import GraphRuntime, Options
+from compat.contract.runtime import GraphRuntime, Options, Runtime
 from compat.contract.session import Session
 from compat.hardware.facts import available_cpus
 from compat.inputs import corpus, people
@@ -133,14 +135,33 @@ def opened(case_id: str, threads: int = 0) -> tuple[Any, Session]:
     """
     reference, model = model_of(case_id)
     case = catalog.load().case(case_id)
-    runtime = catalog.load().runtime(case.target.runtime)
+    runtime = _runtime_of(case)
     threads = threads or available_cpus()
-    probe = runtime.probe(case.target)
-    if probe.state != "here":
-        raise CompatError(f"{case.target.name} is {probe.state}: {probe.reason}", probe.remedy)
     assert isinstance(runtime, GraphRuntime)
     found = sources(reference, model, threads)
     return model, runtime.compile(found, case.target, case.recipe, Options(threads))
+
+
+def ready(case_id: str, threads: int = 0) -> tuple[Any, Execution]:
+    """Open a case of any runtime in this process, ports too: its model, and what does its task.
+
+    Raises:
+        CompatError: its checkpoint is absent, or its runtime.
+    """
+    reference, model = model_of(case_id)
+    case = catalog.load().case(case_id)
+    runtime = _runtime_of(case)
+    threads = threads or available_cpus()
+    found = sources(reference, model, threads)
+    return model, runtime.open(model, found, case.target, case.recipe, Options(threads))
+
+
+def _runtime_of(case: Case) -> Runtime:
+    runtime = catalog.load().runtime(case.target.runtime)
+    probe = runtime.probe(case.target)
+    if probe.state != "here":
+        raise CompatError(f"{case.target.name} is {probe.state}: {probe.reason}", probe.remedy)
+    return runtime
 
 
 def model_of(case_id: str) -> tuple[ModelReference, Any]:
