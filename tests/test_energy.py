@@ -158,3 +158,12 @@ def test_ten_minutes_are_asked_for_under_full_alone_and_of_what_decides_a_cell()
     assert check.asked(headline, FULL)
     assert not any(check.asked(headline, profile) for profile in (QUICK, CORE))
     assert not check.asked(other, FULL)
+
+
+def test_one_recipe_of_a_target_is_heated() -> None:
+    """Every recipe of every variant would make hours of a whole run."""
+    check = test_energy.test_sustained.check
+    asked = [case for case in load().cases() if check.asked(case, FULL)]
+    places = [(case.family.name, case.target.name, case.weights) for case in asked]
+    assert len(places) == len(set(places)) > 0
+    assert {case.variant.name for case in asked} <= {c.family.headline for c in load().cases()}

@@ -16,7 +16,10 @@ from compat.commands.printing import tell
 from compat.commands.sources import LOCAL, PUBLISHED, collect, rated
 from compat.contract.errors import CompatError
 from compat.contract.untrusted import clean
+from compat.judge import claims as ledger
+from compat.judge import experiments
 from compat.judge.claims import Outcome
+from compat.judge.repeats import closest
 from compat.report.claims_page import deciding
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ def claims(arguments: argparse.Namespace) -> int:
     collection = collect(folders)
     report = rated(folders, collection)
     tell(report.problems)
+    if arguments.closest:
+        return _closest(arguments.closest, folders)
     chosen = [
         one
         for one in report.claims
@@ -53,6 +58,17 @@ def claims(arguments: argparse.Namespace) -> int:
         _everything(chosen[0], console)
     else:
         _table(chosen, console)
+    return 0
+
+
+def _closest(count: int, folders: Sequence[Path]) -> int:
+    """List the experiments whose verdicts another run might change first."""
+    answers = experiments.read_all(folders)
+    for one in closest(answers, ledger.load(ledger.default_folder()), count):
+        print(
+            f"{one.claim} {one.verdict}, {one.margin:.1%} from another verdict: {one.measure}\n"
+            f"  compat experiment {one.experiment} --repeat 3 --save"
+        )
     return 0
 
 
@@ -111,6 +127,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ID or RESULTS",
         help="claims (4.05, or 4.* for a guide), and results files or folders "
         f"(default: {LOCAL / 'results'} and {PUBLISHED})",
+    )
+    parser.add_argument(
+        "--closest",
+        type=int,
+        default=0,
+        metavar="N",
+        help="list the N experiments whose verdicts are closest to another, with the command that "
+        "repeats each",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

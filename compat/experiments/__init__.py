@@ -6,6 +6,7 @@ file, its name in :data:`EXPERIMENTS`, and its version in ``compat/judge/experim
 
 EXPERIMENTS = (
     "batches",
+    "beams",
     "browsers",
     "cache",
     "chunks",

@@ -14,7 +14,7 @@ from compat.experiments.measures import Measured, in_turns, model_of, quotient, 
 from compat.hardware.facts import available_cpus
 from compat.judge.experiments import Finding
 
-SIZES = (1, 2, 4, 8)
+SIZES = (1, 2, 4, 8, 16, 32)
 
 
 def batches(rounds: int, said: Callable[[str], None]) -> Measured:
@@ -70,6 +70,6 @@ def _run(arguments: argparse.Namespace, said: Callable[[str], None]) -> Measured
 EXPERIMENT = Experiment(
     "does a batch raise throughput on a processor?",
     _run,
-    rounds_argument(8),
-    "compat experiment batches --rounds 8 --save",
+    rounds_argument(6),
+    "compat experiment batches --rounds 6 --save",
 )

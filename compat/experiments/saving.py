@@ -38,14 +38,10 @@ def watched(run: Callable[[], Answer]) -> tuple[Answer, dict[str, Any]]:
     }
 
 
-def save(
-    name: str, answer: Answer, seen: dict[str, Any], folder: Path, arguments: Sequence[str]
-) -> Path:
-    """Write an answer below a folder; return the file.
-
-    Raises:
-        CompatError: it cannot be written.
-    """
+def stored_answer(
+    name: str, answer: Answer, seen: dict[str, Any], arguments: Sequence[str]
+) -> Stored:
+    """Return an answer with its header."""
     machine = facts.machine_facts()
     runtimes = catalog.load().runtimes
     packages = [package for runtime in runtimes for package in runtime.packages]
@@ -66,7 +62,7 @@ def save(
         parallel=False,
         hashes={"corpus": corpus.load().fingerprint},
     )
-    stored = Stored(
+    return Stored(
         experiment=name,
         version=VERSIONS[name],
         header=header,
@@ -74,6 +70,14 @@ def save(
         others=seen["others"],
         seconds=seen["seconds"],
     )
+
+
+def save(stored: Stored, folder: Path) -> Path:
+    """Write an answer below a folder; return the file.
+
+    Raises:
+        CompatError: it cannot be written.
+    """
     path = folder / file_name(stored)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ MAX_FILE = 2**20
 VERSIONS: Mapping[str, int] = MappingProxyType(
     {
         "batches": 1,
+        "beams": 1,
         "browsers": 1,
         "cache": 1,
         "chunks": 1,

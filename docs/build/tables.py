@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
 
+import table_experiments
 import table_reference
 import table_results
 from example_lines import example_lines
@@ -58,6 +59,8 @@ OF_CODE: Mapping[str, Callable[[], str]] = {
     "stages": table_reference.stages,
     "statuses": table_reference.statuses,
 }
+OF_ANSWERS: Mapping[str, Callable[[Path], str]] = {"speed-beams": table_experiments.beams}
+"""Tables of stored answers of experiments, which are given the folder of all results."""
 WHAT_RAN = "what-ran"
 """The list of README of what the columns of the matrix rest on."""
 MEASURED = {
@@ -98,6 +101,8 @@ def made(name: str) -> str | None:
         return None
     if name == WHAT_RAN:
         return what_ran()
+    if name in OF_ANSWERS:
+        return OF_ANSWERS[name](RESULTS)
     return OF_RESULTS[name](published()) if name in OF_RESULTS else OF_CODE[name]()
 
 

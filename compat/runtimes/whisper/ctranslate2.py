@@ -143,6 +143,8 @@ class CTranslate2Execution(Execution):
         compute_type = COMPUTE_TYPES[only_scheme(recipe)]
         self.host = model
         self.target = target
+        self.beams = 1
+        """Hypotheses that are kept; the experiment ``beams`` asks for more."""
         supported = ctranslate2.get_supported_compute_types(target.device)
         if compute_type not in supported:
             names = ", ".join(sorted(supported))
@@ -227,7 +229,7 @@ class CTranslate2Execution(Execution):
         found: list[Any] = self.model.generate(
             encoded,
             prompts,
-            beam_size=1,
+            beam_size=self.beams,
             # It generates half of this at most, leaving the rest for prompts as Whisper does.
             max_length=2 * length,
             suppress_tokens=list(vocabulary.suppress) if suppress else [],

@@ -130,7 +130,7 @@ class FasterWhisperExecution(CTranslate2Execution):
             np.concatenate(windows),
             language=vocabulary.language_of(self.prompt),
             task=vocabulary.task,
-            beam_size=1,
+            beam_size=self.beams,
             temperature=0.0,
             suppress_tokens=list(vocabulary.suppress),
             suppress_blank=bool(vocabulary.begin_suppress),

@@ -100,6 +100,8 @@ class OpenAIWhisperExecution(Execution):
 
         scheme = only_scheme(recipe)
         self.host = model
+        self.beams = 1
+        """Hypotheses that are kept; the experiment ``beams`` asks for more."""
         torch.set_num_threads(options.threads)
         source = next(iter(sources.values()))
         self.folder, dimensions = exported(source, self.host)
@@ -149,6 +151,7 @@ class OpenAIWhisperExecution(Execution):
             without_timestamps=True,
             fp16=self.fp16,
             temperature=0.0,
+            beam_size=self.beams if self.beams > 1 else None,
             sample_len=self.host.max_tokens,
             suppress_tokens=list(vocabulary.suppress),
             suppress_blank=bool(vocabulary.begin_suppress),

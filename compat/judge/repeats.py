@@ -1,0 +1,106 @@
+"""Whether an experiment gives the same verdicts when it is repeated, and which verdicts are close.
+
+A verdict is close where the interval of what was measured ends near what is claimed: another run
+might cross it. Where the interval already holds an end of the claim, nothing is decided.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from compat.judge.claims import Check, Claim, Claimed, Verdict
+from compat.judge.experiments import Answers, Finding, Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """One check of a claim, judged by each repetition of an experiment."""
+
+    claim: str
+    measure: str
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def agrees(self) -> bool:
+        return len(set(self.verdicts)) == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """A verdict of an experiment, and how far its interval is from another."""
+
+    claim: str
+    experiment: str
+    measure: str
+    verdict: Verdict
+    margin: float
+    """See :func:`margin`."""
+
+
+def judged(check: Check, finding: Finding, busy: str = "") -> Verdict:
+    """Return the verdict of one finding; ``busy`` says what disturbed a clock, empty if nothing."""
+    if finding.doubt or (finding.timed and busy):
+        return "inconclusive"
+    return check.claimed.judge(*_interval(finding))
+
+
+def margin(claimed: Claimed, low: float, high: float) -> float:
+    """Return the least distance from an interval to an end of what is claimed.
+
+    As a share of that end, of an end at 0 in the unit itself; 0 where the interval holds the end.
+    """
+    ends = [end for end in (claimed.at_least, claimed.at_most) if end is not None]
+    distances = [max(low - end, end - high, 0.0) / (abs(end) if end else 1.0) for end in ends]
+    return min(distances, default=float("inf"))
+
+
+def repeated(name: str, answers: Sequence[Stored], ledger: Iterable[Claim]) -> list[Repeated]:
+    """Return every check that an experiment decides, with the verdict of each answer.
+
+    An answer that lacks the measure needs it still.
+    """
+    found = []
+    for claim, check in _checks(ledger):
+        if check["name"] != name:
+            continue
+        verdicts: list[Verdict] = []
+        for one in answers:
+            finding = one.finding(check["measure"])
+            verdicts.append("needs" if finding is None else judged(check, finding, one.busy))
+        found.append(Repeated(claim.id, check["measure"], tuple(verdicts)))
+    return found
+
+
+def closest(answers: Answers, ledger: Iterable[Claim], count: int) -> list[Close]:
+    """Return the verdicts of intervals that lie nearest to another verdict, one an experiment.
+
+    Exact findings, such as counts, are left out: repeated they are the same.
+    """
+    nearest: dict[str, Close] = {}
+    for claim, check in _checks(ledger):
+        for stored, finding in answers.newest(check["name"], check["measure"]).values():
+            if finding.interval is None:
+                continue
+            one = Close(
+                claim.id,
+                check["name"],
+                check["measure"],
+                judged(check, finding, stored.busy),
+                margin(check.claimed, *finding.interval),
+            )
+            before = nearest.get(one.experiment)
+            if before is None or one.margin < before.margin:
+                nearest[one.experiment] = one
+    return sorted(nearest.values(), key=lambda one: one.margin)[:count]
+
+
+def _checks(ledger: Iterable[Claim]) -> Iterator[tuple[Claim, Check]]:
+    for claim in ledger:
+        for check in claim.checks:
+            if check.kind == "experiment":
+                yield claim, check
+
+
+def _interval(finding: Finding) -> tuple[float, float]:
+    return finding.interval or (finding.value, finding.value)

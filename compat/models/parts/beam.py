@@ -1,0 +1,117 @@
+"""Beam search over the graph ``decoder``: several hypotheses, each a row of a batch.
+
+As openai-whisper has it (``BeamSearchDecoder`` with a patience of 1): the best continuations of all
+hypotheses go on, until as many have ended as there are beams; the best mean log-probability wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from compat.contract.graph import POSITION
+from compat.contract.session import Handle, Session
+
+NEVER = -1e4
+"""Added to the logits of tokens that are suppressed, as in the graphs."""
+
+
+def beam_search(
+    session: Session,
+    encoded: Mapping[str, Handle],
+    point: str,
+    prompt: Sequence[int],
+    beams: int,
+    most: int,
+    end: int,
+    suppress: Sequence[int] = (),
+    begin_suppress: Sequence[int] = (),
+) -> list[int]:
+    """Return the tokens after a prompt, without the end.
+
+    Args:
+        session: has the graph ``decoder``, with the outputs ``logits``.
+        encoded: what an encoder made of one input, a batch of one.
+        point: a static shape point with at least as many rows as beams; the rest idles.
+        prompt: tokens that are given.
+        beams: hypotheses.
+        most: tokens after the prompt.
+        end: the token that ends a hypothesis.
+        suppress: tokens that never come.
+        begin_suppress: tokens that do not come first.
+    """
+    graph = session.graphs["decoder"]
+    rows = graph.points[point]["batch"]
+    if beams > rows:
+        raise ValueError(f"{point} has {rows} rows, too few for {beams} beams")
+    feeds = {
+        name: np.repeat(encoded[name].numpy(), rows, axis=tensor.shape.index("batch"))
+        for name, tensor in graph.inputs.items()
+        if name in encoded
+    }
+    session.reset("decoder", point)
+    live: list[list[int]] = [[] for _ in range(beams)]
+    # All rows are alike at first: one of them counts.
+    scores = np.full(beams, -np.inf)
+    scores[0] = 0.0
+    done: list[tuple[float, list[int]]] = []
+    for position in range(len(prompt) - 1 + most):
+        given = position < len(prompt)
+        tokens = np.full(rows, prompt[position] if given else end, np.int32)
+        if not given:
+            tokens[:beams] = [one[-1] for one in live]
+        feeds |= {"token": tokens, POSITION: np.array([position], np.int32)}
+        outputs = session.run("decoder", feeds, point, fetch=("logits",))
+        if position < len(prompt) - 1:
+            continue
+        logits = outputs["logits"].numpy()[:beams].astype(np.float64)
+        logits[:, [*suppress]] += NEVER
+        if given:
+            logits[:, [*begin_suppress]] += NEVER
+        logits -= logits.max(axis=1, keepdims=True)
+        sums = scores[:, None] + logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        parents, following, scores = _step(sums, live, beams, end, done)
+        live = following
+        if len(done) >= beams:
+            break
+        order = np.arange(rows)
+        order[:beams] = parents
+        # Copying caches costs more than a step: most steps keep the order.
+        if not np.array_equal(order, np.arange(rows)):
+            session.gather("decoder", point, order)
+    # Who has not ended counts where too few have.
+    open_ones = [(score / max(len(one), 1), one) for score, one in zip(scores, live, strict=True)]
+    return max(done if len(done) >= beams else [*done, *open_ones], key=lambda one: one[0])[1]
+
+
+def _step(
+    sums: np.ndarray,
+    live: list[list[int]],
+    beams: int,
+    end: int,
+    done: list[tuple[float, list[int]]],
+) -> tuple[list[int], list[list[int]], np.ndarray]:
+    """Continue the best hypotheses; return their rows before, their tokens and their scores.
+
+    Those that end are added to ``done``, with their mean log-probability.
+    """
+    flat = sums.ravel()
+    # Each hypothesis ends in one way at most, so that as many go on.
+    best = np.argsort(-flat, kind="stable")[: 2 * beams]
+    parents: list[int] = []
+    following: list[list[int]] = []
+    scores: list[float] = []
+    for index in best:
+        row, token = divmod(int(index), sums.shape[1])
+        if token == end:
+            if len(done) < beams:
+                done.append((float(flat[index]) / (len(live[row]) + 1), live[row]))
+            continue
+        parents.append(row)
+        following.append([*live[row], token])
+        scores.append(float(flat[index]))
+        # An end that is less likely than all that goes on does not count.
+        if len(following) == beams:
+            break
+    return parents, following, np.array(scores)
