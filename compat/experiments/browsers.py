@@ -13,7 +13,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
@@ -78,6 +78,8 @@ class Outcome:
     same: bool
     """Whether both computed the same tokens and the same spectrum."""
     comparisons: tuple[Comparison, ...]
+    cold_ms: dict[str, float] = field(default_factory=dict)
+    """The first whole task of each browser, which compiles shaders."""
 
     @property
     def verdict(self) -> str:
@@ -101,7 +103,8 @@ class Outcome:
             f"Firefox {one.firefox_ms:.1f} ms; {one.words}"
             for one in self.comparisons
         ]
-        return [*compared, self.verdict]
+        first = [f"first task of {name}: {ms:.0f} ms" for name, ms in self.cold_ms.items()]
+        return [*compared, *first, self.verdict]
 
     @property
     def findings(self) -> list[Finding]:
@@ -124,6 +127,18 @@ class Outcome:
             )
             for one in self.comparisons
         ]
+        whole = next((one for one in self.comparisons if one.measure == "whole task"), None)
+        for name, ms in self.cold_ms.items() if whole else ():
+            warm = getattr(whole, f"{name}_ms")
+            found.append(
+                Finding(
+                    measure=f"first task over later ones, {name}",
+                    value=ms / warm,
+                    timed=True,
+                    doubt=doubt or "one first task without an interval",
+                    detail=f"with shaders to be compiled and without: {ms:.0f} ms over {warm:.0f}",
+                )
+            )
         shapes = [one for one in self.comparisons if one.measure.startswith("spectrum ")]
         if len(shapes) == len(SHAPES):
             # Of medians alone: an interval of it would need the rounds of both.
@@ -192,12 +207,15 @@ def browsers(rounds: int, threads: int, said: Callable[[str], None]) -> Outcome:
         times: dict[str, dict[str, list[float]]] = {}
         tokens: dict[str, list[Any]] = {name: [] for name in BOTH}
         spectra: dict[str, Any] = {}
+        cold: dict[str, float] = {}
         for number in range(rounds + 1):
             item = items[number % len(items)]
             # Whoever is first in one round is second in the next.
             for name in BOTH if number % 2 else BOTH[::-1]:
                 with awake(opened, name):
                     for measure, ms, found in _round(opened[name], model, item, software):
+                        if not number and measure == "whole task":
+                            cold[name] = ms
                         if number:  # The first round compiles shaders.
                             times.setdefault(measure, {}).setdefault(name, []).append(ms)
                         if measure == "whole task":
@@ -209,7 +227,7 @@ def browsers(rounds: int, threads: int, said: Callable[[str], None]) -> Outcome:
         np.allclose(spectra["chromium"], spectra["firefox"], rtol=1e-3, atol=1e-3)
     )
     found = [compare(measure, t["chromium"], t["firefox"]) for measure, t in times.items()]
-    return Outcome(adapters, software, same, tuple(found))
+    return Outcome(adapters, software, same, tuple(found), cold)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,8 @@
-"""The experiment ``features``: does it pay to keep features of audio that was heard before?"""
+"""The experiment ``features``: does it pay to keep features, or to compute them on the device?
+
+On the device log-mels are a module of PyTorch, as a graph would hold them: a convolution with a
+Fourier basis, and a product with the filters. The device is the first GPU, else the processor.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,41 @@ import numpy as np
 from compat.contract.graph import Stopwatch
 from compat.experiments.experiment import Experiment, rounds_argument
 from compat.experiments.measures import Measured, in_turns, opened, quotient, recordings, yes
+from compat.hardware.facts import available_cpus
+from compat.inputs.features import HOP_LENGTH, N_FFT, mel_filterbank
 
 CASE = "whisper-tiny.en@pretrained/cpu-onnxruntime/fp32"
+
+
+def mel_module(mels: int, samples: int) -> Any:
+    """Return Whisper's log-mel as a module: (batch, samples) to (batch, mels, samples // 160)."""
+    import torch
+
+    time = np.arange(N_FFT)
+    angles = 2 * np.pi * np.outer(np.arange(N_FFT // 2 + 1), time) / N_FFT
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * time / N_FFT)
+    basis = np.concatenate([np.cos(angles), np.sin(angles)]) * hann
+
+    class Mel(torch.nn.Module):
+        basis: torch.Tensor
+        filters: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("basis", torch.tensor(basis[:, None], dtype=torch.float32))
+            filters = torch.tensor(mel_filterbank(mels).T.copy(), dtype=torch.float32)
+            self.register_buffer("filters", filters)
+
+        def forward(self, audio: torch.Tensor) -> torch.Tensor:
+            f = torch.nn.functional
+            padded = f.pad(audio[:, None], (N_FFT // 2, N_FFT // 2), mode="reflect")
+            real, imaginary = f.conv1d(padded, self.basis, stride=HOP_LENGTH).chunk(2, dim=1)
+            power = (real**2 + imaginary**2)[..., : samples // HOP_LENGTH]
+            log = (self.filters @ power).clamp(min=1e-10).log10()
+            log = torch.maximum(log, log.amax(dim=(1, 2), keepdim=True) - 8.0)
+            return (log + 4.0) / 4.0
+
+    return Mel()
 
 
 def features(rounds: int, said: Callable[[str], None]) -> Measured:
@@ -45,13 +82,45 @@ def features(rounds: int, said: Callable[[str], None]) -> Measured:
         return work
 
     contenders = {"anew": contender("anew", compute), "cached": contender("cached", remembered)}
+    on_device, device = _on_device(model)
+    graph = contender("graph", on_device)
     # The features of the four at once are kept by the round that warms up.
-    seconds = in_turns(contenders, rounds, said)
+    answers["graph"] = []
+    seconds = in_turns(contenders | {"graph": graph}, rounds, said)
+    padded = [one.audio for one in items]
+    extract = in_turns(
+        {
+            "host": lambda number: compute(padded[:4], 4),
+            "graph": lambda number: on_device(padded[:4], 4),
+        },
+        rounds,
+        said,
+    )
+    apart = float(np.abs(compute(padded, 8) - on_device(padded, 8)).max())
     session.close()
     same = same and answers["anew"] == answers["cached"]
     detail = f"{CASE}, {len(kept)} inputs"
+    by_graph = f"log-mels by PyTorch on {device}, in float32; {detail}"
     return Measured(
         (
+            yes(
+                "mels by a graph give the same transcripts",
+                [[one["text"] for one in answer] for answer in answers["graph"]]
+                == [[one["text"] for one in answer] for answer in answers["anew"]],
+                f"log-mels at most {apart:.2g} apart; {by_graph}",
+            ),
+            quotient(
+                "time of mels by a graph over the host's",
+                extract["graph"],
+                extract["host"],
+                by_graph,
+            ),
+            quotient(
+                "task with mels by a graph over the host's",
+                seconds["graph"],
+                seconds["anew"],
+                by_graph,
+            ),
             yes("a hit equals a miss", same, f"log-mels bit for bit and transcripts; {detail}"),
             quotient(
                 "task with cached features over without", seconds["cached"], seconds["anew"], detail
@@ -60,12 +129,34 @@ def features(rounds: int, said: Callable[[str], None]) -> Measured:
     )
 
 
+def _on_device(model: Any) -> tuple[Callable[..., np.ndarray], str]:
+    """Return what computes log-mels as ``padded_mel`` does, but on a device; and the device."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(available_cpus())
+    size = model.dimensions
+    module = mel_module(size.mels, size.window).eval().to(device)
+
+    def mel(chunks: Any, batch: int) -> np.ndarray:
+        # Rows without a window are zero, as the host has them.
+        found = np.zeros((batch, size.mels, size.source_positions * 2), np.float32)
+        audio = np.zeros((len(chunks), size.window), np.float32)
+        for row, chunk in enumerate(chunks):
+            audio[row, : min(len(chunk), size.window)] = chunk[: size.window]
+        with torch.inference_mode():
+            found[: len(chunks)] = module(torch.from_numpy(audio).to(device)).cpu().numpy()
+        return found
+
+    return mel, device
+
+
 def _run(arguments: argparse.Namespace, said: Callable[[str], None]) -> Measured:
     return features(arguments.rounds, said)
 
 
 EXPERIMENT = Experiment(
-    "does it pay to cache features?",
+    "does it pay to cache features, or to compute them on the device?",
     _run,
     rounds_argument(12),
     "compat experiment features --rounds 12 --save",

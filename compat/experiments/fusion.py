@@ -1,4 +1,8 @@
-"""The experiment ``fusion``: what ONNX Runtime's optimisation of graphs gains, and changes."""
+"""The experiment ``fusion``: what graphs gain over eager execution, and their optimisation alone.
+
+The same network runs eagerly in PyTorch, and exported in ONNX Runtime with its optimisation of
+graphs and without.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +31,7 @@ CASE = "segmentation-3.0@trained/cpu-onnxruntime/fp32"
 def fusion(rounds: int, said: Callable[[str], None]) -> Measured:
     """Run the experiment: segmentation with all optimisations, and with none."""
     import onnxruntime
+    import torch
 
     from compat.models.segmentation import WINDOWS
 
@@ -55,7 +60,20 @@ def fusion(rounds: int, said: Callable[[str], None]) -> Measured:
 
         return work
 
-    seconds = in_turns({name: contender(one) for name, one in sessions.items()}, rounds, said)
+    def eager(number: int) -> None:
+        with torch.inference_mode():
+            network(tensors[number % len(tensors)])
+
+    network, tensors = model.network.eval(), torch.from_numpy(windows)
+    before = torch.get_num_threads()
+    torch.set_num_threads(available_cpus())
+    try:
+        contenders = {name: contender(one) for name, one in sessions.items()} | {"eager": eager}
+        seconds = in_turns(contenders, rounds, said)
+        with torch.inference_mode():
+            scores = np.concatenate([network(one).numpy() for one in tensors])
+    finally:
+        torch.set_num_threads(before)
     changed = int((outputs["all"].argmax(-1) != outputs["none"].argmax(-1)).sum())
     furthest = float(np.abs(outputs["all"] - outputs["none"]).max())
     detail = f"{CASE}, {len(windows)} windows"
@@ -66,6 +84,17 @@ def fusion(rounds: int, said: Callable[[str], None]) -> Measured:
                 "frames that optimisation changes",
                 changed,
                 f"of {outputs['all'][..., 0].size}, log-probabilities at most {furthest:.2g} apart",
+            ),
+            quotient(
+                "speed-up of the exported graph over eager PyTorch",
+                seconds["eager"],
+                seconds["all"],
+                detail,
+            ),
+            count(
+                "frames that the export changes",
+                int((outputs["all"].argmax(-1) != scores.argmax(-1)).sum()),
+                f"of {scores[..., 0].size}, against eager PyTorch; {detail}",
             ),
             yes("optimised outputs equal bit for bit", furthest == 0.0, detail),
         )

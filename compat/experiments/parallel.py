@@ -1,7 +1,8 @@
-"""The experiment ``parallel``: two processes against one, and many small files against one large.
+"""The experiment ``parallel``: processes against one and against threads, many files against one.
 
-Work is whisper-nano's whole task on ONNX Runtime with one thread. Each process opens it once, and
-times nothing until both are open.
+Work is whisper-nano's whole task on ONNX Runtime. Two processes have one thread each; one process
+has one thread, or one for each core. Each opens the model once, and times nothing until all are
+open.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from compat.contract.errors import CompatError
 from compat.contract.graph import Stopwatch
 from compat.experiments.experiment import Experiment, rounds_argument
 from compat.experiments.measures import Measured, in_turns, opened, quotient, recordings
+from compat.hardware.facts import available_cpus
 
 CASE = "whisper-nano@trained/cpu-onnxruntime/fp32"
 FILES = 8
@@ -28,25 +30,37 @@ FILES = 8
 def parallel(rounds: int, said: Callable[[str], None]) -> Measured:
     """Run the experiment."""
     with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(_worker()) for _ in range(2)]
+        workers = [stack.enter_context(_worker(1)) for _ in range(2)]
+        threaded = stack.enter_context(_worker(available_cpus()))
 
-        def contender(used: int) -> Callable[[int], None]:
+        def contender(*used: Any) -> Callable[[int], None]:
             def work(number: int) -> None:
-                for worker in workers[:used]:
-                    _ask(worker, FILES // used)
-                for worker in workers[:used]:
+                for worker in used:
+                    _ask(worker, FILES // len(used))
+                for worker in used:
                     _answer(worker)
 
             return work
 
-        said("two processes and one")
-        seconds = in_turns({"one": contender(1), "two": contender(2)}, rounds, said)
+        said("two processes, one, and threads")
+        contenders = {
+            "one": contender(workers[0]),
+            "two": contender(*workers),
+            "threads": contender(threaded),
+        }
+        seconds = in_turns(contenders, rounds, said)
     said("many files and one")
     many, one = _files(rounds, said)
     detail = f"{CASE}, one thread each, {FILES} files a round"
     return Measured(
         (
             quotient("two processes over one", seconds["one"], seconds["two"], detail),
+            quotient(
+                "two processes over one with all threads",
+                seconds["threads"],
+                seconds["two"],
+                f"{CASE}, {available_cpus()} threads in one process, {FILES} files a round",
+            ),
             quotient("many small files over one large", many, one, f"{CASE}, per second of audio"),
         )
     )
@@ -70,10 +84,10 @@ def _files(rounds: int, said: Callable[[str], None]) -> tuple[list[float], list[
 
 
 @contextlib.contextmanager
-def _worker() -> Iterator[Any]:
+def _worker(threads: int) -> Iterator[Any]:
     """Start a process that waits for numbers of files, and ends with its pipe."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "compat.experiments.parallel"],
+        [sys.executable, "-m", "compat.experiments.parallel", str(threads)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -98,9 +112,9 @@ def _answer(process: Any) -> None:
         raise CompatError("a process of the experiment ended before it answered.")
 
 
-def main() -> None:
+def main(threads: int) -> None:
     """Open the model, then transcribe as many files as each line of the input says."""
-    model, session = opened(CASE, 1)
+    model, session = opened(CASE, threads)
     items = recordings("clean", model.sample_rate, FILES)
     model.run(session, items[:1], Stopwatch())
     print("ready", flush=True)
@@ -123,4 +137,4 @@ EXPERIMENT = Experiment(
 )
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]))

@@ -39,6 +39,66 @@ def pruned(share: float) -> Any:
     return network
 
 
+def narrowed(share: float) -> Any:
+    """Return a smaller network without that share of the units of each recurrent and linear layer.
+
+    The units whose weights are smallest (L2 norm of what leads into them) are removed with all that
+    leads out of them, so that every matrix is smaller: structured pruning, without any training.
+    """
+    import torch
+
+    network = copy.deepcopy(trained()[1])
+    old = network.lstm
+    width = old.hidden_size
+    kept_width = width - int(width * share)
+
+    def largest(weights: Any, units: int) -> Any:
+        """Return the units to keep, in order; weights are (gates × units, inputs)."""
+        norms = weights.reshape(-1, units, weights.shape[1]).pow(2).sum(dim=(0, 2))
+        return norms.topk(units - int(units * share)).indices.sort().values
+
+    new = torch.nn.LSTM(
+        old.input_size, kept_width, old.num_layers, batch_first=True, bidirectional=True
+    )
+    with torch.no_grad():
+        columns = torch.arange(old.input_size)
+        for layer in range(old.num_layers):
+            following = []
+            for number, ending in enumerate(("", "_reverse")):
+                place = f"l{layer}{ending}"
+                weights = torch.cat(
+                    [getattr(old, f"weight_ih_{place}"), getattr(old, f"weight_hh_{place}")], 1
+                )
+                kept = largest(weights, width)
+                rows = torch.cat([gate * width + kept for gate in range(4)])
+                for name, taken in (("weight_ih", columns), ("weight_hh", kept)):
+                    smaller = getattr(old, f"{name}_{place}")[rows][:, taken]
+                    getattr(new, f"{name}_{place}").copy_(smaller)
+                for name in ("bias_ih", "bias_hh"):
+                    getattr(new, f"{name}_{place}").copy_(getattr(old, f"{name}_{place}")[rows])
+                following.append(number * width + kept)
+            columns = torch.cat(following)
+        network.lstm = new.eval()
+        layers = []
+        for linear in network.linear:
+            kept = largest(linear.weight, linear.out_features)
+            layers.append(_smaller(linear, kept, columns))
+            columns = kept
+        network.linear = torch.nn.ModuleList(layers)
+        last = network.classifier
+        network.classifier = _smaller(last, torch.arange(last.out_features), columns)
+    return network
+
+
+def _smaller(linear: Any, rows: Any, columns: Any) -> Any:
+    import torch
+
+    new = torch.nn.Linear(len(columns), len(rows))
+    new.weight.copy_(linear.weight[rows][:, columns])
+    new.bias.copy_(linear.bias[rows])
+    return new
+
+
 def by_network(network: Any) -> Scores:
     """Return the log-probabilities of a network."""
     import torch

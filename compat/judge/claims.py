@@ -178,6 +178,8 @@ class Part:
     """Repeats the measurement."""
     needs: str = ""
     """What would decide it, where nothing was found."""
+    cell: tuple[str, str] | None = None
+    """Row and hardware of the cell whose rating is claimed; None for other checks."""
 
 
 @dataclass(frozen=True, slots=True)

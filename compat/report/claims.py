@@ -109,7 +109,8 @@ def _part(check: Check, evidence: Evidence) -> Part:
         verdict = "confirmed" if "confirmed" in verdicts else "refuted"
     needs = _what_is_needed(check) if verdict == "needs" else ""
     claimed = claimed_words(check)
-    return Part(check.what, check.place, claimed, verdict, found, command(check), needs)
+    cell = (check["row"], check["hardware"]) if check.kind == "rating" else None
+    return Part(check.what, check.place, claimed, verdict, found, command(check), needs, cell)
 
 
 def _what_is_needed(check: Check) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,40 @@ class Row:
     links: Mapping[str, str]
     """Where each anchor of its evidence is shown."""
     commands: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """A cell of the published matrix: the guide's rating, and this suite's."""
+
+    id: str
+    symbol: str
+    claimed: str
+    ours: str
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedMatrix:
+    """The matrix that the guide prints, held against this suite's, in the guide's order."""
+
+    hardware: tuple[str, ...]
+    rows: Mapping[str, Mapping[str, Rated]]
+    """Row to hardware to cell."""
+
+
+def published_matrix(outcomes: Iterable[Outcome]) -> PublishedMatrix:
+    """Return every claim about the rating of one cell, as a matrix."""
+    rows: dict[str, dict[str, Rated]] = {}
+    for one in outcomes:
+        part = one.parts[0]
+        if part.cell is None:
+            continue
+        row, hardware = part.cell
+        ours = "; ".join(dict.fromkeys(found.measured for found in part.found))
+        rows.setdefault(row, {})[hardware] = Rated(
+            one.id, SYMBOLS[one.verdict], part.claimed, ours or "Not measured"
+        )
+    return PublishedMatrix(tuple(dict.fromkeys(h for cells in rows.values() for h in cells)), rows)
 
 
 def deciding(outcome: Outcome) -> Part:
@@ -57,6 +91,7 @@ def values(report: Report) -> dict[str, Any]:
         "rows": [_row(one, shown, short) for one in report.claims],
         "verdicts": {verdict: counts[verdict] for verdict in SYMBOLS},
         "symbols": SYMBOLS,
+        "published": published_matrix(report.claims),
     }
 
 
