@@ -17,8 +17,11 @@ from compat.experiments.experiment import Experiment, rounds_argument
 from compat.experiments.measures import Measured, in_turns, opened, quotient, recordings, yes
 from compat.hardware.facts import available_cpus
 from compat.inputs.features import HOP_LENGTH, N_FFT, mel_filterbank
+from compat.judge.experiments import Finding
 
 CASE = "whisper-tiny.en@pretrained/cpu-onnxruntime/fp32"
+SENTENCES = "clap-htsat-unfused@seeded/cpu-onnxruntime/fp32"
+"""Of the published size: what a sentence costs does not depend on the weights."""
 
 
 def mel_module(mels: int, samples: int) -> Any:
@@ -101,8 +104,10 @@ def features(rounds: int, said: Callable[[str], None]) -> Measured:
     same = same and answers["anew"] == answers["cached"]
     detail = f"{CASE}, {len(kept)} inputs"
     by_graph = f"log-mels by PyTorch on {device}, in float32; {detail}"
+    said(SENTENCES)
     return Measured(
         (
+            *sentences(rounds, said),
             yes(
                 "mels by a graph give the same transcripts",
                 [[one["text"] for one in answer] for answer in answers["graph"]]
@@ -126,6 +131,37 @@ def features(rounds: int, said: Callable[[str], None]) -> Measured:
                 "task with cached features over without", seconds["cached"], seconds["anew"], detail
             ),
         )
+    )
+
+
+def sentences(
+    rounds: int, said: Callable[[str], None], case: str = SENTENCES
+) -> tuple[Finding, ...]:
+    """Compare sounds with sentences that are embedded anew, and with those that are kept."""
+    model, session = opened(case)
+    items = recordings("sounds", model.sample_rate, 2)
+    answers: dict[str, list[Any]] = {"anew": [], "kept": []}
+
+    def contender(name: str) -> Callable[[int], None]:
+        def work(number: int) -> None:
+            if name == "anew":
+                model.forget(session)
+            answers[name].append(model.run(session, items, Stopwatch()))
+
+        return work
+
+    seconds = in_turns({name: contender(name) for name in answers}, rounds, said)
+    session.close()
+    same = all(
+        np.array_equal(np.asarray(one[key]), np.asarray(other[key]))
+        for before, after in zip(answers["anew"], answers["kept"], strict=True)
+        for one, other in zip(before, after, strict=True)
+        for key in one
+    )
+    detail = f"{case}, {len(items)} sounds, each against the sentences of its set"
+    return (
+        yes("kept embeddings of sentences give the same answers", same, f"bit for bit; {detail}"),
+        quotient("task with kept sentences over without", seconds["kept"], seconds["anew"], detail),
     )
 
 

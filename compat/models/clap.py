@@ -315,6 +315,10 @@ class ClapModel(HuggingFaceModel):
         self._seconds[session] = self._seconds.get(session, 0.0) + spent
         return known
 
+    def forget(self, session: Session) -> None:
+        """Embed every sentence anew from now on."""
+        self._known.pop(session, None)
+
     def _embed(self, session: Session, sentences: Sequence[str]) -> list[np.ndarray]:
         """Embed sentences: full batches, and the rest one by one, so that none is padded."""
         ids, mask = self.tokens(sentences)
