@@ -710,6 +710,7 @@ def test_overlap_add_and_pruning_see_what_they_must(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_process_of_its_own_measures_memory() -> None:
+    pytest.importorskip("torch")
     from compat.experiments.chunks import memory_of
 
     assert memory_of("attention plain 2048") > 8 * 2048**2 * 4  # Scores of eight heads.
