@@ -626,6 +626,10 @@ def test_the_page_shows_every_claim_with_its_evidence(tmp_path: Path) -> None:
     write_site(report, tmp_path / "site")
     page = (tmp_path / "site" / "claims.html").read_text(encoding="utf-8")
     assert all(f'id="claim-{claim.id}"' in page for claim in SHIPPED)
+    printed = page.partition('class="list published"')[2].partition("</table>")[0]
+    cells = re.findall(r'href="#claim-(0\.\d\d)">(\S) (\w+) → ([^<]+)</a>', printed)
+    assert sorted(cell[0] for cell in cells) == [f"0.{n:02d}" for n in range(1, 29)]
+    assert {cell[2] for cell in cells} == {"High", "Medium", "Limited", "None"}
     assert evil not in page and "&lt;script&gt;alert(1)" in page
     assert "compat experiment fusion --save" in page
     links = re.findall(r'href="(configurations/[^"#]+)#([^"]+)"', page)
