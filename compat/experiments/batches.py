@@ -15,6 +15,8 @@ from compat.hardware.facts import available_cpus
 from compat.judge.experiments import Finding
 
 SIZES = (1, 2, 4, 8, 16, 32)
+LEAST = 8
+"""Inputs of a turn, in batches of any size below it."""
 
 
 def batches(rounds: int, said: Callable[[str], None]) -> Measured:
@@ -48,17 +50,17 @@ def _sweep(
     def contender(size: int) -> Callable[[int], None]:
         def work(number: int) -> None:
             with torch.inference_mode():
-                # As many inputs whatever the size, so that a round takes the same work.
-                for start in range(0, len(inputs), size):
+                for start in range(0, max(size, LEAST), size):
                     module(inputs[start : start + size])
 
         return work
 
-    seconds = in_turns({str(size): contender(size) for size in SIZES}, rounds, said)
-    rates = {size: len(inputs) / median(seconds[str(size)]) for size in SIZES}
+    turns = in_turns({str(size): contender(size) for size in SIZES}, rounds, said)
+    seconds = {size: [taken / max(size, LEAST) for taken in turns[str(size)]] for size in SIZES}
+    rates = {size: 1 / median(seconds[size]) for size in SIZES}
     said_rates = ", ".join(f"{size}: {rate:.3g}/s" for size, rate in rates.items())
     return [
-        quotient(f"{name}, batch {size} over 1", seconds["1"], seconds[str(size)], said_rates)
+        quotient(f"{name}, batch {size} over 1", seconds[1], seconds[size], said_rates)
         for size in SIZES[1:]
     ]
 
