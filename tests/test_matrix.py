@@ -79,8 +79,12 @@ def command(tmp_path: Path, *words: str, code: str = "") -> list[str]:
     ]
 
 
-def interrupted(suites: Any, command: list[str]) -> tuple[int, str, str]:
-    """Start the command, press Ctrl-C when it has shown what is pending; return what it said.
+def interrupted(
+    suites: Any, command: list[str], end: signal.Signals = signal.SIGINT
+) -> tuple[int, str, str]:
+    """Start the command, end it when it has shown what is pending; return what it said.
+
+    A terminal sends Ctrl-C to the command and to what it started, a scheduler SIGTERM to it alone.
 
     The status comes first, then the text until then, then the text after it.
     """
@@ -91,7 +95,6 @@ def interrupted(suites: Any, command: list[str]) -> tuple[int, str, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # A terminal sends Ctrl-C to the command and to what it started.
         start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
@@ -102,7 +105,10 @@ def interrupted(suites: Any, command: list[str]) -> tuple[int, str, str]:
                 shown += line
                 if "pending." in line:
                     break
-            os.killpg(process.pid, signal.SIGINT)
+            if end == signal.SIGINT:
+                os.killpg(process.pid, end)
+            else:
+                process.send_signal(end)
             rest, _ = process.communicate(timeout=60)
         finally:
             process.kill()
@@ -173,10 +179,13 @@ def test_ctrl_c_after_the_first_look_leaves_its_matrix_and_site(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends a signal to a group of processes")
-def test_a_long_first_look_shows_what_it_has(suites: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_a_long_first_look_shows_what_it_has(
+    suites: Any, tmp_path: Path, end: signal.Signals
+) -> None:
     words = ("--quick", "--targets=at-once,never")
     code = "from compat.commands import matrix; matrix.LATEST_S = 0.0"
-    status, shown, rest = interrupted(suites, command(tmp_path, *words, code=code))
+    status, shown, rest = interrupted(suites, command(tmp_path, *words, code=code), end)
     assert status == 130, shown + rest
     assert "of 4 checks are pending." in shown, shown
     assert "[1/2] small@trained/at-once/fp32  ✓ loads ✓ placed" in shown + rest

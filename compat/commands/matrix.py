@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
+import types
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,15 +34,20 @@ many models."""
 POLL_S = 0.5
 """Seconds between two looks at whether a matrix is due."""
 ENDING_S = 10.0
-"""Seconds that pytest gets to end its workers after Ctrl-C."""
+"""Seconds that pytest gets to end its workers after Ctrl-C or SIGTERM."""
 FOUND = (0, 1, 5)
 """What pytest returns where it ran to its end: failed checks are findings, not faults of the run.
 Hardware that is required and absent is a fault, and has a status of its own."""
 INTERRUPTED, MISREAD = 2, 4
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: a scheduler sends it to this process alone, where Ctrl-C goes to pytest as well."""
+
+
 def matrix(arguments: argparse.Namespace) -> int:
     """Run the suites for what is here, a first look before the rest; show what was found."""
+    signal.signal(signal.SIGTERM, _terminate)
     folder: Path = arguments.results
     before = _results(folder)
     began = time.monotonic()
@@ -76,6 +83,10 @@ def matrix(arguments: argparse.Namespace) -> int:
     return 0 if set(statuses) <= {*FOUND} else 3
 
 
+def _terminate(_number: int, _frame: types.FrameType | None) -> None:
+    raise Terminated
+
+
 def _looks(arguments: argparse.Namespace) -> list[list[str]]:
     """Return the command lines of pytest, one for each look."""
     rest = list(arguments.rest)
@@ -105,8 +116,10 @@ def _run(command: Sequence[str], due: Callable[[], bool], show: Callable[[], Non
             if due():
                 show()
                 return process.wait()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as reason:
         # A terminal sends Ctrl-C to both. What pytest has not ended by then ends with it.
+        if isinstance(reason, Terminated) and os.name == "posix":
+            process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
             process.wait(ENDING_S)
         return INTERRUPTED
