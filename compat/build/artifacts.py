@@ -2,9 +2,10 @@
 
 An artifact is a folder named by the hash of everything that determines it: the job and its code,
 its arguments, the weights and recordings that go in, the artifacts that the job starts from, the
-versions of the packages that it uses. It is built in a process of its own, so that exporting a
-graph neither slows nor fattens the process that is being measured, and moved into place in one
-step, so that parallel workers and interruptions leave either a whole artifact or none.
+versions of the packages that it uses. Each artifact is built in a process of its own, so that
+exporting a graph adds neither time nor memory to the process that is being measured. The finished
+folder is moved into place in one step, so that parallel workers and interruptions leave either a
+whole artifact or none.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ from compat.contract.source import Derived, Job
 from compat.processes import child_environment, ending
 
 _BUILDING = "COMPAT_BUILDING"
-"""Environment variable that is set in builders: what a job needs, it builds itself."""
+"""Environment variable that is set in builders, where artifacts are built in the same process."""
 
 
 class ArtifactError(CompatError):
-    """A derived file could not be built; the message ends with the last line of the builder."""
+    """A derived file could not be built. The message begins with the cause."""
 
 
 def _ignore(awaited: str, builder_pids: Sequence[int]) -> None:
@@ -52,9 +53,9 @@ it, so that the parent pauses the stage's deadline and ignores the builders' mem
 
 
 class _Waits:
-    """The artifacts that this process waits for, in any of its threads, and the seconds so spent.
+    """The artifacts that this process waits for, in any of its threads, and the seconds of waiting.
 
-    Threads that wait at the same time are counted once.
+    Seconds in which several threads wait at the same time are counted once.
     """
 
     def __init__(self) -> None:
@@ -65,7 +66,11 @@ class _Waits:
 
     @contextlib.contextmanager
     def __call__(self, description: str) -> Iterator[Callable[[int], None]]:
-        """Wait for an artifact; yields a function that takes its builder's process number."""
+        """Count the block as waiting for an artifact.
+
+        Yields:
+            A function to call with the process number of the artifact's builder.
+        """
         key = object()
 
         def note(builder_pid: int | None) -> None:
@@ -94,7 +99,7 @@ _waits = _Waits()
 
 
 def seconds_building() -> float:
-    """Return how long this process has waited for artifacts to be built, in seconds."""
+    """Return the seconds for which this process has waited for artifacts to be built."""
     return _waits.seconds
 
 
@@ -111,20 +116,21 @@ def package_versions(*distributions: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A derived file: what a job makes. Its name is known before it is built."""
+    """A derived file, which a job makes. The artifact's name is known before it is built."""
 
     job: Job
     """Called as ``job(folder, **arguments)`` in a builder."""
     arguments: Mapping[str, Any]
     """JSON values."""
     packages: Sequence[str] = ()
-    """Distributions whose versions determine the bytes."""
+    """Python distributions whose versions determine the bytes, such as ``onnxscript``."""
     inputs: Mapping[str, str] = field(default_factory=dict)
-    """Digests of what the arguments only name: ``{"model": …, "corpus": …}``."""
+    """Digests of the contents that the arguments only name: ``{"model": …, "corpus": …}``."""
     made_from: Sequence[Derived] = ()
-    """Artifacts that the job starts from. It may fetch no others."""
+    """Artifacts that the job starts from. The job may fetch no others."""
     threads: int = 0
-    """Threads for the builder; 0 leaves it to the libraries. They do not change the bytes."""
+    """Threads of the builder; 0 lets the libraries choose. Their number does not change the bytes,
+    and is no part of the name."""
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -144,11 +150,11 @@ class Artifact:
         return f"{name_of(self.job).partition(':')[2]}-{digest(self.identity)}"
 
     def fetch(self) -> Path:
-        """Return its folder, building it first if it is not in the cache.
+        """Return the artifact's folder, which is built first if the cache lacks it.
 
         Raises:
-            ArtifactError: the builder failed, the cache cannot be written, or the job under way
-                does not say that it starts from this artifact.
+            ArtifactError: the builder failed, the cache cannot be written, or the job that this
+                process is running does not list this artifact in ``made_from``.
         """
         import filelock
 
@@ -177,8 +183,8 @@ class Artifact:
 def side_by_side(fetches: Sequence[Callable[[], object]], at_once: int) -> None:
     """Call functions that fetch artifacts, ``at_once`` of them at a time.
 
-    Most jobs use one processor. Inside a builder they are called one after the other, as it builds
-    in its own process.
+    Most jobs use one processor core. Inside a builder the functions are called one after the other,
+    because a builder makes the artifacts that it needs in its own process.
     """
     if os.environ.get(_BUILDING):
         at_once = 1
@@ -188,7 +194,12 @@ def side_by_side(fetches: Sequence[Callable[[], object]], at_once: int) -> None:
 
 
 def described(job: str, arguments: Mapping[str, Any]) -> str:
-    """Describe what a job makes, such as ``reference:make whisper-tiny seeded fp64``."""
+    """Return a job and its arguments in words, such as ``reference:make whisper-tiny seeded fp64``.
+
+    Args:
+        job: the job's function, ``module:function``.
+        arguments: the job's arguments, of which only model, graph, point and scheme are shown.
+    """
     words = {**arguments, **arguments.get("reference", {})}
     shown = [words[k] for k in ("variant", "weights", "graph", "point", "scheme") if k in words]
     return " ".join(map(str, (job.rsplit(".", 1)[-1], *shown)))
@@ -198,7 +209,7 @@ def described(job: str, arguments: Mapping[str, Any]) -> str:
 def _writing_cache() -> Iterator[None]:
     """Raise :class:`ArtifactError` with the remedy for an :class:`OSError` inside the block.
 
-    The block writes to the cache and runs no job, whose errors are its own.
+    The block must only write to the cache. It must not run a job, whose errors have other remedies.
     """
     try:
         yield
@@ -245,14 +256,14 @@ def _build_in_process(
     line = json.dumps(request).encode() + b"\n"
     command = [sys.executable, "-m", "compat.build.builder"]
     with contextlib.ExitStack() as stack:
-        # Some libraries leave files beside the artifact to the end of the interpreter, which a
-        # builder does not come to.
+        # Some libraries delete their temporary files when the interpreter ends. A builder leaves by
+        # os._exit, which skips that: its temporary folder is deleted here.
         temporary = tempfile.TemporaryDirectory(prefix="compat-", ignore_cleanup_errors=True)
         folder = stack.enter_context(temporary)
         environment = {**child_environment(threads), _BUILDING: "1", "TMPDIR": folder}
         process = stack.enter_context(nursery.builder(command, environment))
         note_builder(process.pid)
-        with contextlib.suppress(OSError):  # A builder that is dead already has printed the cause.
+        with contextlib.suppress(OSError):  # A builder that has died already printed the cause.
             process.input.write(line)
         printed = process.output.read().decode(errors="replace")
         code = process.wait()
@@ -265,8 +276,8 @@ def _build_in_process(
 
 
 _under_way: list[tuple[str, Sequence[str]]] = []
-"""The jobs that this process is running, each inside the one before it, with the names of the
-artifacts that each may fetch."""
+"""The jobs that this process is running, outermost first, each with the names of the artifacts that
+it may fetch. Jobs nest in a builder, which builds the artifacts that its job needs itself."""
 
 
 def run_job(request: Mapping[str, Any]) -> None:
@@ -285,7 +296,7 @@ def run_job(request: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Entry:
-    """One artifact in the cache."""
+    """One finished artifact in the cache: size in bytes, and last change in Unix seconds."""
 
     folder: Path
     job: str
@@ -295,7 +306,7 @@ class Entry:
 
 
 def entries() -> Iterator[Entry]:
-    """Yield every finished artifact in the cache."""
+    """Yield every finished artifact in the cache, in the order of the folders' names."""
     root = cache_folder()
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
         try:
@@ -308,7 +319,10 @@ def entries() -> Iterator[Entry]:
 
 
 def clear(match: str = "") -> int:
-    """Delete the artifacts whose job or arguments contain ``match``; return the bytes freed."""
+    """Delete the artifacts whose job or arguments contain ``match``, and return the bytes freed.
+
+    An empty ``match`` deletes every artifact, unfinished ones, locks and parsed code included.
+    """
     freed = 0
     for entry in list(entries()):
         if match in entry.job or match in json.dumps(entry.arguments):
@@ -319,11 +333,11 @@ def clear(match: str = "") -> int:
         for path in root.iterdir():
             if path.suffix == ".part":
                 shutil.rmtree(path, ignore_errors=True)
-            elif path.suffix in {".lock", ".json"}:  # What was parsed of the code is made anew.
+            elif path.suffix in {".lock", ".json"}:  # JSON files hold parsed code: made anew.
                 path.unlink(missing_ok=True)
     return freed
 
 
 def folder_bytes(folder: Path) -> int:
-    """Return the size of every file below a folder."""
+    """Return the total size in bytes of the files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

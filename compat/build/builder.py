@@ -19,7 +19,7 @@ from compat.processes import stop_with_parent
 def build_requested() -> NoReturn:
     """Build the artifact that a line on standard input requests, and end this process.
 
-    The process also ends as soon as standard input is closed, since whoever asked is gone then.
+    The process also ends as soon as standard input is closed: the process that asked has ended.
     """
     try:
         request = json.loads(sys.stdin.readline())
@@ -32,12 +32,13 @@ def build_requested() -> NoReturn:
         import traceback
 
         traceback.print_exc()
-        # The cause once more, as the last line: it begins the message of the process that asked.
+        # The cause is repeated as the last line, from which the asking process takes its message.
         cause = " ".join(str(error).split())
         print(f"{type(error).__name__}: {cause}"[:1000], file=sys.stderr, flush=True)
         os._exit(1)
     sys.stdout.flush()
-    # Not a plain return: the thread above still waits on standard input, and joining it would hang.
+    # Not a plain return: the thread that stop_with_parent started still waits on standard input,
+    # and joining it would hang.
     os._exit(0)
 
 

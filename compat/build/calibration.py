@@ -1,8 +1,8 @@
-"""Typical inputs of a graph, for quantisers that have to see the activations they round.
+"""Typical inputs of a graph, for quantisers that set the ranges of activations from examples.
 
-They are recorded while the model does its task in float32 on recordings of the corpus. A recipe
-must not be fitted to what it is judged on: sets that the model is judged on are left out, wherever
-the corpus has others, and :attr:`Recorded.said` says so where it has none.
+The inputs are recorded while the model does its task in float32 on recordings of the corpus. Sets
+that the model is judged on are left out, so that no recipe is fitted to its own test. Where the
+corpus has no other sets they are used all the same, and :attr:`Recorded.said` says so.
 """
 
 from __future__ import annotations
@@ -32,27 +32,30 @@ if TYPE_CHECKING:
     import torch
 
 ITEMS = 24
-"""Recordings that are listened to."""
+"""Number of recordings that the model is run on."""
 SECONDS = 8.0
-"""Longest recording; of a longer one excerpts are taken."""
+"""Longest recording, in seconds. Longer ones are cut into excerpts."""
 CALLS = 32
-"""Calls of a graph that are kept, spread evenly over all: activations of a cache fill up late."""
+"""Most calls of a graph that are kept, drawn at random from all of them. Early calls alone would
+not do: a decoder's cache fills up late."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """Inputs of a graph, states included."""
+    """Recorded inputs of a graph."""
 
     feeds: list[dict[str, np.ndarray]]
+    """Arrays by input name, states included; one mapping per call."""
     said: str
-    """Which recordings they come from, in words."""
+    """Where the inputs come from, in words, such as ``24 recordings of speech``."""
 
 
 def choose(model: Model, corpus: Corpus) -> tuple[list[Item], str]:
-    """Return inputs to calibrate a model with, and where they come from in words."""
+    """Return items to calibrate a model with, and their origin in words."""
     items = model.items(corpus, FULL)
     if not all(map(is_recording, items.timed)):
-        # No recording will do, and what is judged must not: unseen inputs of the same work.
+        # The model takes no recordings (but texts, say), and the judged items must not be used:
+        # new ones of the same kind are generated.
         unseen = [
             model.task.fresh(item, number)
             for number, item in enumerate(islice(cycle(items.timed), ITEMS), 1)
@@ -63,8 +66,8 @@ def choose(model: Model, corpus: Corpus) -> tuple[list[Item], str]:
     free = {
         name: test_set
         for name, test_set in corpus.sets.items()
-        # Windows and excerpts are called after the recording that they were cut from; what has no
-        # truth to be judged by (generated weights) is made of the speech set.
+        # Windows and excerpts carry the id of the recording that they were cut from as a prefix.
+        # Without judged answers (generated weights) the judged items come from the speech set.
         if not any(one.startswith(test_set.identifier(i)) for one in judged for i in _all(test_set))
         and (items.task or name != corpus.speech.name)
     }
@@ -90,8 +93,8 @@ def _all(test_set: corpora.TestSet) -> range:
 def record(reference: ModelReference, graph: str, point: str, corpus: str) -> Recorded:
     """Return inputs of a graph at a static point, recorded in float32 on the CPU.
 
-    A batch is made of one input, recorded at the point of the smallest batch, again and again: so
-    the ranges are the same for every batch, and an answer does not change by its neighbours.
+    A batch repeats one input, recorded at the point with the smallest batch. The ranges are then
+    the same for every batch size, and an answer does not depend on its neighbours in the batch.
 
     Args:
         reference: the model.
@@ -123,9 +126,9 @@ def _kept(
     session = Recorder(
         graphs, modules, dict.fromkeys(modules, "fp32"), torch.device("cpu"), (graph, point)
     )
-    # A driver may give a graph other batches than it was given itself.
+    # A driver may call a graph with another batch size than the driver's own.
     for batch in dict.fromkeys((graphs[graph].batch(point), *model.batches())):
-        # A large batch may be of more recordings than there are.
+        # A batch may be larger than the number of recordings.
         filled = [*items, *islice(cycle(items), max(0, batch - len(items)))]
         for first in range(0, len(filled) - batch + 1, batch):
             model.run(session, filled[first : first + batch], Stopwatch())
@@ -135,7 +138,7 @@ def _kept(
 
 
 def _batched(feed: Mapping[str, np.ndarray], graph: Graph, point: str) -> dict[str, np.ndarray]:
-    """Return inputs recorded at another batch, repeated to the size of a point."""
+    """Return inputs recorded at a smaller batch, repeated to the shapes of a point."""
     return {
         name: np.tile(
             feed[name],
@@ -170,7 +173,7 @@ class Recorder(TorchSession):
         return super().execute(graph, point, inputs)
 
     def _keep(self, inputs: Mapping[str, torch.Tensor]) -> None:
-        # Reservoir sampling (Vitter's algorithm R): how many calls there will be is not known.
+        # Reservoir sampling (Vitter's algorithm R), as the number of calls is not known ahead.
         place = len(self.kept) if self._calls < CALLS else self._random.randrange(self._calls + 1)
         self._calls += 1
         if place < CALLS:

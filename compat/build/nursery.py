@@ -1,15 +1,16 @@
 """The nursery: a process that forks builders which have imported PyTorch already.
 
-Importing PyTorch and transformers takes longer than most jobs of :mod:`compat.build.artifacts` do.
-Where a process can be forked safely (Linux), a run therefore has a nursery. It imports them when
-the first job comes (or at once, where one is sure to come), computes nothing itself, and forks for
-each job. A builder is still a process of its own, with the environment and working folder of the
-process that asked for it.
+Importing PyTorch and transformers takes longer than most jobs of :mod:`compat.build.artifacts`.
+Where a process can be forked safely (Linux), a run therefore has a nursery. The nursery imports
+both when the first job comes (or at once, where a job is sure to come), computes nothing itself,
+and forks for each job. A builder is still a process of its own, with the environment and working
+folder of the process that asked for it.
 
-Over a Unix socket a client sends one line of JSON with the pipe that is to be the builder's output.
-``environment`` and ``folder`` are the builder's, ``installed`` tells which packages the client
-imports. It is answered with the builder's process number and, in the end, with its return code, a
-line each. What follows the first line is the builder's standard input.
+Protocol: a client connects to a Unix socket and sends one line of JSON, together with the pipe for
+the builder's output. ``environment`` and ``folder`` are set in the builder; ``installed`` tells
+which packages the client imports. The nursery answers with the builder's process number and, when
+the builder has ended, with its return code, a line each. Everything that the client sends after its
+first line is the builder's standard input.
 """
 
 from __future__ import annotations
@@ -33,10 +34,11 @@ from typing import BinaryIO
 from compat.processes import child_environment
 
 ENVIRONMENT = "COMPAT_NURSERY"
-"""Path of the socket; absent where there is no nursery."""
+"""Environment variable with the path of the socket; unset where there is no nursery."""
 
 INSTALLED = [sys.prefix, __file__]
-"""Which packages a process imports: a nursery forks for those that would import the same."""
+"""Where a process imports its packages from. A nursery forks only for clients with the same value,
+as its builders have imported its own packages already."""
 
 PRELOADED = (
     "torch",
@@ -52,15 +54,20 @@ PRELOADED = (
 
 
 class Nursery:
-    """The nursery of a run; used by every process that the run starts, until it is closed.
+    """The nursery of a run, which all processes of the run use until it is closed.
 
-    A run that is part of something larger, which has a nursery, uses that one.
+    No second nursery is started below a process that has one, such as a run inside ``compat
+    matrix``: that one is used.
+
+    Args:
+        threads: threads of the nursery's libraries; 0 lets them choose.
+        at_once: import PyTorch now, rather than when the first job comes.
     """
 
     def __init__(self, threads: int = 0, at_once: bool = False) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         if not hasattr(os, "pidfd_open"):
-            return  # macOS and Windows: their frameworks do not survive a fork, or there is none.
+            return  # On macOS frameworks do not survive a fork, and Windows has no fork.
         if os.environ.get(ENVIRONMENT):
             return
         self._folder = Path(tempfile.mkdtemp(prefix="compat-"))
@@ -81,7 +88,7 @@ class Nursery:
         os.environ[ENVIRONMENT] = str(path)
 
     def close(self) -> None:
-        """End the nursery. Builders go on until the processes that asked for them end."""
+        """End the nursery. Running builders go on until the processes that asked for them end."""
         if self._process is not None:
             os.environ.pop(ENVIRONMENT, None)
             assert self._process.stdin is not None
@@ -99,14 +106,15 @@ class Builder:
     input: BinaryIO
     """Pipe for its request; the builder stops when the pipe is closed."""
     output: BinaryIO
-    """Pipe with everything that it prints, errors included."""
+    """Pipe with everything that the builder prints, errors included."""
     wait: Callable[[], int]
-    """Function that waits for its end and returns its code, negative for a signal (-9: killed)."""
+    """Function that waits for the builder's end and returns its code: 0 for success, negative for a
+    signal (-9: killed)."""
 
 
 @contextlib.contextmanager
 def builder(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[Builder]:
-    """Start a builder, forked from the nursery if there is one, else by ``command``."""
+    """Start a builder: forked from the nursery if ``environment`` names one, else by a command."""
     with contextlib.ExitStack() as stack:
         forked = _forked(environment, stack)
         if forked:
@@ -138,7 +146,7 @@ def _forked(environment: Mapping[str, str], stack: contextlib.ExitStack) -> Buil
         socket.send_fds(connection, [json.dumps(request).encode() + b"\n"], [theirs])
         pid = _line(connection)
     except OSError:
-        return None  # It has ended; a process of the usual kind does as well.
+        return None  # The nursery has ended: the caller starts an ordinary process instead.
     finally:
         os.close(theirs)
     if not pid:
@@ -152,7 +160,7 @@ def _forked(environment: Mapping[str, str], stack: contextlib.ExitStack) -> Buil
 
 
 def _line(connection: socket.socket) -> str:
-    """Read a line byte by byte, as the bytes after it are the next reader's."""
+    """Return the next line, or an empty text at the end; no byte beyond the line is read."""
     line = b""
     while not line.endswith(b"\n"):
         byte = connection.recv(1)
@@ -163,10 +171,14 @@ def _line(connection: socket.socket) -> str:
 
 
 def serve(listener: socket.socket, work: Callable[[], None], ready: bool = False) -> None:
-    """Fork for each connection a process that calls ``work``, until standard input ends.
+    """Fork a process that calls ``work`` for each connection, until standard input ends.
 
-    Unless it is ``ready``, it imports first what jobs need, when the first comes. The folder of the
-    socket is removed in the end, as whoever made it may have been killed.
+    The socket's folder is removed in the end, as the process that made it may have been killed.
+
+    Args:
+        listener: the listening Unix socket.
+        work: what a builder does; it reads its request from standard input.
+        ready: whether :data:`PRELOADED` is imported already; if not, the first connection does it.
     """
     selector = selectors.DefaultSelector()
     selector.register(listener, selectors.EVENT_READ)
@@ -198,18 +210,18 @@ def serve(listener: socket.socket, work: Callable[[], None], ready: bool = False
 
 
 def preload() -> None:
-    """Import :data:`PRELOADED`."""
+    """Import the modules of :data:`PRELOADED`, and pass over those that fail."""
     for name in PRELOADED:
-        # The job that needs a module will fail with the reason why it does not import.
+        # A job that needs the module imports it again, and fails with the reason.
         with contextlib.suppress(Exception):
             importlib.import_module(name)
 
 
 def _fork(connection: socket.socket, work: Callable[[], None]) -> int:
-    """Return the process number of a new builder.
+    """Return the process number of a new builder, or 0 if none was forked.
 
-    It is 0 if the process that asked for it is gone or is of another installation, which is left to
-    start a builder of its own.
+    None is forked for a client that has gone, or that imports other packages: such a client starts
+    a builder of its own.
     """
     message, outputs, _, _ = socket.recv_fds(connection, 1 << 20, 1)
     while not message.endswith(b"\n") and (more := connection.recv(1 << 20)):
@@ -235,7 +247,7 @@ def _fork(connection: socket.socket, work: Callable[[], None]) -> int:
         os.environ.clear()
         os.environ.update(request["environment"])
         os.chdir(request["folder"])
-        # Read when Python started, from another environment, as is the number of threads.
+        # Python and PyTorch read these when they started, from the nursery's own environment.
         named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         sys.path[:0] = [path for path in named if path and path not in sys.path]
         if "torch" in sys.modules and "OMP_NUM_THREADS" in os.environ:

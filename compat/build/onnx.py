@@ -1,6 +1,7 @@
-"""ONNX files of a graph, by scheme: the float32 export and what quantisation makes of it.
+"""ONNX files of a graph, by scheme: the float32 export, and quantised files made from it.
 
-Runs in a builder process (see :mod:`compat.build.artifacts`), never in the process being measured.
+This code runs in a builder process (see :mod:`compat.build.artifacts`), never in the process that
+is measured.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from compat.build.sources import OPSET, example_tensors, open_source
 
 
 def make(folder: Path, reference: Mapping[str, str], graph: str, point: str, scheme: str) -> None:
-    """Write ``model.onnx`` (and its external weights) for one graph at one point."""
+    """Job: write ``model.onnx`` (and its external weights) for one graph at one point."""
     if scheme == "fp32":
         export(folder, reference, graph, point)
         return
     source = open_source(reference, graph).onnx(point)
-    # Here, as runtimes that take the float32 export alone do without ONNX Runtime.
+    # Imported here, as runtimes that take only the float32 export do not need ONNX Runtime.
     from compat.build.onnx_schemes import SCHEMES
 
     SCHEMES[scheme](source, folder / "model.onnx")
 
 
 def export(folder: Path, reference: Mapping[str, str], graph: str, point: str) -> None:
-    """Export a graph with the torch.export based exporter, at a fixed opset."""
+    """Export a graph with PyTorch's exporter based on ``torch.export``, at a fixed opset."""
     source = open_source(reference, graph)
     spec = source.graph
     names = [*spec.inputs, *spec.state]

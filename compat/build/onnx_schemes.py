@@ -1,4 +1,4 @@
-"""Schemes of ONNX files: what quantisation makes of a float32 export."""
+"""Quantisation schemes of ONNX files: each function turns a float32 export into another file."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ BLOCK = 32
 
 
 def int8_dynamic(source: Path, target: Path) -> None:
-    """Weights of 8 bits per channel and fixed, activations per tensor and measured at run time.
+    """Quantise weights to 8 bits per channel; activations are quantised per tensor at run time.
 
-    Weights are stored unsigned, around 128: the same values, and the product of two unsigned bytes
-    does not overflow. Between signed and unsigned ones it does on x86 processors without VNNI,
-    whose instruction adds pairs of products in 16 bits and saturates (ONNX Runtime's guide to
-    quantisation, "When and why do I need to try U8U8?").
+    Weights are stored unsigned, around 128. The values are the same as signed ones, but products of
+    two unsigned bytes do not overflow. Products of a signed and an unsigned byte do on x86
+    processors without VNNI, whose instruction adds pairs of products in 16 bits and saturates (ONNX
+    Runtime's guide to quantisation, "When and why do I need to try U8U8?").
     """
     model = onnx.load(source)
-    # The quantiser rewrites Gemm to MatMul and would trip over the shapes noted for the former.
+    # The quantiser rewrites Gemm to MatMul, and fails on the shapes that are noted for Gemm.
     model.graph.ClearField("value_info")
     quantize_dynamic(
         model,
@@ -38,7 +38,7 @@ def int8_dynamic(source: Path, target: Path) -> None:
 
 
 def block_weights(source: Path, target: Path, bits: int) -> None:
-    """Weights of few bits in blocks, widened to float32 as they are used; arithmetic in float32."""
+    """Quantise weights to 4 or 8 bits in blocks of :data:`BLOCK`; arithmetic stays in float32."""
     # Accuracy level 1 asks for float32 arithmetic; 4 would quantise the activations too.
     quantiser = MatMulNBitsQuantizer(
         onnx.load(source), bits=bits, block_size=BLOCK, is_symmetric=True, accuracy_level=1
@@ -48,7 +48,7 @@ def block_weights(source: Path, target: Path, bits: int) -> None:
 
 
 def fp16(source: Path, target: Path) -> None:
-    """Weights and arithmetic in float16; inputs and outputs stay float32."""
+    """Convert weights and arithmetic to float16; inputs and outputs stay float32."""
     converted = convert_float_to_float16(onnx.load(source), keep_io_types=True)
     onnx.save(converted, target, save_as_external_data=True, location="model.onnx.data")
 

@@ -1,4 +1,8 @@
-"""Oracles: what an honest execution of a recipe computes, simulated from the float weights."""
+"""Simulations of recipes: functions that change a float module to compute as a recipe should.
+
+:mod:`compat.build.reference` uses them as oracles. They start from the float weights, not from a
+runtime's files, so that a fault in such a file shows.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ def round_weights(module: torch.nn.Module) -> torch.nn.Module:
     """Simulate int8 weights: symmetric, one scale per output channel; arithmetic in float32."""
     for child in module.modules():
         if isinstance(child, torch.nn.Linear):
-            # A new tensor: the weight may be tied to an embedding, which the scheme leaves alone.
+            # A new tensor, as the weight may be tied to an embedding, which stays in float32.
             weight, scale = quantise_rows(child.weight)
             child.weight = torch.nn.Parameter(weight * scale, requires_grad=False)
     return module
@@ -27,9 +31,9 @@ def round_to_4_bits(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def round_activations(module: torch.nn.Module, codes: int = 255) -> torch.nn.Module:
-    """Simulate dynamic int8: weights as above, inputs of linear layers rounded to 8 bits.
+    """Simulate dynamic int8: int8 weights, and inputs of linear layers rounded per tensor.
 
-    ``codes`` is the largest code of an input.
+    ``codes`` is the largest code of an input: 255 for 8 bits, 127 for 7.
     """
 
     def round_input(_: torch.nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
@@ -48,15 +52,16 @@ def round_activations(module: torch.nn.Module, codes: int = 255) -> torch.nn.Mod
 
 
 def round_activations_to_7_bits(module: torch.nn.Module) -> torch.nn.Module:
-    """Simulate PyTorch's dynamic int8, which leaves a bit of each input unused.
+    """Simulate PyTorch's dynamic int8, which uses 7 of the 8 bits of each input.
 
-    Sums of two products then fit into 16 bits, where an instruction of some processors saturates.
+    Sums of two products then fit into 16 bits, at which the instruction of x86 processors without
+    VNNI saturates.
     """
     return round_activations(module, codes=127)
 
 
 def round_mantissas(module: torch.nn.Module) -> torch.nn.Module:
-    """Simulate tf32: operands of products rounded to 10 bits of mantissa, sums in float32."""
+    """Simulate tf32: operands of products have 10 bits of mantissa; sums are in float32."""
 
     def rounded(values: torch.Tensor) -> torch.Tensor:
         bits = values.contiguous().view(torch.int32)

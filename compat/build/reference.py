@@ -1,13 +1,13 @@
-"""What a device is held against: reference outputs in float64, and oracles per scheme.
+"""Outputs that a device is compared with: the reference in float64, and an oracle per scheme.
 
-Three-way comparison separates "this precision hurts" from "this backend is broken". The reference
-is the model in float64 on the CPU. The *oracle* of a scheme is what an honest execution of that
-scheme gives: torch on the CPU for fp32, fp16 and bf16, operands rounded to 10 mantissa bits for
-tf32, and for integer schemes a simulation that rounds weights (and activations) as the scheme
-says, made from the float weights and not from the runtime's own artifact, so that an artifact
-with a broken layer does not excuse itself.
+Two comparisons separate "this precision hurts" from "this backend is broken". The reference is the
+model in float64 on the CPU. The *oracle* of a scheme is a correct execution of that scheme: torch
+on the CPU for fp32, fp16 and bf16, operands rounded to 10 mantissa bits for tf32, and for integer
+schemes a simulation that rounds weights (and activations) as the scheme says. A simulation starts
+from the float weights and not from the runtime's own artifact, so that a broken layer in the
+artifact shows as a difference.
 
-Runs in a builder process; results are cached as artifacts.
+The outputs are computed in a builder process, and cached as artifacts.
 """
 
 from __future__ import annotations
@@ -49,32 +49,33 @@ if TYPE_CHECKING:
 
 REFERENCE = "fp64"
 PREDICTIONS = "predictions.npz"
-"""File of the arrays among predictions; their JSON values lie beside it."""
+"""File with the arrays of predictions; a ``.json`` file of the same name holds the other values."""
 SIMULATIONS: Mapping[str, Simulation | str] = {
     "int8-weights": "compat.build.oracles:round_weights",
     "int4-weights": "compat.build.oracles:round_to_4_bits",
     "int8-dynamic": "compat.build.oracles:round_activations",
     "tf32": "compat.build.oracles:round_mantissas",
 }
-"""Of schemes for which a runtime has none of its own."""
+"""Simulations of schemes, used where a runtime has no simulation of its own."""
 BRIEF_NUMERICS = 1
-"""Inputs whose numerics are judged there."""
+"""Number of inputs whose numerics a brief profile judges."""
 BRIEF_CONTRAST = 2
-"""The same of generated weights, whose outputs have to differ from input to input."""
+"""The same number for generated weights, whose outputs must differ between two inputs."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Which inputs a protocol runs: enough for any process to make the same ones."""
+    """Description of the inputs that a protocol runs, from which every process makes the same."""
 
     reference: ModelReference
     corpus: str
+    """Folder of the corpus."""
     profile: str
     """Name of the profile."""
     stress: tuple[str, ...]
     """Files with the stress inputs."""
     language: str = ""
-    """Code of the language of recordings of which the corpus says none."""
+    """Language code, such as ``en``, for recordings whose language the corpus does not give."""
 
     @cached_property
     def model(self) -> Model:
@@ -106,23 +107,28 @@ class Inputs:
         return replace(chosen, stress=made)
 
     def fetch_reference(self, scheme: str = REFERENCE, threads: int = 0) -> Outputs:
-        """Return the reference's outputs on these inputs, computing them the first time.
+        """Return the reference's outputs on these inputs, computed the first time, then cached.
 
-        ``scheme`` is ``fp64``, or ``fp32`` for a model that is too large for it.
+        ``scheme`` is ``fp64``, or ``fp32`` for a model that is too large for float64.
         """
         return Outputs(self._artifact(scheme, threads).fetch())
 
     def fetch_oracle(
         self, recipe: str, runtime: str, reference: str = REFERENCE, threads: int = 0
     ) -> Outputs:
-        """Return what an honest execution of a recipe by a runtime gives on these inputs.
+        """Return the oracle's outputs on these inputs: a correct execution of a runtime's recipe.
 
-        ``reference`` is the scheme of the reference, whose predictions guide it.
+        Args:
+            recipe: the recipe, such as ``int8-dynamic``.
+            runtime: name of the runtime, which may have simulations of its own.
+            reference: scheme of the reference. The oracle follows its predictions, token by token,
+                so that both compute the same values.
+            threads: threads of the builder; 0 lets the libraries choose.
         """
         own = catalog.load().runtime(runtime).oracles
         simulations = {**SIMULATIONS, **own}
         schemes = {Recipe(recipe).for_graph(graph.name) for graph in self.model.graphs()}
-        # Simulations are named, not imported: their code is part of what the outputs come from.
+        # Simulations are named, not imported, so their code is not in the digest of this job's.
         code = {
             f"oracle {scheme}": code_digest(module_of(simulations[scheme]))
             for scheme in schemes & set(simulations)
@@ -164,13 +170,13 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Stored outputs of one scheme."""
+    """Stored outputs of one scheme, read from an artifact's folder."""
 
     folder: Path
 
     @cached_property
     def predictions(self) -> dict[str, Prediction]:
-        """Predictions by item id (of the reference only)."""
+        """Predictions by item id. Only the reference has them, not an oracle."""
         read: dict[str, dict[str, Any]] = json.loads(
             (self.folder / PREDICTIONS).with_suffix(".json").read_text(encoding="utf-8")
         )
@@ -181,7 +187,7 @@ class Outputs:
         return dict(read)
 
     def trace(self, item: str) -> dict[str, np.ndarray]:
-        """Traced arrays of one item by output name."""
+        """Return the traced arrays of one item, by output name."""
         with np.load(self.folder / f"{item}.npz", allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
 
@@ -197,10 +203,21 @@ def make(
     runtime: str,
     guide: str,
 ) -> None:
-    """Job: compute and store traces, and predictions too where there is no ``guide`` to follow.
+    """Job: compute and store the outputs of the reference or, with a ``guide``, of an oracle.
 
-    ``guide`` is the scheme of the reference that an oracle is compared with; ``runtime`` names the
-    one whose own simulations of schemes are to be used.
+    The reference stores predictions and traces. An oracle stores traces only, and takes the
+    predictions of the reference.
+
+    Args:
+        folder: where to store them.
+        reference: arguments of the model's reference.
+        corpus: folder of the corpus.
+        profile: name of the profile.
+        stress: files with the stress inputs.
+        language: code of the language of recordings without one.
+        scheme: scheme of the reference, or recipe of the oracle.
+        runtime: the runtime whose own simulations are used; empty for the general ones.
+        guide: scheme of the reference that the oracle is compared with; empty for the reference.
     """
     inputs = Inputs(ModelReference(**reference), corpus, profile, tuple(stress), language)
     model, items = inputs.model, inputs.items
@@ -212,11 +229,11 @@ def make(
 
     if not guide:
         everything = [*(i for found in items.task.values() for i in found), *items.numerics]
-        # What generated weights say of a hard input is judged by nobody: only its numerics are.
+        # Of generated weights the answers to hard inputs are not judged, only the numerics.
         known = inputs.reference.weights != "seeded"
         everything += [*items.timed, *items.examples, *(items.stress if known else ())]
         distinct = {item.id: item for item in everything}
-        # Hard inputs are judged by their answers, where weights know any.
+        # With trained weights hard inputs are judged by their answers, and need no traces.
         traced = {item.id: item for item in (*items.numerics, *(() if known else items.stress))}
 
         def answer(session: RememberingSession, item: Item) -> Prediction:
@@ -243,7 +260,7 @@ def make(
 
 
 def _store_predictions(folder: Path, predictions: Mapping[str, Prediction]) -> None:
-    """Write predictions: what is JSON into one file, arrays into another beside it."""
+    """Write predictions: arrays into one file, all other values into a JSON file beside it."""
     values = {
         identifier: {k: v for k, v in one.items() if not isinstance(v, np.ndarray)}
         for identifier, one in predictions.items()
@@ -262,10 +279,10 @@ def _store_predictions(folder: Path, predictions: Mapping[str, Prediction]) -> N
 def _sessions(
     reference: ModelReference, model: Model, recipe: str, runtime: str
 ) -> SimpleQueue[RememberingSession]:
-    """Return oracle sessions that share the processor: two, if the model is small.
+    """Return sessions that share the processor's threads: two for a small model, else one.
 
-    Two inputs at a time, a core each, take less time than one after the other on both: recurrences
-    and small products gain little from a second core.
+    Small models gain little from more threads for one input, as recurrences and small products do
+    not divide well. Two inputs at a time, with half of the threads each, take less time.
     """
     import torch
 
@@ -283,7 +300,11 @@ def _side_by_side(
     items: Mapping[str, Item],
     work: Callable[[RememberingSession, Item], Any],
 ) -> dict[str, Any]:
-    """Return what ``work`` gives for each item, done in as many threads as there are sessions."""
+    """Call ``work`` for each item, in as many threads as there are sessions.
+
+    Returns:
+        What ``work`` returned, by the items' ids.
+    """
 
     def in_turn(item: Item) -> Any:
         session = sessions.get()
@@ -297,9 +318,9 @@ def _side_by_side(
 
 
 def oracle_session(model: Model, recipe: str, runtime: str = "") -> TorchSession:
-    """Return a torch session on the CPU that executes a recipe honestly, however slowly.
+    """Return a session of PyTorch on the CPU that executes a recipe correctly, however slowly.
 
-    ``runtime`` names the one whose own simulations of schemes take the place of the usual ones.
+    ``runtime`` names the runtime whose own simulations replace the general :data:`SIMULATIONS`.
     """
     return TorchSession(*_oracle(model, recipe, runtime))
 
@@ -307,7 +328,7 @@ def oracle_session(model: Model, recipe: str, runtime: str = "") -> TorchSession
 def _oracle(
     model: Model, recipe: str, runtime: str
 ) -> tuple[Mapping[str, Graph], dict[str, torch.nn.Module], Mapping[str, str], torch.device]:
-    """Return what a session is made of: graphs, their modules and schemes, and the device."""
+    """Return the arguments of an oracle's session: graphs, modules, schemes and the device."""
     import torch
 
     from compat.build.schemes import apply_scheme

@@ -1,7 +1,7 @@
-"""A session of PyTorch that computes what it is asked twice only once.
+"""A session of PyTorch that remembers the outputs of its graphs.
 
-The reference answers each input, and then traces the same one: most of its graphs get the same
-values both times, and in float64 they take the better part of a first case.
+The reference answers each input and then traces the same one, with the same values for most of its
+graphs. In float64 these take most of the time of a first case: each is computed once only.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     import torch
 
 Call = tuple[Mapping[str, "torch.Tensor"], Sequence["torch.Tensor"]]
-"""Inputs of a graph, and the outputs that it gave."""
+"""Inputs of a graph by name, and its outputs."""
 ROOM = 2**29
-"""Bytes of calls that are remembered. Traces look at the beginning of an input: later calls, of
-which a long one has many, are not."""
+"""Most bytes of calls that are remembered. The first calls of an input are, which traces repeat;
+the many later calls of a long input need not be."""
 
 
 class RememberingSession(TorchSession):
-    """Remembers calls of graphs that have no state, until it is told to forget."""
+    """A session that remembers the calls of graphs without state, until :meth:`forget`."""
 
     def __init__(
         self,
@@ -51,11 +51,11 @@ class RememberingSession(TorchSession):
         if self._bytes + size > ROOM:
             return outputs
         self._bytes += size
-        # Arrays of the driver share their memory with inputs, and fetched ones with outputs.
+        # Copies: inputs share memory with the driver's arrays, outputs with what it downloads.
         calls.append(({name: value.clone() for name, value in inputs.items()}, outputs))
         return [output.clone() for output in outputs]
 
     def forget(self) -> None:
-        """Forget every call, as another input follows."""
+        """Forget every call, before the next input."""
         self._calls.clear()
         self._bytes = 0

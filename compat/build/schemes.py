@@ -1,4 +1,4 @@
-"""Graphs as PyTorch modules, and their numeric schemes: half precisions and few-bit weights."""
+"""Graphs as PyTorch modules, and their conversion to numeric schemes such as fp16 or int8."""
 
 from __future__ import annotations
 
@@ -20,19 +20,24 @@ FLOATS = ("fp32", "fp16", "bf16")
 def float_module(graph: Graph) -> torch.nn.Module:
     """Build a graph's float32 module, in evaluation mode, without gradients.
 
-    It is a copy: graphs of one model share parameters, which each recipe converts its way.
+    The module is a copy, as graphs of one model share parameters, and a recipe may convert each
+    graph differently.
     """
     import torch
 
-    # With gradients, wherever it is called: without, what a library takes apart comes back as
-    # buffers and not as parameters, and other weights would be generated.
+    # Gradients are on, wherever this is called: without them some libraries keep the parts of a
+    # weight as buffers and not as parameters, for which other weights would be generated.
     with torch.enable_grad():
         module = graph.module()
     return copy.deepcopy(module).eval().requires_grad_(False)
 
 
 def apply_scheme(module: torch.nn.Module, scheme: str, device: torch.device) -> torch.nn.Module:
-    """Convert a float32 module to a scheme and put it on a device."""
+    """Convert a float32 module to a scheme and put it on a device.
+
+    Raises:
+        Unsupported: PyTorch itself has no such scheme.
+    """
     import torch
 
     floats = {
@@ -48,7 +53,7 @@ def apply_scheme(module: torch.nn.Module, scheme: str, device: torch.device) -> 
         quantization: Any = torch.ao.quantization
         layers = {torch.nn.Linear: quantization.per_channel_dynamic_qconfig}
         with warnings.catch_warnings():
-            # Deprecated for torchao's, yet what PyTorch itself has for dynamic int8 on a CPU.
+            # It is deprecated in favour of torchao, but PyTorch itself has no other dynamic int8.
             warnings.simplefilter("ignore")
             quantised: torch.nn.Module = quantization.quantize_dynamic(module, layers)
         return quantised
@@ -80,8 +85,8 @@ def quantise_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def round_blocks(weight: torch.Tensor, block: int) -> torch.Tensor:
     """Round a matrix (out, in) to 4 bits: symmetric, one scale for ``block`` values of a row.
 
-    The largest value of a block, with its sign, is the step -8, so that none of the 16 is unused:
-    llama.cpp's Q4_0, which ONNX Runtime and NNCF share.
+    The value of largest magnitude in a block becomes -8 steps, whatever its sign, so that all 16
+    codes are used. llama.cpp's Q4_0, ONNX Runtime and NNCF do the same.
     """
     import torch
 
@@ -96,7 +101,7 @@ def round_blocks(weight: torch.Tensor, block: int) -> torch.Tensor:
 
 
 def int8_weight_linear(linear: torch.nn.Linear) -> torch.nn.Module:
-    """Return a linear layer whose weight is stored as int8 per row and used as float."""
+    """Return a linear layer that stores its weight as int8 per row, and multiplies in float."""
     import torch
 
     class Int8WeightLinear(torch.nn.Module):

@@ -28,28 +28,30 @@ OPSET = 18
 
 @dataclass(frozen=True)
 class GraphSource:
-    """One graph of a model, ready to be taken by a runtime."""
+    """One graph of a model, which a runtime may take in any of its forms."""
 
     reference: ModelReference
     graph: Graph
     fingerprint: str
     """Hex digits that identify the model's weights and code."""
     threads: int = 0
+    """Threads of builders; 0 lets the libraries choose."""
 
     def module(self) -> torch.nn.Module:
         """Build the float32 torch module, in evaluation mode, without gradients.
 
-        It is a copy: graphs of one model share parameters, which each recipe converts its way.
+        The module is a copy, as graphs of one model share parameters, and a recipe may convert each
+        graph differently.
         """
         return float_module(self.graph)
 
     def shipped(self, scheme: str, *forms: str) -> Shipped | None:
-        """Return the file that the makers ship in the first of these forms that they ship.
+        """Return the graph's file as its makers ship it, in the first of ``forms`` that exists.
 
-        None if they ship no file at all, so that the graph is to be exported.
+        None if the makers ship no file of this graph at all: it is exported then.
 
         Raises:
-            Unsupported: they ship files, but none of these forms, or none in this scheme.
+            Unsupported: the makers ship files, but none in these forms or in this scheme.
         """
         files = self.graph.shipped
         if not files:
@@ -63,22 +65,22 @@ class GraphSource:
         return found[0]
 
     def onnx(self, point: str, scheme: str = "fp32", forms: Sequence[str] = ("onnx",)) -> Path:
-        """Return the path of this graph as an ONNX file at a static point, or as it is shipped.
+        """Return the path of this graph as an ONNX file: shipped, or exported at a static point.
 
         Args:
             point: name of the static shape point.
-            scheme: ``fp32``, or a scheme that :mod:`compat.build.onnx` makes of it.
-            forms: of a graph that its makers ship, which forms will do, preferred first.
+            scheme: ``fp32``, or a scheme that :mod:`compat.build.onnx` makes from that.
+            forms: forms of a shipped file that the runtime takes, preferred first.
 
         Raises:
-            Unsupported: its makers ship it, but in none of these forms.
+            Unsupported: the makers ship the graph, but in none of these forms.
         """
         return self.exported(point, scheme, forms).fetch() / "model.onnx"
 
     def exported(
         self, point: str, scheme: str = "fp32", forms: Sequence[str] = ("onnx",)
     ) -> Derived:
-        """Return the artifact that :meth:`onnx` fetches; nothing is built for its name."""
+        """Return the artifact that :meth:`onnx` fetches, without building it."""
         if shipped := self.shipped(scheme, *forms):
             return self.derive(copy_shipped, {"file": shipped.path.name}, ())
         packages = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
@@ -95,10 +97,11 @@ class GraphSource:
         made_from: Sequence[Derived] = (),
         fitted: bool = False,
     ) -> Derived:
-        """Return what a runtime's own job makes of this graph; ``fetch()`` builds it.
+        """Return the artifact that a runtime's job makes from this graph; ``fetch()`` builds it.
 
-        See :meth:`compat.contract.source.Source.derive`. What is not ``fitted`` to the inputs that
-        the graph sees in this model is made of the graph's origin, if it has one.
+        See :meth:`compat.contract.source.Source.derive`. A graph may come from another model, its
+        origin. Its artifacts are then shared with that model, unless they are ``fitted`` to the
+        inputs that the graph sees in this one.
         """
         if self.graph.origin and not fitted:
             origin = sources(self.graph.origin, catalog.open_model(self.graph.origin), self.threads)
@@ -114,7 +117,7 @@ class GraphSource:
 
 
 def sources(reference: ModelReference, model: Model, threads: int = 0) -> dict[str, GraphSource]:
-    """Return the sources of every graph of a model."""
+    """Return the source of every graph of a model, by the graph's name."""
     fingerprint = model.fingerprint()
     return {
         graph.name: GraphSource(reference, graph, fingerprint, threads) for graph in model.graphs()
@@ -124,11 +127,11 @@ def sources(reference: ModelReference, model: Model, threads: int = 0) -> dict[s
 def build_ahead(
     sources: Mapping[str, Source], file: Callable[[str, str], object], batches: bool
 ) -> None:
-    """Build the files that a session is about to ask for side by side, a processor each.
+    """Build in parallel the files that a session is about to ask for.
 
-    These are the files of every graph at its first point, and for small models also those of other
-    batches that the session asks for later. A failure of the latter is ignored here: it is raised
-    when the file is asked for.
+    These are the files of every graph at its first point, and for small models also the files of
+    other batches, which the session asks for later. A failure of such a later file is ignored here:
+    it is raised when the session asks for the file.
 
     Args:
         sources: the sources of one model, by graph.
@@ -155,22 +158,22 @@ def build_ahead(
 
 
 def open_source(reference: Mapping[str, str], graph: str) -> GraphSource:
-    """Open one graph inside a job, from the job's arguments."""
+    """Return the source of one graph, inside a job, from the job's arguments."""
     opened = ModelReference(**reference)
     return sources(opened, catalog.open_model(opened))[graph]
 
 
 def copy_shipped(folder: Path, reference: Mapping[str, str], graph: str, file: str) -> None:
-    """Job: copy a shipped file into a folder of its own, as exported files have."""
+    """Job: copy a shipped file into an artifact's folder, so that it is found as exports are."""
     files = open_source(reference, graph).graph.shipped.values()
     shipped = next(one for one in files if one.path.name == file)
     shutil.copyfile(shipped.path, folder / "model.onnx")
 
 
 def example_tensors(graph: Graph, point: str) -> tuple[torch.Tensor, ...]:
-    """Return distinct example tensors for ``forward``, small pseudo-random numbers.
+    """Return example tensors for ``forward``: small pseudo-random floats, and ones as integers.
 
-    Distinct matters: the exporter takes one tensor object given for two inputs as one input.
+    Every input has a tensor of its own, as the exporter merges inputs that share a tensor object.
     """
     import torch
 

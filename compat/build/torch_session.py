@@ -20,11 +20,17 @@ if TYPE_CHECKING:
 
 
 KERNEL = "aten::_scaled_dot_product_"
-"""What the names of attention kernels begin with."""
+"""Prefix of the names of attention kernels."""
 
 
 def open_module(source: Source, scheme: str, device: torch.device) -> torch.nn.Module:
-    """Return a graph's module in a scheme, or the TorchScript file in which it is shipped."""
+    """Return a graph's module in a scheme, on a device.
+
+    A graph that its makers ship as TorchScript is loaded from that file.
+
+    Raises:
+        Unsupported: PyTorch has no such scheme, or the makers ship the graph in other forms only.
+    """
     import torch
 
     shipped = source.shipped(scheme, "torchscript")
@@ -32,7 +38,7 @@ def open_module(source: Source, scheme: str, device: torch.device) -> torch.nn.M
         return apply_scheme(source.module(), scheme, device)
     script: Any = torch.jit
     with warnings.catch_warnings():
-        # PyTorch would rather have an archive of torch.export, which is not what is shipped.
+        # PyTorch deprecates TorchScript for torch.export, but TorchScript is what is shipped.
         warnings.simplefilter("ignore", DeprecationWarning)
         loaded = script.load(shipped.path, map_location=device)
     module: torch.nn.Module = getattr(loaded, shipped.part) if shipped.part else loaded
@@ -40,7 +46,7 @@ def open_module(source: Source, scheme: str, device: torch.device) -> torch.nn.M
 
 
 class TorchSession(TensorSession):
-    """Modules on a device; states are written in place."""
+    """A session of PyTorch modules on one device; states are written in place."""
 
     def __init__(
         self,
@@ -128,7 +134,7 @@ class TorchSession(TensorSession):
         return Placement(shares, self.device.type, "device of every parameter and first output")
 
     def notes(self) -> Mapping[str, str]:
-        """Name the attention kernels that PyTorch chose: flash, memory-efficient or plain."""
+        """Return the names of the attention kernels that PyTorch chose, such as ``flash``."""
         kernels = {
             name
             for graph, inputs in self._first.items()
@@ -197,16 +203,16 @@ class TorchSession(TensorSession):
 def attention_kernels(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> set[str]:
     """Return the kernels of scaled dot-product attention that a module runs on these inputs.
 
-    Which one it is PyTorch decides from shapes, types and device; models that spell attention out
-    have none.
+    PyTorch chooses a kernel from shapes, types and device. The set is empty for models that compute
+    attention from single operators.
     """
     import torch
     from torch.overrides import TorchFunctionMode
 
     found: set[str] = set()
 
-    # Listening to every operator of a graph would import the compiler: seconds, for models without
-    # any attention too.
+    # Only calls with "attention" in their name are profiled. Watching every operator (a dispatch
+    # mode) would import PyTorch's compiler, which takes seconds even without any attention.
     class Listening(TorchFunctionMode):
         def __torch_function__(
             self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -225,5 +231,5 @@ def attention_kernels(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -
 
 
 def _address(tensor: torch.Tensor) -> int:
-    # Tied parameters share their storage and count once; quantised ones have none to ask for.
+    # Tied parameters share their storage and count once. Quantised tensors give no data pointer.
     return id(tensor) if tensor.is_quantized else tensor.data_ptr()
