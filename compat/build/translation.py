@@ -1,8 +1,8 @@
-"""Whisper checkpoints of other libraries, translated into the layout that everything here reads.
+"""Whisper checkpoints of other libraries, translated into Hugging Face's layout.
 
-faster-whisper's folders and OpenAI's files hold the same weights under other names, and the rest
-in other places. A translated copy lies in the cache, so that no reader of checkpoints and no
-runtime knows more than one form.
+faster-whisper's folders and OpenAI's files hold the same weights under other names, and keep
+configuration and tokenizer in other places. The translated copy lies in the cache, so that readers
+of checkpoints and runtimes need to know one layout only.
 """
 
 from __future__ import annotations
@@ -26,27 +26,29 @@ if TYPE_CHECKING:
     import torch
 
 BESIDE = ("preprocessor_config.json", names.GENERATION, "tokenizer.json")
-"""Files of transformers that people keep beside weights in another form; they are used as is."""
+"""Files of transformers that people keep beside weights in another layout. They are copied."""
 VOCABULARIES = ("vocabulary.json", "vocabulary.txt")
-"""Files of CTranslate2 with every token, one form or the other."""
+"""Files of CTranslate2 that list every token; a folder has one of them."""
 BROKEN = "Name the checkpoint that it was made from, in Hugging Face's layout."
 TIKTOKEN = {
     "openai-whisper": "whisper/assets/{}.tiktoken",
     "mlx-whisper": "mlx_whisper/assets/{}.tiktoken",
 }
-"""Packages that carry Whisper's vocabularies, which OpenAI's files of weights lack."""
+"""Packages that contain Whisper's vocabularies, which OpenAI's files of weights lack, with the
+path of a vocabulary in each."""
 MULTILINGUAL = names.ENGLISH_ONLY + 1
-"""The smallest published vocabulary with languages; large-v3 added one language to it."""
+"""Size of the smallest published multilingual vocabulary. large-v3 has one language more."""
 
 
 def translated(checkpoint: str) -> str:
-    """Return the folder of a checkpoint in Hugging Face's layout: itself, or a translated copy.
+    """Return a checkpoint's folder in Hugging Face's layout: the given one, or a translated copy.
 
     Args:
-        checkpoint: a folder or a file that a person named, or nothing.
+        checkpoint: a folder or a file that a person named, or an empty text. It is returned as it
+            is unless it is a folder of CTranslate2 or a file of OpenAI's.
 
     Raises:
-        CheckpointError: it is in a form that is known, and damaged.
+        CheckpointError: the checkpoint has one of these two forms, and is damaged.
     """
     path = Path(checkpoint)
     model = path / ctranslate2.MODEL
@@ -64,7 +66,11 @@ def translated(checkpoint: str) -> str:
 
 
 def translate(folder: Path, checkpoint: str) -> None:
-    """Job: write weights, configuration, prompt settings and tokenizer of a checkpoint."""
+    """Job: write a checkpoint's weights, configuration, prompt settings and tokenizer to a folder.
+
+    Raises:
+        CheckpointError: a part of the checkpoint is missing, or its parts contradict each other.
+    """
     from safetensors.torch import save_file
 
     path = Path(checkpoint)
@@ -102,7 +108,12 @@ def translate(folder: Path, checkpoint: str) -> None:
 def architecture(
     where: Path, state: Mapping[str, torch.Tensor], heads: tuple[int, int]
 ) -> dict[str, Any]:
-    """Return what a Whisper's configuration says of its sizes, from the shapes of its weights.
+    """Return the sizes in a Whisper's configuration, which follow from the shapes of its weights.
+
+    Args:
+        where: the checkpoint, for messages.
+        state: weights by Hugging Face's names.
+        heads: attention heads of encoder and decoder, which no shape shows.
 
     Raises:
         CheckpointError: a weight that shows a size is missing, or the sizes contradict each other.
@@ -139,7 +150,7 @@ def architecture(
         "decoder_attention_heads": heads[1],
         "encoder_ffn_dim": shape("encoder.layers.0.fc1.weight")[0],
         "decoder_ffn_dim": shape("decoder.layers.0.fc1.weight")[0],
-        # CTranslate2 stores one that differs from the embedding, and calls it an alias otherwise.
+        # CTranslate2 stores an output projection only if it differs from the embedding.
         "tie_word_embeddings": "proj_out.weight" not in state
         or bool(state["proj_out.weight"].equal(state["model.decoder.embed_tokens.weight"])),
     }
@@ -148,7 +159,7 @@ def architecture(
 def _describe(
     folder: Path, path: Path, config: Mapping[str, Any], settings: Mapping[str, Any]
 ) -> None:
-    """Write the configurations of model, prompt and features."""
+    """Write the configuration files of the model, the prompt and the features."""
     from transformers import WhisperConfig, WhisperFeatureExtractor
 
     tokenizer = names.open_tokenizer(folder)
@@ -162,7 +173,7 @@ def _describe(
     generation = folder / names.GENERATION
     if not generation.is_file():
         suppress, begin = settings.get("suppress_ids"), settings.get("suppress_ids_begin")
-        if path.is_file():  # OpenAI's files say nothing; its library does by itself.
+        if path.is_file():  # OpenAI's files have no such lists: its library computes them.
             suppress = [*not_spoken(tokenizer), *_never(tokenizer)]
             begin = [token for token in (tokenizer.token_to_id("Ġ"), end) if token is not None]
         found = {**ids, **_languages(tokenizer, config["vocab_size"], settings)}
@@ -176,13 +187,15 @@ def _describe(
 
 
 TASK = {"is_multilingual": True, "task": "transcribe"}
-"""Whoever wrote these files asks for a task, where ``generate`` would not by itself."""
+"""Settings that make ``generate`` of transformers put a task into the prompt, as the libraries do
+whose checkpoints these are."""
 
 
 def _languages(tokenizer: Any, size: int, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a prompt that follow from a published vocabulary's size.
+    """Return the settings of the prompt: languages, task, and the token for no timestamps.
 
-    Other vocabularies are somebody's own: the tokenizer says what there is.
+    They follow from the size of a published vocabulary. For other sizes the tokenizer and the
+    checkpoint's ``settings`` tell which of these tokens exist.
     """
     tokens = {
         name: tokenizer.token_to_id(f"<|{name}|>")
@@ -194,7 +207,7 @@ def _languages(tokenizer: Any, size: int, settings: Mapping[str, Any]) -> dict[s
     if size == names.ENGLISH_ONLY:
         return {**found, "is_multilingual": False}
     if size > names.ENGLISH_ONLY:
-        # An English-only tokenizer lists languages too: the size decides, and not lang_ids.
+        # English-only tokenizers list languages too, so that the size decides, and not lang_ids.
         codes = {
             name: token
             for name, token in tokenizer.get_vocab().items()
@@ -219,10 +232,11 @@ NOTES = "♩♪♫♬♭♮♯"
 
 
 def not_spoken(tokenizer: Any) -> list[int]:
-    """Return the tokens of symbols that nobody says, which openai-whisper suppresses by default.
+    """Return the ids of tokens for symbols that nobody says, sorted.
 
-    As ``Tokenizer.non_speech_tokens`` there: a symbol that is one token, with a blank before it or
-    without, and the beginning of the signs of music, whose bytes are several tokens.
+    openai-whisper suppresses them by default (``Tokenizer.non_speech_tokens``): each symbol that is
+    one token, with a blank before it or without. The signs of music are several tokens each, of
+    which the first is suppressed.
     """
     vocabulary = tokenizer.get_vocab()
     letters = names.byte_letters()
@@ -237,16 +251,17 @@ def not_spoken(tokenizer: Any) -> list[int]:
 
 
 def _never(tokenizer: Any) -> list[int]:
-    """Return the special tokens that belong to prompts only."""
+    """Return the ids of the special tokens that belong to prompts only, sorted."""
     never = ("startoftranscript", "translate", "transcribe", "startoflm", "startofprev")
     ids = [tokenizer.token_to_id(f"<|{name}|>") for name in (*never, "nospeech", "nocaptions")]
     return sorted(token for token in ids if token is not None)
 
 
 def tokenizer_of(tokens: Sequence[str]) -> Any:
-    """Return a tokenizer that turns ids into text, which is all that answers need.
+    """Return a tokenizer that turns ids into text, from the list of tokens in order of their ids.
 
-    There are no merges in a list of tokens, so that it cannot cut text as the original does.
+    It cannot turn text into ids as the original does, since a list of tokens has no merge rules.
+    Answers do not need that.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models
 
@@ -259,10 +274,13 @@ def tokenizer_of(tokens: Sequence[str]) -> Any:
 
 
 def _tokenizer_files(folder: Path, size: int) -> list[Path]:
-    """Return the files that say what the tokens of OpenAI's weights are.
+    """Return the file that lists the tokens of OpenAI's weights, as a list of one path.
+
+    It is ``tokenizer.json`` beside the weights, or a vocabulary in one of the :data:`TIKTOKEN`
+    packages.
 
     Raises:
-        CheckpointError: there are none.
+        CheckpointError: there is neither.
     """
     if (folder / "tokenizer.json").is_file():
         return [folder / "tokenizer.json"]
@@ -282,7 +300,11 @@ def _tokenizer_files(folder: Path, size: int) -> list[Path]:
 
 
 def _tokens(path: Path, size: int) -> list[str]:
-    """Return the tokens of a checkpoint without tokenizer.json, in the order of their numbers."""
+    """Return the tokens of a checkpoint without tokenizer.json, in the order of their ids.
+
+    Raises:
+        CheckpointError: no file lists them, or the list does not fit a vocabulary of ``size``.
+    """
     if path.is_file():
         (file,) = _tokenizer_files(path.parent, size)
         tokens = _published_tokens(file, size)
@@ -310,7 +332,10 @@ def _tokens(path: Path, size: int) -> list[str]:
 
 
 def _published_tokens(file: Path, size: int) -> list[str]:
-    """Return the tokens of a published size: those of a tiktoken file, and the special ones."""
+    """Return the tokens of a published vocabulary: those of a tiktoken file, then the special ones.
+
+    ``size`` is the size of the vocabulary, which tells how many languages it has.
+    """
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
     letters = names.byte_letters()

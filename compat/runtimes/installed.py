@@ -1,4 +1,4 @@
-"""Which packages are installed, found without importing them."""
+"""Check that a package is installed and imports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from compat.contract.runtime import Probe
 
 
 def installed(distribution: str, module: str, install: str) -> Probe | None:
-    """Return why a package cannot be used, and the remedy; None if it can. Imports it."""
+    """Return why a package cannot be used, with the remedy; None if it can. Imports the package.
+
+    Args:
+        distribution: the distribution's name, as pip has it.
+        module: the module to import.
+        install: the command that installs it.
+    """
     try:
         metadata.version(distribution)
     except metadata.PackageNotFoundError:

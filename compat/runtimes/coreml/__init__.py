@@ -1,1 +1,1 @@
-"""Core ML."""
+"""Core ML, Apple's runtime: prediction on a Mac, and checks of conversions elsewhere."""

@@ -1,7 +1,7 @@
-"""Conversion to Core ML, and compression of what was converted.
+"""Conversion of graphs to Core ML packages, and compression of their weights.
 
-coremltools is imported inside functions: sessions name packages without it, and it exists for some
-systems only.
+coremltools is imported inside functions, as it exists for some systems only, and sessions use this
+module without it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
 
 
 INPUT = "in_"
-"""Before the name of every input of a package: some names, such as ``state``, are reserved."""
+"""Prefix of the name of every input of a package, as Core ML reserves names such as ``state``."""
 SMALLEST = 2048
-"""Elements that a tensor of weights has at least, to be compressed."""
+"""Weights with fewer elements than this are not compressed."""
 FEWEST = 4
-"""Channels that a group has at least: tables for fewer can be larger than what they index."""
+"""Fewest channels in a group that shares a table. The tables of smaller groups can be larger than
+the weights that they save."""
 
 
 # Conversion --------------------------------------------------------------------------------------
@@ -37,7 +38,7 @@ FEWEST = 4
 def convert(
     folder: Path, reference: Mapping[str, str], graph: str, point: str, scheme: str
 ) -> None:
-    """Job: write a graph as a package with an ML program, float16 or with compressed weights."""
+    """Job: write a graph as a package ``model.mlpackage``: float16, or with compressed weights."""
     import coremltools
 
     source = open_source(reference, graph)
@@ -52,12 +53,12 @@ def convert(
 
 
 def keep_log_softmax_exact() -> None:
-    """Teach coremltools another ``log_softmax``: its own is the logarithm of a softmax.
+    """Replace the conversion of ``log_softmax`` in coremltools, which loses small probabilities.
 
-    In float16 probabilities below 6e-8 are zero, and a score of -22 became -103 (coremltools
-    #2728). Differences from the largest score, less the logarithm of the sum of their exponentials,
-    stay within float16; ``reduce_log_sum_exp`` would not on the Neural Engine, which takes the
-    exponentials of the scores themselves (#2690).
+    coremltools takes the logarithm of a softmax. In float16 probabilities below 6e-8 are zero, and
+    a score of -22 became -103 (coremltools #2728). The replacement subtracts the largest score and
+    the logarithm of the sum of exponentials, which stays within float16. ``reduce_log_sum_exp``
+    would not do so on the Neural Engine, which exponentiates the scores themselves (#2690).
     """
     from coremltools.converters.mil import Builder as mb
     from coremltools.converters.mil import register_torch_op
@@ -73,7 +74,7 @@ def keep_log_softmax_exact() -> None:
 
 
 def know_aliases() -> None:
-    """Teach coremltools ``alias``, another name of a tensor, which it lacks."""
+    """Add the operator ``alias`` (another name of a tensor) to coremltools, which lacks it."""
     from coremltools.converters.mil import Builder as mb
     from coremltools.converters.mil import register_torch_op
 
@@ -84,7 +85,7 @@ def know_aliases() -> None:
 
 
 def package(source: Source, point: str, scheme: str) -> Derived:
-    """Return the folder with a graph's package; compressed ones are made of the float16 one."""
+    """Return the artifact with a graph's package; compressed ones start from the float16 one."""
     made_from = [] if scheme == "fp16" else [package(source, point, "fp16")]
     packages = ("coremltools", "torch", "transformers")
     return source.derive(convert, {"point": point, "scheme": scheme}, packages, made_from)
@@ -96,11 +97,11 @@ def _converted(source: Source, point: str) -> Any:
     spec = source.graph
     outputs = [*spec.outputs, *(f"new_{name}" for name in spec.state)]
     with warnings.catch_warnings(), torch.no_grad():
-        # Both warn of versions they were not tested with, and the tracer of its own end.
+        # coremltools warns of versions that it was not tested with, and the tracer of deprecation.
         warnings.simplefilter("ignore")
         examples = example_tensors(spec, point)
-        # Exported first: sizes become literals, whose computation the converter cannot fold with
-        # NumPy 2.4. Then traced: the converter knows more operators in that form.
+        # The export turns sizes into literals; with NumPy 2.4 the converter cannot fold their
+        # computation. The result is traced, as the converter knows more operators in that form.
         static = torch.export.export(source.module(), examples).module()
         return coremltools.convert(
             torch.jit.trace(static, examples, check_trace=False),  # type: ignore[no-untyped-call]
@@ -142,8 +143,8 @@ def _palettized(model: Any, palette: Palette) -> Any:
 
     if not palette.channels:
         return once()
-    # A tensor whose channels the size of a group does not divide is passed over and stays float16:
-    # Whisper's embedding of 51,865 words. It is left to a smaller size, in another pass.
+    # coremltools leaves a tensor in float16 if the group's size does not divide its channels, such
+    # as Whisper's embedding of 51,865 words. Another pass compresses it with a smaller size.
     size = palette.channels + 1
     while sizes := {n for n in _group_sizes(model, palette.channels) if 0 < n < size}:
         size = max(sizes)
@@ -152,7 +153,7 @@ def _palettized(model: Any, palette: Palette) -> Any:
 
 
 def _group_sizes(model: Any, most: int) -> set[int]:
-    """Return the sizes of groups that would suit an axis of a weight that is not compressed."""
+    """Return the group sizes, at most ``most``, that divide an axis of an uncompressed weight."""
     from coremltools.optimize import coreml
 
     return {
@@ -165,15 +166,16 @@ def _group_sizes(model: Any, most: int) -> set[int]:
 
 
 def channels_together(channels: int, most: int) -> int:
-    """Return how many of a tensor's channels share a table: the most that divide them evenly.
+    """Return how many of a tensor's channels share a table: the largest size that divides them.
 
-    It is 0 where fewer than ``FEWEST`` would: then all of them share one.
+    The size is at most ``most``. It is 0 if no size from :data:`FEWEST` on divides the channels:
+    all of them share one table then.
     """
     return max((size for size in range(FEWEST, most + 1) if channels % size == 0), default=0)
 
 
 def stored_scheme(program: Program) -> str:
-    """Return the scheme in which most of a program's weights are stored."""
+    """Return the scheme that most of a program's weights are stored in, such as ``int8-linear``."""
     counts: Counter[str] = Counter()
     for weight in program.weights():
         if weight.elements > SMALLEST:

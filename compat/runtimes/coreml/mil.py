@@ -1,9 +1,9 @@
-"""Executes a Core ML program on any machine, operator by operator, in PyTorch.
+"""Execution of a Core ML program on any machine, operator by operator, in PyTorch.
 
-Core ML itself exists on Apple's systems only; its programs (MIL, the model intermediate language)
-are documented, and their weights can be decompressed anywhere. Results of operators that the
-program declares as float16 are rounded to it, sums are in float32: what is measured is the program
-as converted, with its weights as stored, not the rounding of any of Apple's processors.
+Core ML itself exists on Apple's systems only. Its programs (MIL, the model intermediate language)
+are documented, and their weights can be decompressed anywhere. Results that the program declares as
+float16 are rounded to float16; sums are in float32. Measured is thus the program as converted, with
+its weights as stored, and not the rounding of any of Apple's processors.
 
 Semantics: the operators' reference in coremltools (``coremltools.converters.mil.mil.ops.defs``).
 """
@@ -25,15 +25,15 @@ from compat.contract.session import Unsupported
 
 @dataclass(frozen=True)
 class Step:
-    """One operation of a program, with all that is the same in every run looked up."""
+    """One operation of a program, with everything that does not change between runs looked up."""
 
     operator: Operator
     inputs: Mapping[str, Any]
-    """Its variables by argument; a list of them where it takes several tensors."""
+    """Variables by argument; a list of variables for an argument of several tensors."""
     outputs: Sequence[tuple[str, str]]
-    """Name and declared type of each result."""
+    """Name and declared type of each result, such as ``("x_1", "fp16")``."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Arguments that are constants, as Python values, once they were asked for."""
+    """Cache of constant arguments as Python values, filled when they are first asked for."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Arguments:
     values: Mapping[str, Any]
     """Tensors computed so far, by the name of their variable."""
     constants: Mapping[str, torch.Tensor]
+    """The program's constants, by the name of their variable."""
 
     def __contains__(self, name: str) -> bool:
         return name in self.step.inputs
@@ -60,7 +61,7 @@ class Arguments:
         return self.tensor(name) if name in self else None
 
     def plain(self, name: str, default: Any = None) -> Any:
-        """Return an argument as Python values: a shape, an axis, a mode."""
+        """Return an argument as Python values, such as a shape, an axis or a mode."""
         if name in self.step.settings:
             return self.step.settings[name]
         if name not in self:
@@ -81,14 +82,15 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Weight:
-    """How a constant of the program is stored."""
+    """The form in which a constant of the program is stored."""
 
     elements: int
     bits: int
+    """Bits of each element, or of its index."""
     lookup: bool
-    """Whether values are indices into a table, rather than numbers on an even grid."""
+    """Whether elements are indices into a table, rather than numbers on an even grid."""
     channels: int = 0
-    """How many channels share a table; 0 where one table serves all of them."""
+    """Number of channels that share a table; 0 if one table serves all of them."""
 
 
 @dataclass
@@ -108,7 +110,7 @@ class Program:
         program = load(spec, spec.specificationVersion, model.weights_dir)
         function = program.functions["main"]
         for operation in _operations(function):
-            # What a constant is decompressed from is not kept beside it.
+            # The compressed form of a constant is not kept beside the decompressed one.
             for variable in () if _is_constant(operation.op_type) else _inputs(operation):
                 if variable.name not in self._constants:
                     self._keep(variable)
@@ -117,7 +119,7 @@ class Program:
         return function
 
     def _keep(self, variable: Any) -> None:
-        """Keep a constant as a tensor; a compressed one as what it is decompressed to."""
+        """Keep the value of a variable as a tensor if it is a constant, decompressed if needed."""
         value = variable.val
         if value is None and variable.op is not None and _is_compressed(variable.op):
             value = _decompressed(variable.op)
@@ -128,7 +130,7 @@ class Program:
 
     @cached_property
     def _steps(self) -> list[Step]:
-        """What is executed, in order: everything that is not a constant."""
+        """The operations in order of execution, constants left out."""
         steps = []
         for operation in _operations(self._function):
             if _is_constant(operation.op_type):
@@ -144,12 +146,12 @@ class Program:
 
     @property
     def unknown(self) -> list[str]:
-        """Operators that are not known here, each once."""
+        """Names of the program's operators that :data:`OPERATORS` lacks, sorted."""
         names = (operation.op_type for operation in _operations(self._function))
         return sorted({name for name in names if name not in OPERATORS and not _is_constant(name)})
 
     def weights(self) -> Iterator[Weight]:
-        """Yield how each constant of the program is stored, indices and tables as one."""
+        """Yield the form of each stored weight; indices and their table are one weight."""
         for operation in _operations(self._function):
             for name, variable in operation.inputs.items():
                 if isinstance(variable, list | tuple) or variable is None or variable.op is None:
@@ -174,10 +176,10 @@ class Program:
                     yield Weight(math.prod(variable.shape), bits, False)
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """Execute the program; return its outputs in order.
+        """Execute the program on inputs by name, and return its outputs in order.
 
         Raises:
-            Unsupported: there is an operator that is not known here.
+            Unsupported: :data:`OPERATORS` lacks an operator of the program.
         """
         function = self._function
         values: dict[str, Any] = {
@@ -217,10 +219,10 @@ def _is_compressed(operation: Any) -> bool:
 
 
 def _decompressed(operation: Any) -> Any:
-    """Return the values that a constant is compressed from.
+    """Return the values of a compressed constant.
 
-    Indices into tables of numbers are looked up here: coremltools repeats the table for each of
-    them first, 10 GB for Whisper's embedding and tables of 256 values.
+    Indices into tables of single numbers are looked up here. coremltools would first repeat the
+    table for each index, which takes 10 GB for Whisper's embedding and tables of 256 values.
     """
     table = operation.inputs["lut"].val if operation.op_type == "constexpr_lut_to_dense" else None
     if table is None or table.ndim < 3 or table.shape[-1] != 1:
@@ -244,7 +246,7 @@ def _kind(variable: Any) -> str:
 
 
 def _rounded(tensor: torch.Tensor, kind: str) -> torch.Tensor:
-    """Return a value as the program declares it; float16 rounded, but held in float32."""
+    """Return a tensor in its declared type; float16 values are rounded, but held in float32."""
     if kind == "fp16":
         return tensor.to(torch.float16).to(torch.float32)
     if kind == "fp32":
@@ -288,7 +290,7 @@ def _linear(a: Arguments) -> torch.Tensor:
 
 
 def _padding(a: Arguments, kernel: Sequence[int], x: torch.Tensor) -> list[int]:
-    """Return what to add before and after each spatial axis, flat, the first axis first."""
+    """Return the padding before and after each spatial axis, flat, the first axis first."""
     kind = a.plain("pad_type", "valid")
     if kind == "valid":
         return [0] * (2 * len(kernel))
@@ -341,7 +343,7 @@ def _conv_transpose(a: Arguments) -> torch.Tensor:
         dilation=a.plain("dilations") or [1] * rank,
         groups=a.plain("groups", 1),
     )
-    # Its padding is what is cut off.
+    # The padding of a transposed convolution is cut off from its output.
     return _pad_spatial(found, [-amount for amount in pads])
 
 
@@ -362,7 +364,7 @@ def _pool(kind: str) -> Operator:
 
 
 def _upsample(a: Arguments) -> torch.Tensor:
-    """Repeat values along both last axes, by whole numbers.
+    """Repeat values along both last axes by whole factors, as nearest-neighbour upsampling does.
 
     Raises:
         Unsupported: a factor is fractional.
@@ -421,7 +423,7 @@ def _lstm(a: Arguments) -> tuple[torch.Tensor, ...]:
     width = a.tensor("weight_hh").shape[1]
 
     def gates(name: str) -> torch.Tensor:
-        # Input, forget, output, cell here; input, forget, cell, output in PyTorch.
+        # MIL orders gates as input, forget, output, cell; PyTorch as input, forget, cell, output.
         given, forget, output, cell = torch.split(a.tensor(name), width)
         return torch.cat((given, forget, cell, output))
 
@@ -502,7 +504,7 @@ def _pad(a: Arguments) -> torch.Tensor:
     if mode == "constant":
         return torch.nn.functional.pad(x, flat, value=a.plain("constant_val", 0.0))
     while flat[-2:] == [0, 0]:
-        flat = flat[:-2]  # PyTorch takes only axes that are padded.
+        flat = flat[:-2]  # In these modes PyTorch takes only axes that are padded.
     return torch.nn.functional.pad(x, flat, mode={"reflect": "reflect"}.get(mode, "replicate"))
 
 
@@ -565,7 +567,7 @@ OPERATORS: Mapping[str, Operator] = {
         )
     },
     "identity": _unary(lambda x: x),
-    "cast": _unary(lambda x: x),  # The output's declared type does it.
+    "cast": _unary(lambda x: x),  # _rounded converts every output to its declared type.
     "log": lambda a: (a.tensor("x") + a.plain("epsilon", 1e-45)).log(),
     "rsqrt": lambda a: (a.tensor("x") + a.plain("epsilon", 1e-12)).rsqrt(),
     "inverse": lambda a: 1 / (a.tensor("x") + a.plain("epsilon", 1e-4)),

@@ -1,4 +1,4 @@
-"""Oracles of Core ML: what its compressed weights compute."""
+"""Simulations of Core ML's compressed weights, as oracles for its recipes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from compat.runtimes.coreml.palettes import PALETTES, Palette
 
 
 def _each_weight(module: torch.nn.Module, change: Any) -> torch.nn.Module:
-    """Change every matrix or kernel of a module that is large enough to be compressed.
+    """Replace every weight of a module that is large enough to be compressed by ``change(weight)``.
 
-    ``change`` is given its output channels first.
+    The weight is passed with its output channels as the first axis.
     """
     for child in module.modules():
         axis = 1 if type(child).__name__.startswith("ConvTranspose") else 0
@@ -40,10 +40,14 @@ def _simulated(module: torch.nn.Module, palette: Palette) -> torch.nn.Module:
 
 
 def _looked_up(rows: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return rows of values, each replaced by the nearest of its row's table.
+    """Replace each value by the nearest entry of its row's table, which k-means chooses.
 
-    Lloyd's algorithm in one dimension, for all rows at once, from where the part that errs most was
-    split at its mean until there were enough: what lies far out has entries of its own.
+    The start splits the part with the largest error at its mean, again and again, so that outliers
+    get entries of their own. Lloyd's algorithm in one dimension follows, for all rows at once.
+
+    Args:
+        rows: values (rows, columns).
+        bits: bits of an index; a table has ``2**bits`` entries.
     """
     count = 2**bits
     values = rows.double().sort(dim=1).values
@@ -88,17 +92,17 @@ def palettize_4(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def palettize_6_in_groups(module: torch.nn.Module) -> torch.nn.Module:
-    """Return a module of which every 16 channels have 64 values of their own."""
+    """Return a module in which every 16 output channels share 64 values, chosen by k-means."""
     return _simulated(module, PALETTES["int8-palettized-6bit-group16"])
 
 
 def palettize_4_in_groups(module: torch.nn.Module) -> torch.nn.Module:
-    """Return a module of which every 16 channels have 16 values of their own."""
+    """Return a module in which every 16 output channels share 16 values, chosen by k-means."""
     return _simulated(module, PALETTES["int4-palettized-group16"])
 
 
 def round_rows(module: torch.nn.Module) -> torch.nn.Module:
-    """Return a module whose weights are rounded to int8, symmetric, one scale for each row."""
+    """Return a module with weights rounded to int8: symmetric, one scale per output channel."""
 
     def change(weight: torch.Tensor) -> torch.Tensor:
         rounded, scale = quantise_rows(weight.flatten(1))

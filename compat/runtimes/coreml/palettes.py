@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Tables of values by which weights are stored as indices."""
+    """The form of the tables that a recipe stores weights with."""
 
     bits: int
-    """Of an index: a table has two to the power of them values."""
+    """Bits of an index; a table has ``2**bits`` values."""
     channels: int = 0
-    """Most output channels that share a table; 0 where one table serves the whole tensor."""
+    """Most output channels that share a table; 0 if the whole tensor has one table."""
 
 
 PALETTES = {

@@ -1,10 +1,10 @@
 """Core ML: prediction by compute unit on a Mac, conversion evidence everywhere else.
 
-On a Mac a graph is predicted by Core ML on the unit that the target names. Elsewhere the same
-package is made, and the program in it, with its weights as they are stored, is executed operator by
-operator in PyTorch (:mod:`compat.runtimes.coreml.mil`): what converted, how large it is, and how
-exact. Caches stay on the host and go in and out as arrays: Core ML's own states crashed decoders
-with palettized weights after a hundred predictions (coremltools #2716).
+On a Mac, Core ML predicts a graph on the unit that the target names. Elsewhere the same package is
+made, and its program is executed operator by operator in PyTorch, with the weights as they are
+stored (:mod:`compat.runtimes.coreml.mil`). That shows which graphs convert, their size and their
+accuracy. A decoder's caches stay on the host and go in and out as arrays: with Core ML's own states
+decoders with palettized weights crashed after a hundred predictions (coremltools #2716).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class CoreMl(GraphRuntime):
             return Probe("broken", f"coremltools does not import: {error}", f"{INSTALL} --force")
         facts = {"coremltools": coremltools.__version__}
         try:
-            # Weights are written and read by a library of its own, which only some wheels have.
+            # A native library writes and reads weights, and only some wheels contain it.
             import coremltools.libmilstoragepython
         except ImportError as error:
             reason = f"this build of coremltools cannot write weights: {error}"

@@ -1,4 +1,4 @@
-"""Sessions of Core ML on a Mac."""
+"""Sessions of Core ML: prediction on a Mac, and execution of converted programs elsewhere."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class CoreMlSession(TensorSession):
-    """One program per graph and point: predicted by Core ML, or executed as converted."""
+    """A session with one program per graph and point: predicted by Core ML, or executed here."""
 
     def __init__(
         self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
@@ -51,7 +51,8 @@ class CoreMlSession(TensorSession):
         if key in self._packages:
             return
         source, scheme = self.sources[graph], self.recipe.for_graph(graph)
-        source.shipped(scheme, "coreml")  # Nobody ships any: what is shipped is never converted.
+        # Raises Unsupported for a graph that its makers ship, as no shipped graph is converted.
+        source.shipped(scheme, "coreml")
         self._packages[key] = package(source, point, scheme).fetch() / "model.mlpackage"
         program = self._programs[key] = Program(self._packages[key])
         if self.target.evidence == "conversion":
@@ -106,7 +107,7 @@ class CoreMlSession(TensorSession):
         return {"compiler": f"coremltools {metadata.version('coremltools')}, macOS 15 program"}
 
     def model_bytes(self) -> int:
-        """Size of the packages of the first point of each graph."""
+        """Return the bytes of the packages of each graph's first point."""
         return sum(
             folder_bytes(self._packages[graph.name, next(iter(graph.points))])
             for graph in self.graphs.values()
@@ -117,7 +118,7 @@ class CoreMlSession(TensorSession):
         self._models.clear()
 
 
-# On a Mac. None of this could be run where it was written: see docs/hardware.md.
+# Functions for a Mac. They were written without one, and never run: see docs/hardware.md.
 
 
 def _loaded(package: Path, target: Target) -> Any:
@@ -128,7 +129,7 @@ def _loaded(package: Path, target: Target) -> Any:
 
 
 def _anticipated(model: Any, target: Target) -> Counter[str]:
-    """Return the estimated cost of a model by the unit that Core ML anticipates for it."""
+    """Return the estimated cost of a model's operations, summed by Core ML's preferred unit."""
     import coremltools
     from coremltools.models.compute_plan import MLComputePlan
 

@@ -1,4 +1,5 @@
-"""OpenVINO."""
+"""OpenVINO, Intel's runtime."""
 
 GROUP = 32
-"""Activations that share one scale when they are quantised at run time; 4-bit weights that do."""
+"""Number of values that share one scale: of activations quantised at run time, and of 4-bit
+weights."""

@@ -1,4 +1,4 @@
-"""Compression and quantisation for OpenVINO."""
+"""Compression and quantisation of graphs for OpenVINO, by NNCF."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ from compat.runtimes.openvino import GROUP
 
 RECURRENT = ("LSTMSequence", "LSTMCell", "GRUSequence", "GRUCell", "RNNSequence", "RNNCell")
 COARSE = 30.0
-"""Decibels that values must keep when they are rounded to 8 bits of their range: an error of 3 %,
-seven convolutions in a row, leaves nothing of the features of wav2vec2."""
+"""Decibels of signal over rounding that values must keep at 8 bits of their range. With less their
+products stay in float32: an error of 3 % (30 dB), through seven convolutions in a row, destroys the
+features of wav2vec2."""
 
 
 def compress(folder: Path, reference: Mapping[str, str], graph: str, point: str, bits: int) -> None:
     """Job: write a graph as OpenVINO IR with compressed weights.
 
-    8 bits: asymmetric, one scale per channel. 4 bits: symmetric, in groups; embeddings,
-    convolutions, the last layer and what cannot be grouped as with 8 bits.
+    With 8 bits weights are asymmetric, one scale per channel. With 4 bits they are symmetric, in
+    groups of :data:`GROUP`. Embeddings, convolutions, the last layer, and weights that do not
+    divide into groups have 8 bits there too.
     """
     source = open_source(reference, graph)
     model = openvino.Core().read_model(source.onnx(point))
@@ -54,13 +56,23 @@ def quantise(
     recordings: str,  # noqa: ARG001 (part of what the file is made of)
     narrow: bool,
 ) -> None:
-    """Job: write a graph as OpenVINO IR with int8 weights and activations, and whose ranges.
+    """Job: write a graph as OpenVINO IR with int8 weights and activations.
 
-    ``corpus`` is the folder of recordings that activations are seen on, ``recordings`` its digest.
-    ``narrow`` leaves a bit of each weight unused, so that no sum of two products overflows.
+    ``calibration.txt`` beside it names the recordings that set the ranges of activations, and
+    ``float32.txt`` the layers that stay in float32.
+
+    Args:
+        folder: where to write.
+        reference: arguments of the model's reference.
+        graph: name of the graph.
+        point: name of the point.
+        corpus: folder of the recordings; empty for the shipped corpus.
+        recordings: digest of the recordings.
+        narrow: use 7 of the 8 bits of each weight, so that no sum of two products overflows.
     """
-    # Extremes of all calls, where the default is their mean, which cuts off half of them. And no
-    # SmoothQuant: its scales per channel need more calls than a decoder's steps are recorded.
+    # Ranges are the extremes of all calls. NNCF's default is the mean of the calls' extremes, which
+    # cuts off half of the calls. SmoothQuant is off: its scales per channel need more calls than
+    # are recorded of a decoder's step.
     ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
     advice = nncf.AdvancedQuantizationParameters(
         overflow_fix=nncf.OverflowFix.ENABLE if narrow else None,
@@ -69,7 +81,8 @@ def quantise(
     )
     recorded = calibration.record(ModelReference(**reference), graph, point, corpus)
     model = openvino.Core().read_model(open_source(reference, graph).onnx(point))
-    # Attention, products of activations by one another: one range for all of a cache cost 6 dB.
+    # Products of two activations (attention) stay in float32: one range for a whole cache cost
+    # 6 dB.
     attention = [
         node.get_friendly_name()
         for node in model.get_ops()
@@ -84,8 +97,8 @@ def quantise(
         model_type=nncf.ModelType.TRANSFORMER,
         target_device=nncf.TargetDevice.CPU,
         advanced_parameters=advice,
-        # Recurrent layers: the plug-in executes them in float32 whatever their weights are, and
-        # NNCF gives all gates of a layer one scale, which left Resemblyzer noise.
+        # Recurrent layers stay in float32: the plug-in executes them so in any case, and NNCF gives
+        # all gates of a layer one scale, which left only noise of Resemblyzer's outputs.
         ignored_scope=nncf.IgnoredScope([*attention, *coarse], types=[*RECURRENT], validate=False),
     )
     openvino.save_model(quantised, folder / "model.xml", compress_to_fp16=False)
@@ -97,11 +110,12 @@ def quantise(
 
 
 def too_coarse(model: Any, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[str]:
-    """Return the products by weights of a model whose other input does not survive 8 bits.
+    """Return the names of the products by weights whose other input loses too much at 8 bits.
 
-    With one range for a whole tensor, values of very different size share a step that is the
-    largest one's: raw samples of quiet speech, or what few outliers stand out of. Counted is the
-    power of the values over that of rounding, the median over all recordings.
+    One range serves a whole tensor, so that its largest value sets the step for all. Quiet speech
+    as raw samples, or a tensor with few outliers, then keeps little. The measure is the power of
+    the values over the power of their rounding, the median over all recordings; the limit is
+    :data:`COARSE`.
 
     Args:
         model: the float model.
@@ -113,20 +127,20 @@ def too_coarse(model: Any, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[st
         if node.get_type_name() in ("MatMul", "Convolution", "GroupConvolution")
         and _constant(node.input_value(1))
     ]
-    # Several products may share an input, which is looked at once.
+    # Several products may share an input, which is measured once.
     inputs = {_place(node.input_value(0)): node.input_value(0) for node in products}
     results = [openvino.opset13.result(output) for output in inputs.values()]
     watched = openvino.Model(results, model.get_parameters(), "inputs of products")
     properties = {"INFERENCE_PRECISION_HINT": "f32"}
     request = openvino.compile_model(watched, "CPU", properties).create_infer_request()
     power: list[list[float]] = [[] for _ in results]
-    # Zero is always representable.
+    # The range always includes zero, as in NNCF's quantisers.
     low, high = np.zeros(len(results)), np.zeros(len(results))
     for feed in feeds:
         request.infer(dict(feed))
         for index in range(len(results)):
             values = request.get_output_tensor(index).data.astype(np.float64)
-            # Apart for each row of a batch, whose last ones may be padding.
+            # Rows of a batch are measured apart, as the last ones may be padding.
             rows = np.square(values).reshape(len(values), -1).mean(axis=1)
             power[index] += rows[rows > 0].tolist()
             low[index] = min(low[index], values.min())
@@ -142,7 +156,7 @@ def _place(output: Any) -> tuple[str, int]:
 
 
 def _constant(output: Any) -> bool:
-    """Tell whether a value is a constant, whatever conversions and reshapings it went through."""
+    """Return whether a value is a constant, or computed from constants alone."""
     node = output.get_node()
     if node.get_type_name() == "Constant":
         return True

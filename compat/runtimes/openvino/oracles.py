@@ -1,4 +1,4 @@
-"""Oracles of OpenVINO: what its integer recipes compute."""
+"""Simulations of OpenVINO's integer recipes, as their oracles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from compat.runtimes.openvino import GROUP
 
 
 def products() -> tuple[type[torch.nn.Module], ...]:
-    """Return the layers that multiply by weights, recurrent ones left out."""
+    """Return the types of layers that multiply by weights, recurrent ones left out."""
     return (
         torch.nn.Linear,
         torch.nn.Conv1d,
@@ -23,7 +23,7 @@ def products() -> tuple[type[torch.nn.Module], ...]:
 def round_weights(module: torch.nn.Module) -> torch.nn.Module:
     """Simulate NNCF's int8 weights: asymmetric, one scale per output channel, of every layer.
 
-    Convolutions, recurrent layers and embeddings too, which the general scheme leaves in float32
+    Unlike the general scheme, NNCF rounds convolutions, recurrent layers and embeddings too
     (https://docs.openvino.ai/2026/openvino-workflow/model-optimization-guide/weight-compression.html).
     Arithmetic is in float32.
     """
@@ -38,14 +38,17 @@ def _round_weights_of(
             for name, weight in list(layer.named_parameters(recurse=False)):
                 if name.startswith("weight"):
                     channel = 1 if isinstance(layer, torch.nn.ConvTranspose1d) else 0
-                    # A new tensor: an output layer may be tied to an embedding.
+                    # A new tensor, as an output layer may be tied to an embedding.
                     rounded = torch.nn.Parameter(_rounded(weight, channel), requires_grad=False)
                     setattr(layer, name, rounded)
     return module
 
 
 def round_activations(module: torch.nn.Module) -> torch.nn.Module:
-    """Simulate OpenVINO's dynamic int8: weights as above, inputs of linear layers in groups."""
+    """Simulate OpenVINO's dynamic int8: int8 weights, and int8 inputs of linear layers.
+
+    Inputs are rounded symmetrically, with a scale for each :data:`GROUP` of values.
+    """
 
     def round_input(_: torch.nn.Module, arguments: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         (values,) = arguments
@@ -64,9 +67,10 @@ def round_activations(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def round_to_4_bits(module: torch.nn.Module) -> torch.nn.Module:
-    """Simulate NNCF's int4 weights: symmetric, in groups, of linear layers; the rest as int8.
+    """Simulate NNCF's int4 weights: symmetric, in groups, of linear layers; other layers have int8.
 
-    NNCF keeps the last linear layer of a graph at 8 bits too: this simulation errs a little more.
+    NNCF also keeps the last linear layer of a graph at 8 bits. This simulation does not, and so
+    errs a little more.
     """
     weights = {
         name: layer.weight
@@ -82,15 +86,16 @@ def round_to_4_bits(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def round_tensors(module: torch.nn.Module) -> torch.nn.Module:
-    """Simulate full int8: weights per channel, inputs of every product by weights per tensor.
+    """Simulate full int8: weights rounded per channel, inputs of products by weights per tensor.
 
-    Ranges are those of each input, where the artifact has one range for all, set by calibration,
-    and leaves products that this does not suit in float32. Recurrent layers are in float32, too.
+    Each input has a range of its own here. The artifact has one range for all inputs, set by
+    calibration, and leaves products in float32 that this does not suit. Recurrent layers are in
+    float32 in both.
     """
 
     def round_input(_: torch.nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         values, *rest = arguments
-        # All axes are one channel: one scale for the tensor.
+        # The whole tensor as one channel has one scale.
         return (_rounded(values.reshape(1, -1), 0).reshape(values.shape), *rest)
 
     rounded = _round_weights_of(module, (torch.nn.Embedding, *products()))
@@ -101,7 +106,10 @@ def round_tensors(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def _rounded(weight: torch.Tensor, channel: int) -> torch.Tensor:
-    """Round to 256 steps between the smallest and the largest value of each channel, and zero."""
+    """Round to 256 steps over the range of each channel, which always includes zero.
+
+    ``channel`` is the axis of the channels.
+    """
     others = [axis for axis in range(weight.ndim) if axis != channel]
     low = weight.amin(others, keepdim=True).clamp(max=0)
     high = weight.amax(others, keepdim=True).clamp(min=0)

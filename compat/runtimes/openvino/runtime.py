@@ -1,4 +1,4 @@
-"""OpenVINO: one file for its devices (CPU, GPU, NPU), which are data."""
+"""OpenVINO as a runtime, with a target for each of its devices: CPU, GPU and NPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ INSTALL = "pip install openvino==2026.4.1 nncf==3.4.0"
 
 
 class OpenVino(GraphRuntime):
-    """OpenVINO on Intel's devices, and on the processors of others."""
+    """OpenVINO on Intel's devices, and on other makers' CPUs."""
 
     name = "openvino"
     session = "compat.runtimes.openvino.session:OpenVinoSession"
@@ -26,7 +26,7 @@ class OpenVino(GraphRuntime):
     }
     packages = ("openvino", "nncf", "torch", "onnxscript")
     modules = ("openvino",)
-    # Two of its own while it compiles: MusicGen's step of 1.7 GB took 6.8 to 8.4 GB.
+    # OpenVINO makes two copies while it compiles: MusicGen's step of 1.7 GB took 6.8 to 8.4 GB.
     copies = 5.0
     targets = (
         Target(

@@ -29,7 +29,7 @@ HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 COMPRESS = "compat.runtimes.openvino.convert:compress"
 QUANTISE = "compat.runtimes.openvino.convert:quantise"
 FORMS = ("openvino", "onnx")
-"""Forms that it takes of a graph that its makers ship."""
+"""Forms of shipped files that OpenVINO takes, preferred first."""
 EXECUTED = {
     "f32": "fp32",
     "f16": "fp16",
@@ -41,12 +41,12 @@ EXECUTED = {
     "u4": "int4",
 }
 WIDENING = ("Convert", "Subtract", "Multiply", "Reshape", "Transpose", "FakeQuantize")
-"""Operators between stored integers and the layer whose weights they are."""
+"""Operators that turn stored integers into the float weights of a layer."""
 ARITHMETIC = ("FullyConnected", "MatMul", "Convolution", "GroupConvolution", "MHA")
 
 
 class OpenVinoSession(TensorSession):
-    """One compiled model and one inference request per graph and point."""
+    """A session with one compiled model and one inference request per graph and point."""
 
     def __init__(
         self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
@@ -63,7 +63,8 @@ class OpenVinoSession(TensorSession):
         self._paths: dict[str, Path] = {}
         self._constants: dict[str, dict[str, Any]] = {}
         self._notes: dict[str, str] = {}
-        if "int8-a8w8" not in recipe.schemes:  # Calibrated by itself at every point: none in vain.
+        # Every point of int8-a8w8 is calibrated by itself, which takes long: none is built ahead.
+        if "int8-a8w8" not in recipe.schemes:
             build_ahead(sources, self._path, options.batches)
         for graph in self.graphs.values():
             self._request(graph.name, next(iter(graph.points)))
@@ -95,7 +96,8 @@ class OpenVinoSession(TensorSession):
         source, scheme = self.sources[graph], self.recipe.for_graph(graph)
         if not precision_of(scheme).quantised:
             return source.onnx(point, forms=FORMS)
-        source.shipped(scheme, *FORMS)  # What is shipped is executed as it is, never compressed.
+        # Raises Unsupported for a graph that its makers ship, as shipped files are not compressed.
+        source.shipped(scheme, *FORMS)
         made_from = [source.exported(point)]
         if scheme != "int8-a8w8":
             arguments = {"point": point, "bits": precision_of(scheme).bits}
@@ -124,7 +126,7 @@ class OpenVinoSession(TensorSession):
         return folder / "model.xml"
 
     def _read(self, graph: str, point: str, path: Path) -> Any:
-        """Read a shipped file with its open shapes set: without, some operators do not convert."""
+        """Read a shipped ONNX file with its free shapes set, as some operators need to convert."""
         frontend = FrontEndManager().load_by_framework("onnx")
         model = frontend.load(str(path))
         for name, (shape, _) in self.graphs[graph].examples(point).items():
@@ -133,7 +135,7 @@ class OpenVinoSession(TensorSession):
         return frontend.convert(model)
 
     def _properties(self, scheme: str) -> dict[str, str]:
-        # Without a hint the CPU plug-in runs float32 models in bfloat16 where the processor can.
+        # Without this hint the CPU plug-in runs float32 models in bfloat16 if the processor can.
         properties = {
             "INFERENCE_PRECISION_HINT": HINTS.get(scheme, "f32"),
             "PERFORMANCE_HINT": "LATENCY",
@@ -156,8 +158,9 @@ class OpenVinoSession(TensorSession):
     def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[Any]:
         request = self._request(graph, point)
         own = {id(tensor) for tensor in self._outputs.get((graph, point), ())}
-        # The request would read its own output (a state, a carried value) while it writes it. All
-        # are copied before any is set, which may take the memory of an output away.
+        # An input may be the request's own output (a state, a carried value), which it would read
+        # while writing it. All such inputs are copied before any is set, since setting one may free
+        # an output's memory.
         inputs = {
             name: self.upload(tensor.data.copy(), graph) if id(tensor) in own else tensor
             for name, tensor in inputs.items()
@@ -196,13 +199,13 @@ class OpenVinoSession(TensorSession):
             scheme = self.recipe.for_graph(graph)
             if precision_of(scheme).quantised:
                 layers = quantised_layers(self.core.read_model(path))
-                # Inputs are rounded as they come in products of matrices alone.
+                # Dynamic quantisation rounds the inputs of matrix products only.
                 if not ({"MatMul"} & layers if scheme == "int8-dynamic" else layers):
                     left.append(graph)
         return left
 
     def _executed(self, graph: str, point: str) -> str:
-        """Read from the runtime's own model in which precision its arithmetic nodes ran."""
+        """Return the scheme that a graph's arithmetic ran in, as the runtime's own model shows."""
         scheme = self.recipe.for_graph(graph)
         counts: dict[str, int] = {}
         for node in self._compiled[graph, point].get_runtime_model().get_ops():
@@ -213,7 +216,7 @@ class OpenVinoSession(TensorSession):
         if not counts:
             return scheme
         found = EXECUTED.get(max(counts, key=counts.__getitem__), "?")
-        # With compressed weights sums are in float32; with full int8 most products are not.
+        # With compressed weights products run in float32 too; with full int8 most run in int8.
         expected = ("int8",) if scheme == "int8-a8w8" else ("fp32", "int8", "int4")
         return scheme if precision_of(scheme).quantised and found in expected else found
 
@@ -227,9 +230,10 @@ class OpenVinoSession(TensorSession):
 
 
 def quantised_layers(model: Any) -> set[str]:
-    """Return the types of the operators of a model that have integers of at most 8 bits as weights.
+    """Return the types of a model's operators whose weights are integers of at most 8 bits.
 
-    Between the two are conversions, zero points and scales, all of constants.
+    Between a stored constant and its operator there may be the operators of :data:`WIDENING`:
+    conversions, zero points and scales.
     """
 
     def stored(output: Any) -> Iterator[Any]:
@@ -256,9 +260,9 @@ def quantised_layers(model: Any) -> set[str]:
 
 @cache
 def saturates() -> bool:
-    """Return whether sums of two products of bytes may overflow: on x86 that has no known VNNI.
+    """Return whether sums of two products of bytes may overflow: on x86 without (known) VNNI.
 
-    Whisper-nano's logits then have 21.5 dB with all 8 bits of a weight, and 27.1 with 7.
+    There Whisper-nano's logits have 21.5 dB with all 8 bits of a weight, and 27.1 dB with 7.
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
