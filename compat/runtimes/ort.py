@@ -1,4 +1,4 @@
-"""ONNX Runtime: one file for every execution provider, which are data."""
+"""ONNX Runtime, with a target for each execution provider; providers are data."""
 
 from __future__ import annotations
 
@@ -33,18 +33,19 @@ RECIPES = ("fp32", "fp16", "bf16", "int8-dynamic", "int8-weights", "int4-weights
 
 @dataclass(frozen=True)
 class Provider:
-    """What is particular to one execution provider."""
+    """The facts in which one execution provider differs from the others."""
 
     name: str
     memory: str
-    """Where its tensors live, in ONNX Runtime's names of devices."""
+    """ONNX Runtime's name of the device that holds the provider's tensors: ``cpu`` or ``cuda``."""
     recipes: tuple[str, ...]
     remedy: str
     options: Mapping[str, str] = field(default_factory=dict)
     vendor: str = ""
-    """Who makes the GPU that it needs, as :func:`compat.hardware.facts.machine_facts` says."""
+    """Maker of the GPU that it needs, as in :func:`compat.hardware.facts.machine_facts`; empty if
+    it needs none."""
     system: str = ""
-    """The only operating system that has it."""
+    """The only operating system that has it; empty if all have."""
     on_request: bool = False
 
 
@@ -69,7 +70,7 @@ PROVIDERS: Mapping[str, Provider] = {
         ("fp32", "fp16"),
         "pip uninstall onnxruntime && pip install onnxruntime-gpu 'tensorrt-cu13<11'",
         vendor="nvidia",
-        # It tries kernels for minutes when a graph is compiled.
+        # TensorRT tries kernels for minutes when it compiles a graph.
         on_request=True,
     ),
     "rocm-onnxruntime": Provider(
@@ -89,12 +90,13 @@ PROVIDERS: Mapping[str, Provider] = {
     ),
 }
 LEAST = 0.02
-"""Share of a graph's weights below which a scheme quantised nothing to speak of: of EnCodec's
-encoder it takes one product of matrices, 1.1 %, and leaves the convolutions and the LSTM."""
+"""A graph counts as unquantised if a scheme quantised at most this share of its weights. In
+EnCodec's encoder int8 takes one product of matrices, 1.1 % of the weights, and leaves the
+convolutions and the LSTM."""
 BUILDS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-migraphx")
 """Distributions that install the same module, and overwrite one another."""
 EXPORTERS = ("torch", "onnx", "onnxscript")
-"""Modules without which there is no graph to run."""
+"""Modules that export graphs to ONNX."""
 
 
 class OnnxRuntime(GraphRuntime):
@@ -172,10 +174,10 @@ def _installed(name: str) -> bool:
 
 
 def refusal(provider: Provider) -> str:
-    """Return why a provider does not start, in its loader's words; empty where it does.
+    """Return why a provider does not start, in its loader's words; an empty text if it starts.
 
-    ONNX Runtime lists what its build has, whether it loads here or not, and makes a session all
-    the same, on the CPU. Why is printed and nothing more.
+    ONNX Runtime lists every provider of its build, even one that cannot be loaded here. It then
+    makes a session on the CPU instead, and only prints the reason: the printed text is read.
     """
     import onnx
     import onnxruntime
@@ -196,17 +198,20 @@ def refusal(provider: Provider) -> str:
 
 
 def loader_message(said: str) -> str:
-    """Return what is wrong from what a library printed: the first line that speaks of an error."""
+    """Return the first line of a printed text that speaks of an error, at most 2,000 characters."""
     plain = re.sub(r"\x1b\[[\d;]*m", "", said)
     lines = [line.strip() for line in plain.splitlines() if line.strip(" *")]
     telling = [line for line in lines if re.search("error|fail", line, re.I) and "***" not in line]
-    # Without time, source file and status code, which the log puts in front.
+    # The log puts time, source file and status code in front of the message: they are removed.
     line = re.sub(r"^.*?\[[A-Z]:onnxruntime\S* [^\]]*\] ", "", (telling or lines or [""])[0])
     return re.sub(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : ", "", line)[:2000]
 
 
 def _heard(action: Callable[[], Any]) -> tuple[Any, str]:
-    """Return what an action returned or raised, and what it printed, past Python's output too."""
+    """Return what an action returned or raised, and everything that the process printed meanwhile.
+
+    File descriptors are redirected, as native libraries print past Python's ``sys.stdout``.
+    """
     streams = (sys.stdout, sys.stderr)
     kept = [os.dup(number) for number in (1, 2)]
     with tempfile.TemporaryFile() as file:
@@ -227,7 +232,7 @@ def _heard(action: Callable[[], Any]) -> tuple[Any, str]:
 
 
 class OrtSession(TensorSession):
-    """One inference session per graph and point, sharing nothing but the threads' number."""
+    """A session with one inference session of ONNX Runtime per graph and point."""
 
     def __init__(
         self,
@@ -286,7 +291,7 @@ class OrtSession(TensorSession):
             with tempfile.TemporaryDirectory(prefix="compat-") as folder:
                 optimised = Path(folder) / "optimised.onnx"
                 if scheme == "fp16" and self.provider.name == "CPUExecutionProvider":
-                    # Other providers refuse to write what they have compiled.
+                    # Only the CPU provider can write the optimised graph; others refuse.
                     session_options.optimized_model_filepath = str(optimised)
                 session = onnxruntime.InferenceSession(
                     path, session_options, providers=[(self.provider.name, provider_options)]
@@ -329,7 +334,7 @@ class OrtSession(TensorSession):
 
     def write(self, state: State, buffer: Any, value: Any, position: int) -> Any:
         if self.provider.memory == "cpu":
-            # On the CPU a value shares its memory with the array that numpy() gives.
+            # On the CPU the array from numpy() shares its memory with the value.
             where = [slice(None)] * len(state.shape)
             where[state.axis] = slice(position, position + 1)
             buffer.numpy()[tuple(where)] = value.numpy()
@@ -368,10 +373,10 @@ class OrtSession(TensorSession):
 
 @cache
 def leaves_floats(path: Path, scheme: str) -> bool:
-    """Return whether an integer scheme left the weights of an ONNX file floats.
+    """Return whether an integer scheme left the weights of an ONNX file as floats.
 
-    What it quantises it stores as integers of at most 8 bits, packed or not. All but
-    :data:`LEAST` of the weights count as all.
+    Quantised weights are stored as integers of at most 8 bits, packed or not. The file counts as
+    left in floats if they are at most :data:`LEAST` of all weights.
     """
     if not precision_of(scheme).quantised:
         return False
@@ -387,10 +392,10 @@ def leaves_floats(path: Path, scheme: str) -> bool:
 
 
 def arithmetic_precision(path: Path) -> str:
-    """Return the precision in which an optimised graph multiplies by its weights.
+    """Return the precision in which an optimised graph multiplies by its weights: fp16 or fp32.
 
-    Where a provider has no float16 kernels, ONNX Runtime casts around the nodes and turns their
-    weights to float32, without a word: the optimised graph shows it.
+    If a provider has no float16 kernel for a node, ONNX Runtime silently casts its inputs and
+    converts its weights to float32. The optimised graph shows it.
     """
     import onnx
 

@@ -1,4 +1,4 @@
-"""PyTorch, eager: one file for cpu, cuda, rocm and mps."""
+"""PyTorch in eager mode, on CPUs and on the GPUs of NVIDIA (cuda), AMD (rocm) and Apple (mps)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class PyTorch(GraphRuntime):
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     modules: ClassVar[tuple[str, ...]] = ("torch",)
     session = "compat.build.torch_session:TorchSession"
-    """It is given modules that are in their schemes and on their device."""
+    """Path of the session's class. It is given modules in their schemes and on their device."""
     oracles: ClassVar = {"int8-dynamic": "compat.build.oracles:round_activations_to_7_bits"}
     targets: ClassVar[tuple[Target, ...]] = (
         Target(
@@ -38,7 +38,7 @@ class PyTorch(GraphRuntime):
             "cpu",
             RECIPES,
             on_host_cpu=True,
-            # Its int8 is deprecated: other runtimes show what 8 bits do on a processor.
+            # PyTorch's own int8 is deprecated, and other runtimes measure int8 on a processor.
             core=("fp32",),
         ),
         Target("cuda-torch", "cuda", "torch", "cuda", ("tf32", *RECIPES)),
@@ -52,7 +52,7 @@ class PyTorch(GraphRuntime):
         except metadata.PackageNotFoundError:
             version = ""
         if target.device == "cuda" and version.endswith("+cpu"):
-            return _other_build(version, target)  # Known without the seconds of an import.
+            return _other_build(version, target)  # An import, which takes seconds, is not needed.
         try:
             import torch
         except ImportError as error:
@@ -103,7 +103,7 @@ class PyTorch(GraphRuntime):
         torch.set_num_threads(options.threads)
         device = torch.device(target.device + (f":{options.device}" if options.device else ""))
         if device.type == "cuda":
-            # Set on both sides: a library or an environment variable may have changed either.
+            # Set for tf32 and for ieee alike: a library or a variable may have changed the default.
             precision = "tf32" if "tf32" in recipe.schemes else "ieee"
             torch.backends.cuda.matmul.fp32_precision = precision
             cudnn: Any = torch.backends.cudnn
@@ -118,12 +118,15 @@ class PyTorch(GraphRuntime):
         return session
 
     def open_module(self, source: Source, scheme: str, device: torch.device) -> torch.nn.Module:
-        """Return a graph's module in a scheme; a library of quantisation has other schemes."""
+        """Return a graph's module in a scheme, on a device.
+
+        Subclasses for quantisation libraries override this, as they have other schemes.
+        """
         return open_module(source, scheme, device)
 
 
 def _other_build(version: str, target: Target) -> Probe:
-    """Say that this build of PyTorch cannot reach a GPU of a target's kind."""
+    """Return the probe for a build of PyTorch that cannot use GPUs of the target's kind."""
     rocm = target.hardware == "rocm"
     index, build = ("rocm7.0", "HIP") if rocm else ("cu130", "CUDA")
     return Probe(

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from compat.contract.source import Source
 
 MODES = {"cpu": "default", "cuda": "reduce-overhead"}
-"""``reduce-overhead`` records CUDA graphs: decoding one token launches hundreds of kernels."""
+"""Mode of ``torch.compile`` by device. ``reduce-overhead`` records CUDA graphs, since decoding one
+token launches hundreds of kernels."""
 COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
 class TorchCompile(PyTorch):
-    """The modules of :class:`PyTorch`, each compiled as one graph at its static shapes."""
+    """PyTorch with each module compiled by TorchInductor as one graph, at its static shapes."""
 
     name = "torch-compile"
     session = "compat.runtimes.torch_compile:CompiledSession"
@@ -37,7 +38,7 @@ class TorchCompile(PyTorch):
             "cpu",
             ("fp32", "bf16"),
             on_host_cpu=True,
-            # Half a minute of compiling for each graph.
+            # Compiling takes half a minute for each graph.
             on_request=True,
         ),
         Target("cuda-torch-compile", "cuda", "torch-compile", "cuda", ("tf32", *FLOATS)),
@@ -80,7 +81,10 @@ class TorchCompile(PyTorch):
 
 
 class CompiledSession(TorchSession):
-    """Modules that TorchInductor compiled; which kernels it made of attention is its own."""
+    """A session of compiled modules.
+
+    Its notes name no attention kernels, as TorchInductor may generate its own.
+    """
 
     def notes(self) -> Mapping[str, str]:
         recorded = self.device.type == "cuda"
@@ -89,7 +93,7 @@ class CompiledSession(TorchSession):
 
 
 def owning(module: torch.nn.Module) -> torch.nn.Module:
-    """Return a module whose outputs are its caller's: a recorded graph writes over its own."""
+    """Return a module that copies its outputs, as a CUDA graph overwrites them at its next run."""
     import torch
 
     class Owning(torch.nn.Module):

@@ -1,7 +1,7 @@
 """Libraries that quantise PyTorch modules: torchao and bitsandbytes.
 
-Both replace the weights of linear layers; everything else stays in float32. A library that is not
-installed is an absent target: PyTorch itself runs without it.
+Both quantise the weights of linear layers; everything else stays in float32. If a library is not
+installed, only its own targets are absent.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     from compat.contract.source import Source
 
 GROUP = 32
-"""Weights of torchao's int4 that share one scale."""
+"""Number of weights that share one scale in torchao's int4."""
 BLOCK = 64
-"""Weights of bitsandbytes' nf4 that share one scale."""
+"""Number of weights that share one scale in bitsandbytes' nf4."""
 OUTLIER = 6.0
-"""Columns of activations with a value beyond it are not rounded to 8 bits (LLM.int8())."""
+"""Columns of activations with a larger absolute value are not rounded to 8 bits (LLM.int8())."""
 
 
 def packs(scheme: str, linear: torch.nn.Linear) -> bool:
-    """Return whether the kernels of a scheme take a layer; one that they refuse stays in float32.
+    """Return whether the kernels of a scheme take a layer; other layers stay in float32.
 
-    On the CPU torchao packs 16 rows at a time (PyTorch's ``_convert_weight_to_int4pack_for_cpu``)
-    and bitsandbytes 32, by an assertion. What has other numbers is the layer of the vocabulary,
-    which recipes of 4 bits leave alone anyway.
+    On the CPU torchao packs 16 rows at a time (PyTorch's ``_convert_weight_to_int4pack_for_cpu``),
+    and bitsandbytes asserts a multiple of 32. The layer with other sizes is the projection onto the
+    vocabulary, which 4-bit recipes usually leave in float anyway.
     """
     rows, columns = linear.weight.shape
     if scheme == "int4-weights":
@@ -49,12 +49,12 @@ def packs(scheme: str, linear: torch.nn.Linear) -> bool:
 
 
 def _with_weights(module: torch.nn.Module, scheme: str, rounded: Any) -> torch.nn.Module:
-    """Replace the weights of the linear layers of a scheme by what ``rounded(weight)`` returns."""
+    """Replace the weights of the linear layers that a scheme takes by ``rounded(weight)``."""
     import torch
 
     for layer in module.modules():
         if isinstance(layer, torch.nn.Linear) and packs(scheme, layer):
-            # A new tensor: the weight may be tied to an embedding, which is left alone.
+            # A new tensor, as the weight may be tied to an embedding, which stays in float32.
             layer.weight = torch.nn.Parameter(rounded(layer.weight), requires_grad=False)
     return module
 
@@ -81,7 +81,7 @@ NF4 = (
 
 
 def round_to_nf4(module: torch.nn.Module) -> torch.nn.Module:
-    """Simulate nf4: the nearest of 16 values times the largest weight of each block."""
+    """Simulate nf4: each weight is the nearest of 16 values, times the largest of its block."""
     import torch
 
     def rounded(weight: torch.Tensor) -> torch.Tensor:
@@ -99,7 +99,7 @@ def round_to_nf4(module: torch.nn.Module) -> torch.nn.Module:
 
 
 class Quantiser(PyTorch):
-    """PyTorch with the linear layers of a library."""
+    """PyTorch with linear layers that a library quantises."""
 
     session = "compat.runtimes.torch_quantised:QuantisedSession"
 
@@ -108,7 +108,7 @@ class Quantiser(PyTorch):
         missing = Probe("absent", f"{self.name} is not installed", install)
         installed = find_spec(self.name) is not None
         if not installed and target.device == "cpu":
-            return missing  # A processor lacks nothing else, and PyTorch takes seconds to import.
+            return missing  # On a CPU nothing else can lack; importing PyTorch would take seconds.
         found = super().probe(target)
         if found.state != "here":
             return found
@@ -123,7 +123,8 @@ class Quantiser(PyTorch):
         return Probe("here", facts={**found.facts, self.name: version})
 
     def unsupported(self, target: Target, recipe: Recipe) -> str:
-        # A component may be left in a float format; kernels that PyTorch lacks these have.
+        # A component may stay in a float format. PyTorch's own limits do not apply to libraries,
+        # which have kernels of their own.
         known = (*target.recipes, *FLOATS)
         lacking = [scheme for scheme in recipe.schemes if scheme not in known]
         return f"{target.name} has no {' and no '.join(lacking)}" if lacking else ""
@@ -131,7 +132,8 @@ class Quantiser(PyTorch):
     def open_module(self, source: Source, scheme: str, device: torch.device) -> torch.nn.Module:
         if scheme in FLOATS:
             return super().open_module(source, scheme, device)
-        source.shipped(scheme, "torchscript")  # What is shipped is executed as it is.
+        # Raises Unsupported for a graph that its makers ship, as shipped files are not quantised.
+        source.shipped(scheme, "torchscript")
         return self.quantise(source.module(), scheme, device)
 
     @abstractmethod
@@ -142,7 +144,7 @@ class Quantiser(PyTorch):
 
 
 class TorchAo(Quantiser):
-    """torchao: tensors that know how to multiply in 8 or 4 bits."""
+    """torchao, whose tensor subclasses multiply with weights of 8 or 4 bits."""
 
     name = "torchao"
     packages = ("torchao", "torch", "transformers")
@@ -160,7 +162,7 @@ class TorchAo(Quantiser):
         import torch
         from torchao import quantization as ao
 
-        # Its advice for the compiler would change what float32 means in this process.
+        # torchao's settings for TorchInductor would change float32's precision in this process.
         own: dict[str, Any] = {"set_inductor_config": False}
         config: Any
         if scheme == "int8-weights":
@@ -172,7 +174,7 @@ class TorchAo(Quantiser):
 
             config = PrototypeInt4WeightOnlyConfig(group_size=GROUP, **own)
         else:
-            # The kernel for 4 bits on CUDA multiplies in bfloat16.
+            # On CUDA the 4-bit kernel multiplies in bfloat16.
             module = module.to(torch.bfloat16)
             packed = "tile_packed_to_4d"
             config = ao.Int4WeightOnlyConfig(group_size=GROUP, int4_packing_format=packed, **own)
@@ -237,12 +239,12 @@ class BitsAndBytes(Quantiser):
             made.bias = linear.bias
             return made
 
-        # It quantises weights when they are moved to the device.
+        # bitsandbytes quantises weights when they are moved to the device.
         return replace_linears(module, layer).eval().requires_grad_(False).to(device)
 
 
 class QuantisedSession(TorchSession):
-    """Modules whose linear layers are a library's."""
+    """A session of modules with linear layers of a quantisation library."""
 
     def _executed(self, graph: str) -> str:
         scheme = self.schemes[graph]
@@ -261,7 +263,7 @@ class QuantisedSession(TorchSession):
 
 
 def is_quantised(layer: torch.nn.Module) -> bool:
-    """Return whether the weight of a layer is stored in a library's integers."""
+    """Return whether a library stores the weight of a layer quantised."""
     weight = getattr(layer, "weight", None)
     if hasattr(weight, "__tensor_flatten__"):
         return True
@@ -273,7 +275,7 @@ def is_quantised(layer: torch.nn.Module) -> bool:
 
 
 def stored(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield the tensors that one is made of: integers, and their scales."""
+    """Yield the tensors that a quantised tensor consists of: integers, and their scales."""
     flatten: Callable[[], Any] | None = getattr(tensor, "__tensor_flatten__", None)
     state = getattr(tensor, "quant_state", None)
     if flatten is not None:

@@ -1,1 +1,1 @@
-"""Qualcomm's QNN."""
+"""QNN, Qualcomm's runtime for the Hexagon NPU."""

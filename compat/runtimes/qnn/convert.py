@@ -1,4 +1,4 @@
-"""Graphs for QNN: rewritten, and quantised on recordings."""
+"""Jobs that make graphs for QNN: rewriting, and quantisation on recordings."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from compat.runtimes.qnn import graph as qnn_graph
 from compat.runtimes.qnn.oracles import MASKED
 
 ROOM = {"int8-a8w8": 1.25, "int8-a16w8": 2.0}
-"""How many times wider than recorded a range is made. Inputs that were not recorded exceed it
-somewhere, and what is cut off there cannot be told from noise. Twice the range costs one bit: 16
-have it to spare, 8 do not."""
+"""Factor by which a recorded range is widened. New inputs exceed the recorded range somewhere, and
+cutting them off there adds as much error as noise would. Doubling the range costs one bit, which
+16-bit activations can spare and 8-bit ones cannot."""
 
 
 # Graphs ------------------------------------------------------------------------------------------
 
 
 def rewrite(folder: Path, reference: Mapping[str, str], graph: str, point: str) -> None:
-    """Job: write a graph in the form that the NPU is given."""
+    """Job: write a graph as ``model.onnx`` in the form that the NPU is given."""
     model = onnx.load(open_source(reference, graph).onnx(point))
     qnn_graph.rewrite(model)
     onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data")
@@ -49,9 +49,10 @@ def quantise(
     corpus: str,
     recordings: str,  # noqa: ARG001 (part of what the file is made of)
 ) -> None:
-    """Job: quantise weights and activations with the ranges that recordings of a corpus give.
+    """Job: quantise weights and activations, with ranges from recordings of a corpus.
 
-    ``recordings`` is the corpus's fingerprint, which makes another file of another corpus.
+    ``corpus`` is the corpus's folder, empty for the shipped one. ``recordings`` is the corpus's
+    fingerprint, so that another corpus makes another artifact.
     """
     exported = qnn_graph.rewritten(open_source(reference, graph), point).fetch() / "model.onnx"
     recorded = calibration.record(ModelReference(**reference), graph, point, corpus)
@@ -62,7 +63,14 @@ def quantise(
 def quantise_file(
     exported: Path, folder: Path, scheme: str, feeds: Sequence[Mapping[str, np.ndarray]]
 ) -> None:
-    """Write ``model.onnx`` into a folder: an exported file, quantised by what inputs lead to."""
+    """Quantise an exported file into ``model.onnx`` in a folder.
+
+    Args:
+        exported: the float ONNX file.
+        folder: where to write.
+        scheme: ``int8-a8w8`` or ``int8-a16w8``.
+        feeds: inputs that set the ranges of activations, one mapping per call.
+    """
     prepared, ranges = folder / "prepared.onnx", folder / "ranges.json"
     if not qnn_preprocess_model(exported, prepared):
         onnx.save(onnx.load(exported), prepared)
@@ -74,8 +82,8 @@ def quantise_file(
         Feeds(()),
         activation_type=QuantType.QUInt16 if scheme == "int8-a16w8" else QuantType.QUInt8,
         weight_type=QuantType.QUInt8,
-        # Filters differ in size by orders of magnitude. It reaches convolutions and Gemm; a MatMul
-        # stays per tensor, as QNN takes no other.
+        # Filters differ in size by orders of magnitude. Per channel applies to convolutions and
+        # Gemm; MatMul stays per tensor, as QNN takes no other.
         per_channel=True,
     )
     write_ranges(ranges, prepared, config.op_types_to_quantize, feeds, ROOM[scheme])
@@ -101,14 +109,17 @@ def write_ranges(
     feeds: Sequence[Mapping[str, np.ndarray]],
     room: float,
 ) -> None:
-    """Write the range of every activation over inputs, widened, as ONNX Runtime reads them."""
+    """Write the range of every activation over some inputs, widened by a factor ``room``.
+
+    The file is JSON, as ONNX Runtime's quantiser reads it.
+    """
     augmented = path.with_name("augmented.onnx")
     calibrator = create_calibrator(model, operators, augmented_model_path=str(augmented))
     calibrator.collect_data(Feeds(feeds))
     ranges = calibrator.compute_data()
     for name in ranges:
         low, high = (np.asarray(end, np.float32) for end in ranges[name].range_value)
-        # Both ends away from zero: what is never negative stays so.
+        # Both ends are scaled, so that the range of a never negative activation stays non-negative.
         ranges[name] = TensorData(lowest=low * np.float32(room), highest=high * np.float32(room))
     save_tensors_data(ranges, path)
     for file in path.parent.glob("augmented.onnx*"):
@@ -116,7 +127,7 @@ def write_ranges(
 
 
 class Feeds:
-    """Recorded inputs, as ONNX Runtime's calibration reads them."""
+    """Recorded inputs in the form of a ``CalibrationDataReader`` of ONNX Runtime."""
 
     def __init__(self, feeds: Sequence[Mapping[str, np.ndarray]]) -> None:
         self._feeds = iter(feeds)
@@ -126,9 +137,10 @@ class Feeds:
 
 
 def soften_masks(model: Any, floor: float) -> None:
-    """Raise constants below -1,000 to ``-floor``: what they mask has no weight either way.
+    """Raise the constants of masks, which are below -1,000, to ``-floor``.
 
-    They are added to scores before a softmax or a choice; the range of the sum would be theirs.
+    Masks are added to scores before a softmax or an argmax. Masked scores have no weight either
+    way, but -10,000 would widen the range of the sum, and leave few steps for the other scores.
     """
     for tensor in model.graph.initializer:
         if tensor.data_type == onnx.TensorProto.FLOAT:

@@ -1,6 +1,7 @@
-"""Graphs in the form that Qualcomm's NPU gets right: the same numbers, spelt otherwise.
+"""Rewriting of ONNX graphs around faults of Qualcomm's compiler, without changing their results.
 
-Each of these was needed for the emulator of QAIRT 2.51; tests fail once one no longer is.
+The emulator of QAIRT 2.51 needs each of these changes. A test fails as soon as one is not needed
+any more.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ REWRITE = "compat.runtimes.qnn.convert:rewrite"
 
 
 def rewritten(source: Source, point: str) -> Derived:
-    """Return a graph as an ONNX file in the form that the NPU is given."""
+    """Return the artifact with a graph as an ONNX file in the form that the NPU is given."""
     return source.derive(REWRITE, {"point": point}, ("onnx",), made_from=[source.exported(point)])
 
 
 def rewrite(model: Any) -> None:
-    """Change an exported ONNX model in place."""
+    """Apply every change of this module to an exported ONNX model, in place."""
     unstride(model)
     repeat_constants(model)
     part_tangents(model)
@@ -32,10 +33,11 @@ def rewrite(model: Any) -> None:
 
 
 def unstride(model: Any) -> None:
-    """Make convolutions of samples by odd strides ones of frames as long as the stride, by 1.
+    """Turn one-channel convolutions with an odd stride into convolutions with stride 1.
 
-    By a stride of 5 over 64,000 samples the emulator of QAIRT 2.51 is wrong in whole stretches of
-    the output (0.5 dB in float16); over 32,000 it is right. The same numbers are multiplied here.
+    The input is cut into frames of one stride, which become channels: the same numbers are
+    multiplied. With stride 5 over 64,000 samples the emulator of QAIRT 2.51 gets whole stretches of
+    the output wrong (0.5 dB in float16); over 32,000 samples it is right.
     """
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     shapes = _shapes(model)
@@ -82,17 +84,17 @@ def unstride(model: Any) -> None:
 
 
 def repeat_constants(model: Any) -> None:
-    """Write what is added to every input of a batch alike once for each of them.
+    """Repeat constants that are added to a whole batch, once for each input of the batch.
 
-    Where a sum of a convolution and positions goes on into a layer norm, the emulator of QAIRT 2.51
-    gives the positions to the first input and to no other.
+    Where positions are added to a convolution's output before a layer norm, the emulator of QAIRT
+    2.51 adds them to the first input of the batch only.
     """
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     makers = {name: node for node in model.graph.node for name in node.output}
     shapes = _shapes(model)
 
     fixed = set(weights)
-    for node in model.graph.node:  # In the order in which they are computed.
+    for node in model.graph.node:  # ONNX lists nodes in order of computation.
         if len(node.output) == 1 and fixed.issuperset(filter(None, node.input)):
             fixed.update(node.output)
 
@@ -117,7 +119,7 @@ def repeat_constants(model: Any) -> None:
             if value is None or value.ndim > len(rest) + 1:
                 continue
             value = value.reshape((1,) * (len(rest) + 1 - value.ndim) + value.shape)
-            # One value for each channel is a bias, which goes well.
+            # A constant with one value per channel is a bias, which the emulator adds correctly.
             if len(value) == 1 and sum(size > 1 for size in value.shape) > 1:
                 repeated = f"{node.output[0]}_repeated"
                 tensor = onnx.numpy_helper.from_array(np.repeat(value, batch, 0), repeated)
@@ -128,8 +130,9 @@ def repeat_constants(model: Any) -> None:
 def part_tangents(model: Any) -> None:
     """Put a negation before and after every hyperbolic tangent.
 
-    Where one takes what nothing else takes, the emulator of QAIRT 2.51 computes it with the
-    operator before, coarsely: the last convolution of a vocoder keeps 29 dB so, and 57 apart.
+    If only a tangent uses an operator's output, the emulator of QAIRT 2.51 fuses the two, and
+    computes them coarsely. The last convolution of a vocoder has 29 dB when fused, and 57 dB with
+    the negation between.
     """
     nodes: list[Any] = []
     for node in model.graph.node:
@@ -147,11 +150,12 @@ def part_tangents(model: Any) -> None:
 
 
 def unroll(model: Any) -> None:
-    """Spell every LSTM as the operators of its steps.
+    """Replace every LSTM by the operators of its steps.
 
-    QNN unrolls an LSTM itself, and leaves 25 to 40 dB of its first step: where a hyperbolic tangent
-    takes a sum that nothing else takes, the emulator of QAIRT 2.51 computes both at once, coarsely.
-    Apart they have 60 dB. An LSTM with more to it than exported ones have stays one.
+    QNN unrolls an LSTM itself, and its first step then has only 25 to 40 dB: the emulator of QAIRT
+    2.51 fuses a hyperbolic tangent with the sum before it, and computes them coarsely. With a
+    negation between they have 60 dB. An LSTM with attributes or inputs that PyTorch's exporter does
+    not write is left as it is.
     """
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     shapes = _shapes(model)
@@ -166,7 +170,7 @@ def unroll(model: Any) -> None:
             "hidden_size",
         }:
             return False
-        # After the weights come lengths, both initial states or neither, and peepholes.
+        # The inputs after the weights: lengths, initial states (both or neither) and peepholes.
         lengths, h, c, peepholes = [*node.input[4:], "", "", "", ""][:4]
         known = bool(shapes.get(node.input[0], [0])[0]) and set(node.input[1:4]) <= set(weights)
         return known and not lengths and bool(h) == bool(c) and not peepholes
@@ -221,7 +225,7 @@ def unroll(model: Any) -> None:
                 )
                 new = add("Mul", add("Sigmoid", let_in), add("Tanh", new))
                 c = add("Add", add("Mul", add("Sigmoid", keep), c), new) if c else new
-                # The negative of the negative: something has to stand between sum and tangent.
+                # The negations change nothing; they keep the sum and the tangent from being fused.
                 bent = add("Neg", add("Tanh", add("Neg", c)))
                 h = add("Mul", add("Sigmoid", let_out), bent)
                 hidden[step] = add("Unsqueeze", h, axes)
@@ -249,7 +253,7 @@ def _text(node: Any, attribute: str) -> str:
 
 
 def _shapes(model: Any) -> dict[str, list[int]]:
-    """Return the sizes of every tensor that a file tells them of, 0 for one that is unknown."""
+    """Return the sizes of every tensor whose shape a model states; 0 for an unknown size."""
     graph = model.graph
     return {
         value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]

@@ -1,4 +1,4 @@
-"""Oracles of QNN: what its integer recipes compute."""
+"""Simulations of QNN's integer recipes, as their oracles."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 MASKED = {"int8-a8w8": 24.0, "int8-a16w8": 100.0}
-"""How far below zero a masked score stays: exp(-24) is nothing in 16 bits, and a constant of
--10,000 would leave the numbers that matter within one step of 8."""
+"""Distance of a masked score below zero. exp(-24) is zero in 16 bits. A mask of -10,000 would widen
+the range so far that all other scores lie within one step of 8 bits."""
 
 
 # Oracles -----------------------------------------------------------------------------------------
 
 
 def _rounded(module: torch.nn.Module, bits: int) -> torch.nn.Module:
-    """Simulate 8-bit weights, and activations of some bits after every operator, per tensor."""
+    """Simulate 8-bit weights and ``bits``-bit activations, both rounded per tensor.
+
+    Activations are rounded after every operator.
+    """
 
     def grid(values: torch.Tensor, steps: int) -> torch.Tensor:
-        # Asymmetric, zero always representable.
+        # The grid is asymmetric, and always includes zero.
         low, high = values.min().clamp(max=0), values.max().clamp(min=0)
         scale = ((high - low) / steps).clamp(min=1e-12)
         zero = (-low / scale).round()
@@ -31,7 +34,7 @@ def _rounded(module: torch.nn.Module, bits: int) -> torch.nn.Module:
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
             return value
         if value.untyped_storage().data_ptr() in known or not value.numel():
-            return value  # A view of what is rounded already.
+            return value  # A view of a tensor that is rounded already.
         softened = torch.where(value < -1000, -MASKED[f"int8-a{bits}w8"], value)
         return grid(softened, 2**bits - 1)
 
@@ -56,7 +59,7 @@ def _rounded(module: torch.nn.Module, bits: int) -> torch.nn.Module:
         if isinstance(child, (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.LSTM)):
             for name, weight in list(child.named_parameters(recurse=False)):
                 if "weight" in name:
-                    # A new tensor: the weight may be tied to an embedding.
+                    # A new tensor, as the weight may be tied to an embedding.
                     rounded = torch.nn.Parameter(grid(weight, 255), requires_grad=False)
                     setattr(child, name, rounded)
     return Rounded()

@@ -1,7 +1,7 @@
 """Qualcomm's Hexagon NPU (HTP) through ONNX Runtime's QNN plug-in, and its emulator on a PC.
 
 The graph is compiled as a whole into a context binary, which is written and loaded again, as a
-product would ship it; that a node falls back to the processor is forbidden.
+product would ship it. No node may fall back to the processor.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ INSTALL = "pip install onnxruntime==1.31.1 onnxruntime-qnn==2.7.0"
 ACTIVATION_BITS = {"int8-a8w8": 8, "int8-a16w8": 16}
 RECIPES = ("fp16", *ACTIVATION_BITS)
 EMULATED: Mapping[str, str] = {"soc_model": "60", "htp_arch": "73"}
-"""What the emulator is to be: a Snapdragon X Elite. Left to itself it finalises no float graph."""
+"""Options that make the emulator a Snapdragon X Elite. Without them it compiles no float graph."""
 ORACLES = "compat.runtimes.qnn.oracles"
 
 
@@ -92,7 +92,7 @@ def _not_imported(error: Exception) -> Probe:
         except metadata.PackageNotFoundError:
             return Probe("absent", f"{name} is not installed", INSTALL + _libc())
     if int(version.split(".")[0]) < 2:
-        # Before it was a plug-in it was a build of ONNX Runtime, in the same folder.
+        # Before version 2 the package was a whole build of ONNX Runtime, in the same folder.
         reason = f"onnxruntime-qnn {version} overwrites onnxruntime and is no plug-in yet"
         remedy = f"pip uninstall onnxruntime onnxruntime-qnn && {INSTALL}"
         return Probe("broken", reason, remedy)

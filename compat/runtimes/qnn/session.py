@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import onnxruntime
 
-# Loaded after the emulator, libsndfile opens files to a handle of -1, and crashes.
+# Imported first: if libsndfile is loaded after the emulator, it opens files to a handle of -1, and
+# crashes.
 import soundfile  # noqa: F401
 
 from compat.contract.case import Recipe, Target
@@ -31,16 +32,16 @@ PROVIDER = "QNNExecutionProvider"
 
 OPTIONS: Mapping[str, str] = {
     "enable_htp_fp16_precision": "1",
-    # Else the provider would leave the quantisation of inputs and outputs to the processor.
+    # Otherwise the provider leaves the quantisation of inputs and outputs to the processor.
     "offload_graph_io_quantization": "0",
 }
 
 
 @cache
 def register() -> None:
-    """Make the plug-in known to this process, once: ONNX Runtime refuses a second time.
+    """Register the plug-in with ONNX Runtime, once in a process: a second time is an error.
 
-    That it is known its devices do not say, where it finds none.
+    The list of devices cannot tell whether the plug-in is registered, as it may find none.
     """
     import onnxruntime_qnn
 
@@ -60,16 +61,17 @@ def devices(target: Target) -> list[Any]:
 def open_session(
     path: Path, target: Target, context: Path | None = None, fallback: bool = False
 ) -> Any:
-    """Open an ONNX file on the NPU.
+    """Return an inference session of an ONNX file on the NPU or its emulator.
 
     Args:
         path: the file, or one that names a compiled context.
         target: the NPU or its emulator.
-        context: where to write the compiled context to, if it is wanted.
-        fallback: whether operators that QNN does not know may be left to the processor.
+        context: where to write the compiled context; None writes none.
+        fallback: whether operators that QNN does not know may run on the processor.
 
     Raises:
-        Exception: ONNX Runtime's own, where it does not compile or a node would be left over.
+        Exception: ONNX Runtime's own error if the file does not compile, or if a node would run on
+            the processor without ``fallback``.
     """
     import onnxruntime_qnn
 
@@ -85,17 +87,17 @@ def open_session(
     emulated = EMULATED if target.device == "emulator" else {}
     chosen = {"backend_path": onnxruntime_qnn.get_qnn_htp_path(), **OPTIONS, **emulated}
     options.add_provider_for_devices(devices(target)[:1], chosen)
-    # Else a provider that does not start is replaced by the processor, with a banner on standard
-    # output: perfect results, and fast.
+    # Otherwise ONNX Runtime replaces a provider that does not start by the processor, with a banner
+    # on standard output. The results would be perfect, fast, and not the NPU's.
     return onnxruntime.InferenceSession(path, options, enable_fallback=0)
 
 
 def left_over(path: Path, target: Target) -> Counter[str]:
-    """Return the operators of a file that QNN would leave to the processor, with their number."""
+    """Return how many nodes of each operator of a file QNN would leave to the processor."""
     try:
         session = open_session(path, target, fallback=True)
     except Exception:
-        return Counter()  # It fails for another reason, which the first error says.
+        return Counter()  # The file fails for another reason, which the caller's error tells.
     return Counter(
         node.op_type
         for part in session.get_provider_graph_assignment_info()
@@ -108,7 +110,7 @@ def left_over(path: Path, target: Target) -> Counter[str]:
 
 
 class QnnSession(OrtSession):
-    """One compiled context per graph and point."""
+    """A session with one compiled context per graph and point."""
 
     def __init__(
         self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options
@@ -120,11 +122,11 @@ class QnnSession(OrtSession):
         super().__init__(sources, Provider(PROVIDER, "cpu", RECIPES, INSTALL), recipe, options)
 
     def _build_ahead(self) -> None:
-        pass  # Every point is calibrated by itself, which takes long: none in vain.
+        pass  # Every point is calibrated by itself, which takes long: none is built ahead.
 
     def _file(self, graph: str, point: str) -> Path:
         source, scheme = self.sources[graph], self.recipe.for_graph(graph)
-        # What is shipped is executed as it is, never rewritten or quantised.
+        # Shipped files are executed as they are, never rewritten or quantised.
         if source.shipped("fp32" if scheme == "fp16" else scheme, "onnx"):
             return source.onnx(point)
         if scheme == "fp16":
@@ -147,7 +149,8 @@ class QnnSession(OrtSession):
         return folder / "model.onnx"
 
     def _compile(self, graph: str, point: str, path: Path) -> Any:
-        # Removed at once, as a worker has no time for it in the end. Windows keeps what is open.
+        # The folder is removed at once, as a worker has no time for it at its end. Windows does not
+        # delete open files, which is ignored.
         with tempfile.TemporaryDirectory(prefix="compat-", ignore_cleanup_errors=True) as folder:
             context = Path(folder) / "context.onnx"
             try:
@@ -167,7 +170,8 @@ class QnnSession(OrtSession):
     def placement(self) -> Placement:
         counts = Counter(self._nodes)
         for session in self._compiled.values():
-            # Of a context that was loaded all is one node, of the provider that compiled it.
+            # A loaded context is a single node of QNN's provider, which does not count here: its
+            # nodes were counted at compilation.
             for name, nodes in nodes_by_provider(session).items():
                 counts[name] += nodes if name != PROVIDER else 0
         total = sum(counts.values())
@@ -178,14 +182,14 @@ class QnnSession(OrtSession):
         return self._notes
 
     def model_bytes(self) -> int:
-        """Size of the context binaries of the first point."""
+        """Return the bytes of the context binaries of each graph's first point."""
         return sum(
             self._sizes[graph.name, next(iter(graph.points))] for graph in self.graphs.values()
         )
 
 
 def compiler_version(context: Path) -> str:
-    """Return the version of the SDK that compiled a context, as its ONNX file says."""
+    """Return the version of Qualcomm's SDK that compiled a context, as its ONNX file says."""
     for node in onnx.load(context, load_external_data=False).graph.node:
         for attribute in node.attribute:
             if attribute.name == "ep_sdk_version":
@@ -194,9 +198,9 @@ def compiler_version(context: Path) -> str:
 
 
 def executed_scheme(path: Path) -> str:
-    """Return in which precision the products of an ONNX file are executed by the NPU.
+    """Return the scheme in which the NPU executes most products of an ONNX file.
 
-    It has no float32: what is not quantised is executed in float16.
+    The NPU has no float32: products that are not quantised run in float16.
     """
     model = onnx.load(path, load_external_data=False)
     kinds = {tensor.name: tensor.data_type for tensor in model.graph.initializer}

@@ -1,1 +1,1 @@
-"""ONNX Runtime Web: a page in a browser, its driver, and a server on the loopback between."""
+"""ONNX Runtime Web: a page in a browser, the browser's driver, and a server for the page."""

@@ -1,4 +1,4 @@
-"""Browsers of this machine, and one page in one of them, driven from this process."""
+"""Browsers of this machine, and a page in one of them that this process drives."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ MODULES = "COMPAT_NODE_MODULES"
 PATHS = "COMPAT_BROWSER_PATH"
 HEADED = "COMPAT_BROWSER_HEADED"
 ARGUMENTS = "COMPAT_BROWSER_ARGS"
-"""These carry ``--browser-path``, ``--headed`` and ``--browser-arg`` to every process of a run."""
+"""Environment variables that carry ``--browser-path``, ``--headed`` and ``--browser-arg`` to every
+process of a run: PATHS, HEADED and ARGUMENTS."""
 
 PACKAGES = ("onnxruntime-web", "puppeteer-core")
 OLDEST_NODE = 18
@@ -79,11 +80,11 @@ CHROMIUM_FLAGS = (
     "--enable-unsafe-webgpu",
     "--enable-features=WebMachineLearningNeuralNetwork,Vulkan",
     "--ignore-gpu-blocklist",
-    # A page that nobody looks at must not be slowed down.
+    # Browsers slow down hidden pages, which would spoil timings.
     "--disable-background-timer-throttling",
     "--disable-backgrounding-occluded-windows",
     "--disable-renderer-backgrounding",
-    # Nothing of the browser's own goes to the network, and no name resolves.
+    # The browser itself sends nothing to the network, and no host name resolves.
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-quic",
@@ -97,7 +98,7 @@ FIREFOX_PREFERENCES: Mapping[str, Any] = {
     "network.dns.disabled": True,
     "network.captive-portal-service.enabled": False,
     "network.connectivity-service.enabled": False,
-    # Scripts that compute for seconds are what is measured.
+    # Scripts compute for seconds here, which Firefox would report as hanging.
     "dom.max_script_run_time": 0,
     "dom.ipc.processHangMonitor": False,
 }
@@ -110,11 +111,11 @@ class Browser:
     kind: Kind
     executable: Path
     packaged: bool = False
-    """Whether it is the Chromium inside the npm package, which has no window."""
+    """True for the Chromium inside the npm package, which cannot show a window."""
 
 
 def use(paths: Sequence[str], headed: bool, arguments: Sequence[str]) -> None:
-    """Make what a person asked for known to this process and to every process it starts."""
+    """Set a person's options for this process and for every process that it starts."""
     if paths:
         os.environ[PATHS] = os.pathsep.join(str(Path(path).resolve()) for path in paths)
     if headed:
@@ -125,7 +126,7 @@ def use(paths: Sequence[str], headed: bool, arguments: Sequence[str]) -> None:
 
 @cache
 def node() -> str:
-    """Return the path of a Node.js that is new enough, or an empty string."""
+    """Return the path of Node.js, or an empty string if it is absent or too old."""
     found = shutil.which("node")
     if not found:
         return ""
@@ -145,7 +146,7 @@ def node() -> str:
 
 
 def modules() -> Path:
-    """Return the folder of the npm packages, whether it is there or not."""
+    """Return the folder of the npm packages, which may not exist."""
     return Path(os.environ.get(MODULES) or HERE / "node_modules").resolve()
 
 
@@ -166,7 +167,7 @@ def package_version(package: str) -> str:
 
 
 def browsers(kind: Kind) -> Iterator[Browser]:
-    """Yield the browsers of a kind: those that a person named, or else all that are found."""
+    """Yield the browsers of a kind: those that a person named, else all that this machine has."""
     named = [Path(path) for path in os.environ.get(PATHS, "").split(os.pathsep) if path]
     chosen = [path for path in named if kind_of(path) == kind]
     if chosen:
@@ -185,7 +186,7 @@ def browsers(kind: Kind) -> Iterator[Browser]:
 
 
 def kind_of(executable: Path) -> Kind:
-    """Tell a Firefox from a Chromium by the name of its executable."""
+    """Return the kind of a browser, by the name of its executable."""
     name = executable.name.lower()
     return "firefox" if "firefox" in name or "nightly" in name else "chrome"
 
@@ -200,17 +201,18 @@ def vulkan_of_chromium() -> str:
 
 
 def has_gpu() -> bool:
-    """Return whether a browser may find a GPU; where it cannot be known, whether it is likely."""
+    """Return whether a browser may find a GPU. Outside Linux this is assumed."""
     if not sys.platform.startswith("linux"):
         return True
     return any(Path("/dev").glob("dri/renderD*")) or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 class Page:
-    """One page in a browser of its own, which ends with this process whatever becomes of it.
+    """A page in a browser of its own, which ends when this process ends, however that happens.
 
-    The driver is in a session of its own, so that the end of this process's group does not take
-    it before it has ended the browser and removed the profile; the end of its input tells it to.
+    A driver (Node.js) runs beside the browser. When its input closes, it ends the browser and
+    removes the profile. It is in a process session of its own, so that a signal to this process's
+    group does not kill the driver before it has done so.
     """
 
     def __init__(
@@ -224,9 +226,9 @@ class Page:
         _sweep()
         self.browser = browser
         self.crossing_s = 0.0
-        """Seconds spent so far on carrying calls and answers, the page's own time left out."""
+        """Seconds spent so far on transferring calls and answers, without the page's own time."""
         self.inside_s = 0.0
-        """Seconds that the page spent so far on its calls."""
+        """Seconds that the page itself has spent so far on its calls."""
         self.version = ""
         self._gone = ""
         self._events: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -259,7 +261,8 @@ class Page:
             "url": self.server.url,
             "headed": bool(os.environ.get(HEADED)) and not self.browser.packaged,
             "shell": self.browser.packaged,
-            # What a browser leaves in a home or a temporary folder goes with its profile.
+            # Files that the browser leaves in a home or temporary folder are removed with its
+            # profile.
             "environment": {
                 "HOME": str(self.profile),
                 "XDG_CONFIG_HOME": str(self.profile),
@@ -306,7 +309,15 @@ class Page:
     def call(
         self, call: str, arrays: Sequence[np.ndarray] = (), **fields: Any
     ) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """Have the page do something and wait until its work has ended.
+        """Make the page execute a call, and wait until its work has ended.
+
+        Args:
+            call: name of the page's function, such as ``run``.
+            arrays: arrays that travel with the call.
+            fields: further JSON values for the function.
+
+        Returns:
+            The page's answer, and the arrays in it.
 
         Raises:
             Crash: the browser, the tab or the GPU's device died.
@@ -324,7 +335,10 @@ class Page:
         return answer, found
 
     def memory(self) -> int:
-        """Return the peak resident bytes of the browser's processes, as far as they still run."""
+        """Return the peak resident bytes of the browser's running processes, summed.
+
+        Outside Linux it is the present size, since there the peak is not known.
+        """
         import psutil
 
         total = 0
@@ -342,11 +356,11 @@ class Page:
         return total
 
     def signal(self, number: int) -> None:
-        """Send a signal to every process of the browser."""
+        """Send a signal by its number to every process of the browser."""
         os.killpg(self._browser_process, number)
 
     def close(self) -> None:
-        """End driver and browser, and remove the profile."""
+        """End the driver and the browser, remove the profile, and stop the server."""
         process, self._process = getattr(self, "_process", None), None
         if process is not None:
             assert process.stdin is not None
@@ -357,7 +371,7 @@ class Page:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        # A driver that was killed itself could end nothing.
+        # If the driver was killed, it could not end the browser.
         if self._browser_process and hasattr(os, "killpg"):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._browser_process, signal.SIGKILL)
@@ -366,7 +380,7 @@ class Page:
 
 
 class PageError(RuntimeError):
-    """The page raised an error; the message is its own."""
+    """The page raised an error, whose message this is."""
 
 
 def _remove(profile: Path) -> None:
@@ -378,7 +392,7 @@ def _remove(profile: Path) -> None:
 
 
 def _sweep() -> None:
-    """Remove profiles whose owner was killed together with the driver that would have done it."""
+    """Remove profiles of processes that were killed together with the driver that removes them."""
     import psutil
 
     for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):

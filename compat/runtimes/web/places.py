@@ -17,23 +17,25 @@ if TYPE_CHECKING:
 
 SOFTWARE = re.compile(r"swiftshader|llvmpipe|lavapipe|softpipe|basic render|software", re.I)
 HOST = "CPUExecutionProvider"
-"""How ONNX Runtime calls its own kernels in WebAssembly."""
+"""ONNX Runtime's name of its own kernels, which run in WebAssembly here."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """What is particular to one target."""
+    """The facts in which one target differs from the others."""
 
     kind: Kind
     provider: Mapping[str, str]
-    """Execution provider as ONNX Runtime's options for a page name it."""
+    """Execution provider, in ONNX Runtime Web's options."""
     name: str
-    """How the provider is called where nodes are placed."""
+    """Name of the provider in ONNX Runtime's log of node placements."""
     recipes: tuple[str, ...]
     bundle: str = "ort.webgpu.min.mjs"
+    """File of ONNX Runtime Web that the page loads."""
     software: bool = False
-    """Whether its WebGPU adapter is a software renderer."""
+    """Whether the target's WebGPU adapter is a software renderer."""
     platforms: tuple[str, ...] = ("linux", "darwin", "win32")
+    """Values of ``sys.platform`` on which the target exists."""
 
 
 WEBGPU = ("fp32", "fp16", "int8-weights", "int4-weights")
@@ -56,7 +58,7 @@ PLACES: Mapping[str, Place] = {
     "webgpu-firefox": _webgpu("firefox", False),
     "webgpu-firefox-software": _webgpu("firefox", True),
     "webnn-chromium-cpu": _webnn("cpu", "linux", "darwin", "win32"),
-    # On Linux Chromium takes both device types and computes on the processor.
+    # On Linux Chromium accepts both device types, but computes on the processor.
     "webnn-chromium-gpu": _webnn("gpu", "darwin", "win32"),
     "webnn-chromium-npu": _webnn("npu", "darwin", "win32"),
     "wasm-chromium": Place("chrome", {"name": "wasm"}, HOST, WASM, "ort.wasm.min.mjs"),
@@ -70,7 +72,11 @@ BROWSERS: Mapping[Kind, tuple[str, str]] = {
 
 
 def missing(place: Place) -> tuple[str, str]:
-    """Say why no browser of this machine can serve a target, as far as none need be started."""
+    """Return why no browser of this machine can serve a target, with the remedy.
+
+    Both texts are empty if one may. No browser is started for this, so that starting one may still
+    show another reason.
+    """
     name, remedy = BROWSERS[place.kind]
     if next(web.browsers(place.kind), None) is None:
         return f"no {name} was found", f"{remedy}, or name one with --browser-path"
@@ -84,7 +90,7 @@ def missing(place: Place) -> tuple[str, str]:
 
 
 def remedy_for(place: Place) -> str:
-    """Return what a person does to get the place where this machine lacks it."""
+    """Return the remedy for a machine that lacks a target: what a person installs or uses."""
     provider = place.provider["name"]
     if provider == "webnn":
         return f"{web.INSTALL}: its Chromium has WebNN; or Edge or Chrome with --browser-path"
@@ -99,7 +105,11 @@ def remedy_for(place: Place) -> str:
 
 @cache
 def look(one: Browser, software: bool) -> dict[str, Any]:
-    """Start a browser and see what it has; raise :class:`Crash` if it does not start."""
+    """Start a browser, and return the facts that its page sees: adapters, WebNN and version.
+
+    Raises:
+        Crash: the browser does not start.
+    """
     page = open_page(one, software)
     try:
         seen, _ = page.call("look")
@@ -109,10 +119,10 @@ def look(one: Browser, software: bool) -> dict[str, Any]:
 
 
 def open_page(one: Browser, software: bool) -> web.Page:
-    """Open the page, with the files of ONNX Runtime beside it."""
+    """Open the page in a browser, served together with the files of ONNX Runtime Web."""
     environment = {}
     if one.kind == "firefox" and not any(Path("/usr/share/vulkan/icd.d").glob("*.json")):
-        # Chromium brings a Vulkan driver along, which serves Firefox as well.
+        # Without a Vulkan driver on the system, Firefox uses the one that Chromium contains.
         driver = web.vulkan_of_chromium()
         environment = {name: driver for name in ("VK_DRIVER_FILES", "VK_ICD_FILENAMES") if driver}
     folders = {"page": PAGE, "ort": web.modules() / "onnxruntime-web" / "dist"}
@@ -123,7 +133,10 @@ PAGE = web.HERE
 
 
 def unfit(place: Place, seen: Mapping[str, Any]) -> str:
-    """Return why a browser, as :func:`look` saw it, cannot serve a target, or nothing."""
+    """Return why a browser cannot serve a target, or an empty text if it can.
+
+    ``seen`` is the result of :func:`look`.
+    """
     if not seen["isolated"]:
         return "the page is not isolated, so that WebAssembly has no threads"
     provider = place.provider["name"]
@@ -146,18 +159,21 @@ def unfit(place: Place, seen: Mapping[str, Any]) -> str:
 
 
 def is_software(adapter: Mapping[str, Any]) -> bool:
-    """Return whether an adapter computes on the processor: by its own word, or by its name."""
+    """Return whether an adapter computes on the processor, by its fallback flag or by its name."""
     return bool(adapter["fallback"] or SOFTWARE.search(adapter_name(adapter)))
 
 
 def adapter_name(adapter: Mapping[str, Any]) -> str:
-    """Return what a browser says of an adapter, in words."""
+    """Return the name of an adapter: vendor, architecture, model and description, if known."""
     names = ("vendor", "architecture", "model", "description")
     return " ".join(str(adapter[name]) for name in names if adapter.get(name))
 
 
 def browser_facts(place: Place, seen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return version, adapter and operators of a browser that :func:`look` saw, for results."""
+    """Return the facts of a browser for results: version, and WebGPU adapter or WebNN operators.
+
+    ``seen`` is the result of :func:`look`.
+    """
     facts: dict[str, Any] = {"browser": seen["version"]}
     if place.provider["name"] == "webgpu":
         adapter = seen["webgpu"]

@@ -1,7 +1,7 @@
-"""ONNX Runtime in a browser's page: WebGPU, WebNN and WebAssembly, which are data.
+"""ONNX Runtime in a browser's page, with a target for each browser and WebGPU, WebNN or WASM.
 
-The graphs, the state and what graphs hand to one another stay in the page, and so does the loop
-of a decoder; see compat/runtimes/web/ for the page, its server and the driver of the browser.
+Graphs, states and the tensors that graphs hand to one another stay in the page, and so does the
+loop of a decoder. The page, its server and the browser's driver are in this package, too.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 def _target(name: str, place: Place) -> Target:
     column = name.split("-", maxsplit=1)[0]
     wasm = column == "wasm"
-    # These compute on the processor, whose column has native runtimes: such a page is looked at
-    # where it is asked for, WebNN's by its column too.
+    # WebAssembly and WebNN on the CPU compute on the processor, for which there are native
+    # runtimes. They run only when asked for, by name or by the mark of their column.
     asked = wasm or name == "webnn-chromium-cpu"
     return Target(
         name,
@@ -103,7 +103,7 @@ class OrtWeb(GraphRuntime):
             if not reason:
                 return Probe("here", facts={**self.versions(), **browser_facts(place, seen)})
             refused.append(f"{seen['version']}: {reason}")
-        # A browser that is there and does not start is broken; one that lacks a device is not.
+        # A browser that does not start is broken. One that lacks a device makes the target absent.
         broken = all("does not start" in said for said in refused)
         state: Literal["broken", "absent"] = "broken" if broken else "absent"
         return Probe(state, "; ".join(refused), remedy_for(place), self.versions())

@@ -1,11 +1,11 @@
 """A server for one page: its files, the graphs, and an exchange of calls and answers.
 
-It listens on the loopback only, below a path that nobody can guess, and answers no other host
-name (a page elsewhere could have its own name resolve to the loopback). Every answer carries the
-headers that isolate the page, without which WebAssembly has no threads, and forbids it to load
-anything from elsewhere.
+The server listens on the loopback only, below a path that nobody can guess. It answers requests for
+the host 127.0.0.1 only, as a page elsewhere could have its own host name resolve to the loopback.
+Every answer has the headers that isolate the page, without which WebAssembly has no threads, and
+that forbid the page to load anything from elsewhere.
 
-The page asks for its next call by posting the answer to the last one: one request a crossing.
+The page posts its answer to a call, and gets the next call in reply: one request for each call.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HEADERS: Mapping[str, str] = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Content-Security-Policy": (
         "default-src 'none'; connect-src 'self'; img-src data:; style-src 'self'; "
-        # ONNX Runtime calls WebNN through functions that it composes as text.
+        # ONNX Runtime calls WebNN through functions that it makes from text, which needs eval.
         "worker-src 'self' blob:; script-src 'self' blob: 'unsafe-eval'; "
         "base-uri 'none'; form-action 'none'"
     ),
@@ -46,24 +46,27 @@ TYPES: Mapping[str, str] = {
     ".wasm": "application/wasm",
 }
 PATIENCE = 20.0
-"""Seconds after which a page without a call asks again, before its browser gives up waiting."""
+"""Seconds that a request of the page waits for a call. The page then asks again, before its browser
+gives up waiting."""
 
 ALIGNMENT = 8
+"""Arrays in a message begin at multiples of this many bytes."""
 LARGEST = 1 << 31
-"""Bytes that an answer may have."""
+"""Most bytes of an answer."""
 
 
 def encode(header: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> bytes:
     """Return a message: the header's length (4 bytes, little endian), the header, the arrays.
 
-    Arrays begin at multiples of eight bytes, where the header's ``tensors`` says, so that the
-    other side can view them in place.
+    The header's ``tensors`` gives the offset of each array. Offsets are multiples of
+    :data:`ALIGNMENT`, so that the other side can view the arrays in place.
     """
     described: list[dict[str, Any]] = [
         {"dtype": array.dtype.name, "dims": list(array.shape), "bytes": array.nbytes, "offset": 0}
         for array in arrays
     ]
-    # Offsets depend on the length of the header, which depends on their digits: room is left.
+    # Offsets depend on the header's length, which depends on the offsets' digits. 12 bytes are
+    # reserved for each offset.
     room = len(json.dumps({**header, "tensors": described})) + 12 * len(arrays)
     offset = _aligned(4 + room)
     for entry in described:
@@ -80,7 +83,11 @@ def encode(header: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> byte
 
 
 def decode(message: bytes) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Return header and arrays of a message; raise ``ValueError`` for one that is malformed."""
+    """Return the header and the arrays of a message.
+
+    Raises:
+        ValueError: the message is malformed.
+    """
     length = int.from_bytes(message[:4], "little")
     header: dict[str, Any] = json.loads(message[4 : 4 + length])
     arrays = []
@@ -98,7 +105,12 @@ def _aligned(offset: int) -> int:
 
 
 class Server:
-    """Serves folders to one page and exchanges calls with it."""
+    """A server that serves folders to one page, and exchanges calls with it.
+
+    Args:
+        folders: folders by name, which is the first part of their files' paths. ``page`` is the
+            page's own.
+    """
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
         self._folders = {name: folder.resolve() for name, folder in folders.items()}
@@ -108,22 +120,22 @@ class Server:
         self._count = 0
         handler = type("Handler", (_Handler,), {"owner": self})
         self._server = _Quiet(("127.0.0.1", 0), handler)
-        # Asked often whether to end: every page would wait for it.
+        # Closing waits up to one poll interval: with the default of 0.5 s for every page.
         serve = functools.partial(self._server.serve_forever, poll_interval=0.02)
         threading.Thread(target=serve, name="page-server", daemon=True).start()
 
     @property
     def port(self) -> int:
-        """The port on the loopback, chosen by the operating system."""
+        """Port on the loopback, chosen by the operating system."""
         return int(self._server.server_address[1])
 
     @property
     def url(self) -> str:
-        """Where the page is, with a slash at the end."""
+        """Address of the page, with a slash at the end."""
         return f"http://127.0.0.1:{self.port}/{self._token}/page/"
 
     def mount(self, name: str, folder: Path) -> str:
-        """Serve another folder; return its path, relative to the page."""
+        """Serve another folder, and return its path relative to the page."""
         self._folders[name] = folder.resolve()
         return f"../{name}/"
 
@@ -133,9 +145,16 @@ class Server:
         arrays: Sequence[np.ndarray] = (),
         watch: Callable[[], None] = lambda: None,
     ) -> tuple[dict[str, Any], list[np.ndarray]]:
-        """Have the page do something, and wait for its answer.
+        """Send a call to the page, and wait for its answer.
 
-        ``watch`` is called while waiting; it raises when there is nobody left to answer.
+        Args:
+            header: JSON values of the call.
+            arrays: arrays that travel with it.
+            watch: called four times a second while waiting; raises if the page cannot answer any
+                more.
+
+        Returns:
+            The header and the arrays of the answer.
         """
         self._count += 1
         self._calls.put(encode({**header, "id": self._count}, arrays))
@@ -149,26 +168,26 @@ class Server:
                 return answer, found
 
     def close(self) -> None:
-        """Stop listening."""
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
 
-    # What the handler asks ---------------------------------------------------------------------
+    # For the handler of requests ---------------------------------------------------------------
 
     def serves(self, host: str, origin: str | None) -> bool:
-        """Return whether a request for this host name, from this origin, is one of the page's."""
+        """Return whether a request with this ``Host`` and ``Origin`` comes from the page."""
         named = f"127.0.0.1:{self.port}"
         return host == named and origin in (None, f"http://{named}")
 
     def path(self, target: str) -> str | None:
-        """Return the part of a request's path below the secret one, or None."""
+        """Return the part of a request's path below the secret folder, or None outside of it."""
         secret, _, rest = urlsplit(target).path.lstrip("/").partition("/")
         return rest if secrets.compare_digest(secret.encode(), self._token.encode()) else None
 
     def file(self, path: str) -> Path | None:
         """Return the file that a path names, or None if there is none below its folder.
 
-        Links are followed before the comparison: one that points outside names nothing.
+        Links are resolved first, so that a link to a file outside of the folder gives None.
         """
         name, _, inside = unquote(path).partition("/")
         folder = self._folders.get(name)
@@ -178,7 +197,10 @@ class Server:
         return found if found.is_relative_to(folder) and found.is_file() else None
 
     def exchange(self, answer: bytes) -> bytes | None:
-        """Take an answer and return the next call, or None if there is none for a while."""
+        """Take an answer, and return the next call, or None after :data:`PATIENCE` without one.
+
+        An empty answer stands for none: the page has just started, or asks again.
+        """
         if answer:
             self._answers.put(answer)
         try:
@@ -191,7 +213,7 @@ class _Quiet(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a connection that broke: a browser that died is noticed elsewhere."""
+        """Ignore a broken connection: a browser that died is noticed by its driver."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -229,7 +251,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(HTTPStatus.OK, call)
 
     def _allowed(self) -> str | None:
-        """Return the path asked for, or answer that it is forbidden."""
+        """Return the path of a request, or answer 403 and return None if it is not the page's."""
         origin = self.headers.get("Origin")
         path = self.owner.path(self.path)
         if path is not None and self.owner.serves(self.headers.get("Host", ""), origin):
@@ -251,4 +273,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Say nothing: the log belongs to what is measured."""
+        """Log no requests: the output belongs to the case that is measured."""

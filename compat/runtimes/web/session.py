@@ -1,4 +1,4 @@
-"""Sessions in a page."""
+"""Sessions of ONNX Runtime Web in a browser's page."""
 
 from __future__ import annotations
 
@@ -36,18 +36,23 @@ PARTITIONED = re.compile(
     r"number of nodes in the graph: (\d+).*number of nodes supported by WebNN: (\d+)"
 )
 FATAL = ("lstm",)
-"""Operators by which a graph takes Chromium's WebNN down: it unrolls recurrences, and long ones
-lose the context. A session whose graphs were lost so leaves them to WebAssembly, and says so."""
+"""WebNN operators that can crash Chromium's WebNN: it unrolls recurrences, and long ones lose the
+context. A session that lost its context is opened again with these left to WebAssembly, which its
+notes say."""
 
 
 @dataclass(frozen=True)
 class Remote:
-    """An output that a graph left in the page, or brought along where it was asked for."""
+    """An output of a graph that stays in the page."""
 
     key: str
+    """Key of the graph at a point."""
     output: str
+    """Name of the output."""
     run: int
+    """Number of the run, as the page counts."""
     array: np.ndarray | None = None
+    """Copy of the output, if it came along with the answer."""
 
     @property
     def handle(self) -> dict[str, Any]:
@@ -55,7 +60,7 @@ class Remote:
 
 
 class WebSession(Session):
-    """Graphs in a page; every call crosses to it once."""
+    """A session whose graphs run in a page. Each of its methods sends the page one message."""
 
     def __init__(
         self,
@@ -122,7 +127,11 @@ class WebSession(Session):
         return {**browser_facts(self.place, self.seen), **withheld}
 
     def _compiled(self, graph: str, point: str) -> str:
-        """Return the key of a graph at a point, compiled when it is first asked for."""
+        """Return the key of a graph at a point; the first time the page compiles the graph.
+
+        Raises:
+            Unsupported: the adapter or ONNX Runtime Web lacks the precision or an operator.
+        """
         key = f"{graph} {point}"
         if (graph, point) in self._points:
             return key
@@ -174,7 +183,7 @@ class WebSession(Session):
     def _feeds(
         self, feeds: Mapping[str, np.ndarray | Handle], names: Sequence[str], graph: str
     ) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
-        """Return how a message names the feeds, and the arrays that travel with it."""
+        """Return the description of feeds in a message, and the arrays that travel with it."""
         described: list[dict[str, Any]] = []
         arrays: list[np.ndarray] = []
         for name in names:
@@ -197,7 +206,7 @@ class WebSession(Session):
         key, spec = self._compiled(graph, point), self.graphs[graph]
         described, arrays = self._feeds(feeds, list(spec.inputs), graph)
         position = feeds.get(POSITION)
-        # Without a wish the output that is cheapest to fetch comes along, and spares a crossing.
+        # Without ``fetch`` the smallest output comes along, which may save another message.
         wanted = list(fetch) if fetch else [spec.smallest_output]
         answer, arrays = self.page.call(
             "run",
@@ -309,10 +318,10 @@ class WebSession(Session):
 
 
 def placed(lines: Sequence[str], provider: str) -> dict[str, int]:
-    """Return nodes by execution provider, from what ONNX Runtime logged of one graph.
+    """Return the number of nodes by execution provider, from ONNX Runtime's log of one graph.
 
-    A provider that compiles whole parts (WebNN) counts each as one node; what it took of the graph
-    is in a line of its own, and stands for it here.
+    A provider that compiles whole parts of a graph (WebNN) counts each part as one node. Another
+    line of the log says how many nodes it took, which is the number here.
     """
     counts: dict[str, int] = {}
     taken = 0
