@@ -1,8 +1,8 @@
 """The checks of the project's suites, each with its current version.
 
-Here and not in the suites, so that a report knows what is current without importing pytest, and
-never has to believe a results file about it. A version is raised when numbers of before can no
-longer be compared with new ones: what an older version measured is then shown as stale.
+They are listed here, not in the suites, so that a report knows the current versions without
+importing pytest and without trusting a results file. A version is raised when old numbers can no
+longer be compared with new ones; reports then show the old numbers as stale.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Claims of published guides as data, and what they are held against.
+"""Claims of published guides, read from data files, with the checks that decide them.
 
 One file for each guide, ``fixtures/claims/*.toml``::
 
@@ -22,8 +22,8 @@ No entry holds a verdict: it follows from observations, stored answers of experi
 arithmetic, each time that it is asked for (``compat/report/claims.py``).
 
 Patterns name cases as in ``whisper-*@*/cuda-torch/fp16``: variant, weights, target and recipe with
-``*`` in them. Of several that match, published weights come before generated ones before a
-stand-in's, then the order of ids counts.
+``*`` in them. If several cases match, one with published weights is taken before one with generated
+weights, and that before a stand-in; among equals the first id is taken.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = MappingProxyType(
 """Kinds of checks, each with the arguments that it must and may have beside ``claimed``."""
 
 COMPUTE = ("quotients", "products", "same")
-"""Arithmetic: each number over its partner, each times its partner, whether two lists are equal."""
+"""Arithmetic of a check: each number divided by its partner, each multiplied by its partner, or
+whether two lists are equal."""
 
 Verdict = Literal["confirmed", "refuted", "inconclusive", "needs"]
 
@@ -98,14 +99,17 @@ FORMAT = Format(
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """What is claimed: a word, or the ends between which a number lies."""
+    """The value that a claim states: the word of a rating, or one or two bounds of a number."""
 
     word: str = ""
     at_least: float | None = None
     at_most: float | None = None
 
     def judge(self, low: float, high: float) -> Verdict:
-        """Hold an interval against it: whole inside, whole outside, or across an end."""
+        """Compare a measured interval with the bounds.
+
+        An interval inside them confirms, one outside refutes, one across a bound is inconclusive.
+        """
         least = float("-inf") if self.at_least is None else self.at_least
         most = float("inf") if self.at_most is None else self.at_most
         if least <= low and high <= most:
@@ -117,7 +121,7 @@ class Claimed:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One part of a claim, and what it is held against."""
+    """One check of a claim: the kind and source of its number, and the value that is claimed."""
 
     kind: str
     arguments: Mapping[str, Any]
@@ -148,7 +152,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one check came to, on one machine."""
+    """The result of one check on one machine."""
 
     verdict: Verdict
     measured: str
@@ -175,7 +179,7 @@ class Part:
     verdict: Verdict
     found: tuple[Found, ...]
     command: str
-    """Repeats the measurement."""
+    """Command line that repeats the measurement."""
     needs: str = ""
     """What would decide it, where nothing was found."""
     cell: tuple[str, str] | None = None
@@ -196,7 +200,7 @@ class Outcome:
     """The verdict in words: ``confirmed``, ``needs an NVIDIA GPU``."""
     parts: tuple[Part, ...]
     reason: str = ""
-    """Why it is undecided, or how a rating comes to differ."""
+    """Why the claim is undecided, or why a rating differs from it."""
 
     @property
     def decided(self) -> bool:
@@ -204,7 +208,7 @@ class Outcome:
 
 
 def together(verdicts: Sequence[Verdict]) -> Verdict:
-    """Return the verdict on parts that must all hold."""
+    """Return the verdict on a claim from those of its parts, which must all hold."""
     if "refuted" in verdicts:
         return "refuted"
     if set(verdicts) == {"confirmed"}:
@@ -224,7 +228,7 @@ def load(folder: Path) -> tuple[Claim, ...]:
     """Read every file of a folder, in the order of ids.
 
     Raises:
-        CompatError: there is none, or an entry is not valid.
+        CompatError: the folder has no TOML file, or an entry is not valid.
     """
     claims: dict[str, Claim] = {}
     paths = sorted(folder.glob("*.toml"))

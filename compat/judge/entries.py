@@ -1,4 +1,4 @@
-"""Files of ``[[tables]]`` that people write: errors name the place and the remedy."""
+"""TOML files of ``[[table]]`` entries that people write, with errors that name place and remedy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from compat.contract.errors import CompatError
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What a kind of file holds, and what its errors say."""
+    """The format of one kind of file, and the words that its errors use."""
 
     name: str
     """What files and entries are called in errors, for instance ``threshold``."""
@@ -26,7 +26,7 @@ class Format:
     if_absent: str
     """Remedy where there is no such file."""
     if_broken: str
-    """Remedy where it is no TOML."""
+    """Remedy where a file is not valid TOML."""
 
     def read(self, path: Path) -> str:
         """Return the text of a file."""

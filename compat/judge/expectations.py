@@ -61,16 +61,16 @@ class Expectation:
     link: str = ""
     versions: tuple[str, ...] = ()
     expires: date | None = None
-    """The first day on which it no longer holds."""
+    """The first day on which the expectation no longer holds."""
     origin: str = ""
     """Path and line, for messages."""
 
     def covers(self, case_id: str, check: str) -> bool:
-        """Whether the patterns match, whatever the versions and the date."""
+        """Whether the patterns match a check of a case; versions and date do not count here."""
         return fnmatchcase(case_id, self.case) and fnmatchcase(check, self.check)
 
     def holds(self, versions: Mapping[str, str], today: date) -> bool:
-        """Whether it has not expired and every version requirement is met.
+        """Whether the expectation has not expired and every version requirement is met.
 
         A package that is not in ``versions``, or whose version is not one, meets no requirement.
         """

@@ -1,9 +1,9 @@
-"""Answers of experiments as data: what one measured, where, when, and what disturbed it.
+"""Stored answers of experiments: their measures, with machine, date and what disturbed them.
 
 ``compat experiment NAME --save`` writes one file, ``<run>.NAME.experiment.json``, into a folder of
 results. It has the header of a results file, so that machine, versions, commit and date are said in
-the same way, and one :class:`Finding` for each measure. A file is a stranger's word, as a results
-file is: it is read within limits, and which version of an experiment is current comes from here.
+the same way, and one :class:`Finding` for each measure. A file may come from anybody, as a results
+file may: it is read within limits, and the current version of an experiment comes from this module.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     interval: tuple[float, float] | None = None
     """95 % interval of ``value``; None where it is exact."""
     timed: bool = False
-    """Whether it rests on a clock, so that a busy machine decides nothing."""
+    """Whether the number rests on a clock, so that a busy machine decides nothing."""
     doubt: str = ""
-    """Why nothing may be concluded of it, for instance a software adapter; empty where it may."""
+    """Why nothing may be concluded from the number, for instance a software adapter; else empty."""
     detail: str = ""
     """What was compared, on which model and input."""
     samples: dict[str, list[float]] = {}
@@ -85,7 +85,7 @@ class Stored(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def busy(self) -> str:
-        """Say that other processes took the processors; empty if they did not.
+        """A sentence that other processes took the processors; empty if they did not.
 
         An experiment may use all processors, so that any other busy process disturbs it.
         """
@@ -104,9 +104,9 @@ class Answers:
     problems: tuple[str, ...] = ()
 
     def newest(self, experiment: str, measure: str) -> dict[str, tuple[Stored, Finding]]:
-        """Return by machine the finding that counts.
+        """Return for each machine the finding that counts, with its answer.
 
-        A timed one of a calm machine before one of a busy machine, then the newer.
+        The newest counts. A timed finding of a busy machine counts only if there is no other.
         """
         best: dict[str, tuple[tuple[bool, str], tuple[Stored, Finding]]] = {}
         for stored in self.stored:
@@ -144,7 +144,7 @@ def read_all(folders: Iterable[Path]) -> Answers:
 
 
 def _read(path: Path) -> Stored | str:
-    """Return an answer, or why it is none that counts."""
+    """Return the answer in a file, or the reason why the file cannot be used."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE + 1)

@@ -1,4 +1,4 @@
-"""Older schemas of results files: what a line of each says in the words of the next.
+"""Migrations of results files: each function rewrites a line of an older schema in the next.
 
 Every reader migrates as it reads, and ``compat publish`` writes what it keeps in the current
 schema. A new schema is a function here and its line in :data:`MIGRATIONS`.
@@ -15,14 +15,14 @@ import msgspec
 SCHEMA_VERSION = 2
 
 Tree = dict[str, Any]
-"""A line as JSON has it: of any form, since files come from anywhere."""
+"""One decoded JSON line. It may have any form, since files come from anywhere."""
 
 
 def one_form_of_rows(line: Tree) -> Tree:
-    """From schema 1: every header names its own inputs, every row of predictions has one form.
+    """Migrate a line from schema 1: headers get ``own``, and all rows of predictions one form.
 
     The oldest rows hold the truth as a text, and the fields of the prediction beside it. They lack
-    the length of their audio, which cannot be known later, so that none is made up.
+    the length of their audio, which stays absent because it cannot be known later.
     """
     if line.get("kind") == "run":
         return {**line, "own": line.get("own", [])}
@@ -43,11 +43,11 @@ def _nested(row: Tree) -> Tree:
 
 
 MIGRATIONS: Mapping[int, Callable[[Tree], Tree]] = MappingProxyType({1: one_form_of_rows})
-"""Schema to the function that makes a line of the next of it."""
+"""For each older schema, the function that rewrites its lines in the next schema."""
 
 
 def migrated(line: Any, schema: Any) -> Any:
-    """Return a line of a file of some schema as the current one has it; others as they are."""
+    """Return a line rewritten from ``schema`` to the current one, or as it is if none is older."""
     while isinstance(line, dict) and isinstance(schema, int) and schema in MIGRATIONS:
         line = MIGRATIONS[schema](line)
         schema += 1
@@ -57,7 +57,7 @@ def migrated(line: Any, schema: Any) -> Any:
 
 
 def schema_of(line: Any, before: Any) -> Any:
-    """Return the schema of a line: a header says its own, others have that of the one before."""
+    """Return the schema of a line: that of a header is its own, that of others is ``before``."""
     is_header = isinstance(line, dict) and line.get("kind") == "run"
     return line.get("schema") if is_header else before
 
@@ -65,8 +65,8 @@ def schema_of(line: Any, before: Any) -> Any:
 def in_current_schema(data: bytes) -> bytes:
     """Return the content of a results file in the current schema.
 
-    Lines that cannot be read, and those that say the same in it, keep their bytes: of two copies of
-    which one begins with the other the same is true afterwards.
+    Lines that cannot be read or need no change keep their bytes. A copy that is the beginning of
+    another therefore still is afterwards.
     """
     schema: Any = SCHEMA_VERSION
     lines = data.splitlines(keepends=True)

@@ -1,8 +1,8 @@
-"""Compressed results: what is published is packed by Zstandard, and gzip is read as well.
+"""Compressed results files: published ones are packed by Zstandard, and gzip is read as well.
 
-Predictions of different cases are much alike, and lie further apart than the 32 KiB that gzip sees.
-Both formats are standards that DuckDB and pandas read. A running process writes plain text, so that
-an interruption loses nothing.
+Zstandard packs them better, because predictions of different cases are much alike but lie further
+apart than the 32 KiB that gzip sees. Both formats are standards that DuckDB and pandas read. A
+running process writes plain text, so that an interruption loses nothing.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 from compat.judge.problems import ResultsError
 
 SUFFIX = ".zst"
-"""What the name of a published results file ends with, after ``.jsonl``."""
+"""Suffix of a published results file, after ``.jsonl``."""
 LEVEL = 19
-"""Of 22 levels the highest that takes no more memory than the file to unpack."""
+"""Compression level: the highest of 22 whose unpacking takes no more memory than the file."""
 
 READ = ("gzip", "Zstandard")
-"""What :func:`unpacked` unpacks, as :func:`packing` names it."""
+"""Formats that :func:`unpacked` unpacks, by the names that :func:`packing` returns."""
 
 _CHUNK = 2**20
 _WINDOW_LOG = 26
@@ -37,7 +37,7 @@ class Damaged(Exception):
 
 
 def packing(data: bytes | bytearray) -> str:
-    """Return what data is packed by, as its first bytes tell; empty where it is not packed."""
+    """Return the name of the format that packed the data, from its first bytes; empty if none."""
     known = {_GZIP: "gzip", _ZSTANDARD: "Zstandard", **_OTHERS}
     return next((name for magic, name in known.items() if data.startswith(magic)), "")
 
@@ -53,10 +53,10 @@ def pack(data: bytes) -> bytes:
 
 
 def unpacked(data: bytes, limit: int) -> Iterator[bytes]:
-    """Yield the parts of what gzip or Zstandard packed, until more than ``limit`` bytes came.
+    """Yield unpacked parts of gzip or Zstandard data, until they exceed ``limit`` bytes.
 
     Raises:
-        Damaged: the rest cannot be unpacked. What was yielded before is sound.
+        Damaged: the rest cannot be unpacked. The parts that were yielded before are sound.
     """
     size = 0
     with _opened(data) as (file, errors):

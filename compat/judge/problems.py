@@ -1,6 +1,6 @@
-"""What could not be read: counted by kind, a few of each in full.
+"""A tally of problems in reading: counted by kind, with a few examples of each in full.
 
-One broken file is told by its name. Ten thousand are told in four lines.
+One broken file is named. Ten thousand of one kind take four lines: three examples and a count.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from compat.contract.errors import CompatError
 from compat.contract.untrusted import clean, one_line
 
 EXAMPLES = 3
-"""Problems of one kind that are told in full; the others are counted."""
+"""Number of problems of one kind that are told in full; the others are counted."""
 
 _LONGEST = 400
-"""Characters of one problem: a message may quote what a file holds."""
+"""Most characters of one problem. Without a limit, a message could quote a whole file."""
 
 
 class ResultsError(CompatError):
@@ -25,7 +25,7 @@ class ResultsError(CompatError):
     ) -> None:
         super().__init__(clean(message), clean(remedy))
         self.tally = tally
-        """A plural, under which it is counted with others."""
+        """The kind under which the error is counted, a plural."""
 
 
 @dataclass

@@ -66,7 +66,7 @@ class Gates:
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """What bounds a rating beside the gates: the quality and the presence of the evidence."""
+    """The limits on a rating beside the gates: the quality and the presence of the evidence."""
 
     weights: Weights = "pretrained"
     """The weights behind the task metric: ``trained`` is the stand-in (with numerics of the
@@ -77,13 +77,13 @@ class Caps:
     measured: bool = True
     """Whether anything at all ran."""
     stale: bool = False
-    """Where nothing current was measured: whether something outdated was."""
+    """Whether there is only an outdated measurement; counts if :attr:`measured` is False."""
     unsupported: str = ""
     """The runtime's own reason, where it proved that it cannot run this."""
     small: bool = False
-    """Whether a size that nobody published was judged, as nothing of a published one ran."""
+    """Whether an unpublished size was judged, because no published size ran."""
     own: tuple[str, ...] = ()
-    """What a person had put in the place of the shipped inputs, in words: shown as badges."""
+    """Inputs that a person put in place of the shipped ones, in words; shown as badges."""
 
     @property
     def maximum(self) -> Grade:
@@ -107,7 +107,7 @@ _NO_CAPS = Caps()
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """A grade, or what is known of it."""
+    """A grade, or the range in which the grade lies."""
 
     kind: Kind
     floor: Grade
@@ -186,12 +186,12 @@ def rate(gates: Gates, caps: Caps = _NO_CAPS) -> Rating:
 
 
 def preference(rating: Rating) -> tuple[int, int, bool, int, bool]:
-    """Return a sort key, smallest first: which of several configurations a cell shows.
+    """Return a sort key: of several configurations a cell shows the one with the smallest key.
 
-    What works on real silicon comes first, then what may, then what works on an emulator or
-    converts; failures come before what is outdated or was never measured. Of two with the same
-    floor one that is decided comes before one that may still be better, but for emulators and
-    conversions, which have no grade to be decided. Published weights come before a stand-in.
+    Configurations that work on real silicon come first, then those that may work, then those that
+    work on an emulator or convert; failures come before outdated and unmeasured ones. If two have
+    the same floor, a decided rating comes before one that may still be better. Emulators and
+    conversions have no grade to be decided. Published weights come before a stand-in.
     """
     works = rating.floor != "None"
     fails = rating.ceiling == "None"

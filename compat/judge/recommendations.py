@@ -1,4 +1,4 @@
-"""Recommended precision and batch as data: what published guides say of a size on a hardware.
+"""Recommendations of published guides as data: precision and batch of a size on a hardware.
 
 One file, ``fixtures/recommendations.toml``::
 
@@ -12,8 +12,8 @@ One file, ``fixtures/recommendations.toml``::
     memory_gb = 3                     # optional: memory of the device that the guide names with it
     source = "..."                    # which guide says so
 
-A size on a hardware has one recommendation at most. It limits nothing and rates nothing: a
-throughput sweep goes up to it, and says whether the case runs in its precision.
+A size on a hardware has one recommendation at most. It limits nothing and rates nothing. A
+throughput sweep goes up to its batch, and says whether the case runs in its precision.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Recommendation:
         return str(self.batch) if self.batch == self.lowest else f"{self.lowest} to {self.batch}"
 
     def values(self, case: Case) -> dict[str, Any]:
-        """Return what an observation of a case says of it."""
+        """Return the values that an observation of a case stores about the recommendation."""
         return {
             "precision": self.precision,
             "batch": self.batch,

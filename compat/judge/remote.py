@@ -1,8 +1,8 @@
 """Results in object stores and on servers, read through fsspec: ``s3://bucket/results``.
 
-Only files that are called results are fetched, none that is larger than what is read of one, and
-under names of this module's own. How a store is entered (keys, end points) is what fsspec and its
-packages take from their own environment variables and files.
+Only files with the names of results are fetched, up to the size that is read of one, and stored
+under names that this module chooses. fsspec and its packages take keys and end points of a store
+from their own environment variables and files.
 """
 
 from __future__ import annotations
@@ -115,7 +115,10 @@ def _listed(store: Any, root: str) -> list[str]:
 
 
 def _copy(store: Any, path: str, place: Path, limit: int) -> int:
-    """Copy a file, a byte more than its limit at most; what a store says of its size is no word."""
+    """Copy at most ``limit`` + 1 bytes of a file; the size that the store reports is not trusted.
+
+    Returns the number of bytes that were copied; more than ``limit`` means that the file is larger.
+    """
     size = 0
     with store.open(path, "rb") as source, place.open("wb") as copy:
         while size <= limit and (part := source.read(min(_CHUNK, limit + 1 - size))):

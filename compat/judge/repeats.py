@@ -28,7 +28,7 @@ class Repeated:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """A verdict of an experiment, and how far its interval is from another."""
+    """A verdict of an experiment, and how far its interval is from another verdict."""
 
     claim: str
     experiment: str
@@ -48,7 +48,8 @@ def judged(check: Check, finding: Finding, busy: str = "") -> Verdict:
 def margin(claimed: Claimed, low: float, high: float) -> float:
     """Return the least distance from an interval to an end of what is claimed.
 
-    As a share of that end, of an end at 0 in the unit itself; 0 where the interval holds the end.
+    The distance is a share of that end; for an end at 0 it is in the unit of the finding. It is 0
+    where the end lies inside the interval.
     """
     ends = [end for end in (claimed.at_least, claimed.at_most) if end is not None]
     distances = [max(low - end, end - high, 0.0) / (abs(end) if end else 1.0) for end in ends]
@@ -58,7 +59,7 @@ def margin(claimed: Claimed, low: float, high: float) -> float:
 def repeated(name: str, answers: Sequence[Stored], ledger: Iterable[Claim]) -> list[Repeated]:
     """Return every check that an experiment decides, with the verdict of each answer.
 
-    An answer that lacks the measure needs it still.
+    The verdict of an answer that lacks the measure is ``needs``.
     """
     found = []
     for claim, check in _checks(ledger):
@@ -73,9 +74,9 @@ def repeated(name: str, answers: Sequence[Stored], ledger: Iterable[Claim]) -> l
 
 
 def closest(answers: Answers, ledger: Iterable[Claim], count: int) -> list[Close]:
-    """Return the verdicts of intervals that lie nearest to another verdict, one an experiment.
+    """Return the ``count`` verdicts nearest to another verdict, at most one for each experiment.
 
-    Exact findings, such as counts, are left out: repeated they are the same.
+    Exact findings, such as counts, are left out, because a repetition gives the same number.
     """
     nearest: dict[str, Close] = {}
     for claim, check in _checks(ledger):

@@ -1,7 +1,8 @@
 """Judging stored observations again: scorers and thresholds change more often than measurements.
 
-Task metrics are computed anew from the predictions that the results file keeps, whatever
-thresholds apply, but for tasks that score arrays; all other numbers stay what was measured.
+Task metrics are computed again from the predictions that the results file keeps, whatever
+thresholds apply. Tasks that score arrays are left out, since results keep only digests of arrays.
+All other numbers stay as they were measured.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ from compat.models.tasks.base import Task
 
 TASK = "accuracy.task"
 NEEDED = {"set", "item", "audio_s", "truth", "prediction"}
-"""Fields of a stored prediction without which it cannot be scored again, as in the oldest files."""
+"""Fields that a stored prediction needs to be scored again; those of the oldest files lack some."""
 
 
 _FORM = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
-"""What scoring raises where rows have another form; all else is a fault of the scorer."""
+"""Exceptions that scoring raises if rows have another form; others are faults of the scorer."""
 
 
 class _NotItsTasks(Exception):
@@ -55,7 +56,7 @@ class _NotItsTasks(Exception):
 
 @dataclass(frozen=True)
 class Rescored:
-    """What became of one results file."""
+    """The outcome of rescoring one results file."""
 
     path: Path
     changed: int = 0
@@ -76,14 +77,14 @@ def rescore(
 ) -> list[Rescored]:
     """Write results files with the same measurements, scored and judged anew.
 
-    They are written to ``folder``, plain and by the names that a process gives them, or without one
-    in the place of the files that they come from, packed where those are.
+    With ``folder`` they are written there, unpacked and under the names that a process gives them.
+    Without it they replace the files that they come from, and are packed if those are.
 
-    The facts of a case come from any run of its machine: of parallel processes only one writes
-    them. Statuses that no threshold decides (crashed, unsupported, faults in outputs …) stay, and
+    The facts of a case come from any run of its machine, since only one of parallel processes
+    writes them. Statuses that no threshold decides (crashed, unsupported, faults in outputs …) stay, and
     so do the scores of models that are not in the catalog, or whose checkpoint is not at hand. A
-    file is replaced as a whole, so that an interruption leaves what was there. ``progress`` is told
-    how many of how many files are done.
+    file is replaced as a whole, so that an interruption leaves what was there. ``progress`` gets
+    the number of files that are done and the number of all files.
 
     Raises:
         ResultsError: the folder cannot be written.
@@ -209,10 +210,10 @@ def _judged_by(thresholds: Thresholds, one: Observation, case: CaseFacts) -> Obs
 
 
 def task_scores(one: Observation, case: CaseFacts) -> dict[str, Any] | None:
-    """Return the task metrics of stored predictions; None where that cannot be.
+    """Return the task metrics of stored predictions; None if they cannot be computed.
 
-    That is: the model is not at hand, a prediction is not stored as a whole, or the task scores
-    arrays, of which results keep digests.
+    They cannot if the model is not at hand, a prediction is not stored as a whole, or the task
+    scores arrays, of which results keep only digests.
 
     Raises:
         _NotItsTasks: the predictions, or their truths, are of another form.

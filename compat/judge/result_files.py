@@ -1,4 +1,4 @@
-"""Results files on disk: which there are below a folder, and the lines of one, bounded.
+"""Results files on disk: finding them below folders, and reading one within limits.
 
 A folder of results comes from anywhere and may hold anything: links in a circle, pipes, devices,
 archives that unpack to terabytes. Only regular files are opened, and no more of one is read than
@@ -47,7 +47,7 @@ class Content:
     data: bytes
     problems: Problems
     packing: str = ""
-    """What the file is packed by; empty where it is plain."""
+    """Format that the file is packed in, for instance ``gzip``; empty if it is not packed."""
 
     def lines(self) -> Iterator[bytes]:
         return iter(io.BytesIO(self.data))
@@ -131,7 +131,7 @@ def content(path: Path) -> Content:
 
 
 def _name_cut(path: Path, lines: int, packed: int, problems: Problems) -> None:
-    """Add to problems that a file is too large; ``packed`` is its size where it is packed.
+    """Add to problems that a file is too large; ``packed`` is its packed size in bytes, else 0.
 
     Raises:
         ResultsError: not even one line of it can be used.
@@ -155,8 +155,8 @@ def _size(count: int) -> str:
 
 
 def _read(path: Path) -> bytes:
-    """Return one byte more than may be used, at most, of a regular file."""
-    # A pipe's or a device's opening alone may wait for ever, or do something.
+    """Return at most :data:`MAX_FILE` + 1 bytes of a regular file: one more than may be used."""
+    # Merely opening a pipe or a device may wait for ever, or do something.
     if not stat.S_ISREG(path.stat().st_mode):
         raise ResultsError(
             f"{path} is no regular file but {_what(path)}. Move it out of the folder.",

@@ -5,9 +5,9 @@ Every pytest process appends to a file of its own, ``<run>.<worker>.jsonl``. The
 and an :class:`Observation` after it. Files of any number of processes and machines merge by
 reading them all, in any order. Unknown fields are ignored, so that newer files stay readable.
 
-Results files come from anywhere. What names a file or a folder is checked as it is read, so that
-everything that is made of a :class:`Run` is safe to use in a path. Lines and observations have
-limits, so that everything that is made of them has an end.
+Results files come from anywhere. Names that become part of a path are checked as they are read, so
+that those of a :class:`Run` are safe to use. Lines and observations have limits, so that pages and
+tables made of them stay finite.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from compat.processes import no_collection
 MAX_LINE = 16 * MIB
 """Bytes of one line; the longest published one has 0.4 MiB, nearly all of it predictions."""
 MAX_VALUES = 100_000
-"""Values of one line without predictions, which are all shown; published ones have up to 140."""
+"""Values of one line without its predictions. All are shown; published lines have up to 140."""
 MAX_PREDICTED = 1_000_000
 """Values of one line with its predictions; published ones have up to 52,000."""
 MAX_DEPTH = 32
@@ -63,7 +63,7 @@ Count = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 
 
 class CaseFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the report must know of a case without its catalog (the model may be out of tree)."""
+    """Facts of a case that a report needs, since it has no catalog (the model may be out of tree)."""
 
     id: str
     family: str
@@ -84,7 +84,8 @@ class CaseFacts(msgspec.Struct, frozen=True, kw_only=True):
     timed: bool
     parameters: float = 0.0
     is_host: bool = False
-    """Whether the device is the host's processor although it has a column of its own."""
+    """Whether the device is the host's processor although it has a column of its own, as WebNN's
+    may be."""
 
     @property
     def quantised(self) -> bool:
@@ -110,8 +111,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True, tag="run", tag_field="ki
     hashes: dict[str, str] = {}
     """Content hashes of corpus, thresholds and stress inputs; weights are hashed per case."""
     own: tuple[str, ...] = ()
-    """What a person put in the place of what the project ships: ``corpus``, ``thresholds`` (beside
-    the shipped ones), ``checkpoint:VARIANT``. Such results never replace standard ones."""
+    """Inputs that a person put in place of the shipped ones: ``corpus``, ``thresholds`` (beside the
+    shipped ones), ``checkpoint:VARIANT``. Such results never replace standard ones."""
 
 
 class Planned(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="planned", tag_field="kind"):
@@ -122,7 +123,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="planned"
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="started", tag_field="kind"):
-    """Written before a check begins: one without an observation after it was cut off."""
+    """A line written before a check begins. A check without an observation after it was cut off."""
 
     case: str
     check: str
@@ -140,7 +141,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=T
     level: Level
     reason: str
     interval: tuple[float, float] | None = None
-    """The interval of ``value``, where that was judged and not the value itself."""
+    """The interval of ``value``, if the interval was judged instead of the value."""
 
 
 class MetricFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,7 +155,7 @@ class MetricFacts(msgspec.Struct, frozen=True, kw_only=True):
 class Observation(
     msgspec.Struct, frozen=True, kw_only=True, gc=False, tag="observation", tag_field="kind"
 ):
-    """What one check of one case found."""
+    """The result of one check of one case."""
 
     case: str
     check: str
@@ -181,7 +182,7 @@ class Observation(
     expected: str = ""
     """The id of the expectation that matched, if any."""
     scorer: int | None = None
-    """Version of the scorer behind the values, where it is not the header's."""
+    """Version of the scorer behind the values, if it differs from the header's."""
 
 
 Line = Header | Planned | Started | Observation
@@ -204,7 +205,7 @@ def file_name(header: Header) -> str:
     """Return the name of a run's results file.
 
     Raises:
-        ResultsError: the run or its worker is called what could lead to another folder.
+        ResultsError: the name of the run or of its worker could lead to another folder.
     """
     problem = _name_problem(header, "run", "worker")
     if problem:
@@ -312,7 +313,7 @@ class _Unreadable(Exception):
 
 
 class _Lean(Observation, frozen=True, kw_only=True, gc=False, tag="observation", tag_field="kind"):
-    """An observation whose predictions are passed over: four fifths of a file."""
+    """An observation decoded without its predictions, which are four fifths of a file."""
 
     predictions: msgspec.Raw = msgspec.Raw()  # type: ignore[assignment]
 
@@ -327,18 +328,18 @@ _REPEATED: Mapping[type, tuple[str, ...]] = {
     Limit: ("metric", "strict", "relaxed", "reason"),
     Planned: ("case", "checks"),
 }
-"""Fields whose values occur again and again."""
+"""Fields whose values repeat from line to line, so that equal ones can be shared in memory."""
 _BRACKETS = b"[]{}"
 _NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 
 
 def _decoded(text: bytes, schema: Any, predictions: bool = True) -> tuple[Line, Any]:
-    """Return one line, which is within the limits, and the schema that it was written in.
+    """Return one line and the schema that it was written in.
 
     ``schema`` is that of the line before it. Without ``predictions`` an observation has none.
 
     Raises:
-        _Unreadable: it is not, or is no sound JSON of a known kind.
+        _Unreadable: the line exceeds the limits, or is no sound JSON of a known kind.
     """
     if len(text) > MAX_LINE:
         raise _Unreadable(
@@ -347,8 +348,8 @@ def _decoded(text: bytes, schema: Any, predictions: bool = True) -> tuple[Line, 
             "on a smaller corpus or in fewer rounds.",
         )
     brackets = text.translate(None, _NO_BRACKETS)
-    # A value has a comma before it, or the bracket of what it is the first of. Those inside strings
-    # count too, and a short line needs no count: this is never less than what there is.
+    # An upper bound of the number of values: each has a comma before it, or the bracket that opens
+    # its list or object. Commas in strings count too; for a short line its length is bound enough.
     most = len(text) if len(text) <= MAX_VALUES else text.count(b",") + len(brackets)
     if most > MAX_PREDICTED:
         raise _too_many(MAX_PREDICTED, "")
@@ -362,7 +363,7 @@ def _decoded(text: bytes, schema: Any, predictions: bool = True) -> tuple[Line, 
     if whole:
         _examine(line)
     if not predictions and isinstance(line, Observation):
-        # Nobody else has the line yet.
+        # Nobody else has the line yet, so that a frozen object may still be changed.
         msgspec.structs.force_setattr(line, "predictions", _NONE)
     return line, schema
 
@@ -380,9 +381,10 @@ def _line(text: bytes, schema: Any, lean: bool) -> tuple[Line, Any]:
 
 
 def _share(line: Any, known: dict[Any, Any]) -> None:
-    """Replace values of a line that nobody else has by equal ones that are ``known``, or add them.
+    """Replace values of a line by equal ones in ``known``, and add to it those that it lacks.
 
-    A million observations repeat a few hundred names and reasons, which would each be an object.
+    A million observations repeat a few hundred names and reasons; unshared, each repetition would
+    be an object of its own. Nobody else may have the line yet, since it is changed.
     """
     for name in _REPEATED.get(type(line), ()):
         value = getattr(line, name)
@@ -403,7 +405,7 @@ def _too_many(limit: int, where: str) -> _Unreadable:
 
 
 def _is_flat(brackets: bytes) -> bool:
-    """Whether brackets, all that is left of a line, surely nest no deeper than allowed."""
+    """Whether the brackets of a line surely nest no deeper than :data:`MAX_DEPTH`."""
     for _ in range(MAX_DEPTH):
         if not brackets:
             return True
@@ -412,10 +414,10 @@ def _is_flat(brackets: bytes) -> bool:
 
 
 def _examine(line: Line) -> None:
-    """Hold a line that may be beyond the limits against them.
+    """Count the values and the depth of a line that may exceed the limits.
 
     Raises:
-        _Unreadable: it is beyond.
+        _Unreadable: the line exceeds one.
     """
     fields: dict[str, Any] = msgspec.to_builtins(line)
     predictions = fields.pop("predictions", [])
@@ -446,7 +448,7 @@ def _runs(
 ) -> tuple[Run, ...]:
     """Return the runs of a file's content, adding to its problems what cannot be read.
 
-    Values that are ``known`` from other files are shared with them, where there are any.
+    Values that other files have too are shared with them through ``known``; None shares nothing.
     """
     parts: dict[bytes, _Part] = {}
     part: _Part | None = None
@@ -463,8 +465,8 @@ def _runs(
             headers = list(_HEADER.finditer(text, max(0, len(text) - MAX_LINE)))
             if not headers:
                 continue
-            # A torn line and the header of what was appended to it: from here on another run
-            # may speak, and the one before it must not be taken for it.
+            # A torn line, with the header of another run appended to it: the lines that follow
+            # may be that run's, and must not be taken for those of the run before.
             part = None
             try:
                 line, schema = _decoded(text[headers[-1].start() :], schema, predictions)
@@ -532,8 +534,8 @@ class Collection:
 def read_all(folders: Iterable[Path], predictions: bool = True) -> Collection:
     """Read every results file below ``folders``; what cannot be read becomes a problem.
 
-    Without ``predictions`` those of the models are passed over: reports do not need them, and they
-    are four fifths of what there is.
+    Without ``predictions`` the models' predictions are skipped: reports do not need them, and they
+    are four fifths of the data.
     """
     runs: list[Run] = []
     problems = Problems()
@@ -555,7 +557,7 @@ def schema() -> str:
 
 
 def facts_of(case: Case) -> CaseFacts:
-    """Return what the results file says of a case."""
+    """Return the facts of a case that the results file stores."""
     return CaseFacts(
         id=case.id,
         family=case.family.name,

@@ -17,10 +17,11 @@ above the limit, strict where none of it is, and relaxed between, so that noise 
 ``judged = false``, without limits, takes a number out of judgement where another entry would hold
 it to something; the report shows it all the same.
 
-For each number the entry with the most filters that match the case decides; of equals the one with
-more literal path parts, then the later one, later files after earlier ones. ``override = true``
-puts an entry above all that lack it, however specific. A metric that an entry demands and the check
-did not report fails, unless the entry says ``required = false``.
+For each number one entry decides: the one with the most filters, all of which match the case. Among
+equals it is the one with more literal path parts, then the later one; later files come after
+earlier ones. ``override = true`` puts an entry above all that lack it, however specific. A metric
+that an entry demands and the check did not report fails, unless the entry says
+``required = false``.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ class Threshold:
     origin: str
     """File and entry, for messages."""
     judged: bool = True
-    """False where the number is shown and nothing follows from it."""
+    """False if the number is only shown, not judged."""
     by_interval: bool = False
     """Whether the interval beside the number is judged; strict and relaxed are one limit then."""
 
@@ -108,7 +109,7 @@ class Threshold:
 
     @property
     def specificity(self) -> tuple[bool, int, int]:
-        """Orders entries that apply to one number; of equals the later one decides."""
+        """Sort key of entries that apply to one number: the highest decides, of equals the later."""
         literal = sum(not _is_pattern(part) for part in self.path)
         return self.override, len(self.filters), literal
 
@@ -123,7 +124,7 @@ class Threshold:
         )
 
     def level(self, value: float | None, interval: Pair | None = None) -> Level:
-        """How far a number, or its interval, meets the limits; what is not finite fails."""
+        """Return how far a number, or its interval, meets the limits; no finite number fails."""
         if value is None or not math.isfinite(value):
             return "failed"
         sign = 1.0 if self.direction == "at_least" else -1.0

@@ -17,8 +17,8 @@ def verdict(
 ) -> tuple[Status, str, str]:
     """Return status, reason and remedy for the level that values reached.
 
-    Where other processes had the processors a time is an upper bound: that it meets a limit is
-    known, that it misses one is not.
+    If other processes used the processors, a measured time is only an upper bound: it can prove
+    that a limit is met, but not that one is missed.
     """
     crowded = crowding(values, threads) if level != "strict" else ""
     if level == "failed":

@@ -23,7 +23,7 @@ POLL = 0.25
 """Seconds between two looks at a busy worker's memory."""
 
 BUILDING_LIMIT = 3600.0
-"""Seconds that an export or a reference may take to build, or ten times the limit of a stage."""
+"""Seconds that an export or a reference may take to build, if ten stage limits are not more."""
 
 
 class StageFailure(Exception):
@@ -44,9 +44,10 @@ class StageUnsupported(StageFailure):
 
 
 class StageInput(StageFailure):
-    """Nothing was learnt of the runtime: what the suite was given or makes cannot be used.
+    """An input of the stage cannot be used, so that nothing was learnt of the runtime.
 
-    A corpus, a checkpoint, a score that is no number, an export, the cache.
+    The input was given to the suite or made by it: a corpus, a checkpoint, a score that is no
+    number, an export, the cache.
     """
 
 
@@ -80,8 +81,8 @@ KINDS: dict[str, type[StageFailure]] = {
 class Worker:
     """One worker process for one case, started when it is first needed.
 
-    What a stage returned, or how it failed, is remembered: suites may ask for a stage any number
-    of times. After a crash, a hang or an out-of-memory kill, the next stage gets a fresh process.
+    The result or failure of a stage is remembered, so that suites may ask for a stage any number of
+    times. After a crash, a hang or an out-of-memory kill, the next stage gets a fresh process.
     """
 
     def __init__(
@@ -120,17 +121,25 @@ class Worker:
         return remembered
 
     def known(self, name: str) -> Any:
-        """Return the result of a stage if it was performed already, else None; may raise."""
+        """Return the result of a stage if it was performed already, else None.
+
+        Raises:
+            StageFailure: the stage was performed and failed.
+        """
         remembered = self._remembered.get(name + "{}")
         if isinstance(remembered, StageFailure):
             raise remembered
         return remembered
 
     def ask(self, name: str, **arguments: Any) -> Any:
-        """Ask for a stage now, remembering nothing on this side: what repeated rounds need."""
+        """Perform a stage now and return its result, without remembering it, for repeated rounds.
+
+        Raises:
+            StageFailure: one of its subclasses, which say what happened.
+        """
         self._said(name)
         if self._process is not None and self._process.poll() is not None:
-            # It ended after its last answer, as a fault that a driver reports late makes it do.
+            # It ended after its last answer: a driver may report a fault late.
             raise self._crash(f"before {name}")
         process = self._started()
         self._count += 1
@@ -152,18 +161,18 @@ class Worker:
         failure = KINDS[reply["kind"]](reply["message"])
         failure.trace = reply.get("trace", "")
         if isinstance(failure, Crashed):
-            self.close()  # What it drove is gone: the next stage gets a fresh one.
+            self.close()  # The process that it drove is gone: the next stage gets a fresh worker.
         raise failure
 
     def pause(self, still: bool) -> None:
-        """Have an idle worker stand still, its spinning threads too, or go on; not on Windows."""
+        """Stop an idle worker with its spinning threads, or let it go on; no effect on Windows."""
         if self._process is not None and self._process.poll() is None and hasattr(os, "killpg"):
             os.killpg(self._process.pid, signal.SIGSTOP if still else signal.SIGCONT)
 
     def _await(self, name: str) -> dict[str, Any]:
         deadline = time.monotonic() + self.time_limit
-        # What the suite has built meanwhile, since when, and by which processes: the clock of the
-        # stage stands still for it, and its memory is not the case's.
+        # What is being built for the suite, since when, and by which processes. Meanwhile the clock
+        # of the stage stands still, and the builders' memory does not count as the case's.
         building, since = "", 0.0
         builders: list[int] = []
         while True:
@@ -214,7 +223,7 @@ class Worker:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is not None:
             return self._process
-        # Without a name: nothing of it is left where this process is killed.
+        # A file without a name: nothing of it is left if this process is killed.
         self._log = log = tempfile.TemporaryFile(prefix="compat-worker-")  # noqa: SIM115
         self._process = subprocess.Popen(
             [sys.executable, "-m", "compat.measure.worker"],
@@ -263,7 +272,7 @@ class Worker:
         if self._log is None:
             return ""
         with contextlib.suppress(OSError):
-            # Worker and file share the place in it: what the worker still says goes to the end.
+            # The worker shares this file's position: reading to the end lets it append there.
             self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - 1500))
             text = self._log.read().decode(errors="replace").strip()
             lines = text.splitlines()[-6:]

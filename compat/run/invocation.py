@@ -1,9 +1,8 @@
-"""What a command line of pytest means, where pytest by itself takes it for something else.
+"""Command lines of pytest, rewritten where pytest by itself would misread them.
 
-pytest looks for the root of the project before it knows any option of a plugin. Of
-``--corpus FOLDER`` it then takes FOLDER for a folder of tests, and with it the root, the settings
-and the tests of whatever project FOLDER is in. An equals sign in place of the blank says the same
-and is never misread.
+pytest looks for the root of the project before it knows any option of a plugin. In
+``--corpus FOLDER`` it then takes FOLDER for a folder of tests, and uses the root, the settings and
+the tests of whatever project FOLDER is in. ``--corpus=FOLDER`` means the same and is never misread.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from pathlib import Path
 from compat.contract.places import INSTALLED, PACKAGE, ROOT, SUITES
 
 SETTINGS = PACKAGE / "run" / "suites.ini" if INSTALLED else ROOT / "pyproject.toml"
-"""The settings by which the suites are run."""
+"""The file of pytest settings with which the suites are run."""
 ADDED = "PYTEST_ADDOPTS"
 """The environment variable that pytest reads more arguments from."""
 
@@ -35,7 +34,10 @@ class Invocation:
 
     @contextmanager
     def environment(self) -> Iterator[None]:
-        """Let whatever starts meanwhile, parallel processes too, read these added arguments."""
+        """Put the added arguments into the environment of processes that start meanwhile.
+
+        pytest itself and its parallel processes read them there.
+        """
         before = os.environ.get(ADDED)
         if before is not None:
             os.environ[ADDED] = self.added
@@ -59,11 +61,11 @@ def meant(
     folder: Path,
     settings: Path | None,
 ) -> Invocation:
-    """Return the invocation that pytest cannot misread; the given one, where it did not.
+    """Return an invocation that pytest cannot misread; ``given`` if pytest reads that right.
 
-    One that has options of the suites, but names no tests, means the suites of this project. At
-    its root pytest does that; elsewhere it would take whatever tests lie in the working folder. A
-    project with settings of its own keeps its tests.
+    An invocation that has options of the suites, but names no tests, means the suites of this
+    project. At the root of the project pytest finds them; elsewhere it would take whatever tests
+    lie in the working folder. A project with settings of its own keeps its tests.
 
     Args:
         given: what pytest was called with.
@@ -109,14 +111,14 @@ def _joined(arguments: Sequence[str], options: Collection[str]) -> list[str]:
 
 
 def forget(search_paths: Sequence[Path]) -> None:
-    """Take folders that another project's settings put there out of the search for modules."""
+    """Remove from ``sys.path`` the folders that another project's settings put there."""
     for path in search_paths:
         with suppress(ValueError):
             sys.path.remove(str(path))
 
 
 def hint() -> str:
-    """Return where the suites are, for one who started pytest where there are none."""
+    """Return a sentence that says where the suites are, for a folder that has none."""
     if INSTALLED:
         named = "Name them as `--pyargs compat.suites`"
     else:

@@ -1,8 +1,8 @@
-"""A lab: the suites on several hosts at once, one ordinary pytest each, and results that come home.
+"""A lab runs the suites on several hosts at once, one ordinary pytest each, and collects results.
 
-Hosts are reached by ssh through execnet, the engine under pytest-xdist. Each selects, times and
-writes for itself; nothing is scheduled from here, so that a host which dies costs its own cases
-only. Whatever a host sends is held to limits: its files get names of results files and no others.
+Hosts are reached by ssh through execnet, the engine under pytest-xdist. Each host selects, times
+and writes for itself; nothing is scheduled from here, so that a host which dies costs its own cases
+only. Messages of a host are held to limits: its files get names of results files and no others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SSH = "-o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o Server
 MOST_FILES = 100
 """Results files of one host; each parallel process of pytest writes one."""
 RAN = (0, 1, 5)
-"""What pytest returns where it ran to its end: failed checks are findings, not faults of a host."""
+"""Exit statuses of a pytest that ran to its end: failed checks are findings, no faults of a host."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.jsonl")
@@ -42,7 +42,8 @@ class Host:
     ssh: str = ""
     """What follows ``ssh`` on a command line; empty for this machine."""
     python: str = ""
-    """The interpreter that has compat installed; empty: ``python3``, on this machine this one."""
+    """The interpreter that has compat installed; empty for ``python3``, or on this machine for the
+    running one."""
     folder: str = ""
     """Where pytest starts; empty: the home folder."""
     arguments: tuple[str, ...] = ()
@@ -52,13 +53,13 @@ class Host:
 
 @dataclass
 class Outcome:
-    """What became of a host."""
+    """The outcome of the run on one host."""
 
     host: Host
     version: str = ""
-    """Of compat there; empty where it was never reached."""
+    """Version of compat on the host; empty if the host was never reached."""
     status: int | None = None
-    """Of pytest; None where it never ended."""
+    """Exit status of pytest; None if it never ended."""
     problem: str = ""
     sizes: dict[str, int] = field(default_factory=dict)
     """Bytes of each results file that came home."""
@@ -70,14 +71,14 @@ class Outcome:
 
 
 Tell = Callable[[str, str], None]
-"""Given the name of a host, and a line that it said."""
+"""Callback that gets the name of a host and a line of its output."""
 
 
 def read_hosts(path: Path) -> tuple[Host, ...]:
     """Read the hosts of a lab, see ``compat lab --help``.
 
     Raises:
-        CompatError: the file cannot be read, or says what no host has.
+        CompatError: the file cannot be read, or an entry is not valid.
     """
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -128,7 +129,7 @@ def run(hosts: Sequence[Host], folder: Path, tell: Tell, stop: threading.Event) 
     """Run the suites on every host at once; return what became of each, in the same order.
 
     Args:
-        hosts: of different names.
+        hosts: the machines, each with a name of its own.
         folder: gets a folder of results for each host.
         tell: is given every line that a host says, from several threads.
         stop: set to end everything; what was measured by then still comes home.
@@ -150,7 +151,7 @@ def run(hosts: Sequence[Host], folder: Path, tell: Tell, stop: threading.Event) 
 
 
 def _one(outcome: Outcome, folder: Path, tell: Tell, stop: threading.Event) -> None:
-    """Run one host, and write down what became of it: nothing of it may end the others."""
+    """Run one host and record its outcome; its errors are recorded too and never end the others."""
     try:
         _drive(outcome, folder, tell, stop)
     except Exception as error:
@@ -200,7 +201,8 @@ def take(outcome: Outcome, message: Any, folder: Path, tell: Tell) -> None:
     """Take one message of a host, as :func:`compat.run.lab_host.serve` sends them.
 
     Raises:
-        CompatError: it is none that a host sends: a file beyond the limits, or out of its folder.
+        CompatError: no host sends such a message, or its file is beyond the limits or outside its
+            folder.
     """
     match message:
         case ("line", str(text)):

@@ -1,7 +1,7 @@
 """The far side of a lab: execnet runs this file on a host, where compat is installed.
 
-It starts pytest, and sends its lines and its results home as they are written: a host that dies
-later loses what it had not begun to write, and no more.
+It starts pytest, and sends its lines and its results home as they are written, so that a host that
+dies later loses only what it had not yet written.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ PIECE = 2**20
 
 
 def serve(channel: Channel) -> None:
-    """Run the suites as the first message says, and send what becomes of them.
+    """Run the suites as the first message says, and send their lines and results.
 
     Messages: ``("host", version)``, ``("line", text)``, ``("data", name, offset, bytes)`` of a
-    results file, and at the end ``("end", status)`` with that of pytest, or ``("problem", text)``.
+    results file, and last ``("end", exit status of pytest)`` or ``("problem", text)``.
     """
     request = channel.receive()
     try:
@@ -56,7 +56,7 @@ def _run(command: list[str], results: Path, channel: Channel) -> int:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        # A signal for pytest is one for its workers and builders, and for nobody else.
+        # A signal to this group reaches pytest, its workers and builders, and nobody else.
         start_new_session=True,
     )
     reader = threading.Thread(target=_lines, args=(process.stdout, channel), daemon=True)
@@ -74,7 +74,7 @@ def _run(command: list[str], results: Path, channel: Channel) -> int:
 
 
 def _told_to_stop(channel: Channel) -> bool:
-    """Wait for a message a moment; any is one to stop, and so is the end of the connection."""
+    """Wait a moment for a message; any message means stop, and so does a closed connection."""
     try:
         channel.receive(POLL_S)
     except channel.TimeoutError:
@@ -95,7 +95,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _lines(stream: Any, channel: Channel) -> None:
     for line in stream:
-        if line.startswith(b"results: "):  # A folder that is gone when all has come home.
+        if line.startswith(b"results: "):  # It names a folder that is deleted in the end.
             continue
         try:
             channel.send(("line", line.decode("utf-8", "replace").rstrip()[:1000]))
@@ -104,7 +104,7 @@ def _lines(stream: Any, channel: Channel) -> None:
 
 
 def _send(results: Path, sent: dict[str, int], channel: Channel) -> None:
-    """Send what results files hold beyond what was sent of them."""
+    """Send what was added to results files since the last call; ``sent`` has the bytes of each."""
     for path in sorted(results.glob("*.jsonl")):
         with path.open("rb") as file:
             file.seek(sent.get(path.name, 0))

@@ -1,7 +1,7 @@
-"""One check of one case: what the suites are written with.
+"""Checks and measurements, with which the suites are written.
 
-A suite asks its :class:`Measurement` for stages and hands over what they found; the measurement
-holds it against the thresholds and becomes one observation, whatever happens in between.
+A suite asks its :class:`Measurement` for stages and hands over what they found. The measurement
+holds that against the thresholds and becomes one observation, whatever happens in between.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from compat.run.privacy import without_paths
 
 @dataclass(frozen=True)
 class Check:
-    """What is asked: ``suite.question``, and of which cases it can be asked."""
+    """A check of a suite, named ``suite.question``, and the cases that it can be asked of."""
 
     name: str
     version: int = 1
@@ -45,7 +45,7 @@ class Check:
     lengthy: bool = False
     """Whether a first look leaves it out on a target that is slow."""
     rare: bool = False
-    """Whether the full profile alone makes it, of what decides a cell."""
+    """Whether only the full profile makes it, and only of variants that decide a cell."""
 
     def asked(self, case: Case, profile: Profile) -> bool:
         """Return whether the check is made of a case under a profile."""
@@ -91,7 +91,7 @@ def check(
 
 
 def in_full(case: Case, profile: Profile) -> bool:
-    """Return whether a case gets every check: what decides a cell does, and all do if asked."""
+    """Return whether a case gets every check: its variant decides a cell, or the profile is full."""
     return profile.whole or _decides(case)
 
 
@@ -122,9 +122,9 @@ class Measurement:
     warmup: int
     profile: Profile
     chosen: bool
-    """Whether a person said how many rounds, or the profile did."""
+    """Whether a person chose the number of rounds; otherwise the profile did."""
     found_file: Path
-    """Where inputs that break a case are written down."""
+    """File to which inputs that break a case are added."""
     recommendation: Recommendation | None
     """Precision and batch that a guide recommends for this variant on this hardware."""
     found: dict[str, Any] = field(default_factory=dict)
@@ -161,7 +161,7 @@ class Measurement:
             self.level = "failed"
             raise Finding("failed", "; ".join((*faults, *([reason] if reason else []))))
         if self.level is None:
-            # Nothing has a limit here: that it came this far is the answer.
+            # No value has a limit here, so that the check passes by having come this far.
             self.level = "strict"
         status, reason, remedy = verdict(self.level, reason, values, self.worker.request.threads)
         if status != "passed":
@@ -171,7 +171,7 @@ class Measurement:
     def observation(
         self, error: BaseException | None, expectation: Expectation | None, executed: str
     ) -> Observation:
-        """Return the observation of this check, which ended with ``error`` or well."""
+        """Return the observation of this check; ``error`` is how it ended, None if it ended well."""
         status, reason, remedy = outcome(error)
         level = self.level if status == "passed" else None
         # An error is a verdict on the runtime only where it comes out of a stage of the case: bad

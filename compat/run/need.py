@@ -1,7 +1,7 @@
 """The memory that a case needs, estimated before anything of it is loaded.
 
 A model that does not fit ends in swapping for minutes, and then in a killed process. The size of
-its weights is known before, so that such a case is skipped, and says what it would have needed.
+its weights is known before, so such a case is skipped with a reason that says what it would need.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from compat.contract.runtime import Probe, Runtime
 BASE = 1e9
 """Bytes of a process that has imported PyTorch and a runtime."""
 SMALL = 1e9
-"""Bytes beyond :data:`BASE` up to which nothing is estimated: what is small is tried."""
+"""Bytes beyond :data:`BASE` up to which a case is tried without an estimate."""
 FLOAT32 = 4
 
 
@@ -49,7 +49,8 @@ def lacking(case: Case, runtime: Runtime, probe: Probe, available: int) -> str:
         probe: what was found of its target; ``memory_bytes`` among its facts is the device's own.
         available: bytes of the host's memory that may be used.
     """
-    # First, as no larger machine helps. Once: MusicGen small, 2.3 GB, runs in pages of 4.3 GB.
+    # Looked at first, since no larger machine helps. The weights count only once: MusicGen small
+    # has 2.3 GB of them, and runs in pages that can address 4.3 GB.
     weights = weight_bytes(case)
     if weights > runtime.addressable:
         most = _gb(runtime.addressable)
