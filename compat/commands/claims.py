@@ -1,4 +1,4 @@
-"""``compat claims``: what guides claim, and whether it is so."""
+"""``compat claims``: the claims of guides, and whether measurements confirm them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def claims(arguments: argparse.Namespace) -> int:
-    """Show claims with their verdicts; everything known of one where one is named."""
+    """Show claims with their verdicts; if only one is chosen, show everything known of it."""
     from rich.console import Console
 
     words: Sequence[str] = arguments.words

@@ -1,4 +1,4 @@
-"""What a command declares."""
+"""The declaration of a command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache's folder: derived files, and whatever else can be made anew."""
+"""The folder of the cache, which holds derived files and whatever else can be made again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cases: families, variants, targets and recipes, and the names that they are given.
+"""Cases, and their parts: families, variants, targets and recipes, with their names.
 
 A *case* is ``variant@weights / target / recipe``, for instance
 ``whisper-tiny@seeded/openvino-cpu/int8-weights``. Everything here is plain immutable data.
@@ -52,7 +52,7 @@ class Recipe:
     def precision(self) -> str:
         """The precision class, which is also the pytest marker: ``int8`` for ``int8-dynamic``.
 
-        Of several components the coarsest counts: a whole is no more exact than its parts.
+        If components differ the coarsest counts, since a whole is no more exact than its parts.
         """
         return coarsest(self.schemes).name
 
@@ -60,7 +60,7 @@ class Recipe:
     def quantised(self) -> bool:
         """Whether any component is quantised.
 
-        A class that this version does not know counts as such: nothing vouches for it.
+        A precision that this version does not know counts as quantised, to be on the safe side.
         """
         classes = map(find_precision, self.schemes)
         return any(one is None or one.quantised for one in classes)
@@ -84,7 +84,7 @@ class Target:
     recipes: tuple[str, ...]
     evidence: Evidence = "device"
     on_host_cpu: bool = False
-    """True where the device is the processor that also runs the host-side driver."""
+    """True if the device is the processor that also runs the host-side driver of the model."""
     is_host: bool = False
     """True if the device *is* the host's processor although it has a column of its own, such as
     WebNN on the processor. There is no separate device, so ``latency.host`` compares nothing."""
@@ -99,7 +99,7 @@ class Target:
     families: tuple[str, ...] = ()
     """Families that it can run, where the runtime owns the whole task; empty: all of them."""
     marks: tuple[str, ...] = ()
-    """More words by which ``pytest -m`` selects it, such as the browser."""
+    """More words by which ``pytest -m`` selects its cases, such as the name of a browser."""
 
     @property
     def plain(self) -> str:
@@ -123,8 +123,8 @@ class Variant:
     parameters: float = 0.0
     """Number of parameters in millions."""
     working_gb: float = 0.0
-    """Gigabytes of intermediate values that it holds at most, as measured, where they are more
-    than its weights: long audio at a high rate. What does not fit into memory is skipped."""
+    """Measured peak of intermediate values in gigabytes, where they exceed the weights, as for long
+    audio at a high rate. A case that does not fit into memory is skipped."""
     checkpoint: str = ""
     """Hub id of the published checkpoint, or ``package:distribution/folder`` that holds it."""
     trained: str = ""
@@ -145,7 +145,7 @@ class Family:
     stand_in: str = ""
     """The small trained variant that shows the task metric where no published weights are."""
     timed: bool = True
-    """Whether the task has a time meaning (a real-time factor)."""
+    """Whether a real-time factor makes sense for the task."""
     module: str = field(default="", compare=False)
     """Import path of the module that implements the family."""
 

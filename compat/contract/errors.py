@@ -1,4 +1,4 @@
-"""The error that a person can do something about: a message and its remedy."""
+"""The error that a person can act on: a message and its remedy."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from typing import ClassVar
 
 
 class CompatError(Exception):
-    """What was given, or is here, cannot be used.
+    """An input, a file or a part of this machine cannot be used.
 
     The command prints such an error without a traceback, as the message says what to correct. A
-    subclass exists only where somebody tells it from the others; everything else is raised as it
-    is.
+    subclass exists only where some caller handles it in its own way.
 
     Args:
         message: what is wrong, and where: the file, the line, the option. A sentence with its full
@@ -19,8 +18,8 @@ class CompatError(Exception):
     """
 
     kind: ClassVar[str] = "input"
-    """How a stage of a worker ends that raises it (a key of :data:`compat.run.client.KINDS`). For
-    most, nothing was learnt of the runtime."""
+    """Kind of failure of a stage that raises the error, a key of :data:`compat.run.client.KINDS`.
+    ``input`` means that nothing was learnt of the runtime."""
 
     def __init__(self, message: str, remedy: str = "") -> None:
         super().__init__(message, remedy)

@@ -1,7 +1,7 @@
-"""Executions: a whole task on one target, which is what is measured.
+"""Executions: a model on one target that does its whole task, which the suite measures.
 
-Most runtimes run graphs, which the model drives: :class:`GraphExecution`. A port such as
-CTranslate2 owns the task but for features and text, and implements :class:`Execution`.
+Most runtimes run graphs that the model drives, see :class:`GraphExecution`. A port such as
+CTranslate2 does the task itself, except for features and text, and implements :class:`Execution`.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ class Execution(Compiled):
     def trace(self, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
         """Return the outputs whose numerics are judged, float arrays with time first.
 
-        They are those of :meth:`compat.models.base.Model.trace` which the port gives out. ``guide``
-        is the reference's prediction for the item, to which autoregressive decoders are forced.
+        They have the names of :meth:`compat.models.base.Model.trace`; a port may lack some.
+        ``guide`` is the reference's prediction, which autoregressive decoders are forced to follow.
         """
 
     def synchronisation(self) -> tuple[float, float] | None:
-        """Time some work until it is said to be done, and then the fetch of one of its outputs.
+        """Return the seconds of some work until it is reported done, and of one output's fetch.
 
-        Both are in seconds. A fetch that takes long shows that the work was not done yet. None
-        where only ``predict`` starts work, as it returns results on the host.
+        A fetch that takes long shows that the work was not done yet. None for executions whose only
+        work is ``predict``, which returns results on the host.
         """
         return None
 
@@ -117,7 +117,7 @@ class GraphExecution(Execution):
 
 
 def only_scheme(recipe: Recipe) -> str:
-    """Return the scheme of a recipe for ports, which have one for the whole model.
+    """Return the one scheme of a recipe, for ports that run the whole model in one precision.
 
     Raises:
         Unsupported: the recipe gives components schemes of their own.

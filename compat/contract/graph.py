@@ -1,4 +1,4 @@
-"""Graphs: what a model asks a runtime to execute.
+"""Graphs: the programs that a model asks a runtime to execute.
 
 A :class:`Graph` is a float32 ``torch.nn.Module`` without complex tensors, with named inputs,
 outputs and state. Shapes may name symbols (``"batch"``); a *point* gives them values, and a
@@ -48,17 +48,17 @@ class State(Tensor):
 
 @dataclass(frozen=True, slots=True)
 class Shipped:
-    """A file in which the makers of a model ship a graph: executed as it is, never exported.
+    """A file in which the makers of a model ship a graph; it is executed as it is, never exported.
 
-    Its inputs are called as the graph's and its states; its outputs are the graph's and then the
-    new states, in order.
+    Its inputs have the names of the graph's inputs and states. Its outputs are the graph's and then
+    the new states, in order.
     """
 
     path: Path
     constants: Mapping[str, int] = field(default_factory=dict)
     """Inputs that the file has beyond the graph's, fed with the same int64 at every call."""
     part: str = ""
-    """TorchScript: the submodule that is the graph; empty: the whole module."""
+    """Name of the TorchScript submodule that is the graph; empty for the whole module."""
 
 
 POSITION = "position"
@@ -73,7 +73,7 @@ class Graph:
     returns a tuple of the outputs and then the new values (or slices) of the states, in order.
 
     Raises:
-        ValueError: two of inputs, outputs and states have one name; a file of it could not be made.
+        ValueError: two of its inputs, outputs and states have one name, which no file can hold.
     """
 
     name: str
@@ -83,20 +83,20 @@ class Graph:
     module: Callable[[], torch.nn.Module] = field(compare=False)
     state: Mapping[str, State] = field(default_factory=dict)
     scalar: str = ""
-    """Name of an output of a few numbers, whose fetch shows whether the graph had really ended."""
+    """Name of a small output, whose fetch shows whether the graph had really ended; may be empty."""
     large_batches: tuple[int, ...] = ()
-    """Batches among those of the points that a throughput sweep alone asks for, where they are
-    recommended: nothing else runs them, and nothing is built for them ahead."""
+    """Batch sizes that only a throughput sweep uses, where guides recommend them. Nothing else runs
+    their points, and nothing is built for these in advance."""
     windowed: bool = False
-    """Whether one input alone goes through in batches: of its windows, or pieces of it."""
+    """Whether even a single input is run in batches, of its windows or pieces."""
     shipped: Mapping[str, Shipped] = field(default_factory=dict, compare=False)
     """Float32 files by form (``torchscript``, ``onnx``, ``openvino``: an ONNX file made for it).
 
-    A graph that has any is executed from these alone; reference and oracles are the module's.
+    A graph that has any is executed only from these; reference and oracles use the module.
     """
     origin: ModelReference | None = field(default=None, compare=False)
-    """The model that a pipeline takes this graph from, with all its points: what is exported and
-    compressed of it there serves here."""
+    """The model that a pipeline takes this graph from, with all its points. Its exported and
+    compressed files are used again."""
 
     def __post_init__(self) -> None:
         names = (*self.inputs, *self.outputs, *self.state)
@@ -113,7 +113,7 @@ class Graph:
         return self.points[point].get("batch", 1)
 
     def other_batches(self, point: str) -> list[str]:
-        """Return the points that differ from one in their ``batch`` alone, large ones left out."""
+        """Return the points that differ from ``point`` only in ``batch``, without large batches."""
 
         def apart_from_batch(name: str) -> dict[str, int]:
             return {symbol: n for symbol, n in self.points[name].items() if symbol != "batch"}
@@ -141,8 +141,8 @@ class Stopwatch:
     def __init__(self) -> None:
         self.stages: dict[str, float] = {}
         self.marks: dict[str, float] = {}
-        """Moments within the task, seconds from its start (``first_token``), and what its stages
-        hold although it is no part of it (``crossing``)."""
+        """Moments within the task, in seconds from its start (``first_token``), and seconds that
+        its stages include although they are no part of it (``crossing``)."""
         self._started = 0.0
         self._stage = ""
 

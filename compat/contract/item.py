@@ -32,11 +32,11 @@ class Item:
     inputs: Mapping[str, np.ndarray | str] = field(compare=False, repr=False)
     """Arrays and texts by name: ``audio``, ``prompt``, ``noise`` …"""
     seconds: float
-    """Length in seconds of the audio that is heard, or the most that is to be generated."""
+    """Length of the input audio in seconds, or the most seconds to be generated."""
     rate: int = 16_000
     """Sampling rate of the audio in hertz."""
     facts: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """JSON values by name. A task names those that predictions are scored against."""
+    """JSON values by name, such as ``text``. A task names those that it scores against."""
 
     @classmethod
     def from_audio(
@@ -77,15 +77,16 @@ class Item:
 
     @property
     def scored(self) -> list[Span]:
-        """The parts that count: the recording's UEM, or all of it.
+        """The parts of the recording that are scored, in seconds: its UEM, or all of it.
 
-        Empty where the UEM leaves nothing of it.
+        The UEM (un-partitioned evaluation map) names the parts of a recording that count. The list
+        is empty if it leaves nothing.
         """
         parts = self.facts.get("uem")
         return [(0.0, self.seconds)] if parts is None else [(start, end) for start, end in parts]
 
     @property
     def is_scored(self) -> bool:
-        """Whether any part that counts is at least :data:`LEAST_SCORED` seconds long."""
+        """Whether any scored part is at least :data:`LEAST_SCORED` seconds long."""
         heard = (min(end, self.seconds) - start for start, end in self.scored)
         return self.facts.get("uem") is None or any(part >= LEAST_SCORED for part in heard)

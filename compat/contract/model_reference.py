@@ -16,7 +16,7 @@ class ModelReference:
     """Folder of the checkpoint; empty for seeded weights."""
 
     def arguments(self) -> dict[str, str]:
-        """Return it as the JSON arguments of a job."""
+        """Return the reference as JSON arguments of a job."""
         return {
             "family": self.family,
             "variant": self.variant,

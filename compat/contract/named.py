@@ -1,8 +1,8 @@
-"""Functions and classes by name, so that whoever names one need not import its module.
+"""Functions and classes by name, so that code can refer to one without importing its module.
 
-Modules that only a worker or a builder imports have heavy libraries at their top. What the parent
-process imports too names their contents (``package.module:name``); :func:`resolve` is the one place
-that imports them.
+Modules that only a worker or a builder imports load heavy libraries. Modules that the parent
+process imports too refer to their contents by name (``package.module:name``), and only
+:func:`resolve` imports them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def resolve(named: Any) -> Any:
-    """Return what a name ``module:name`` stands for; anything but a string is returned as it is."""
+    """Return the object of a name ``module:name``; anything but a string is returned as it is."""
     if not isinstance(named, str):
         return named
     module, name = named.split(":")
@@ -20,10 +20,10 @@ def resolve(named: Any) -> Any:
 
 
 def name_of(named: Any) -> str:
-    """Return the name ``module:name`` of what is at the top of a module, or the name given."""
+    """Return the name ``module:name`` of a top-level function or class; a string as it is."""
     return named if isinstance(named, str) else f"{named.__module__}:{named.__name__}"
 
 
 def module_of(named: Any) -> str:
-    """Return the name of the module that something is in."""
+    """Return the name of the module that defines a named object, or one given by name."""
     return name_of(named).partition(":")[0]

@@ -1,7 +1,7 @@
-"""The classes of numeric precision: one table, which everything asks.
+"""The classes of numeric precision, in one table that all other code uses.
 
-A scheme belongs to the class that begins its name: ``int8-dynamic`` is of ``int8``. A new class is
-one line of :data:`CLASSES`.
+A scheme belongs to the class whose name begins its own: ``int8-dynamic`` belongs to ``int8``. A new
+class is one line of :data:`CLASSES`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class Precision:
     """A class of numeric schemes."""
 
     name: str
-    """Begins the names of its schemes; also its pytest marker, for example ``int8``."""
+    """Beginning of its schemes' names, and its pytest marker, for example ``int8``."""
     bits: int
     """Bits of a stored weight."""
     quantised: bool
@@ -24,7 +24,7 @@ class Precision:
     symbol: str
     """Shape of its points in the report's charts, as Plotly calls it."""
     in_recipes: bool = True
-    """Whether a recipe may ask for it; float64 is the reference's alone."""
+    """Whether a recipe may ask for it; only the reference uses float64."""
 
 
 CLASSES: tuple[Precision, ...] = (
@@ -37,7 +37,7 @@ CLASSES: tuple[Precision, ...] = (
     Precision("int4", 4, True, "triangle-down"),
     Precision("nf4", 4, True, "star"),
 )
-"""From exact to coarse."""
+"""All classes, from exact to coarse."""
 
 
 def precisions() -> tuple[str, ...]:

@@ -20,11 +20,11 @@ class Profile:
     examples: int
     """Hard inputs that the search beyond the fixed list tries."""
     first_look: bool = False
-    """Whether it is to end within minutes: beginnings of recordings, no costly checks."""
+    """Whether it is to end within minutes: it takes beginnings of recordings and no costly checks."""
     brief: bool = False
     """Whether it keeps only a part of a first look's inputs, for targets that are slow."""
     whole: bool = False
-    """Whether it takes every variant, recipe, check and hard input."""
+    """Whether it takes every variant, recipe, check and hard input, as the full profile does."""
 
     def pick(self, quick: T, core: T, full: T) -> T:
         """Return one of three values: that of a first look, of the usual run, of a whole one."""

@@ -1,7 +1,7 @@
 """Runtimes: they probe targets, and open models on them.
 
-A runtime of graphs subclasses :class:`GraphRuntime` and compiles; one that owns the whole task of
-some families subclasses :class:`Runtime` and opens an execution of its own.
+A runtime that compiles graphs subclasses :class:`GraphRuntime`. One that does the whole task of
+some families itself subclasses :class:`Runtime` and opens an execution of its own.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 Simulation: TypeAlias = "Callable[[torch.nn.Module], torch.nn.Module]"
-"""Takes a float32 module and returns one that errs as a scheme does."""
+"""Function that takes a float32 module and returns one with the rounding errors of a scheme."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a runtime found of one target on this machine."""
+    """The state of one target on this machine, as its runtime found it."""
 
     state: Literal["here", "absent", "broken"]
     reason: str = ""
@@ -65,25 +65,25 @@ class Runtime(ABC):
     """Modules whose import is the runtime's own start-up, timed apart."""
     targets: ClassVar[tuple[Target, ...]]
     copies: ClassVar[float] = 3.0
-    """How often a model's float32 weights are in the host's memory at once while it is built,
-    exported and compiled, as measured: what does not fit is skipped before it is loaded."""
+    """Measured number of copies of a model's float32 weights in the host's memory at once, while it
+    is built, exported and compiled. A case that does not fit is skipped before it is loaded."""
     addressable: ClassVar[float] = math.inf
-    """Bytes that its programs can address, whatever memory there is. Weights have to fit twice: as
-    they are read, and in the order in which kernels want them."""
+    """Bytes that its programs can address, however large the memory is. Weights have to fit twice:
+    as they are read, and in the order that kernels need."""
 
     def versions(self) -> Mapping[str, str]:
-        """Return the versions of what Python does not install and what its results depend on."""
+        """Return versions of software that results depend on and that Python does not install."""
         return {}
 
     def add_options(self, add: Callable[..., None]) -> None:  # noqa: B027 (an option, not a duty)
-        """Declare command-line options of its own; ``add`` is argparse's ``add_argument``."""
+        """Declare the runtime's own command-line options; ``add`` is as ``add_argument``."""
 
     def use(self, options: Namespace) -> None:  # noqa: B027 (an option, not a duty)
-        """Make its options' values known to this process and to every process it starts."""
+        """Make the values of the runtime's options known to this process and those it starts."""
 
     @abstractmethod
     def probe(self, target: Target) -> Probe:
-        """Say whether a target is here; runs in a process of its own and may import anything."""
+        """Return whether a target is here; runs in a process of its own and may import anything."""
 
     def unsupported(self, target: Target, recipe: Recipe) -> str:
         """Return why a recipe cannot be executed, or an empty string. Cheap: imports nothing."""
@@ -99,9 +99,12 @@ class Runtime(ABC):
         recipe: Recipe,
         options: Options,
     ) -> Execution:
-        """Make a model ready on a target; raise :class:`Unsupported` where that cannot be.
+        """Return a model that is ready to run on a target.
 
         ``sources`` holds the model's graphs by name, with their weights.
+
+        Raises:
+            Unsupported: the runtime cannot execute the model by this recipe.
         """
 
 
@@ -109,7 +112,7 @@ class GraphRuntime(Runtime):
     """A runtime that compiles graphs, which the model drives."""
 
     session: ClassVar[str] = ""
-    """Name ``module:class`` of its sessions, which are given what :meth:`compile` is given."""
+    """Name ``module:class`` of its sessions, which take the arguments of :meth:`compile`."""
 
     def compile(
         self, sources: Mapping[str, Source], target: Target, recipe: Recipe, options: Options

@@ -27,20 +27,20 @@ class Unsupported(CompatError):
 
 
 class Crash(CompatError):
-    """What executes died beside this process: a browser, its tab, a device. Nothing is left."""
+    """A browser, its tab or a device outside this process died, and what it held is lost."""
 
     kind = "crashed"
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the compiled nodes ran: device name to share of nodes (or of time), summing to 1."""
+    """Where the compiled nodes ran: the share of nodes (or of time) by device, summing to 1."""
 
     devices: Mapping[str, float]
     target: str
     """The name under which the target's own device appears in ``devices``."""
     method: str
-    """How it is known, for instance ``execution devices of the compiled model``."""
+    """Source of the shares, for instance ``execution devices of the compiled model``."""
 
     @property
     def share(self) -> float:
@@ -51,7 +51,7 @@ class Placement:
 class Handle:
     """A device-resident tensor, valid until the graph that made it runs again.
 
-    It may be fed to any graph, to the one that made it too.
+    It may be fed to any graph, even to the one that made it.
     """
 
     __slots__ = ("_download", "native")
@@ -81,7 +81,7 @@ class Steps:
 
 
 class Compiled(ABC):
-    """Something compiled for a target: it can tell where and how it ran, and be released."""
+    """A compiled model or graph on a target: it tells where and how it ran, and can be released."""
 
     @abstractmethod
     def placement(self) -> Placement:
@@ -94,8 +94,8 @@ class Compiled(ABC):
     def unquantised(self) -> Collection[str]:
         """Return the graphs in which an integer recipe found nothing that it quantises.
 
-        Read from what was compiled, not from what was asked for: a scheme for products of matrices
-        leaves a graph of convolutions as it was.
+        The answer is read from the compiled graph, not from the recipe: a scheme for products of
+        matrices leaves a graph of convolutions as it was.
         """
         return ()
 
@@ -104,19 +104,19 @@ class Compiled(ABC):
         """Return the size of the compiled weights, as stored on disk or held in memory."""
 
     def notes(self) -> Mapping[str, Any]:
-        """Return what else decides the results: ``compiler``, ``calibration``, the ``browser``."""
+        """Return other facts that affect results: ``compiler``, ``calibration``, ``browser``."""
         return {}
 
     def device_peak_bytes(self) -> int | None:
-        """Return the peak memory of the device, where it is apart from the process's own."""
+        """Return the peak memory of the device in bytes; None if it shares the process's memory."""
         return None
 
     @property
     def crossing_s(self) -> float:
         """Seconds spent so far on carrying values to another process and back.
 
-        They belong to the suite, which stands outside of where an application would be (a page),
-        and are reported apart.
+        They are reported apart, because only the suite causes them: an application would run inside
+        that process (a page).
         """
         return 0.0
 
@@ -125,7 +125,7 @@ class Compiled(ABC):
 
 
 class Session(Compiled):
-    """The graphs of one model, compiled, with their states: what a model calls."""
+    """The compiled graphs of one model with their states; the model calls it."""
 
     def __init__(self, graphs: Mapping[str, Graph]) -> None:
         self.graphs = graphs
@@ -161,7 +161,7 @@ class Session(Compiled):
         """Set the states of a graph from a snapshot."""
 
     def synchronize(self) -> None:
-        """Wait until everything that was started has ended. Synchronous runtimes need nothing."""
+        """Wait until all started work has ended; synchronous runtimes need no implementation."""
 
     def gather(self, graph: str, point: str, rows: np.ndarray) -> None:
         """Reorder the batch rows of every state (beam search); ``rows`` is int (batch,)."""
@@ -186,12 +186,12 @@ class Session(Compiled):
     ) -> Steps:
         """Run a graph ``count`` times from its initial states, as decoders and samplers do.
 
-        An input takes, at step ``i`` (from 0), the first of these that there is: ``along[i]``; the
-        output that it carries, of the step before; its value in ``feeds``.
+        At step ``i`` (from 0) an input takes the first of these that exists: ``along[i]``; the
+        output that it carries, from the step before; its value in ``feeds``.
 
-        A carried input that is also given along is *forced* first: a decoder's prompt of ``n``
-        tokens. Its last value is fed at step ``n - 1``, whose outputs are the first answer: the
-        steps before it are not fetched and cannot stop the run.
+        A carried input that is also in ``along`` is *forced* first, as by a decoder's prompt of
+        ``n`` tokens. The last of them is fed at step ``n - 1``, whose outputs are the first answer.
+        Outputs of the steps before are not fetched and cannot stop the run.
 
         ======================  ================================================================
         autoregressive decoder  ``along={"token": prompt, "position": arange}``,
@@ -207,8 +207,8 @@ class Session(Compiled):
             feeds: arrays or handles: inputs that stay the same, and first values of carried ones.
             point: name of the static shape point.
             count: steps in all, those of a prompt included.
-            along: values of inputs step by step, each (steps, *shape of the input): at least
-                ``count`` of them, or, of a carried input, at most.
+            along: values of inputs step by step, each (steps, *shape of the input). There are at
+                least ``count`` of them, but for a carried input at most ``count``.
             carry: input to the output that it takes from the step before. Both have one shape and
                 dtype; the value stays on the device.
             stop: an output and a value. The run ends after the step at which every row (first
@@ -268,12 +268,12 @@ def prompt_steps(count: int, along: Mapping[str, np.ndarray], carry: Mapping[str
 
 
 def fetched(fetch: Sequence[str], stop: tuple[str, int] | None) -> list[str]:
-    """Return what ``steps`` copies to the host: what it is asked for, and what may stop it."""
+    """Return the outputs that ``steps`` copies to the host: ``fetch``, and the one of ``stop``."""
     return list(dict.fromkeys((*fetch, *(stop[:1] if stop else ()))))
 
 
 class TensorSession(Session):
-    """A session on tensors of a runtime, which implements what is abstract here.
+    """A session on a runtime's own tensors; a runtime implements the abstract methods.
 
     Raises:
         TypeError: a graph has states that are written, and the class has no ``write``.
@@ -297,28 +297,28 @@ class TensorSession(Session):
 
     @abstractmethod
     def upload(self, array: np.ndarray, graph: str) -> Any:
-        """Make a native tensor of a host array, in the precision that ``graph`` executes."""
+        """Return a native tensor of a host array, in the precision that ``graph`` executes."""
 
     @abstractmethod
     def execute(self, graph: str, point: str, inputs: Mapping[str, Any]) -> Sequence[Any]:
         """Run a graph on native tensors; return outputs and new states natively, in order.
 
-        An input may be an output of the graph's last run: a runtime that writes outputs into the
-        same memory every time must not read and write it at once.
+        An input may be an output of the graph's last run. A runtime that reuses the memory of
+        outputs must not overwrite such an input while it reads it.
         """
 
     @abstractmethod
     def download(self, native: Any) -> np.ndarray:
-        """Copy a native tensor to the host, waiting for it."""
+        """Copy a native tensor to the host, after waiting for its computation."""
 
     def write(self, state: State, buffer: Any, value: Any, position: int) -> Any:
         """Write a slice into a state buffer; return the buffer to be used from now on.
 
-        A class whose graphs have such states implements it, which is checked when it is built.
+        A class whose graphs have such states must implement it; the constructor checks that.
         """
         raise NotImplementedError
 
-    # What follows from it ----------------------------------------------------------------------
+    # What follows from these -------------------------------------------------------------------
 
     def run(
         self,

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 Job = Callable[..., None] | str
-"""A function at the top of a module that writes files into the folder that it is given first; or
-its name, ``module:function``, where whoever names it does without what its module imports."""
+"""A top-level function that writes files into the folder of its first argument. It may be given by
+its name, ``module:function``, so that the caller need not import its module."""
 
 
 class Derived(Protocol):
@@ -68,7 +68,7 @@ class Source(Protocol):
     def exported(
         self, point: str, scheme: str = "fp32", forms: Sequence[str] = ("onnx",)
     ) -> Derived:
-        """Return the artifact that :meth:`onnx` fetches, for jobs that start from it to name."""
+        """Return the artifact that :meth:`onnx` fetches, for the ``made_from`` of other jobs."""
         ...
 
     def derive(
@@ -79,16 +79,17 @@ class Source(Protocol):
         made_from: Sequence[Derived] = (),
         fitted: bool = False,
     ) -> Derived:
-        """Return what a runtime's own job makes of this graph; ``fetch()`` builds it.
+        """Return the artifact that a runtime's own job makes of this graph; ``fetch()`` builds it.
 
-        The job is called as ``job(folder, reference=…, graph=…, **arguments)``. Its code, with all
-        that its module imports, and the model's weights and code belong to the identity.
+        The job is called as ``job(folder, reference=…, graph=…, **arguments)``. The artifact's name
+        changes with the job's code, with all that its module imports, and with the model's weights
+        and code.
 
         Args:
             job: a function at the top of a module, or its name ``module:function``.
             arguments: JSON values.
             packages: distributions whose versions determine the bytes.
             made_from: artifacts that the job starts from, such as ``[self.exported(point)]``.
-            fitted: whether it depends on the inputs that the graph sees in this very model.
+            fitted: whether the artifact depends on the inputs that the graph sees in this model.
         """
         ...

@@ -1,4 +1,4 @@
-"""What comes from outside, made safe: text to show, numbers to compute with.
+"""Untrusted values made safe: text to show, and numbers to compute with.
 
 Results files, file names, and what runtimes say come from anywhere. An escape sequence must not
 reach a terminal, and a number that is finite but huge must not overflow the arithmetic of a report.
@@ -20,10 +20,10 @@ such numbers stay far below what a float64 holds.
 def clean(value: object) -> str:
     """Return text without control and direction-changing characters.
 
-    A right-to-left override must not turn a name around on a page either.
+    Direction-changing ones, such as a right-to-left override, could turn a name around on a page.
     """
     text = str(value)
-    # What is printable is in none of the categories below.
+    # Printable characters are in none of the categories below.
     if text.isprintable():
         return text
     return "".join(
@@ -43,7 +43,7 @@ def one_line(value: object, longest: int = 0) -> str:
 def number(value: object) -> float | None:
     """Return a number that can be computed with, or None for anything else.
 
-    That is a finite one of at most :data:`LARGEST`, whatever its sign.
+    Such a number is finite, and its magnitude is at most :data:`LARGEST`.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

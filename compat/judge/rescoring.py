@@ -81,10 +81,10 @@ def rescore(
     Without it they replace the files that they come from, and are packed if those are.
 
     The facts of a case come from any run of its machine, since only one of parallel processes
-    writes them. Statuses that no threshold decides (crashed, unsupported, faults in outputs …) stay, and
-    so do the scores of models that are not in the catalog, or whose checkpoint is not at hand. A
-    file is replaced as a whole, so that an interruption leaves what was there. ``progress`` gets
-    the number of files that are done and the number of all files.
+    writes them. Statuses that no threshold decides (crashed, unsupported, faults in outputs …)
+    stay, and so do the scores of models that are not in the catalog, or whose checkpoint is not at
+    hand. A file is replaced as a whole, so that an interruption leaves what was there.
+    ``progress`` gets the number of files that are done and the number of all files.
 
     Raises:
         ResultsError: the folder cannot be written.

@@ -63,7 +63,7 @@ Count = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 
 
 class CaseFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """Facts of a case that a report needs, since it has no catalog (the model may be out of tree)."""
+    """Facts of a case for reports, which have no catalog (the model may be out of tree)."""
 
     id: str
     family: str

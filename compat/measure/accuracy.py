@@ -1,4 +1,4 @@
-"""Accuracy: scores of the task, and numerics of what the graphs compute."""
+"""Accuracy stages: scores of the task, and numerics of the graphs' outputs."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def numerics(case: CaseUnderTest) -> dict[str, Any]:
 
 
 def _written(case: CaseUnderTest) -> dict[str, Any]:
-    """Compare what was written freely, such as tokens, with what the reference wrote.
+    """Compare freely generated outputs, such as tokens, with those of the reference.
 
-    Traces follow the reference; this is what a listener gets.
+    Traces are forced to follow the reference, so that they do not show what a user gets.
     """
     predictions, references = case.standard.predictions, case.reference.predictions
     items = [item.id for item in case.inputs.items.numerics if item.id in predictions]
@@ -87,9 +87,9 @@ def _written(case: CaseUnderTest) -> dict[str, Any]:
 
 
 def _truncations(case: CaseUnderTest) -> list[str]:
-    """Return the fault that an answer of generated weights was cut short.
+    """Return a fault if an answer of generated weights is shorter than the reference's.
 
-    Such a decoder never ends by itself: an answer shorter than the reference's is truncated.
+    A decoder with such weights never ends by itself, so that a shorter answer was truncated.
     """
     if case.weights != "seeded":
         return []

@@ -1,6 +1,6 @@
-"""The case under test: what it was asked for, how it executes, and its standard pass.
+"""The case under test: its request, its execution, and its standard pass.
 
-Stages (``accuracy``, ``latency``, ``robustness``, ``memory``) are functions of it.
+Stages (``accuracy``, ``latency``, ``robustness``, ``memory``) are functions of a case under test.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from compat.measure.request import CaseRequest
 from compat.models.tasks.base import Task
 
 EPSILON = 1e-5
-"""Relative error that is allowed whatever the oracle's: two honest float32 sums differ by it."""
+"""Relative error that is always allowed, since two correct float32 sums may differ by as much."""
 
 EPSILON_FLOAT32 = 1e-4
-"""The same where the reference itself is float32, and errs as its oracle does."""
+"""Relative error that is always allowed if the reference is float32 too, and errs as much."""
 
 LARGE = 400.0
 """Millions of parameters above which the reference is float32, as float64 would not fit."""
@@ -44,7 +44,7 @@ LARGE = 400.0
 
 @dataclass(frozen=True)
 class StandardPass:
-    """Every standard input, run once: these are the outputs that accuracy judges."""
+    """The outputs of every standard input, run once; accuracy judges these."""
 
     predictions: Mapping[str, Prediction]
     """By item id."""
@@ -75,21 +75,26 @@ class CaseUnderTest:
         self.processors = occupancy.allowed()
         """Numbers of the processors that this process may use."""
         self.timings: dict[str, float] = {}
-        """Of opening the case: ``baseline_bytes`` before it, ``import_s``, ``load_s`` and
-        ``artifacts_s``."""
+        """Figures of opening the case: ``baseline_bytes`` (memory before it), ``import_s``,
+        ``load_s`` and ``artifacts_s``."""
         self._ran: dict[str, tuple[Prediction, float]] = {}
 
     @property
     def batched(self) -> bool:
-        """Whether inputs in a batch are compared with the same alone.
+        """Whether answers to inputs in a batch are compared with those to the same inputs alone.
 
-        Of generated weights another last bit changes the answer.
+        Generated weights are left out, because their answers change with the last bit.
         """
         return self.weights != "seeded" and not PROFILES[self.inputs.profile].first_look
 
     @cached_property
     def execution(self) -> Execution:
-        """The model on its target; times its parts the first time."""
+        """The model on its target, opened when it is first needed; fills :attr:`timings`.
+
+        Raises:
+            Unsupported: the runtime cannot execute the recipe.
+            ValueError: the recipe names components that the model lacks.
+        """
         runtime = catalog.load().runtime(self.target.runtime)
         reason = runtime.unsupported(self.target, self.recipe)
         if reason:
@@ -126,7 +131,10 @@ class CaseUnderTest:
     # Running -----------------------------------------------------------------------------------
 
     def predict(self, items: Sequence[Item]) -> tuple[list[Prediction], Stopwatch, float]:
-        """Run the whole task on a batch; return predictions, stages and seconds."""
+        """Run the whole task on a batch; return predictions, stages and seconds.
+
+        The seconds leave out the crossing of values to another process, which the suite causes.
+        """
         stopwatch = Stopwatch()
         started = perf_counter()
         execution = self.execution
@@ -150,7 +158,7 @@ class CaseUnderTest:
 
     @cached_property
     def first_run(self) -> dict[str, Any]:
-        """One standard input, run on what was just opened: cold start, sizes, precision.
+        """Figures of the first standard input after opening: cold start, sizes, precision.
 
         Raises:
             Unsupported: another precision was executed than was asked for, or none of the weights
@@ -172,7 +180,7 @@ class CaseUnderTest:
         built = artifacts.seconds_building()
         predictions, _, seconds = self.predict([first])
         if self.target.evidence == "emulator":
-            # Its seconds mean nothing and are many: the same input is not run again.
+            # An emulator's seconds mean nothing and are many, so this input is not run again.
             self._ran[first.id] = predictions[0], seconds
         seconds -= artifacts.seconds_building() - built  # A shape that was exported meanwhile.
         executed = dict(execution.executed())
@@ -207,7 +215,7 @@ class CaseUnderTest:
                 predictions[item.id], seconds[item.id] = self._ran[item.id]
             else:
                 (predictions[item.id],), _, seconds[item.id] = self.predict([item])
-        # Before references and oracles are read, which belong to the suite and not to the case.
+        # Read before references and oracles are loaded: their memory is the suite's, not the case's.
         peak = peak_bytes()
         return StandardPass(predictions, seconds, peak, self.execution.device_peak_bytes())
 
@@ -215,7 +223,7 @@ class CaseUnderTest:
 
     @property
     def task(self) -> Task:
-        """What the model is for: it says what is right."""
+        """The model's task, which says which predictions are right."""
         return self.inputs.model.task
 
     def faults(
@@ -225,5 +233,5 @@ class CaseUnderTest:
         return self.task.faults(predictions, references)
 
     def is_standard(self, item: Item, prediction: Prediction) -> bool:
-        """Return whether a prediction is that of the standard pass, but for rounding."""
+        """Return whether a prediction equals that of the standard pass, apart from rounding."""
         return self.task.same(prediction, self.standard.predictions[item.id])

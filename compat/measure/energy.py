@@ -1,4 +1,4 @@
-"""Energy: what counters say while a case does its task, and while it does nothing."""
+"""Energy stages: readings of counters while a case does its task, and while it is idle."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from compat.hardware.energy import Meter, find
 from compat.measure.case_under_test import CaseUnderTest
 
 IDLE_S = 2.0
-"""Seconds of doing nothing, with the case loaded, whose power is taken off."""
+"""Seconds of doing nothing, with the case loaded, to measure the idle power."""
 
 
 def energy(case: CaseUnderTest, seconds: float) -> dict[str, Any]:
     """Do the task for some seconds; report joules for each minute of audio.
 
-    Returns: ``joules_per_minute`` of all counters together, ``idle_watts`` and ``watts`` (of the
+    Returns: ``joules_per_minute`` of all counters together, ``idle_watts`` and ``watts`` (under
     load), and ``counters``, the joules for each minute of audio by counter. Joules are gross: they
-    hold what the machine takes anyway.
+    include the idle power.
     """
     counters = find().counters
     idle, load = Meter(counters), Meter(counters)

@@ -1,4 +1,4 @@
-"""Latency: timed rounds, what falsifies them, and the clock of a busy machine."""
+"""Latency stages: timed rounds, signs of false timings, and a baseline that shows a busy machine."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ HOST_ROUNDS = 3
 """Times that the target and the host each do the task; the fastest counts."""
 
 PAIRS = (1, 9)
-"""Fewest and most pairs of a repeated and a fresh input, to show a kept result."""
+"""Fewest and most pairs of a repeated and a fresh input, which reveal cached results."""
 
 FETCHES = (3, 21)
-"""Fewest and most runs with a fetch after each, to show a clock that does not wait."""
+"""Fewest and most runs with a fetch after each, which reveal a clock that stops too early."""
 
 ENOUGH = 0.5
 """Seconds. A measurement is repeated up to its maximum count while the total stays below this.
@@ -57,9 +57,9 @@ def processors(case: CaseUnderTest) -> dict[str, Any]:
 
 
 def suspicions(case: CaseUnderTest) -> dict[str, Any]:
-    """Look for what falsifies timings: kept results, and clocks that do not wait.
+    """Look for signs of false timings: cached results, and clocks that stop before the work does.
 
-    ``faults`` are certain; ``doubts`` rest on single rounds, while other processes had the
+    ``faults`` are certain. ``doubts`` rest on single rounds while other processes used the
     processors.
     """
     before = processors(case)
@@ -70,7 +70,7 @@ def suspicions(case: CaseUnderTest) -> dict[str, Any]:
         if run_s:
             checked["fetch_share"] = timing.unsynchronised(run_s, fetch_s)
         if not any(suspicion.flagged for suspicion in checked.values()):
-            break  # Only what shows twice is a fault: a busy machine can feign one.
+            break  # A sign must show twice to count, since a busy machine can cause one.
     others = timing.others_busy(before, processors(case))
     crowded = timing.crowding(others, case.options.threads)
     flagged = [suspicion for suspicion in checked.values() if suspicion.flagged]
@@ -84,7 +84,7 @@ def suspicions(case: CaseUnderTest) -> dict[str, Any]:
 
 
 def host(case: CaseUnderTest) -> dict[str, Any]:
-    """Do one task on the target and on the host's own processor, by turns."""
+    """Do one task on the target and on the host's own processor by turns, and time both."""
     import torch
 
     item = case.inputs.items.timed[0]
@@ -129,9 +129,9 @@ def calibrate() -> float:
 
 
 def _repeats_and_fresh(case: CaseUnderTest, attempt: int) -> tuple[list[float], list[float]]:
-    """Time one input again and again, between inputs that were never seen before."""
+    """Time one repeated input and inputs that were never seen before, by turns, in seconds."""
     item = case.standard_items[0]
-    _ = case.standard  # Not its first time: accuracy has seen it.
+    _ = case.standard  # The standard pass runs the repeated input first, so that it may be cached.
     repeats: list[float] = []
     fresh: list[float] = []
     while _goes_on(PAIRS, [*repeats, *fresh], len(fresh)):
@@ -142,7 +142,10 @@ def _repeats_and_fresh(case: CaseUnderTest, attempt: int) -> tuple[list[float], 
 
 
 def _waits(case: CaseUnderTest) -> tuple[list[float], list[float]]:
-    """Time work until it is synchronised, and then the fetch of an output; warms up first."""
+    """Time work until it is synchronised and then the fetch of an output, in seconds.
+
+    The first call warms up. Both lists are empty if the execution cannot be timed so.
+    """
     run_s: list[float] = []
     fetch_s: list[float] = []
     if case.execution.synchronisation() is None:

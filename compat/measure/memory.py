@@ -21,7 +21,7 @@ def peak_bytes() -> int:
         return int(psutil.Process().memory_info().peak_wset)
     status = Path("/proc/self/status")
     if status.is_file():
-        # Linux hands the peak that getrusage knows down from the parent process, through exec.
+        # Not from getrusage: its peak on Linux is inherited from the parent process, through exec.
         (line,) = (s for s in status.read_text().splitlines() if s.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     import resource

@@ -1,7 +1,7 @@
-"""Who has the processors: the time that all processes took, and the worker's own share of it.
+"""Occupancy of the processors: the time that all processes took, and the worker's share of it.
 
-What other processes took is the difference. It says that a machine was busy without asking how
-long the timed work itself took, and where every round was busy alike.
+The difference is the time of other processes. It shows that a machine was busy without looking at
+the timed work itself, and even if every round was disturbed alike.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 def allowed() -> list[int]:
     """Return the numbers of the processors that this process may use.
 
-    Ask before a runtime may pin the calling thread.
+    Call this before a runtime is loaded, which may pin the calling thread to fewer.
     """
     import psutil
 
@@ -27,9 +27,9 @@ def allowed() -> list[int]:
 
 
 def keep_orphans() -> None:
-    """Have Linux give this process the children of its children that ended.
+    """Make this process the new parent of its orphaned descendants, on Linux.
 
-    A helper that detached itself from whoever started it stays among this process's own.
+    A helper that detached itself from its parent then still counts among this process's children.
     """
     if sys.platform == "linux":
         import ctypes
@@ -42,18 +42,18 @@ def keep_orphans() -> None:
 def reading(processors: Collection[int]) -> dict[str, Any]:
     """Read the clocks of some processors and of this process's family; two readings make a span.
 
-    Only time outside the kernel counts. What the kernel does, in interrupts and in threads of its
-    own, may be done for the worker: to call it another's would excuse a slow backend. To what
-    others took belongs what a hypervisor took (``steal``).
+    Only time outside the kernel counts. The kernel's own time, in interrupts and threads, may serve
+    the worker, and counting it as another's would excuse a slow backend. Time that a hypervisor
+    took (``steal``) counts as another's.
 
     Args:
         processors: numbers of the processors, see :func:`allowed`.
 
     Returns:
-        ``wall_s``, ``used_s`` (seconds that all processes used those processors), ``own_s`` (of it
-        the worker, its children at any depth, those that ended included, and the suite that asks),
-        ``processors`` (their number) and ``processes`` (the ids behind ``own_s``); empty where the
-        operating system does not say.
+        ``wall_s`` (a clock, in seconds), ``used_s`` (seconds that all processes used those
+        processors), ``own_s`` (seconds of the worker, of its children at any depth, ended ones
+        included, and of the suite that asks), ``processors`` (their number) and ``processes`` (the
+        ids behind ``own_s``). Empty if the operating system does not tell.
     """
     import psutil
 

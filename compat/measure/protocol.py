@@ -1,7 +1,7 @@
-"""The protocol that a worker performs: everything that is measured of one case, in stages.
+"""The protocol that a worker performs: all measurements of one case, in stages.
 
-A stage is computed when it is first asked for and remembered. Stages return JSON; they measure and
-compare, and judge nothing: thresholds are applied where the results are written.
+A stage is computed when it is first asked for and remembered. Stages return JSON. They measure and
+compare but judge nothing, since thresholds are applied where the results are written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Protocol:
         self._remembered: dict[str, Any] = {}
 
     def stage(self, name: str, arguments: Mapping[str, Any]) -> Any:
-        """Perform a stage, or return what it gave before."""
+        """Perform a stage, or return its remembered result."""
         if name in REPEATABLE:
             return REPEATABLE[name](self.case, **arguments)
         key = name + json.dumps(arguments, sort_keys=True)
@@ -32,7 +32,7 @@ class Protocol:
 
 
 def loads(case: CaseUnderTest) -> dict[str, Any]:
-    """Compile, and run one standard input; report cold start, sizes, executed precision."""
+    """Compile and run one standard input; report cold start, sizes, executed precision."""
     return case.first_run
 
 
@@ -48,13 +48,13 @@ def placed(case: CaseUnderTest) -> dict[str, Any]:
 
 
 def standard(case: CaseUnderTest) -> dict[str, Any]:
-    """Run every standard input once, timed; these are the outputs that accuracy judges."""
+    """Run and time every standard input once; accuracy judges these outputs."""
     faults = case.faults(list(case.standard.predictions.values()))
     return {"seconds": dict(case.standard.seconds), "faults": faults}
 
 
 def memory(case: CaseUnderTest) -> dict[str, Any]:
-    """Report the peak memory of this process over every standard input, and the device's."""
+    """Report the peak memory of this process and of the device over all standard inputs, in bytes."""
     peak = case.standard
     return {
         "peak_bytes": peak.peak_bytes,

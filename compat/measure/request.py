@@ -1,4 +1,4 @@
-"""The request that starts a worker's measurements. It imports nothing, unlike the protocol."""
+"""The request that starts a worker's measurements. Unlike the protocol it imports no libraries."""
 
 from __future__ import annotations
 
@@ -20,4 +20,4 @@ class CaseRequest:
     threads: int = 1
     device: str = ""
     language: str = ""
-    """Code of the language of recordings of which the corpus says none."""
+    """Code of the language of recordings whose corpus names none, for instance ``de``."""

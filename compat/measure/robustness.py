@@ -1,4 +1,4 @@
-"""Robustness: hard inputs, batches, and another order."""
+"""Robustness stages: hard inputs, batches, and another order of inputs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from compat.models.tasks.base import is_recording
 
 
 def stress(case: CaseUnderTest) -> dict[str, Any]:
-    """Run the stress inputs, the batch and the order check, against the reference."""
+    """Run the stress inputs, the batch check and the order check against the reference."""
     results = {item.id: _stressed(case, item) for item in case.inputs.items.stress}
     first = case.standard_items[:1]
-    # Does the first input give the same after all others as it did at first?
+    # The first input, run after all others, must give the same answer as it did at first.
     order = _differences(case, first)
     result = {"inputs": results, "order": order, "inventions": _inventions(case)}
     if case.batched:
@@ -27,18 +27,21 @@ def stress(case: CaseUnderTest) -> dict[str, Any]:
 
 
 def in_batch(case: CaseUnderTest) -> dict[str, Any]:
-    """Compare the answers to inputs in a batch with those to the same alone."""
+    """Compare the answers to inputs in a batch with those to the same inputs alone."""
     size = case.inputs.model.batches()[-1]
     return _differences(case, list(islice(cycle(case.standard_items), size)))
 
 
 def searchable(case: CaseUnderTest) -> bool:
-    """Return whether the search beyond the list, which draws audio, can make inputs."""
+    """Return whether the search beyond the fixed list can make inputs: it draws audio only."""
     return all(map(is_recording, case.standard_items))
 
 
 def found(case: CaseUnderTest, entry: dict[str, Any]) -> dict[str, Any]:
-    """Run one input made on the spot: only crashes and blindness can show."""
+    """Run one input that was made on the spot.
+
+    It has no reference, so that only crashes and faults in the output itself can show.
+    """
     speech = case.standard_items
     (item,) = case.task.hard([{"name": "found", **entry}], speech, case.inputs.model.sample_rate)
     predictions, _, seconds = case.predict([item])
@@ -56,7 +59,7 @@ def _stressed(case: CaseUnderTest, item: Item) -> dict[str, Any]:
     if case.weights != "seeded":
         faults += case.task.inventions(item, prediction, reference)
         return {**result, **case.task.errors(item, prediction, reference), "faults": faults}
-    # Free-running tokens of generated weights prove nothing: compare what is computed.
+    # Free-running tokens of generated weights prove nothing, so the traced outputs are compared.
     traced, expected = case.trace(item, reference), case.reference.trace(item.id)
     for name, array in traced.items():
         faults += numerics.blind_faults([array], [expected[name]])
@@ -70,7 +73,7 @@ def _stressed(case: CaseUnderTest, item: Item) -> dict[str, Any]:
 
 
 def _inventions(case: CaseUnderTest) -> dict[str, list[str]]:
-    """Return what the answers of the standard pass invent beyond the reference's, by item."""
+    """Return phrases that answers of the standard pass invent beyond the reference's, by item id."""
     if case.weights == "seeded":
         return {}
     answers, expected = case.standard.predictions, case.reference.predictions
@@ -83,10 +86,10 @@ def _inventions(case: CaseUnderTest) -> dict[str, list[str]]:
 
 
 def _snr_db(case: CaseUnderTest, name: str, array: np.ndarray, expected: np.ndarray) -> float:
-    """Return how exact one output of a hard input is.
+    """Return the signal-to-noise ratio of one output of a hard input, in decibels.
 
-    Errors count by how much outputs differ over ordinary inputs: silence has no variation of its
-    own.
+    The signal is the variation over ordinary inputs and this one, because a hard input such as
+    silence has hardly any variation of its own.
     """
     usual = [case.reference.trace(one.id)[name] for one in case.inputs.items.numerics]
     compared = numerics.compare([*usual, expected], None, [*usual, array])
@@ -94,7 +97,7 @@ def _snr_db(case: CaseUnderTest, name: str, array: np.ndarray, expected: np.ndar
 
 
 def _differences(case: CaseUnderTest, items: Sequence[Item]) -> dict[str, Any]:
-    """Run some standard inputs once more; say whose answers are others than in their own pass."""
+    """Run standard inputs once more; name those whose answers differ from the standard pass."""
     _ = case.standard
     predictions, _, _ = case.predict(items)
     different = [

@@ -1,9 +1,9 @@
 """The worker: a process that measures one case, started as ``python -m compat.measure.worker``.
 
-It reads one JSON request a line from its standard input and answers each with one line on what
-was its standard output; both are moved to private descriptors first, because vendor libraries
-print. Lines that say what is being built, and by which processes, may come before an answer. The
-worker ends when its input is closed, whatever it is doing: its parent is gone then.
+It reads one JSON request a line from its standard input and answers each with one line on its
+standard output. Both are first moved to private descriptors, because vendor libraries print. Lines
+that say what is being built, and by which processes, may come before an answer. The worker ends at
+once when its input is closed, because its parent is gone then.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def take_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 
 def end_with_parent() -> None:
-    """Have Linux end this process with its parent, even while a library keeps Python's lock."""
+    """Let Linux end this process with its parent, even while a library holds Python's lock."""
     if sys.platform == "linux":
         import ctypes
         import signal
@@ -74,7 +74,11 @@ def finite(value: Any) -> Any:
 
 
 def encoded(stage: str, value: Any) -> bytes:
-    """Return the answer of a stage as JSON; raise :class:`CompatError` for what it cannot carry."""
+    """Return the answer of a stage as JSON.
+
+    Raises:
+        CompatError: the answer holds something other than built-in values.
+    """
 
     def refuse(found: Any) -> Any:
         who = "score()" if stage == "task" else f"the stage {stage}"

@@ -91,7 +91,7 @@ def check(
 
 
 def in_full(case: Case, profile: Profile) -> bool:
-    """Return whether a case gets every check: its variant decides a cell, or the profile is full."""
+    """Return whether a case gets every check: its variant decides a cell or the profile is full."""
     return profile.whole or _decides(case)
 
 
@@ -171,7 +171,7 @@ class Measurement:
     def observation(
         self, error: BaseException | None, expectation: Expectation | None, executed: str
     ) -> Observation:
-        """Return the observation of this check; ``error`` is how it ended, None if it ended well."""
+        """Return the observation of this check; ``error`` ended it, None if it ended well."""
         status, reason, remedy = outcome(error)
         level = self.level if status == "passed" else None
         # An error is a verdict on the runtime only where it comes out of a stage of the case: bad

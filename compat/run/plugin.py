@@ -30,14 +30,14 @@ from compat.run.progress import Progress
 from compat.run.run import RESULTS, Run, Settings, relative
 
 ORDER = ("support", "accuracy", "latency", "memory", "robustness")
-"""Order within a case: what others build on comes first, and time before what heats."""
+"""Order of suites within a case: those that others build on first, and timing before heating."""
 
 REQUIRED_MISSING = 3
 """Exit status under ``--case-lines`` where hardware named with ``--require`` is absent."""
 
 GROUP = "compat"
 MEANT = pytest.StashKey[invocation.Invocation]()
-"""What pytest is started anew with; only in a configuration that misread its command line."""
+"""Invocation that pytest is started again with; only set where it misread its command line."""
 RUN = pytest.StashKey[Run]()
 CASES: pytest.StashKey[Any] = pytest.StashKey()
 CHECKS = pytest.StashKey[dict[Path, set[str]]]()
@@ -163,7 +163,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(
     early_config: pytest.Config, parser: pytest.Parser, args: list[str]
 ) -> Generator[None]:
-    """Notice that pytest took the value of an option for a folder of tests, before that matters."""
+    """Notice that pytest took an option's value for a folder of tests, before it uses it."""
     options = parser.getgroup(GROUP).options
     given = invocation.Invocation(
         tuple(map(str, early_config.invocation_params.args)),
@@ -179,7 +179,8 @@ def pytest_load_initial_conftests(
     )
     if meant != given:
         early_config.stash[MEANT] = meant
-        # Nothing of this configuration is used: settings and conftests may be another project's.
+        # Nothing of this configuration is used, since settings and conftests may be another
+        # project's.
         args.clear()
         early_config.known_args_namespace.noconftest = True
         early_config.known_args_namespace.capture = "no"
@@ -279,7 +280,7 @@ def _run(config: pytest.Config) -> Run:
 
 
 def _parameters(config: pytest.Config) -> list[Any]:
-    """Return the selected cases as parameters with their marks, made once for all checks."""
+    """Return the selected cases as parameters with their marks; they are made once per session."""
     if CASES not in config.stash:
         chosen = _selection(config)
         cases = chosen.cases(catalog.load())
@@ -300,7 +301,7 @@ def _parameters(config: pytest.Config) -> list[Any]:
 
 
 def _here(run: Run, cases: list[Case]) -> list[Case]:
-    """Leave out what is absent, but neither what is required nor what is broken."""
+    """Return the cases without those of absent hardware, unless it is required or broken."""
     run.prober.all(case.target for case in cases)
     found = []
     for case in cases:
@@ -328,7 +329,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order by case, then by suite, so that one worker serves all checks of a case."""
     if CASES in config.stash:
-        # A check that no selected case answers to is no test, not a skipped one.
+        # A check that applies to no selected case is left out, rather than shown as skipped.
         items[:] = [i for i in items if _case(i) or not hasattr(i, "callspec") or not _declared(i)]
         order = {p.id: index for index, p in enumerate(config.stash[CASES])}
         items.sort(key=lambda item: (order.get(_case_id(item), -1), _suite_rank(item)))
@@ -385,7 +386,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give all checks of a case to one process: they share a worker."""
+    """Give all checks of a case to one process, because they share a worker."""
     from xdist.scheduler import LoadScopeScheduling
 
     class ByCase(LoadScopeScheduling):  # type: ignore[misc]
@@ -400,13 +401,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture
 def measurement(request: pytest.FixtureRequest, case: Case) -> Measurement:
-    """The check that this test is, on the case that it is given."""
+    """The measurement with which a test performs its check on a case."""
     return _run(request.config).measurement(case, _check(request.node))
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Measure: whatever becomes of the test, its measurement becomes one observation."""
+    """Run a test's measurement and write one observation of it, however the test ends."""
     measured = getattr(item, "funcargs", {}).get("measurement")
     if not isinstance(measured, Measurement):
         return (yield)
@@ -423,7 +424,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         observation = run.finish(measured, error)
     except ResultsError as problem:
         pytest.exit(str(problem), returncode=3)
-    # Plain strings: they travel to the controller of a parallel run, and into JUnit's file.
+    # Plain strings, because they travel to the controller of a parallel run and into JUnit's file.
     for name in ("case", "check", "status", "level", "executed", "reason"):
         item.user_properties.append((name, str(getattr(observation, name) or "")))
     missing = isinstance(error, Finding) and error.fatal
@@ -433,7 +434,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def _conclude(observation: Observation, error: BaseException | None, strict: bool) -> None:
-    """Give pytest the outcome that an observation stands for."""
+    """Tell pytest the outcome of an observation: pass, fail, skip or expected failure."""
     said = f"{observation.status}: {observation.reason}"
     if observation.remedy:
         said += f" (remedy: {observation.remedy})"
@@ -474,20 +475,23 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     progress = config.pluginmanager.get_plugin("compat-progress")
     missing = config.option.case_lines and progress and progress.missing
     if missing and exitstatus == pytest.ExitCode.TESTS_FAILED:
-        # More than a failed check, which `compat matrix` takes for a finding.
+        # A status of its own, since `compat matrix` takes that of a failed check for a finding.
         session.exitstatus = REQUIRED_MISSING
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take over what a parallel process found of the expectations: the controller collects none."""
+    """Take over the stale expectations that a parallel process found.
+
+    The controller collects no tests and finds none itself.
+    """
     found = getattr(node, "workeroutput", {}).get(_STALE)
     if found is not None:
         node.config.stash[STALE] = tuple(found)
 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
-    """Say what was not selected, what is stale, and where the results are."""
+    """Print whether nothing was selected, which expectations are stale, and where the results are."""
     if hasattr(config, "workerinput"):
         return
     write = terminalreporter.write_line
@@ -518,7 +522,7 @@ def _stale_expectations(config: pytest.Config) -> tuple[str, ...]:
         return ()
     cases = [case.id for case in catalog.load().cases()]
     collected = config.stash.get(CHECKS, {})
-    # Names of checks can be judged only by one who has seen them all.
+    # Names of checks can be judged only if the checks of all suites were collected.
     seen = set(SUITES.glob("test_*.py")) <= collected.keys()
     checks = {name for names in collected.values() for name in names} if seen else None
     return config.stash[RUN].expectations.audit(cases, date.today(), checks or None)

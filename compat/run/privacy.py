@@ -1,4 +1,4 @@
-"""Results are published: no folder of a person's machine, and so no user's name, goes into them."""
+"""Removal of absolute paths from messages: results are published, and paths hold users' names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOMES = ("home", "Users")
 
 
 def without_paths(text: str) -> str:
-    """Return a message with absolute paths made relative, or cut to what says nothing of a person.
+    """Return a message whose absolute paths are made relative, or cut until they name no person.
 
     Paths below the working folder become relative; the home folder is ``~``, the cache
     ``$COMPAT_CACHE``, Python's own folder and every other ``…``.
@@ -32,7 +32,7 @@ def without_paths(text: str) -> str:
 
 
 def _known() -> Iterator[tuple[Path, str]]:
-    """Yield folders and what stands for them, the innermost first."""
+    """Yield folders and the text that replaces each in a message, the innermost folder first."""
     folders = {
         Path(sys.base_prefix): "…",
         Path(sys.prefix): "…",
@@ -49,7 +49,10 @@ def _known() -> Iterator[tuple[Path, str]]:
 
 
 def _cut(path: str) -> str:
-    """Cut a path to its name, if it is one: nodes of a graph are called ``/encoder/MatMul``."""
+    """Cut a path to its last part; leave words that only look like paths, as ``/encoder/MatMul``.
+
+    Nodes of a graph have such names. They are told from paths by whether their first part exists.
+    """
     parts = re.split(_SEPARATOR, path.rstrip("\\/"))
     beginning = os.sep.join(parts[:2])  # noqa: PTH118 (the first part of an absolute path is empty)
     # Path.exists raises where a part is too long for a name.

@@ -1,6 +1,7 @@
-"""Finding out what is here: every runtime is probed in a process of its own.
+"""Probes of the targets on this machine: every runtime is probed in a process of its own.
 
-A driver that crashes or hangs when it is loaded is *broken*, and costs the probe, not the run.
+A driver that crashes or hangs when it is loaded ends its probe only, not the run. Its targets are
+then *broken*.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from compat.processes import child_environment
 from compat.run.privacy import without_paths
 
 TIME_LIMIT = 300.0
-"""Seconds until a runtime that does not answer is broken; a starved machine may take two minutes
-to import one."""
+"""Seconds after which a runtime that does not answer counts as broken. A starved machine may take
+two minutes to import one."""
 
 
 class Prober:
@@ -32,13 +33,13 @@ class Prober:
         self._found: dict[str, Probe] = {}
 
     def __call__(self, target: Target) -> Probe:
-        """Return what was found of a target; what else its runtime has is probed with it."""
+        """Return the probe of a target; all targets of its runtime are probed with it."""
         if target.name not in self._found:
             self._found |= probe_runtime(target.runtime)
         return self._found[target.name]
 
     def all(self, targets: Iterable[Target]) -> dict[str, Probe]:
-        """Probe these targets, runtimes side by side; return what is known by target name."""
+        """Probe targets, runtimes in parallel; return every known probe by target name."""
         missing: dict[str, list[str]] = {}
         for target in {one.name: one for one in targets}.values():
             if target.name not in self._found:

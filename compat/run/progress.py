@@ -1,4 +1,4 @@
-"""Progress of long runs: what is running now, what each case came to, how long is left."""
+"""Progress of long runs: the stage that is running, the outcome of each case, the time left."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ class Progress:
         """Take the cases of this run and the checks of each."""
         self.plans = plans
         if plans:
-            # Checks are ordered by case: the name of each one's file would stand between any two.
+            # Checks are ordered by case, so that pytest would print a file name before each.
             reporter: Any = self.config.pluginmanager.get_plugin("terminalreporter")
             reporter.showfspath = False
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
-        """Take the plan from a parallel process: every one collects all, the controller nothing."""
+        """Take the plan from a parallel process: each collects all checks, the controller none."""
         plans: dict[str, list[str]] = {}
         for name in ids:
             check, _, rest = name.partition("[")
@@ -66,7 +66,7 @@ class Progress:
         self.plan({case: checks for case, checks in plans.items() if case.count("/") == 2})
 
     def stage(self, case: str, stage: str) -> None:
-        """Show what is running; on a terminal only, and overwritten by what follows."""
+        """Show the stage that is running; only on a terminal, where later output overwrites it."""
         self.began.setdefault(case, time.monotonic())
         if self.live:
             text = f"[{self.done + 1}/{len(self.plans)}] {one_line(f'{case}: {stage}')} … "

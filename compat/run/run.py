@@ -1,6 +1,6 @@
 """One run of the suites in one process: settings, worker, results file.
 
-Knows nothing of pytest; the plugin translates hooks into calls of :class:`Run`.
+This module knows nothing of pytest; the plugin translates hooks into calls of :class:`Run`.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ COMMON_PACKAGES = ("numpy", "jiwer", "pytest", "transformers")
 
 @dataclass(frozen=True)
 class Settings:
-    """What a person asked for, beyond which cases."""
+    """The options of a run that a person gave, apart from the selection of cases."""
 
     profile: Profile = CORE
     results: Path = RESULTS
     corpus: Path = corpus.DEFAULT
     language: str = ""
-    """Code of the language of recordings of which none is said."""
+    """Code of the language of recordings whose corpus names none, for instance ``de``."""
     checkpoints: Mapping[str, str] = field(default_factory=dict)
     threshold_files: tuple[Path, ...] = ()
     expectation_files: tuple[Path, ...] = ()
@@ -82,7 +82,7 @@ class Run:
 
     settings: Settings
     said: Callable[[str, str], None] = lambda case, stage: None
-    """Told which stage of which case begins, to be shown."""
+    """Callback that gets the case and the stage that begins, to show them."""
     _worker: Worker | None = None
     _writer: Writer | None = None
     _nursery: nursery.Nursery | None = None
@@ -104,17 +104,17 @@ class Run:
 
     @property
     def threads(self) -> int:
-        """Threads of every worker: the machine's, shared between parallel processes."""
+        """Threads of every worker: the chosen number, or the processors per parallel process."""
         return self.settings.threads or max(1, hardware.available_cpus() // self.settings.workers)
 
     @property
     def available_memory(self) -> int:
-        """Bytes that a worker may use: what a person said, or nearly all that is free now."""
+        """Bytes that a worker may use: the chosen limit, or 90 % of the memory that is free now."""
         return self.settings.memory_limit or int(hardware.available_memory_bytes() * 0.9)
 
     @cached_property
     def corpora(self) -> corpus.Corpus:
-        """The corpus that a person named, or that which is shipped."""
+        """The corpus that a person named, or the shipped one."""
         return corpus.load(self.settings.corpus, self.settings.language)
 
     @cached_property
@@ -133,7 +133,7 @@ class Run:
 
     @cached_property
     def stress_files(self) -> tuple[str, ...]:
-        """The fixed list, and what earlier searches on this machine added to it."""
+        """Paths of the shipped stress inputs and of those that searches on this machine found."""
         found = self.settings.results / FOUND
         added = [str(found)] if found.is_file() else []
         return (str(stress.DEFAULT), *added)
@@ -165,8 +165,8 @@ class Run:
         )
         self._writer = Writer(self.settings.results, header)
         cases = list(planned)
-        # Where nothing was ever built, builders are wanted as soon as the first case has imported
-        # its runtime: by then they can have done so too, on another processor.
+        # If nothing was ever built, builders are needed as soon as the first case has imported its
+        # runtime. Started now, they import the same meanwhile, on another processor.
         modules = catalog.load().runtime(cases[0][0].target.runtime).modules if cases else ()
         at_once = bool({*modules} & {*nursery.PRELOADED}) and not any(entries())
         self._nursery = nursery.Nursery(self.threads, at_once)
@@ -175,7 +175,7 @@ class Run:
                 self._writer.write(Planned(case=facts_of(case), checks=checks))
 
     def replaced(self) -> tuple[str, ...]:
-        """Name what a person put in the place of what the project ships."""
+        """Return the names of inputs that a person put in place of the shipped ones."""
         settings = self.settings
         return (
             *(["corpus"] if settings.corpus.resolve() != corpus.DEFAULT.resolve() else []),
@@ -246,7 +246,7 @@ class Run:
             said = f"{case.target.name} is {probe.state}: {probe.reason}"
             raise Finding(status, said, probe.remedy, fatal=self._required(case.target))
         if case.id not in self._lacking:
-            # Asked once: at later checks the case's own worker holds what it was found to need.
+            # Asked once per case: at later checks its own worker already holds that memory.
             runtime = catalog.load().runtime(case.target.runtime)
             lacking = need.lacking(case, runtime, probe, self.available_memory)
             self._lacking[case.id] = lacking
@@ -262,12 +262,12 @@ class Run:
             raise Finding("skipped", said, fetching(checkpoint) or named)
 
     def _required(self, target: Target) -> bool:
-        """Tell whether the absence of a target is a failure.
+        """Return whether the absence of a target is a failure.
 
-        A runtime's other device of the same hardware will do, where only the hardware is named: an
-        emulator in place of the NPU, a processor without the GPU beside it. So will another
-        runtime's device, for a runtime that nobody installed; of one that is installed and finds no
-        device it is a finding.
+        It is if ``--require`` names the target. If it names the hardware, another device of the
+        runtime with that hardware will do: an emulator in place of the NPU, a processor without the
+        GPU beside it. For a runtime that is not installed, another runtime's device will do too. An
+        installed runtime that finds no device is a failure.
         """
         if target.name in self.settings.required:
             return True
@@ -283,7 +283,7 @@ class Run:
         )
 
     def finish(self, measurement: Measurement, error: BaseException | None) -> Observation:
-        """Write the observation of a check that ended with ``error`` or well; return it."""
+        """Write and return the observation of a check; ``error`` ended it, None if it ended well."""
         case, check = measurement.case, measurement.check.name
         draft = measurement.observation(error, None, "")
         expectation = self.expectations.match(
@@ -298,7 +298,7 @@ class Run:
         return observation
 
     def _executed(self, measurement: Measurement) -> str:
-        """Return what really ran, if the case came that far: one scheme, or one per graph."""
+        """Return the scheme that really ran, or one per graph; empty if the case did not load."""
         try:
             loaded = measurement.worker.known("loads")
         except StageFailure:
@@ -346,7 +346,7 @@ class Run:
 def git_commit() -> str:
     """Return the commit of the working tree, with ``+`` if it was changed; empty outside git.
 
-    An installed package has none: what git finds around it is a repository of somebody else.
+    An installed package has none: a repository around its folder is somebody else's.
     """
     if INSTALLED:
         return ""

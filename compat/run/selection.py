@@ -1,4 +1,4 @@
-"""Which cases a run is about: words from the command line, checked, and applied to the catalog."""
+"""Selection of the cases of a run: command-line words, checked and applied to the catalog."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from compat.contract.profile import CORE, Profile
 
 EVIDENCE = ("device", "emulator", "conversion")
 CORE_ON_EMULATORS = 10.0
-"""Millions of parameters up to which the core profile has an emulator run a model: they compute a
-hundred times slower than what they stand for, and say nothing of speed."""
+"""Millions of parameters up to which the core profile runs a model on an emulator. Emulators are a
+hundred times slower than the hardware that they stand for, and say nothing of its speed."""
 QUICK_WHERE_SLOW = 2.0
-"""The same in the first look of a target that is slow: every small graph by itself, and no pipeline
-of several."""
+"""Millions of parameters up to which a first look runs a model on a slow target: single small graphs
+fit, pipelines of several do not."""
 ON_PUBLISHED_WEIGHTS = ("int8-dynamic",)
-"""Recipes that the core profile has on every processor where a headline's published weights are to
-be had: what integers cost is judged on those, and so by every runtime."""
+"""Recipes that the core profile runs on every processor that has a headline's published weights.
+Only such weights show how much accuracy integers cost, so that every runtime is judged on them."""
 HERE = "here"
-"""In place of target names: those whose hardware and runtime are on this machine."""
+"""Word in place of target names: all targets whose hardware and runtime are on this machine."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Words given by a person; an empty tuple selects everything that the profile has."""
+    """Words by which a person selects cases; an empty tuple selects all that the profile has."""
 
     models: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ class Selection:
     """Words of pytest's ``-m`` expression."""
 
     def check(self, catalog: Catalog) -> None:
-        """Raise :class:`CompatError` for a word that no case of the catalog answers to."""
+        """Raise :class:`CompatError` for a word that matches no name in the catalog."""
         variants = {variant.name for family in catalog.families for variant in family.variants}
         families = {family.name for family in catalog.families}
         targets = {target.name for target in catalog.targets}
@@ -57,7 +57,7 @@ class Selection:
             _check("--recipes", [part.rpartition("-")[0] for part in parts], recipes)
 
     def check_required(self, required: Iterable[str], catalog: Catalog) -> None:
-        """Raise :class:`CompatError` for hardware or a target that no selected case misses."""
+        """Raise :class:`CompatError` for required hardware or targets that no selected case uses."""
         known = {*catalog.hardware, *(target.name for target in catalog.targets)}
         for word in required:
             if word not in known:
@@ -77,12 +77,12 @@ class Selection:
         return found if named or not self.profile.first_look else _one_emulator_each(found)
 
     def worth(self, here: Iterable[Case]) -> list[Case]:
-        """Return the cases that say most, of those that can run on this machine.
+        """Return the most telling cases of those that can run on this machine.
 
-        Generated weights of a variant are left out where its published ones run on the same target
-        and in the same recipe, because they say less of both accuracy and speed, unless somebody
-        asks for them or for everything. So are those of a size that nobody published where a
-        published size of the family runs there, unless somebody names the size.
+        Generated weights of a variant are left out if its published ones run on the same target and
+        in the same recipe, because they say less about accuracy and speed. Those of an unpublished
+        size are left out if a published size of the family runs there, unless somebody names the
+        size. Nothing is left out if somebody asks for kinds of weights or for everything.
         """
         cases = list(here)
         if self.weights or self.profile.whole or self.marked & set(WEIGHTS):
@@ -140,8 +140,8 @@ class Selection:
         if emulated and variant.parameters > CORE_ON_EMULATORS:
             return False
         if self.profile.first_look:
-            # A first look: one variant of each family, plainly, with weights that know their task;
-            # but for what was asked for.
+            # A first look takes one variant of each family, in the plain recipe, with weights that
+            # can do their task, and whatever else was asked for.
             first = variant.name == (case.family.stand_in or case.family.headline)
             asked_for = self.models or self.weights or self.marked & set(WEIGHTS)
             if not (asked_for or (first and case.weights != "seeded")):
@@ -162,26 +162,26 @@ def _usual(case: Case) -> bool:
 
 
 def _undecided(case: Case) -> bool:
-    """Return whether nothing can tell if a recipe is accurate.
+    """Return whether the accuracy of a case's recipe cannot be judged at all.
 
-    It rounds to integers, which generated weights do not judge, and no stand-in was trained.
+    The recipe rounds to integers, the weights are generated and cannot judge that, and the family
+    has no trained stand-in.
     """
     trained = any("trained" in variant.weights for variant in case.family.variants)
     return case.recipe.quantised and case.weights == "seeded" and not trained
 
 
 def _place(case: Case) -> tuple[str, str, str]:
-    """Return where and how a family runs, whatever its size."""
+    """Return family, target and recipe of a case: where and how it runs, whatever its size."""
     return case.family.name, case.target.name, case.recipe.name
 
 
 def _one_emulator_each(cases: Iterable[Case]) -> list[Case]:
     """Return fewer cases of emulators, for a first look.
 
-    Of several emulators of one hardware and runtime the first keeps all its models, and each other
-    one keeps the first model.
-
-    What one browser's software renderer has shown of a graph, another's need not at first sight.
+    If there are several emulators of one hardware and runtime, the first keeps all its models, and
+    each other one keeps the first model. Their results rarely differ, for instance those of the
+    software renderers of two browsers.
     """
     firsts: dict[tuple[str, str], Case] = {}
     kept = []
@@ -196,10 +196,10 @@ def _one_emulator_each(cases: Iterable[Case]) -> list[Case]:
 
 
 def widest_first(cases: Sequence[Case]) -> list[Case]:
-    """Return cases in an order by which a first look that is cut short has seen most.
+    """Return cases in such an order that a first look which is cut short has seen the most.
 
-    The smallest variant of each row on one target of each hardware goes first; what follows shows
-    another target, or another variant, of what was seen. Both parts keep their order.
+    The smallest variant of each row on one target of each hardware goes first. The other targets
+    and variants follow. Both parts keep their order.
     """
     smallest: dict[tuple[str, str], Case] = {}
     for case in cases:
