@@ -1,4 +1,4 @@
-"""``compat compare``: what changed between two results, runs, machines, versions or recipes."""
+"""``compat compare``: the changes between two results, runs, machines, versions or recipes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _QUIET: tuple[Kind, ...] = ("missing", "new", "incomparable")
 
 
 def comparing(arguments: argparse.Namespace) -> int:
-    """Compare two sides; end with 1 where something is worse or newly failing."""
+    """Compare two sides; the exit status is 1 if something is worse or newly failing."""
     compared = compare(_sides(arguments), arguments.threshold)
     if arguments.json:
         print(json.dumps(dataclasses.asdict(compared), indent=2))
@@ -66,7 +66,7 @@ def _print(compared: Comparison, everything: bool) -> None:
 
 
 def headline(compared: Comparison) -> str:
-    """Return the sum of a comparison in one sentence."""
+    """Return a sentence with the number of changes of each kind."""
     counts = compared.counts
     said = ", ".join(f"{counts[kind]:,} {kind}" for kind in KINDS if counts[kind])
     what = f" ({compared.dimension}s)" if compared.dimension else ""
@@ -99,7 +99,7 @@ def _by_reason(changes: list[Change]) -> list[tuple[str, int]]:
 
 
 def markdown(compared: Comparison, everything: bool = False) -> str:
-    """Return a comparison for a pull request: what matters in tables, the rest folded."""
+    """Return a comparison in Markdown for a pull request: quiet kinds of changes are folded."""
     lines = [f"### {escape(headline(compared))}", ""]
     for kind, meaning in KINDS.items():
         of_kind = [change for change in compared.changes if change.kind == kind]

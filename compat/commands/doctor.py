@@ -18,7 +18,7 @@ from compat.inputs.checkpoints import CheckpointError, find_checkpoint
 from compat.run.probing import Prober
 
 FACTS = 160
-"""Characters that are told of a target: some libraries list all that they were built with."""
+"""Most characters that are shown of a target: some libraries list all that they were built with."""
 
 
 def doctor(arguments: argparse.Namespace) -> int:
@@ -76,7 +76,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 def _found(title: str, rows: list[dict[str, Any]]) -> None:
-    """Print targets with what was found of them; those of one runtime alike are told together."""
+    """Print targets with their reasons and facts; targets with the same text share a line."""
     if rows:
         say(f"\n{title}")
     alike: dict[str, list[str]] = {}
@@ -89,7 +89,7 @@ def _found(title: str, rows: list[dict[str, Any]]) -> None:
 
 
 def _words(value: Any) -> str:
-    """Return what was found of a device as a person writes it, without Python's brackets."""
+    """Return a fact of a device as a person writes it, without Python's brackets."""
     if isinstance(value, Mapping):
         return " ".join(f"{name} {_words(one)}" for name, one in value.items())
     if isinstance(value, list | tuple):
@@ -114,13 +114,13 @@ def _absent(rows: list[dict[str, Any]]) -> None:
 
 
 def _name(row: dict[str, Any]) -> str:
-    # What a device measures needs no word; an emulator or a conversion times nothing.
+    # Only other evidence than a device's is named: an emulator or a conversion gives no times.
     proves = f" ({row['evidence']} evidence)" if row["evidence"] not in ("", "device") else ""
     return one_line(row["target"]) + proves
 
 
 def _inputs(packaged: list[dict[str, str]]) -> None:
-    """Print which weights and recordings are here, and the remedy of what is not."""
+    """Print which weights and recordings are here, and the remedies for those that are not."""
     say("\nweights and recordings")
     speech = _human_speech()
     lines = [(f"weights of {row['families']} ({row['package']})", row) for row in packaged]

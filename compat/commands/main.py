@@ -1,4 +1,4 @@
-"""The ``compat`` command: its parser, and what becomes of errors.
+"""The ``compat`` command: its parser, and the exit status and message of an error.
 
 Each command is a module of this package that declares ``COMMAND``. A new command is one file, and
 its name in :data:`COMMANDS`.
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return what a command line says; an unknown word ends the process with a message."""
+    """Return the parsed command line; an unknown word ends the process with a message."""
     parser = command_parser()
     parsed, rest = parser.parse_known_args(arguments)
     if "sources" in parsed and not any(word.startswith("-") for word in rest):
@@ -87,7 +87,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def command_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands; what it parses names its :class:`Command`."""
+    """Return the parser of all commands; it stores the chosen :class:`Command` as ``command``."""
     parser = argparse.ArgumentParser(
         prog="compat",
         description="Which audio model runs how well on which hardware, measured.",

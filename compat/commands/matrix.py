@@ -1,8 +1,8 @@
-"""``compat matrix``: run the suites for what is here, and show what was found.
+"""``compat matrix``: run the suites on this machine's targets, and show the matrix.
 
 A first look (the quick profile) goes before the profile that was asked for, so that there is a
-matrix within minutes; what is still to come is *pending* in it. Each look is a run of pytest and
-writes results of its own, of which the thorough ones count (docs/rating.md).
+matrix within minutes; cells that are still to come are *pending* in it. Each look is a run of
+pytest and writes results of its own, of which the thorough ones count (docs/rating.md).
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from compat.report import build, print_matrix
 from compat.run import invocation, selection
 
 LATEST_S = 150.0
-"""Seconds after which a matrix is shown although the first look goes on: of a slow machine, or of
-many models."""
+"""Seconds after which a matrix is shown although the first look goes on, as it does on a slow
+machine or with many models."""
 POLL_S = 0.5
 """Seconds between two looks at whether a matrix is due."""
 ENDING_S = 10.0
 """Seconds that pytest gets to end its workers after Ctrl-C or SIGTERM."""
 FOUND = (0, 1, 5)
-"""What pytest returns where it ran to its end: failed checks are findings, not faults of the run.
+"""Exit statuses of a pytest that ran to its end: failed checks are findings, not faults of the run.
 Hardware that is required and absent is a fault, and has a status of its own."""
 INTERRUPTED, MISREAD = 2, 4
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: a scheduler sends it to this process alone, where Ctrl-C goes to pytest as well."""
+    """SIGTERM arrived: a scheduler sends it to this process alone; Ctrl-C goes to pytest as well."""
 
 
 def matrix(arguments: argparse.Namespace) -> int:
-    """Run the suites for what is here, a first look before the rest; show what was found."""
+    """Run the suites on this machine's targets, a first look before the rest; show the matrix."""
     signal.signal(signal.SIGTERM, _terminate)
     folder: Path = arguments.results
     before = _results(folder)
@@ -63,7 +63,7 @@ def matrix(arguments: argparse.Namespace) -> int:
             if not earlier:
                 late = time.monotonic() - began >= LATEST_S
                 return late and any(_holds(path, "observation") for path in found())
-            # A run begins when all that it plans is written.
+            # The first start of a check shows that all plans are written.
             return any(_holds(path, "started") for path in found() if path not in earlier)
 
         statuses.append(_run(look, due, lambda: _show(found(), pending=True)))
@@ -117,7 +117,8 @@ def _run(command: Sequence[str], due: Callable[[], bool], show: Callable[[], Non
                 show()
                 return process.wait()
     except KeyboardInterrupt as reason:
-        # A terminal sends Ctrl-C to both. What pytest has not ended by then ends with it.
+        # A terminal sends Ctrl-C to both processes, SIGTERM arrives here alone. pytest gets time to
+        # end its workers.
         if isinstance(reason, Terminated) and os.name == "posix":
             process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
@@ -134,7 +135,7 @@ def _results(folder: Path) -> list[Path]:
 
 
 def _holds(path: Path, kind: str) -> bool:
-    """Whether a results file that is being written holds a line of a kind."""
+    """Return whether a results file that is being written holds a line of a kind."""
     return f'{{"kind":"{kind}"'.encode() in path.read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""Printing: nothing that comes from a file or a library steers a terminal."""
+"""Printing of text from files and libraries, cleaned so that it cannot steer a terminal."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from compat.contract.untrusted import clean
 
 
 def say(line: object) -> None:
-    """Print a line that may hold names of files or words of results, control characters escaped."""
+    """Print a line with its control characters replaced: it may quote file names or results."""
     print(clean(line))
 
 
 def warn(line: object) -> None:
-    """Print such a line on standard error."""
+    """Print a line on standard error, with its control characters replaced."""
     print(clean(line), file=sys.stderr)
 
 
 def width() -> int:
-    """Return how many columns a terminal has, or 80 where none is told."""
+    """Return the number of columns of the terminal, at least 40; 80 if it is not known."""
     return max(40, shutil.get_terminal_size().columns)
 
 
@@ -39,6 +39,6 @@ def told(line: object, indent: str = "", hang: str = "  ") -> None:
 
 
 def tell(problems: Sequence[str]) -> None:
-    """Say on standard error what could not be read."""
+    """Print problems, such as files that could not be read, on standard error."""
     for problem in problems:
         warn(f"compat: {problem}")

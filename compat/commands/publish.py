@@ -1,4 +1,4 @@
-"""``compat publish``: own results put where they are kept as evidence."""
+"""``compat publish``: own results copied to the folder of evidence."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from compat.contract.places import ROOT
 from compat.report.publish import publish as put
 
 TABLES = ROOT / "docs" / "build" / "tables.py"
-"""Writes the tables of the documents; a wheel has neither documents nor this file."""
+"""Script that writes the tables of the documents; a wheel has neither documents nor this file."""
 
 REJECTED = 20
-"""Files that were not published and are told one by one; the others are counted."""
+"""Number of rejected files that are named one by one; the others are counted."""
 
 
 def publish(arguments: argparse.Namespace) -> int:
-    """Copy own results to where they are kept as evidence."""
+    """Copy own results to the folder of evidence."""
     sources = list(arguments.sources) or [LOCAL / "results"]
     if any(not isinstance(one, Path) for one in sources):
         raise CompatError("only results on this disk are published.", "Copy them here first.")
@@ -57,12 +57,12 @@ def publish(arguments: argparse.Namespace) -> int:
 
 
 def _is_of_checkout(reports: Path) -> bool:
-    """Return whether it is the folder that the documents of this checkout are made from."""
+    """Return whether a folder of reports is the one that this checkout's documents are made from."""
     return reports.resolve() == ROOT / "reports"
 
 
 def _write_tables() -> None:
-    """Make the tables of the documents anew; the script says which documents it wrote."""
+    """Write the tables of the documents again; the script prints which documents it wrote."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, str(TABLES)], env={**os.environ, "PYTHONPATH": path}, check=False

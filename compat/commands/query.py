@@ -1,4 +1,4 @@
-"""``compat query``: any question of any number of results, in SQL."""
+"""``compat query``: questions about results, in SQL."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from compat.report.relation_rows import rows
 from compat.report.relations import RELATIONS
 
 LIMIT = 100
-"""Rows of a table, unless ``--limit`` says another number."""
+"""Most rows of a table, unless ``--limit`` gives another number."""
 
 
 def query(arguments: argparse.Namespace) -> int:
-    """Answer a query; without one say what can be asked."""
+    """Answer a query; without one print the tables that can be asked."""
     words = list(arguments.sources)
     sql = arguments.sql
     if not sql and not arguments.export:
         _describe()
         return 0
     if sql and arguments.export:
-        # `compat query --export DIR RESULTS`: there is no query to be answered.
+        # In `compat query --export DIR RESULTS` the first word is a source, not a query.
         words.insert(0, source(sql))
         sql = ""
     problems = Problems()
@@ -95,7 +95,7 @@ def _print(
 
 
 def _cell(value: object) -> str:
-    """Return a value as text: nothing for a missing one, digits that can be read of a number."""
+    """Return a value as text: empty for a missing one, six significant digits of a float."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -106,7 +106,7 @@ def _cell(value: object) -> str:
 
 
 def _table(names: Sequence[str], found: Sequence[tuple[Any, ...]]) -> None:
-    """Print rows as a table, or one under another where they are too wide for one."""
+    """Print rows as a table, or cell under cell if the table would be wider than the terminal."""
     cells = [[one_line(_cell(value), 400) for value in row] for row in found]
     heads = [one_line(name) for name in names]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]

@@ -1,4 +1,4 @@
-"""``compat recommend``: which configuration to use, from evidence, and why not the others."""
+"""``compat recommend``: the configuration to use, from evidence, and why not the others."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from compat.report.advice import Advice, advise
 from compat.report.candidates import Candidate, Limits
 
 SHOWN = 12
-"""Candidates that lost and are told one by one, unless ``--all`` is given."""
+"""Number of losing candidates that are named one by one, unless ``--all`` is given."""
 
 _UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
 def recommend(arguments: argparse.Namespace) -> int:
-    """Say which configuration to use; end with 1 where the evidence has no answer."""
+    """Print which configuration to use; the exit status is 1 if the evidence has no answer."""
     collection = collect_known(arguments.sources)
     report = build(collection)
     tell(report.problems)
@@ -71,7 +71,7 @@ def _print(advice: Advice, everything: bool, machines: dict[str, Any], here: str
 
 
 def _table(advice: Advice, everything: bool) -> None:
-    """Print the front, and the fastest beside it."""
+    """Print the candidates of the Pareto front, and the fastest of the others."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

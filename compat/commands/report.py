@@ -21,7 +21,7 @@ from compat.report import matrix_markdown, print_matrix
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Render results; where there are none to render, an earlier site stays as it is."""
+    """Render results as a matrix and a site; without results an earlier site stays as it is."""
     from rich.console import Console
 
     shown = rated(arguments.sources or [LOCAL / "results"], collect(arguments.sources))

@@ -1,4 +1,4 @@
-"""``compat rescore``: stored results, scored from their predictions and judged anew."""
+"""``compat rescore``: stored results, scored again from their predictions and judged again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from compat.judge.rescoring import rescore as judge_again
 from compat.judge.thresholds import default_path, load
 
 SHOWN = 10
-"""Files whose levels changed that are named; the others are counted."""
+"""Number of files with changed levels that are named; the others are counted."""
 
 
 def rescore(arguments: argparse.Namespace) -> int:
@@ -53,7 +53,7 @@ def rescore(arguments: argparse.Namespace) -> int:
 
 
 def _progress(done: int, all_: int) -> None:
-    """Show on a terminal how far it is; nothing elsewhere, and nothing once it has ended."""
+    """Show the number of the current file on a terminal; remove it if ``all_`` is 0."""
     if sys.stderr.isatty():
         said = f"file {done + 1:,} of {all_:,}" if all_ else ""
         print(f"\r\x1b[K{said}", end="", file=sys.stderr, flush=True)

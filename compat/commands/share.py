@@ -21,13 +21,13 @@ from compat.report.publish import PublishResult
 from compat.report.publish import publish as put
 
 REJECTED = 5
-"""Files that cannot be contributed and are told one by one."""
+"""Number of rejected files, and of changed cells, that are named one by one."""
 CELLS = 40
-"""Changes of the matrix that the description of a pull request names."""
+"""Number of changed cells that the description of a pull request names."""
 
 
 def share(arguments: argparse.Namespace) -> int:
-    """Say what would be contributed, write its description, and name the commands that do it."""
+    """Print what would be contributed and the commands for it, and write the description."""
     if any(not isinstance(one, Path) for one in arguments.sources):
         raise CompatError("only results on this disk are contributed.", "Copy them here first.")
     sources = list(arguments.sources) or [LOCAL / "results"]
@@ -73,7 +73,7 @@ def _steps(
     checkout: Path | None,
     body: Path,
 ) -> None:
-    """Print what is contributed, what is in it, and the commands."""
+    """Print what would be contributed, what it holds, and the commands that do it."""
     names = ", ".join(_name(machine) for machine in report.machines)
     told(f"{len(outcome.added)} results files of {names}; {len(outcome.cells)} cells would change.")
     for change in outcome.cells[:REJECTED]:

@@ -1,4 +1,4 @@
-"""``compat show``: everything known of one case."""
+"""``compat show``: everything that is known of one case."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from compat.report.steps import SHORTEST, steps
 from compat.run import selection
 
 VERSIONS = 3
-"""Packages of another version that are named at a measurement."""
+"""Number of changed package versions that are named at a measurement."""
 RUNS = 12
-"""Measurements of one number that are shown, the newest; all with ``--all``."""
+"""Number of newest measurements of one number that are shown, unless ``--all`` is given."""
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -71,7 +71,11 @@ def _results(arguments: argparse.Namespace) -> Collection:
 
 
 def _case(name: str, collection: Collection) -> tuple[Case | None, CaseFacts]:
-    """Return a case of the catalog, or of results that another catalog made."""
+    """Return a case by its id, from the catalog or from results that another catalog made.
+
+    Raises:
+        CompatError: neither has such a case.
+    """
     loaded = catalog.load()
     try:
         case = loaded.case(name)
@@ -106,7 +110,7 @@ def _catalogued(case: Case | None, facts: CaseFacts) -> None:
 
 
 def _rating(one: Configuration, records: list[Record], report: Report) -> None:
-    """Print how a machine's configuration is rated, and which observations count there."""
+    """Print the rating of a machine's configuration, and the observations that it rests on."""
     facts = next((m.facts for m in report.machines if m.id == one.machine), {})
     say(f"\non {machines.name(facts, one.machine)}")
     badges = "".join(f" [{badge}]" for badge in text.badges(one.rating))
@@ -169,7 +173,7 @@ def _point(point: Point) -> str:
 
 
 def _newer(before: Point | None, after: Point) -> str:
-    """Say which packages had another version than at the measurement before."""
+    """Return, in brackets, the packages whose version changed since the measurement before."""
     moved = changed_versions(before, after) if before else ()
     said = [one for one in moved if not one.startswith("commit ") and " absent" not in one]
     more = f", and {len(said) - VERSIONS} more" if len(said) > VERSIONS else ""
@@ -177,7 +181,7 @@ def _newer(before: Point | None, after: Point) -> str:
 
 
 def _steps(history: History) -> str:
-    """Say where the number moved to another level, or why that cannot be told."""
+    """Return a sentence on where the number stepped to another level, or why none can be told."""
     if len(history.values) < SHORTEST:
         more = SHORTEST - len(history.values)
         return f"too short to tell a step from noise: {more} more runs are needed"
@@ -191,7 +195,7 @@ def _steps(history: History) -> str:
 
 
 def _page(one: Configuration, report: Report, site: Path) -> None:
-    """Print where the case is shown with its samples and logs."""
+    """Print the address of the page that shows the case with its samples and logs."""
     cell = report.cell(one.row, one.hardware)
     page = site / "cells" / f"{cell.slug}.html"
     if page.exists():

@@ -19,12 +19,12 @@ from compat.judge.results import Collection, ResultsError, facts_of
 from compat.report import Report, build, with_changes, with_claims, write_site
 
 Source = Path | Remote
-"""Where results are."""
+"""A place of results: a path, or an address of an object store."""
 
 LOCAL = Path("reports/local")
 """Folder of this machine's results, and of what is made of them."""
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
-"""Environment variable that names the file which GitHub shows of a step."""
+"""Environment variable that names a file which GitHub shows on the page of a step."""
 PUBLISHED = Path("reports")
 """Folder of results that are kept as evidence."""
 
@@ -48,7 +48,7 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def local(sources: Sequence[Source], problems: Problems) -> Iterator[list[Path]]:
-    """Give the paths of results: those of addresses are fetched, and deleted again.
+    """Yield the paths of results; those at addresses are fetched, and deleted again afterwards.
 
     Raises:
         ResultsError: a source does not exist.
@@ -68,7 +68,7 @@ def local(sources: Sequence[Source], problems: Problems) -> Iterator[list[Path]]
 
 
 def collect(sources: Sequence[Source], predictions: bool = False) -> Collection:
-    """Read results, predictions if they are wanted; the caller tells what could not be read.
+    """Read results, with predictions if asked for; the caller prints the collection's problems.
 
     Raises:
         ResultsError: a source does not exist.
@@ -80,12 +80,12 @@ def collect(sources: Sequence[Source], predictions: bool = False) -> Collection:
 
 
 def known_sources() -> list[Path]:
-    """Return where results are if none are named: this machine's, and those that are published."""
+    """Return the default folders of results that exist: this machine's and the published ones."""
     return [path for path in (LOCAL / "results", PUBLISHED / "results") if path.exists()]
 
 
 def collect_known(sources: Sequence[Source]) -> Collection:
-    """Read results; where none are named, those of this machine and those that are published.
+    """Read results; if none are named, read this machine's and the published ones.
 
     Raises:
         ResultsError: a source does not exist, or none is named and there are none.
@@ -94,11 +94,11 @@ def collect_known(sources: Sequence[Source]) -> Collection:
 
 
 def rated(sources: Sequence[Source], collection: Collection) -> Report:
-    """Return the report of a collection: what changed in it, and the claims that it decides.
+    """Return the report of a collection, with its changes and with the claims that it decides.
 
     Args:
-        sources: where the collection is from; answers of experiments are read from its folders.
-        collection: what was read.
+        sources: sources of the collection; answers of experiments are read from its folders.
+        collection: the results.
     """
     answers = experiments.read_all([one for one in sources if isinstance(one, Path)])
     ledger = claims.load(claims.default_folder())
@@ -114,7 +114,7 @@ def write_report(report: Report, folder: Path) -> None:
 
 
 def write_step_summary(report: Report) -> None:
-    """Append a report to the page that GitHub shows of a step, where a run has one."""
+    """Append a report to GitHub's page of a step; does nothing outside GitHub Actions."""
     path = os.environ.get(STEP_SUMMARY)
     if path:
         from compat.report.summary import step_summary

@@ -83,7 +83,7 @@ class Graph:
     module: Callable[[], torch.nn.Module] = field(compare=False)
     state: Mapping[str, State] = field(default_factory=dict)
     scalar: str = ""
-    """Name of a small output, whose fetch shows whether the graph had really ended; may be empty."""
+    """Name of a small output, whose fetch shows whether the graph had really ended."""
     large_batches: tuple[int, ...] = ()
     """Batch sizes that only a throughput sweep uses, where guides recommend them. Nothing else runs
     their points, and nothing is built for these in advance."""

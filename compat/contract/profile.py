@@ -20,7 +20,7 @@ class Profile:
     examples: int
     """Hard inputs that the search beyond the fixed list tries."""
     first_look: bool = False
-    """Whether it is to end within minutes: it takes beginnings of recordings and no costly checks."""
+    """Whether it is to end within minutes, with beginnings of recordings and no costly checks."""
     brief: bool = False
     """Whether it keeps only a part of a first look's inputs, for targets that are slow."""
     whole: bool = False

@@ -109,7 +109,7 @@ class Threshold:
 
     @property
     def specificity(self) -> tuple[bool, int, int]:
-        """Sort key of entries that apply to one number: the highest decides, the later of equals."""
+        """Sort key of entries for one number: the highest decides, or the later of equal ones."""
         literal = sum(not _is_pattern(part) for part in self.path)
         return self.override, len(self.filters), literal
 

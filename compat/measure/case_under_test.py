@@ -215,7 +215,7 @@ class CaseUnderTest:
                 predictions[item.id], seconds[item.id] = self._ran[item.id]
             else:
                 (predictions[item.id],), _, seconds[item.id] = self.predict([item])
-        # Read before references and oracles are loaded: their memory is the suite's, not the case's.
+        # Read before references and oracles are loaded, whose memory is the suite's.
         peak = peak_bytes()
         return StandardPass(predictions, seconds, peak, self.execution.device_peak_bytes())
 

@@ -54,7 +54,7 @@ def standard(case: CaseUnderTest) -> dict[str, Any]:
 
 
 def memory(case: CaseUnderTest) -> dict[str, Any]:
-    """Report the peak memory of this process and of the device over all standard inputs, in bytes."""
+    """Report the peak bytes of this process and of the device over all standard inputs."""
     peak = case.standard
     return {
         "peak_bytes": peak.peak_bytes,

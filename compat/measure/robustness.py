@@ -73,7 +73,7 @@ def _stressed(case: CaseUnderTest, item: Item) -> dict[str, Any]:
 
 
 def _inventions(case: CaseUnderTest) -> dict[str, list[str]]:
-    """Return phrases that answers of the standard pass invent beyond the reference's, by item id."""
+    """Return, by item id, what answers of the standard pass invent beyond the reference's."""
     if case.weights == "seeded":
         return {}
     answers, expected = case.standard.predictions, case.reference.predictions

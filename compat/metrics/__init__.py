@@ -1,7 +1,7 @@
 """Scores: pure functions from outputs, references and clock readings to plain numbers.
 
-Every score comes back as built-in numbers that JSON can carry: no NaN, no infinity. The modules
-need NumPy alone; jiwer, whisper-normalizer and SciPy are imported by the functions that use them.
+Every score is a built-in number that JSON can carry, so neither NaN nor infinite. The modules
+import only NumPy; jiwer, whisper-normalizer and SciPy are imported by the functions that use them.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Metric:
     name: str
     unit: Unit
     better: Literal["lower", "higher", ""] = ""
-    """Which direction is better; empty for a number that is no verdict, such as a count."""
+    """The better direction; empty for a number that judges nothing, such as a count."""
     primary: bool = False
-    """Whether it is the task's own metric, which a cell shows: one of each task."""
+    """Whether it is the task's own metric, which a cell shows; each task has one."""
     compute: Callable[[Any, Any], float] | str | None = None
-    """Function, or its name ``package.module:function``, of the truths and of the answers of a test
-    set, in the form that the task gives them; None for a number that the task computes by itself.
+    """Function that takes the truths and the answers of a test set, in the form that the task gives
+    them, or its name ``package.module:function``. None if the task computes the number itself.
     """
 
     @property

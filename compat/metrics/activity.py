@@ -1,4 +1,4 @@
-"""Voice activity: which frames hold speech, and which a detector got wrong.
+"""Scores of voice activity: the frames of speech that a detector missed or made up.
 
 Truth and decision are compared frame by frame. A frame is speech where anybody speaks at its
 centre, and it is scored where its centre lies in a scored part of the recording. With M speech
@@ -26,17 +26,17 @@ from numpy.typing import NDArray
 from compat.metrics.bootstrap import no_worse_share, paired_interval, ratio, ratio_interval
 
 Segment = Sequence[Any]
-"""Start and end in seconds; what follows (the speaker) is ignored."""
+"""Start and end in seconds; further entries, such as the speaker, are ignored."""
 Frames = NDArray[np.bool_]
 
 NO_WORSE = 0.005
-"""Frame error rate by which a recording may exceed the reference's and still count as no worse:
-a probability beside the threshold tips with the last bit, which says nothing of the backend."""
+"""Frame error rate by which a recording may exceed the reference's and still count as no worse. A
+probability next to the threshold tips with the last bit, which says nothing about the backend."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Scored frames of a recording, and those that were got wrong."""
+    """Numbers of scored frames of a recording, and of wrong ones among them."""
 
     missed: int = 0
     false_alarms: int = 0

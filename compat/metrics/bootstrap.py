@@ -2,8 +2,8 @@
 
 Utterances are the unit that is resampled, because errors cluster within an utterance and words are
 not independent draws (Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR
-performance evaluation", ICASSP 2004). Two systems are compared on the *same* resamples, which
-cancels what makes an utterance hard for both.
+performance evaluation", ICASSP 2004). Two systems are compared on the *same* resamples, so that
+utterances which are hard for both cancel out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CONFIDENCE = 0.95
 SEED = 20_040_517
 
 _DRAWS_AT_ONCE = 1 << 21
-"""Bounds the memory of one block of resamples (about 16 MiB of indices)."""
+"""Most indices of one block of resamples (about 16 MiB), which bounds its memory."""
 
 Floats = NDArray[np.float64]
 

@@ -1,15 +1,15 @@
 """Diarization error rate, its labelled variants, and the Jaccard error rate.
 
-``DER = (miss + false alarm + confusion) / speech``, in seconds of speaker time: where two people
-talk at once every second of them counts twice. Speakers have no names in common, so that the best
-one-to-one mapping between the two sets of names is taken, for each recording (Hungarian
-algorithm). The headline is the strict form, without a collar and with overlapped speech scored.
+``DER = (miss + false alarm + confusion) / speech``, in seconds of speaker time: a second in which
+two people talk at once counts twice. The names of true and found speakers are unrelated, so that
+the best one-to-one mapping between them is taken for each recording (Hungarian algorithm). The
+headline is the strict form, without a collar and with overlapped speech scored.
 
 The arithmetic is pyannote.metrics' (Bredin, "pyannote.metrics: a toolkit for reproducible
 evaluation, diagnostic, and error analysis of speaker diarization systems", Interspeech 2017).
-What is given to it is in a canonical form: a speaker's segments that touch or overlap are one, as
-who spoke when does not depend on how often an annotator pressed a key, and names are replaced by
-the order in which the speakers appear, so that ties are resolved alike whatever they are called.
+Segments are first brought into a canonical form. A speaker's segments that touch or overlap become
+one, since an annotator's choice to split them must not matter. Names are replaced by the order in
+which the speakers appear, so that ties are resolved alike whatever the names are.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from compat.metrics.bootstrap import no_worse_share, paired_interval, ratio, ratio_interval
 
 Segment = Sequence[Any]
-"""Start and end in seconds, and the speaker's name; what follows is ignored."""
+"""Start and end in seconds, and the speaker's name; further entries are ignored."""
 Span = tuple[float, float]
 """Start and end in seconds."""
 
@@ -32,13 +32,13 @@ NIST_COLLAR = 0.25
 TOUCHING = 1e-6
 """Seconds below which a gap between two segments is rounding."""
 NO_WORSE = 0.005
-"""DER by which a recording may exceed the reference's and still count as no worse: the last bit
-of a float moves a boundary by a frame, which an exact comparison would call a loss."""
+"""DER by which a recording may exceed the reference's and still count as no worse. The last bit of
+a float can move a boundary by a frame, which an exact comparison would call a loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Seconds of speaker time that were got wrong, and those there were."""
+    """Seconds of wrong speaker time by kind of error, and seconds of true speaker time."""
 
     miss: float = 0.0
     false_alarm: float = 0.0
@@ -119,8 +119,8 @@ def jaccard_errors(
 ) -> tuple[float, int]:
     """Return the Jaccard error rates of a recording's speakers, summed, and their number.
 
-    A speaker's is 1 minus intersection over union with the speaker mapped to them, 1 if there is
-    none: everyone counts the same, however little they say. Arguments as in
+    A speaker's rate is 1 minus intersection over union with the speaker mapped to them, or 1 if no
+    speaker is. Every speaker counts the same, however little they say. Arguments as in
     :func:`diarization_errors`. Source: evaluation plan of the second DIHARD challenge, 2019.
     """
     from pyannote.metrics.diarization import JaccardErrorRate
@@ -154,9 +154,9 @@ def task_diarization(
 
     Args:
         references: true segments, one list per recording.
-        hypotheses: what the case found.
-        reference_hypotheses: what the float reference found in the same recordings; the hardware
-            answers for the difference to these.
+        hypotheses: segments that the case found.
+        reference_hypotheses: segments that the float reference found in the same recordings; the
+            hardware is judged by the difference to these.
         scored: the parts of each recording that count.
 
     Returns:

@@ -1,9 +1,9 @@
-"""Generated audio: what a listener would call broken, and how long tokens follow the reference's.
+"""Scores of generated audio: audible failures, and how long tokens follow the reference's.
 
-Nothing says which sound a prompt must give, so that the reference execution's sound, from the same
-noise, is the measure. Some failures are silent: numbers are finite and of the right shape, and
-nobody would want to hear them. A *finding* is one of :data:`FINDINGS` that an answer has and the
-reference's has not.
+No truth says which sound a prompt must give, so that the sound of the reference execution, from the
+same noise, is the measure. Some failures do not show in the numbers: they are finite and of the
+right shape, but a listener would call the sound broken. A *finding* is one of :data:`FINDINGS` that
+an answer has and the reference's answer has not.
 
 Audio is (samples,) or (channels, samples), float, between -1 and 1.
 """
@@ -32,17 +32,17 @@ FINDINGS = (
 SILENT = 1e-4
 """Root mean square below which audio is silent: 80 dB below full scale."""
 DEAD = 1e-3
-"""The same of a channel, relative to the loudest one: 60 dB below it."""
+"""Root mean square of a silent channel, relative to the loudest channel: 60 dB below it."""
 SHORTEST_PERIOD = 1024
 """Samples of the shortest loop that is looked for: 21 to 64 ms. Tones have shorter periods."""
 LOOP_DB = 20.0
-"""How exactly audio is its own past to be a loop."""
+"""Signal-to-noise ratio, in dB, between audio and its own past from which on it is a loop."""
 LOST_DB = 30.0
-"""By how much the upper half of a spectrum is weaker than the reference's where it ends below."""
+"""Decibels by which the upper half of a band-limited spectrum is weaker than the reference's."""
 HEARD_DB = -60.0
-"""Level of the upper half, relative to the whole, from which on a reference has one."""
+"""Level in dB, relative to the whole spectrum, from which on a reference has an upper half."""
 SAME_DB = 40.0
-"""Signal-to-noise ratio of two sounds that are one."""
+"""Signal-to-noise ratio, in dB, from which on two sounds count as the same."""
 
 Floats = NDArray[np.float64]
 
@@ -51,10 +51,10 @@ Floats = NDArray[np.float64]
 
 
 def findings(audio: np.ndarray, reference: np.ndarray) -> list[str]:
-    """Return which of :data:`FINDINGS` an answer has, and the reference's answer has not.
+    """Return which of :data:`FINDINGS` an answer has and the reference's answer has not.
 
-    What is not finite, silent or constant has no other but a wrong length, and neither has what
-    lacks a channel altogether.
+    An answer that is not finite, is silent or constant, or lacks a channel altogether has no other
+    finding but ``truncated``.
     """
     if not np.isfinite(audio).all():
         return ["not_finite"] if np.isfinite(reference).all() else []
@@ -74,7 +74,7 @@ def findings(audio: np.ndarray, reference: np.ndarray) -> list[str]:
 
 
 def is_silent(audio: np.ndarray) -> bool:
-    """Return whether nothing is heard. A constant is no silence: see :func:`is_constant`."""
+    """Return whether audio is silent. A constant is not silent: see :func:`is_constant`."""
     return audio.size == 0 or _level(audio) < SILENT
 
 
@@ -85,7 +85,7 @@ def is_constant(audio: np.ndarray) -> bool:
 
 
 def live_channels(audio: np.ndarray) -> int:
-    """Count the channels (channels, samples) that are heard and are no copy of one before them."""
+    """Count the channels of (channels, samples) that are audible and no copy of an earlier one."""
     levels = [_level(channel) for channel in audio]
     live: list[np.ndarray] = []
     for channel, level in zip(audio, levels, strict=True):
@@ -96,7 +96,7 @@ def live_channels(audio: np.ndarray) -> int:
 
 
 def is_repeating(audio: np.ndarray) -> bool:
-    """Return whether audio is a loop: from some period on it is what it was a period before.
+    """Return whether audio is a loop: after some period it repeats what it was a period before.
 
     The period is between :data:`SHORTEST_PERIOD` samples and half the length. A steady tone is a
     loop too, and silence is none.
@@ -106,7 +106,7 @@ def is_repeating(audio: np.ndarray) -> bool:
     samples = channels.shape[-1]
     if samples < 2 * SHORTEST_PERIOD or is_silent(channels):
         return False
-    # The error of each period: what both parts hold, less twice what they share.
+    # The squared error at each period: the energies of both parts, less twice their product.
     spectrum = np.fft.rfft(channels, 2 * samples)
     shared = np.fft.irfft(np.square(np.abs(spectrum)), 2 * samples).sum(axis=0)[:samples]
     held = np.concatenate(([0.0], np.cumsum(np.square(channels).sum(axis=0))))
@@ -117,10 +117,10 @@ def is_repeating(audio: np.ndarray) -> bool:
 
 
 def is_band_limited(audio: np.ndarray, reference: np.ndarray) -> bool:
-    """Return whether a spectrum ends at half of what the sampling rate holds.
+    """Return whether a spectrum ends at half of the range of the sampling rate.
 
-    So does audio that was generated at half the rate and played at the whole. The reference's
-    must go on beyond that.
+    Audio that was generated at half the rate and played at the whole has such a spectrum. The
+    reference's spectrum must go on beyond that.
     """
     theirs = _upper_share_db(reference)
     return theirs >= HEARD_DB and _upper_share_db(audio) < theirs - LOST_DB
@@ -147,7 +147,7 @@ def _level(audio: np.ndarray) -> float:
 
 
 def same_outputs(sounds: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> int:
-    """Count the answers that are another one's too, although the reference's differ."""
+    """Count the answers that equal another answer although the reference's two answers differ."""
     blind: set[int] = set()
     for one, other in combinations(range(len(sounds)), 2):
         if is_same(sounds[one], sounds[other]) and not is_same(references[one], references[other]):
@@ -156,7 +156,7 @@ def same_outputs(sounds: Sequence[np.ndarray], references: Sequence[np.ndarray])
 
 
 def is_same(one: np.ndarray, other: np.ndarray) -> bool:
-    """Return whether two sounds are one but for rounding."""
+    """Return whether two sounds are the same apart from rounding."""
     known = one.shape == other.shape and one.size > 0 and bool(np.isfinite(one).all())
     return known and snr_db(other, one) >= SAME_DB
 
@@ -165,9 +165,9 @@ def is_same(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def fitted(audio: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Return audio in the shape of the reference's: silence where samples or channels are missing.
+    """Return audio in the shape of the reference's.
 
-    What is too much is cut off.
+    Missing samples and channels are filled with silence, and extra ones are cut off.
     """
     shaped = np.zeros(reference.shape, np.float32)
     ours, into = np.atleast_2d(audio), np.atleast_2d(shaped)
@@ -187,7 +187,7 @@ def equal_steps(tokens: np.ndarray, reference: np.ndarray) -> NDArray[np.bool_]:
 
 
 def first_divergence(equal: NDArray[np.bool_]) -> int:
-    """Return the first step at which a token differs; the number of steps where none does.
+    """Return the first step at which a token differs, or the number of steps if none does.
 
     ``equal`` is what :func:`equal_steps` returns.
     """

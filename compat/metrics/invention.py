@@ -1,7 +1,7 @@
 """Invented speech: text that repeats itself, or that a recording is too short to hold.
 
-Autoregressive recognisers fail in this way without a trace in the numbers before them, and a mean
-over a test set hides it: one loop among sixty utterances is one bad utterance.
+Autoregressive recognisers fail in this way although the numbers of their graphs look right, and a
+mean over a test set hides it: one loop among sixty utterances is only one bad utterance.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ LOOP = 2.4
 """Compression ratio above which Whisper's authors take a text for a loop and decode it again
 (``compression_ratio_threshold`` of openai-whisper)."""
 SHORTEST_LOOP = 40
-"""Bytes of text below which a loop is not looked for: a spoken "no, no, no" is one."""
+"""Bytes of text below which no loop is looked for: a spoken "no, no, no" would be one."""
 CHARACTERS_PER_SECOND = 45.0
-"""Twice a fast reader's 250 words a minute, at five letters and a space each."""
+"""Most characters of a second of speech: twice a fast reader's 250 words a minute, at five letters
+and a space each, rounded."""
 FREE_CHARACTERS = 30
-"""Characters that a recording of any length may have: a word cut off is guessed."""
+"""Characters that a recording of any length may have, because a cut-off word is guessed."""
 
 
 def compression_ratio(text: str) -> float:
@@ -41,7 +42,7 @@ def too_long(text: str, seconds: float) -> bool:
 def inventions(text: str, reference: str, seconds: float, *, wordless: bool = False) -> list[str]:
     """Return what a transcript invents beyond the reference's, each as a phrase for people.
 
-    What the reference invents as well is the model's doing and not the hardware's.
+    A phrase that the reference invents as well is the model's fault and not the hardware's.
 
     Args:
         text: the transcript.

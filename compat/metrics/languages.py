@@ -1,8 +1,8 @@
-"""Languages of transcripts: how a text is made comparable, and what is counted in it.
+"""Languages of transcripts: their normalisers, and whether words or characters are counted.
 
 Whisper's English normaliser spoils other languages (Spanish "1 o 2" becomes "10 2"), and its basic
-one drops the vowel signs of Hindi unless it keeps marks. Where no spaces stand between words, one
-wrong sign would make a whole sentence wrong: characters are counted there.
+one drops the vowel signs of Hindi unless it keeps marks. In languages without spaces between words
+one wrong sign would make a whole sentence wrong, so characters are counted there.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _OTHER_CODES = {
     "tibetan": "bo",
     "english": "en",
 }
-"""Codes of three letters and names, of the languages that are treated in a way of their own."""
+"""Other codes and names of the languages that are treated specially, with their usual codes."""
 
 
 def code(language: str) -> str:
@@ -42,15 +42,15 @@ def code(language: str) -> str:
 
 
 def is_spaced(language: str) -> bool:
-    """Return whether spaces stand between the words of a language; of an unknown one they do."""
+    """Return whether spaces stand between the words of a language; True for an unknown one."""
     return code(language) not in UNSPACED
 
 
 def normalizer(language: str) -> Callable[[str], str]:
-    """Return the normaliser of a language: Whisper's English one, also where none is said.
+    """Return the normaliser of a language: Whisper's English one for English, and for ``""``.
 
-    Of every other language it is Whisper's basic one (Radford et al. 2022, appendix C), which keeps
-    marks: lower case, no punctuation, nothing in brackets.
+    For every other language it is Whisper's basic one (Radford et al. 2022, appendix C): lower
+    case, no punctuation, nothing in brackets. It is told to keep marks, such as vowel signs.
     """
     from compat.metrics.wer import EnglishNormalizer
 
@@ -69,5 +69,5 @@ def _basic() -> Callable[[str], str]:
 
 
 def units(text: str, language: str) -> str:
-    """Return a text with spaces between what is counted: words, or characters where none stand."""
+    """Return a text with spaces between its units: words, or characters in unspaced languages."""
     return text if is_spaced(language) else " ".join("".join(text.split()))

@@ -1,4 +1,4 @@
-"""Linear probes: what a frozen model's embeddings know, told by one matrix.
+"""Linear probes: classifiers on a frozen model's embeddings, which show what these tell of tags.
 
 Source: Alain and Bengio, "Understanding intermediate layers using linear classifier probes", 2016.
 The classifier is ridge regression on targets of 1 and -1 in closed form, which needs no iteration
@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 PENALTY = 0.01
 """Weight of the squared matrix beside the mean squared error, per feature of unit variance."""
 LEAST = 1e-6
-"""Share of the largest deviation below which a feature is constant, and counts as zero."""
+"""Share of the largest deviation below which a feature is constant and gets scale zero."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Probe:
 
     tags: tuple[str, ...]
     mean: Floats
-    """(features,), those of the recordings that it was trained on."""
+    """(features,), means over the recordings that it was trained on."""
     scale: Floats
-    """(features,), one over their deviation; zero for features that do not vary."""
+    """(features,), one over the deviations; zero for features that do not vary."""
     matrix: Floats
     """(features, tags)."""
     bias: Floats
@@ -43,14 +43,14 @@ class Probe:
 
 
 def train(features: np.ndarray, tags: Sequence[Collection[str]]) -> Probe:
-    """Return a probe of the tags that some recordings have and some do not.
+    """Return a probe for those tags that some recordings have and some do not.
 
     Args:
         features: (recordings, features).
-        tags: those of each recording.
+        tags: the tags of each recording.
 
     Raises:
-        ValueError: there are no features, or not the tags of each recording.
+        ValueError: there are no features, or not as many collections of tags as recordings.
     """
     rows = np.asarray(features, np.float64)
     if rows.ndim != 2 or not rows.size or len(rows) != len(tags):
@@ -63,7 +63,7 @@ def train(features: np.ndarray, tags: Sequence[Collection[str]]) -> Probe:
     constant = deviation <= LEAST * max(deviation.max(), np.finfo(np.float64).tiny)
     scale = np.where(constant, 0.0, 1.0 / np.where(constant, 1.0, deviation))
     normal, bias = (rows - mean) * scale, targets.mean(axis=0)
-    # Of fewer recordings than features: the dual form has one unknown for each recording.
+    # The dual form has one unknown per recording; there are fewer of them than of features.
     penalty = PENALTY * rows.shape[1] * len(rows)
     dual = np.linalg.solve(normal @ normal.T + penalty * np.eye(len(rows)), targets - bias)
     return Probe(told, mean, scale, normal.T @ dual, bias)

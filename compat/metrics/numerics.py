@@ -1,8 +1,8 @@
-"""How far a device's arrays are from the reference's, and whether they can be trusted at all.
+"""Numerics: distances of a device's arrays from the reference's, and faults that no mean may hide.
 
 Three executions of the same inputs are compared: the *reference* (float64 on the CPU), the
 *oracle* (the recipe's precision on the CPU) and the *device*. The oracle's error says what the
-precision costs, so that the device answers only for what it adds.
+precision costs, so that the device is judged only by what it adds.
 
 Arithmetic is float64 in blocks that stay in the processor's cache, whatever the outputs' type.
 
@@ -34,9 +34,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 SNR_LIMIT_DB = 200.0
-"""Ratios beyond what float64 can show, and those of identical arrays, are cut off here."""
+"""Largest ratio in dB. Ratios beyond the precision of float64, as of identical arrays, get it."""
 LARGEST = 1e9
-"""Stands for an error ratio, error or tolerance that has no finite value."""
+"""Value of an error ratio, error or tolerance that has no finite one, since JSON has no infinity."""
 
 _BLOCK = 1 << 15
 _QUIET_SHARE = 0.01
@@ -65,8 +65,8 @@ def compare(
             device has the same infinity or a magnitude of at least 1e4 of that sign.
         oracle: as ``reference``, from the recipe's oracle; None leaves out what needs it.
         device: as ``reference``, from the case under test.
-        epsilon: what the device may always err, relative to the reference's centred root mean
-            square; also the stated uncertainty of a reference that is not float64.
+        epsilon: error that the device may always have, relative to the reference's centred root
+            mean square; also the stated uncertainty of a reference that is not float64.
 
     Returns:
         ``cosine`` and ``worst_cosine`` (mean and minimum over utterances, of the arrays as they
@@ -122,7 +122,7 @@ def compare(
 
 
 def is_codes(arrays: Sequence[Array]) -> bool:
-    """Return whether an output holds integers, of which no distance means anything."""
+    """Return whether an output holds integers, such as codes, whose distances mean nothing."""
     return all(np.asarray(array).dtype.kind in "iub" for array in arrays)
 
 
@@ -135,8 +135,8 @@ def agreement(reference: Sequence[Array], device: Sequence[Array]) -> dict[str, 
 
     Returns:
         ``equal`` and ``worst_equal``, the share of equal values over all inputs and in the worst of
-        them, and ``equal_0``, ``equal_1``, … that of each position along the last axis (codebook),
-        where there are two axes or more.
+        them. With two axes or more also ``equal_0``, ``equal_1``, …, the share at each position
+        along the last axis (codebook).
 
     Raises:
         ValueError: as :func:`compare`.
@@ -155,20 +155,20 @@ def agreement(reference: Sequence[Array], device: Sequence[Array]) -> dict[str, 
 def written_agreement(
     references: Sequence[Sequence[Any]], written: Sequence[Sequence[Any]]
 ) -> dict[str, float]:
-    """Compare what was written step by step, such as tokens, with what the reference wrote.
+    """Compare outputs that were written step by step, such as tokens, with the reference's.
 
     After the first difference a decoder follows its own words, so that little that comes later
-    agrees: the step of that difference says more than the share.
+    agrees. The step of that difference therefore says more than the share.
 
     Args:
-        references: what the reference wrote, a list per input: of tokens, or of the arrays of
+        references: outputs of the reference, a list per input: of tokens, or of the arrays of
             codes of each step.
         written: the same from the execution under test, of any lengths.
 
     Returns:
         ``equal``, the share of steps at which both wrote the same (of the longer of the two), and
-        ``earliest_divergence``, the earliest step at which any input differs, counted from 0; the
-        length of the longest where none does.
+        ``earliest_divergence``, the earliest step at which any input differs, counted from 0, or
+        the length of the longest if none does.
 
     Raises:
         ValueError: there is no input, or nothing was written by either.
@@ -312,8 +312,8 @@ def _mean_energy(pairs: Sequence[_Pair]) -> float:
 
 
 def _signal(references: Sequence[Array], mean_energy: float) -> tuple[float, list[float], Centring]:
-    """Signal power of the corpus and of each utterance, and over what it was centred."""
-    # What rounding leaves of a constant after its mean is removed is no signal.
+    """Return the signal power of the corpus and of each utterance, and the kind of centring."""
+    # The remainder of a constant after its mean is removed is rounding, not signal.
     nothing = _ROUNDING * mean_energy
     arrays = [np.asarray(array) for array in references]
     if len(arrays) > 1 and len({array.ndim for array in arrays}) == 1:

@@ -1,4 +1,4 @@
-"""Comparison of predictions: equal but for rounding, and faults that no average may hide.
+"""Comparison of predictions: equality apart from rounding, and faults that no mean may hide.
 
 A prediction is a mapping of JSON values and NumPy arrays. Arrays are compared as lists of numbers.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def same_prediction(one: Any, other: Any) -> bool:
-    """Return whether two predictions are equal but for rounding.
+    """Return whether two predictions are equal apart from rounding.
 
     Lists of numbers (embeddings, probabilities) are compared as vectors: they may differ by 1 % of
     their length, which another order of summation never reaches and another input always exceeds.
@@ -49,7 +49,11 @@ def _close(one: np.ndarray, other: np.ndarray) -> bool:
 def prediction_faults(
     predictions: Sequence[Mapping[str, Any]], references: Sequence[Mapping[str, Any]] | None
 ) -> list[str]:
-    """Faults that no average may hide: numbers that are none, one answer for every input."""
+    """Return faults that no mean may hide: values that are not finite, constant or empty answers.
+
+    ``references`` are the reference's predictions for the same inputs; without them only values are
+    checked.
+    """
     faults = []
     for name, finite in (("NaN", np.isnan), ("infinite", np.isinf)):
         count = sum(

@@ -1,18 +1,18 @@
-"""Zero-shot classification and retrieval: which sentence is nearest to a sound, and the reverse.
+"""Scores of zero-shot classification and retrieval: the sentences nearest to a sound, and back.
 
 An item is a recording, with its cosines to every class and to every caption.
 
 - **Zero-shot accuracy**: share of the recordings whose nearest class is their own.
-- **Recall at k**, audio to text: share of the recordings of which a right caption is among the k
-  nearest captions. Text to audio: share of the captions of which a right recording is among the k
+- **Recall at k**, audio to text: share of the recordings that have a right caption among their k
+  nearest captions. Text to audio: share of the captions that have a right recording among their k
   nearest recordings. A recording may have several captions, and a caption several recordings: any
   right one counts, as in the evaluation of AudioCaps and Clotho (Oncescu et al., "Audio Retrieval
   with Natural Language Queries", Interspeech 2021).
 - **Rank correlation**: Spearman's, between the order of all candidates by a case and by the
   reference; the mean over recordings.
 
-What is equally near counts as nearer than the right one, and what is not a number as farthest, so
-that an answer which does not tell its candidates apart finds nothing.
+A wrong candidate that is as near as the right one counts as nearer, and NaN as farthest, so that an
+answer which does not tell its candidates apart finds nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from compat.metrics.verification import cosine
 
 Floats = NDArray[np.float64]
 CANDIDATES = ("labels", "captions")
-"""Names of a prediction's cosines."""
+"""Keys of a prediction that hold its cosines to the candidates."""
 
 
 def best_rank(cosines: ArrayLike, right: Sequence[int]) -> int:
@@ -51,8 +51,8 @@ def recall(ranks: Sequence[int], k: int) -> float:
 def rank_correlation(one: ArrayLike, other: ArrayLike) -> float:
     """Spearman's rank correlation of two lists of cosines, -1 to 1; equal values share ranks.
 
-    1 where either list has one value, and 0 where one of them does not tell its values apart or
-    holds what is not a number.
+    The result is 1 for lists of one value, and 0 if all values of a list are equal or one is not
+    finite.
     """
     a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
     if a.shape != b.shape or a.ndim != 1:
@@ -68,7 +68,7 @@ def rank_correlation(one: ArrayLike, other: ArrayLike) -> float:
 
 
 def _ranks(values: Floats) -> Floats:
-    """Ranks (n,) from 0, the mean of their places for values that are equal."""
+    """Ranks (n,) from 0; equal values get the mean of their ranks."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = counts.cumsum()
     means: Floats = (ends - (counts + 1) / 2)[inverse]
@@ -86,22 +86,22 @@ def task_retrieval(
     Args:
         labels: position of each recording's class among all classes; None where none is known.
         captions: positions of each recording's captions among all captions; empty for none.
-        predictions: of each recording ``embedding`` (n,), and cosines to all ``labels`` and to all
-            ``captions``, as far as there are any.
-        references: the same from the float reference; the hardware answers for the difference.
+        predictions: for each recording its ``embedding`` (n,), and its cosines to all ``labels``
+            and to all ``captions``, if there are any.
+        references: the same from the float reference; the hardware is judged by the difference.
 
     Returns:
-        Of all recordings ``items``, ``labels`` and ``captions`` (counts), ``mean_cosine``,
-        ``worst_cosine`` and ``worst_item`` (index) of the embeddings to the reference's, and
-        ``rank_correlation``. Where classes are known ``zero_shot_accuracy`` and
-        ``reference_zero_shot_accuracy``, the former with its 95 % interval, ``same_label`` (share
-        of recordings given the same class as by the reference); where captions are known
-        ``audio_to_text_r1``, ``_r5``, ``text_to_audio_r1`` and ``_r5``. ``degradation``, its
-        interval and ``no_worse_share`` compare the classes with the reference's; without classes,
-        the nearest captions. Rates are fractions; intervals are None for one recording.
+        ``items``, ``labels`` and ``captions`` (counts); ``mean_cosine``, ``worst_cosine`` and
+        ``worst_item`` (index) of the embeddings to the reference's; and ``rank_correlation``. If
+        classes are known, ``zero_shot_accuracy`` with its 95 % interval,
+        ``reference_zero_shot_accuracy`` and ``same_label`` (share of recordings given the same
+        class as by the reference). If captions are known, ``audio_to_text_r1``, ``_r5``,
+        ``text_to_audio_r1`` and ``_r5``. ``degradation``, its interval and ``no_worse_share``
+        compare the classes with the reference's or, without classes, the nearest captions. Rates
+        are fractions; intervals are None for one recording.
 
     Raises:
-        ValueError: not one answer of either execution, class and caption list per recording.
+        ValueError: there are no recordings, or the four lengths differ.
     """
     if not 0 < len(labels) == len(captions) == len(predictions) == len(references):
         raise ValueError("needs a class, captions and an answer of either execution per recording")

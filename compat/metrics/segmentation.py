@@ -1,9 +1,9 @@
 """Local segmentation error: diarization error within windows, frame by frame.
 
-In each window the local speakers are matched to the true ones as favours the system most: no
-identity is carried from window to window, so that this judges the segmentation network alone, as
-its authors do ("local" diarization error; Bredin, Interspeech 2023). Overlap counts, and there is
-no collar. Per frame with R true and S found speakers, of which C are matched with each other:
+In each window the local speakers are matched to the true ones in the way that favours the system
+most. No identity is carried from window to window, so that only the segmentation network is judged,
+as its authors do ("local" diarization error; Bredin, Interspeech 2023). Overlap counts, and there
+is no collar. Per frame with R true and S found speakers, of which C are matched with each other:
 
     miss = max(0, R - S), false alarm = max(0, S - R), confusion = min(R, S) - C
 
@@ -23,7 +23,7 @@ from compat.metrics.bootstrap import no_worse_share, paired_interval, ratio, rat
 
 NO_WORSE = 0.01
 """Share of a recording's speech by which its errors may exceed the reference's and still count as
-no worse: frames in which two classes are equally probable fall either way."""
+no worse. Frames in which two classes are about equally probable fall either way."""
 
 Activity = NDArray[np.bool_]
 """Who speaks when, of shape (frames, speakers)."""
@@ -53,7 +53,7 @@ class LocalErrors:
 
 
 def matched(truth: Activity, found: Activity) -> NDArray[np.int64]:
-    """Return which true speaker each found one is taken for, -1 for none, shape (found speakers,).
+    """Return the true speaker that each found one is matched with, -1 for none: (found speakers,).
 
     The matching has the most frames in common (Hungarian method).
     """
@@ -102,8 +102,8 @@ def task_segmentation(ours: Sequence[LocalErrors], theirs: Sequence[LocalErrors]
     """Score a case against the truth and against the reference execution.
 
     Args:
-        ours: errors per recording of what the case found.
-        theirs: those of what the float reference found in the same recordings.
+        ours: errors of the case, one entry per recording.
+        theirs: errors of the float reference on the same recordings.
 
     Returns:
         ``der`` (local diarization error), its parts ``miss``, ``false_alarm`` and ``confusion``,

@@ -491,7 +491,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
-    """Print whether nothing was selected, which expectations are stale, and where the results are."""
+    """Print that nothing was selected, or the stale expectations and where the results are."""
     if hasattr(config, "workerinput"):
         return
     write = terminalreporter.write_line

@@ -283,7 +283,7 @@ class Run:
         )
 
     def finish(self, measurement: Measurement, error: BaseException | None) -> Observation:
-        """Write and return the observation of a check; ``error`` ended it, None if it ended well."""
+        """Write and return the observation of a check; ``error`` is None if it ended well."""
         case, check = measurement.case, measurement.check.name
         draft = measurement.observation(error, None, "")
         expectation = self.expectations.match(

@@ -19,8 +19,8 @@ CORE_ON_EMULATORS = 10.0
 """Millions of parameters up to which the core profile runs a model on an emulator. Emulators are a
 hundred times slower than the hardware that they stand for, and say nothing of its speed."""
 QUICK_WHERE_SLOW = 2.0
-"""Millions of parameters up to which a first look runs a model on a slow target: single small graphs
-fit, pipelines of several do not."""
+"""Millions of parameters up to which a first look runs a model on a slow target. Single small
+graphs are below it, pipelines of several are above."""
 ON_PUBLISHED_WEIGHTS = ("int8-dynamic",)
 """Recipes that the core profile runs on every processor that has a headline's published weights.
 Only such weights show how much accuracy integers cost, so that every runtime is judged on them."""
@@ -57,7 +57,7 @@ class Selection:
             _check("--recipes", [part.rpartition("-")[0] for part in parts], recipes)
 
     def check_required(self, required: Iterable[str], catalog: Catalog) -> None:
-        """Raise :class:`CompatError` for required hardware or targets that no selected case uses."""
+        """Raise :class:`CompatError` for required hardware or a target that no selected case uses."""
         known = {*catalog.hardware, *(target.name for target in catalog.targets)}
         for word in required:
             if word not in known:
@@ -180,8 +180,8 @@ def _one_emulator_each(cases: Iterable[Case]) -> list[Case]:
     """Return fewer cases of emulators, for a first look.
 
     If there are several emulators of one hardware and runtime, the first keeps all its models, and
-    each other one keeps the first model. Their results rarely differ, for instance those of the
-    software renderers of two browsers.
+    each other one keeps the first model. A first look need not run every graph by the software
+    renderers of two browsers.
     """
     firsts: dict[tuple[str, str], Case] = {}
     kept = []
