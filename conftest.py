@@ -1,4 +1,4 @@
-"""What every pytest run from this folder shares; the suites' hooks are in compat/run/plugin.py."""
+"""Settings of every pytest run from this folder; the suites' hooks are in compat/run/plugin.py."""
 
 from hypothesis import settings
 

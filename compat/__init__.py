@@ -1,7 +1,7 @@
 """Hardware compatibility of audio models, measured.
 
-Importing this package imports no machine-learning runtime: models and runtimes are declared
-here and loaded by a worker process when a case runs.
+Importing this package imports no machine-learning runtime: models and runtimes are only declared,
+and a worker process loads them when a case runs.
 """
 
 __version__ = "0.1.0"

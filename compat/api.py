@@ -1,6 +1,7 @@
-"""The names that authors outside this project import; nothing here moves without notice.
+"""The public names of the project, for authors of models, runtimes and tasks outside it.
 
-Models, runtimes and tasks in a catalog file or in a package of their own import from here alone.
+Code in a catalog file or in another package imports only from here, since other modules may change
+without notice.
 """
 
 from compat.build.artifacts import folder_bytes

@@ -1,4 +1,4 @@
-"""The catalog: which families and runtimes there are, and the cases that follow.
+"""The catalog: all families and runtimes, and the cases that they give.
 
 A family is a module with ``FAMILY`` and ``load``; a runtime is a module with ``RUNTIME``. Those of
 this project are listed below, one line each. Others come from a file named with ``--catalog``
@@ -61,20 +61,20 @@ RUNTIMES = (
     "compat.runtimes.web.runtime",
 )
 SMALL = 50.0
-"""Millions of parameters below which memory is no object, in float64 and twice."""
+"""Millions of parameters below which two copies of a model in float64 fit into any memory."""
 ENVIRONMENT = "COMPAT_CATALOG"
 ENTRY_POINTS = "compat"
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """Families and runtimes, and the modules that implement the former."""
+    """All families and runtimes, and the targets and cases that they give."""
 
     families: tuple[Family, ...]
     runtimes: tuple[Runtime, ...]
 
     def family_module(self, name: str) -> ModuleType:
-        """Return the module that implements a family."""
+        """Return the imported module that implements a family."""
         family = next(family for family in self.families if family.name == name)
         return sys.modules[family.module]
 
@@ -98,8 +98,8 @@ class Catalog:
     def cases(self, composed: Sequence[str] = ()) -> Iterator[Case]:
         """Yield every case in a fixed order: family, variant, weights, target, recipe.
 
-        ``composed`` names recipes per component (``int8-weights+fp16-decoder``), which no target
-        lists, to be added to each.
+        ``composed`` holds recipes with schemes of components (``int8-weights+fp16-decoder``). No
+        target lists such recipes; they are added to each.
         """
         for family in self.families:
             for variant in family.variants:
@@ -116,7 +116,7 @@ class Catalog:
             model, target_name, recipe = identifier.split("/")
             variant_name, weights = model.split("@")
             target = next(target for target in self.targets if target.name == target_name)
-            # A composed recipe may name what the target lacks: the case then says so itself.
+            # A composed recipe may name a scheme that the target lacks: its runtime reports that.
             if "+" not in recipe and recipe not in target.recipes:
                 raise KeyError(identifier)
             family, variant = next(
@@ -133,7 +133,7 @@ class Catalog:
 
 
 def open_model(reference: ModelReference) -> Model:
-    """Load a model's host side: no graph is built and no runtime imported yet."""
+    """Return a model with only its host side loaded: no graph is built and no runtime imported."""
     module = load().family_module(reference.family)
     model: Model = module.load(reference.variant, reference.weights, reference.checkpoint)
     return model
@@ -146,7 +146,7 @@ def parameters(reference: ModelReference) -> float:
 
 
 def is_small(reference: ModelReference) -> bool:
-    """Return whether two copies of a model fit into memory beside all else."""
+    """Return whether two copies of a model surely fit into memory; see :data:`SMALL`."""
     return parameters(reference) < SMALL
 
 
@@ -161,7 +161,7 @@ def use(files: list[str]) -> None:
 
 @cache
 def load() -> Catalog:
-    """Load the project's catalog and what was added to it.
+    """Load the project's catalog with the families and runtimes that were added to it.
 
     Raises:
         CompatError: a file is missing, does not import, or declares nothing.
@@ -188,7 +188,7 @@ def _declared(module: ModuleType, one: str, many: str) -> list[Any]:
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise CompatError(f"no catalog file {path}", "check the path given to --catalog.")
-    # A name that depends on the path alone, so that every process knows the module by it.
+    # The name depends only on the path, so that every process gives the module the same one.
     name = f"compat_catalog_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]

@@ -1,4 +1,4 @@
-"""Settings of processes: offline, quiet, with a stated thread count; and of their memory."""
+"""Settings of processes: their environment, their end, and their garbage collection."""
 
 from __future__ import annotations
 
@@ -22,10 +22,13 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def child_environment(threads: int = 0) -> dict[str, str]:
-    """Return this process's environment with networks and telemetry off."""
+    """Return an environment for child processes, with networks and telemetry off.
+
+    ``threads`` is the number of threads of numerical libraries; 0 leaves it to them.
+    """
     environment = {**os.environ, **OFFLINE, "PYTHONUTF8": "1"}
-    # NumPy's own threads go on spinning after a product, beside those of the runtime: features
-    # are small, and an encoder ran a fifth slower for it.
+    # NumPy's own threads go on spinning after a product, beside those of the runtime. They gain
+    # little on small features, and slowed an encoder by a fifth.
     environment["OPENBLAS_NUM_THREADS"] = "1"
     if threads:
         environment |= dict.fromkeys(THREADS, str(threads))
@@ -33,7 +36,7 @@ def child_environment(threads: int = 0) -> dict[str, str]:
 
 
 def ending(code: int | None) -> str:
-    """Say how a process ended, from its return code: ``was ended by SIGSEGV``."""
+    """Return a clause on how a process ended, from its return code: ``was ended by SIGSEGV``."""
     if code is None or code >= 0:
         return f"exited with status {code}"
     try:
@@ -43,7 +46,7 @@ def ending(code: int | None) -> str:
 
 
 def stop_with_parent() -> None:
-    """End this process at once when standard input reaches its end: whoever started it is gone."""
+    """Watch standard input, and end this process at once when it closes: its parent is gone."""
     import threading
 
     def wait() -> None:
@@ -57,7 +60,7 @@ def stop_with_parent() -> None:
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Collect no garbage meanwhile: of what is read and rated millions of objects all stay."""
+    """Turn garbage collection off meanwhile, since millions of results are read and all stay."""
     enabled = gc.isenabled()
     gc.disable()
     try:

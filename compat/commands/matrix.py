@@ -42,7 +42,7 @@ INTERRUPTED, MISREAD = 2, 4
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived: a scheduler sends it to this process alone; Ctrl-C goes to pytest as well."""
+    """SIGTERM, which a scheduler sends to this process alone; Ctrl-C goes to pytest as well."""
 
 
 def matrix(arguments: argparse.Namespace) -> int:

@@ -57,7 +57,7 @@ def publish(arguments: argparse.Namespace) -> int:
 
 
 def _is_of_checkout(reports: Path) -> bool:
-    """Return whether a folder of reports is the one that this checkout's documents are made from."""
+    """Return whether this checkout's documents are made from a folder of reports."""
     return reports.resolve() == ROOT / "reports"
 
 

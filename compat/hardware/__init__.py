@@ -1,1 +1,1 @@
-"""What this machine is: facts for the provenance of every result, and limits for the workers."""
+"""Facts about this machine: provenance of every result, limits for workers, energy counters."""

@@ -2,8 +2,8 @@
 
 Linux keeps RAPL's counters below ``/sys/class/powercap``, in microjoules, for processors of Intel
 and AMD; they begin again at zero after ``max_energy_range_uj``. NVML counts the millijoules of a
-GPU since its driver was loaded (from Volta on). Where there is no counter, energy is not measured:
-nothing is estimated from the time or from a processor's nominal power.
+GPU since its driver was loaded (from Volta on). Without a counter energy is not measured, since an
+estimate from the time or from a processor's nominal power would be a guess.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from typing import Any
 
 POWERCAP = Path("/sys/class/powercap")
 WHOLE = ("package-", "dram")
-"""Beginnings of the names of RAPL's domains that do not lie in one another. ``core`` and ``uncore``
-are parts of a package, and ``psys`` holds packages."""
+"""Beginnings of the names of RAPL's domains that can be added up, as none is part of another.
+``core`` and ``uncore`` are parts of a package, and ``psys`` holds packages."""
 
 
 @dataclass(frozen=True)
 class Counter:
-    """A counter of energy."""
+    """A counter of energy in joules."""
 
     name: str
     """For example ``package-0`` or ``gpu-0``."""
     read: Callable[[], float]
-    """Returns joules since some moment of the past."""
+    """Function that returns joules since some fixed moment in the past."""
     range: float = 0.0
-    """Joules after which it begins again at zero; 0 where it does not."""
+    """Joules after which the counter begins again at zero; 0 if it never does."""
 
     def between(self, before: float, after: float) -> float:
-        """Return the joules between two readings, of which one may lie beyond the range's end."""
+        """Return the joules between two readings, even if the counter began again meanwhile."""
         used = after - before
         return used + self.range if used < 0 else used
 
 
 @dataclass(frozen=True)
 class Found:
-    """The counters of a machine, or why there are none."""
+    """The energy counters of a machine, or the reason and remedy if there are none."""
 
     counters: tuple[Counter, ...]
     reason: str = ""
@@ -49,7 +49,7 @@ class Found:
 
 @dataclass
 class Meter:
-    """Adds up the joules of some counters while it runs, which may be several times."""
+    """Adds up the joules of counters within ``with`` blocks, of which there may be several."""
 
     counters: Sequence[Counter]
     joules: dict[str, float] = field(default_factory=dict)
@@ -70,8 +70,8 @@ def find(powercap: Path = POWERCAP, nvml: Any = None) -> Found:
     """Return the counters that can be read here.
 
     Args:
-        powercap: where the kernel shows RAPL's domains.
-        nvml: NVML's module, ``pynvml`` unless it is given.
+        powercap: folder in which the kernel shows RAPL's domains.
+        nvml: module for NVML; None for ``pynvml``.
     """
     counters = []
     locked = []
@@ -103,7 +103,7 @@ def _rapl(domain: Path, name: str) -> Counter:
     file = domain / "energy_uj"
     file.read_text()
     limit = int((domain / "max_energy_range_uj").read_text()) / 1e6
-    # DRAM is a part of each package: two of a kind need names of their own.
+    # Each package has a domain called dram, so that its number must be added.
     number = domain.name.removeprefix("intel-rapl:").partition(":")[0]
     unique = name if name.startswith("package-") else f"{name}-{number}"
     return Counter(unique, lambda: int(file.read_text()) / 1e6, limit)

@@ -1,8 +1,8 @@
 """Facts about the machine, read cheaply and without any accelerator library.
 
-Nothing here names a person, a host or a folder. Every part that cannot be read is left out: a fact
-that is missing is honest, one that is guessed is not. Functions called ``parse_...`` take the text
-of a tool or a kernel file, so that they can be checked against recorded output.
+Nothing here names a person, a host or a folder. A part that cannot be read is left out rather than
+guessed. Functions called ``parse_...`` take the text of a tool or a kernel file, so that they can
+be checked against recorded output.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ T = TypeVar("T")
 
 _TOOL_SECONDS = 10.0
 _MEMORY_STEP = 4 << 30
-"""Kernels and firmware keep a varying part of the memory for themselves."""
+"""Bytes to which memory is rounded up in a machine's id, since kernels and firmware keep a varying
+part of it for themselves."""
 
 # What x86 and ARM kernels call the instructions that decide how fast a precision can be.
 _LINUX_CAPABILITIES: dict[str, tuple[str, ...]] = {
@@ -136,11 +137,11 @@ def machine_facts() -> Facts:
 
 
 def machine_id(facts: Mapping[str, Any]) -> str:
-    """Hash what stays the same while the machine does: 8 hex digits.
+    """Return an id of a machine, 8 hex digits: a hash of the facts that do not change with updates.
 
-    Counts: architecture, operating system's name, processor, cores, instruction sets, memory (to
-    4 GiB), GPUs and accelerators. Does not: releases of the system, kernel, library and drivers.
-    Two machines of one make have one id: results are comparable between them, which is the point.
+    These are architecture, operating system's name, processor, cores, instruction sets, memory (to
+    4 GiB), GPUs and accelerators. Releases of system, kernel, libraries and drivers do not count.
+    Two machines of one make have one id on purpose, because their results can be compared.
     """
     system, cpu = facts.get("system", {}), facts.get("cpu", {})
     stable = {
@@ -347,8 +348,8 @@ def parse_cgroups(text: str) -> dict[str, str]:
 def pci_accelerators(root: Path = Path("/")) -> list[Facts]:
     """Graphics and inference devices as Linux lists them: ``vendor``, ``device`` (id), ``kind``.
 
-    Covers what has no tool of its own, such as Intel's GPUs and NPUs. Display adapters of virtual
-    machines are left out.
+    The list covers devices without a tool of their own, such as Intel's GPUs and NPUs. Display
+    adapters of virtual machines are left out.
     """
     found: dict[str, Facts] = {}
     for kind, pattern in (("gpu", "drm/card[0-9]*"), ("npu", "accel/accel[0-9]*")):
@@ -446,7 +447,7 @@ def _amd() -> tuple[list[Facts], str]:
 def _tool(name: str, *arguments: str) -> str:
     """Standard output of a tool; empty where it is absent, fails to start or hangs.
 
-    The exit status is not looked at: sysctl reports what it knows and fails for what it does not.
+    The exit status does not count: sysctl prints the names that it knows and fails for the others.
     """
     executable = shutil.which(name)
     if executable is None:
@@ -578,7 +579,7 @@ def _attempt(part: Callable[[], T]) -> T | None:
     try:
         return part()
     except Exception:
-        # Whatever an unusual machine does to one part must not cost the others, nor the run.
+        # An unusual machine may fail in one part in any way; the other parts and the run go on.
         return None
 
 

@@ -1,4 +1,4 @@
-"""Latency stages: timed rounds, signs of false timings, and a baseline that tells a busy machine."""
+"""Latency stages: timed rounds, signs of false timings, and a baseline that shows a busy host."""
 
 from __future__ import annotations
 

@@ -90,8 +90,8 @@ def frame_errors(
 
     Args:
         decided: (frames,) whether each frame is said to hold speech.
-        segments: who speaks when, in truth.
-        scored: the parts that count (its UEM, or all of the recording).
+        segments: the true segments of speech.
+        scored: the parts that count (the recording's UEM, or all of it).
         step: length of a frame in seconds.
     """
     speech = covered_frames(segments, len(decided), step)
@@ -115,9 +115,9 @@ def task_activity(
 
     Args:
         segments: true segments, one list per recording.
-        decided: (frames,) what the case decided.
-        reference_decided: what the float reference decided on the same recordings; the hardware
-            answers for the difference to these.
+        decided: (frames,) decisions of the case, one array per recording.
+        reference_decided: decisions of the float reference on the same recordings; the hardware is
+            judged by the difference to these.
         scored: the parts of each recording that count.
         step: length of a frame in seconds.
 

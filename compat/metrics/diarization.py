@@ -94,8 +94,8 @@ def diarization_errors(
     """Count the errors of one recording.
 
     Args:
-        reference: who spoke when, in truth.
-        hypothesis: who is said to have spoken when.
+        reference: the true segments.
+        hypothesis: the segments that were found.
         scored: the parts of the recording that count (its UEM, or all of it).
         collar: seconds left out on each side of every boundary of the reference.
         skip_overlap: whether times at which the reference has several speakers are left out.

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 SNR_LIMIT_DB = 200.0
 """Largest ratio in dB. Ratios beyond the precision of float64, as of identical arrays, get it."""
 LARGEST = 1e9
-"""Value of an error ratio, error or tolerance that has no finite one, since JSON has no infinity."""
+"""Value of an error ratio, error or tolerance that is not finite, since JSON has no infinity."""
 
 _BLOCK = 1 << 15
 _QUIET_SHARE = 0.01

@@ -26,7 +26,7 @@ NO_WORSE = 0.01
 no worse. Frames in which two classes are about equally probable fall either way."""
 
 Activity = NDArray[np.bool_]
-"""Who speaks when, of shape (frames, speakers)."""
+"""Whether each speaker speaks in each frame, of shape (frames, speakers)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ def local_errors(truth: Activity, found: Activity) -> LocalErrors:
     """Count the errors of one window.
 
     Args:
-        truth: who speaks, (frames, true speakers).
-        found: what the system says, (frames, local speakers).
+        truth: true activity, (frames, true speakers).
+        found: activity that the system found, (frames, local speakers).
 
     Raises:
         ValueError: the numbers of frames differ.

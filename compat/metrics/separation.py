@@ -1,13 +1,13 @@
-"""Source separation: how well each stem of a song was recovered, and what a song loses.
+"""Scores of source separation: the distances of each stem of a song from the truth, in dB.
 
 A song's stems are (stems, channels, samples), float.
 
 - **SDR** is the signal-to-noise ratio of a whole stem (:func:`compat.metrics.waveform.snr_db`), the
-  definition of the Music Demixing Challenge 2021. Silence has 0 dB, so that an answer below that is
-  worse than none.
+  definition of the Music Demixing Challenge 2021. A silent answer has 0 dB, so that an answer below
+  that is worse than none.
 - **SI-SDR improvement** is the scale-invariant SDR less that of the mixture itself.
-- **Fidelity** is the same ratio against the reference execution's stem. A stem counts as at least
-  :data:`AUDIBLE` of the song's power: what is silent in the reference has a ratio to nothing.
+- **Fidelity** is the SDR against the reference execution's stem instead of the truth. The power of
+  a stem counts as at least :data:`AUDIBLE` of the song's, since a silent stem would have no ratio.
 
 Stems that are silent in the truth have no ratio, and are left out of every mean.
 """
@@ -25,11 +25,12 @@ from compat.metrics.bootstrap import ratio_interval
 from compat.metrics.waveform import decibels, power, si_sdr_db, snr_db
 
 AUDIBLE = 1e-3
-"""Share of a song's power: 30 dB below it a stem is as good as silent."""
+"""Share of a song's power below which a stem is as good as silent: 30 dB below the song."""
 NO_WORSE_DB = 0.1
-"""Decibels that a stem may lose and be no worse: nobody hears them."""
+"""Decibels that a stem may lose and still count as no worse, because nobody hears them."""
 CLEARLY = 0.9
-"""Share of the error of the stems as they are named that another naming must stay below."""
+"""Factor on the error of stems in their own order. Another order counts as exchanged only if its
+error is below that."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,13 @@ def stems_of(
     reference: np.ndarray,
     mixture: np.ndarray,
 ) -> list[Stem]:
-    """Score the stems of a song that can be heard.
+    """Score the audible stems of a song; a stem that is silent in the truth is left out.
 
     Args:
-        names: of the stems.
-        truth: what was mixed, (stems, channels, samples).
+        names: names of the stems.
+        truth: the stems that were mixed, (stems, channels, samples).
         estimate: the answer of the case under test, of the same shape.
-        reference: the reference execution's.
+        reference: the answer of the reference execution, of the same shape.
         mixture: the song, (channels, samples).
 
     Raises:
@@ -86,18 +87,18 @@ def task_separation(
 
     Args:
         songs: scores of the stems of each song.
-        fidelities: decibels of each stem to the reference's, song by song.
+        fidelities: fidelity of each stem in dB, song by song.
 
     Returns:
         ``sdr``, ``si_sdr``, ``si_sdr_improvement``, ``mixture_sdr`` and ``reference_sdr`` (means
-        over the stems of a song, and of that over songs), ``sdr_interval``, each stem's ``sdr_…``
+        over the stems of a song, then over songs), ``sdr_interval``, each stem's ``sdr_…``
         and ``si_sdr_…``, ``degradation`` (dB that a song loses to the reference's SDR) with its
         interval (95 %, bootstrap over songs; None for one song), ``no_worse_share`` of stems,
         ``fidelity`` and ``worst_fidelity``, ``recordings`` and ``worst_recording`` (index of the
         song that loses most).
 
     Raises:
-        ValueError: no stem of any song can be heard.
+        ValueError: every stem of every song is silent.
     """
     heard = [(index, song) for index, song in enumerate(songs) if song]
     if not heard:
@@ -134,7 +135,7 @@ def task_separation(
 
 
 def fidelity_db(reference: np.ndarray, estimate: np.ndarray) -> list[float]:
-    """Return how exactly each stem is the reference's, in dB.
+    """Return the fidelity of each stem: its SDR against the reference's stem, in dB.
 
     Raises:
         ValueError: shapes differ.
@@ -149,10 +150,10 @@ def fidelity_db(reference: np.ndarray, estimate: np.ndarray) -> list[float]:
 
 
 def exchanged(reference: np.ndarray, estimate: np.ndarray) -> list[int]:
-    """Return which part of an estimate each part of the reference is, by index.
+    """Return, for each part of the reference, the index of the nearest part of the estimate.
 
-    Parts are along the first axis (stems, or channels). They are in order unless another order is
-    clearly nearer: its squared error is below :data:`CLEARLY` of theirs.
+    Parts are along the first axis (stems, or channels). They are taken to be in order unless
+    another order is clearly nearer: its squared error is below :data:`CLEARLY` of theirs.
     """
     from scipy.optimize import linear_sum_assignment
 

@@ -1,8 +1,8 @@
-"""Tagging: several words for each recording, ranked and decided, against the truth and a reference.
+"""Scores of tagging: rankings and decisions of several tags for each recording.
 
 Average precision and the area under the ROC curve are those of scikit-learn
-(``average_precision_score``, ``roc_auc_score``): equal scores are one threshold. A tag counts where
-some recordings have it and some do not; means are over tags, as in the field (*macro*).
+(``average_precision_score``, ``roc_auc_score``): equal scores are one threshold. A tag counts if
+some recordings have it and some do not; means are over tags, as is usual (*macro*).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def average_precision(scores: ArrayLike, truth: ArrayLike) -> float:
     """Return the average precision of one tag: the mean precision at each recording that has it.
 
     Args:
-        scores: (recordings,), larger for recordings that have the tag more surely.
+        scores: (recordings,), larger where the tag is more likely.
         truth: (recordings,), whether they have it.
 
     Raises:
@@ -33,9 +33,11 @@ def average_precision(scores: ArrayLike, truth: ArrayLike) -> float:
 
 
 def roc_auc(scores: ArrayLike, truth: ArrayLike) -> float:
-    """Return the share of pairs, one with the tag and one without, that scores put in order.
+    """Return the area under the ROC curve of one tag, 0 to 1.
 
-    A pair of equal scores counts half. Arguments and errors as :func:`average_precision`.
+    It is the share of pairs of a recording with the tag and one without in which the former has the
+    higher score. A pair of equal scores counts half. Arguments and errors as
+    :func:`average_precision`.
     """
     return float(_Ranking(*_one_tag(scores, truth)).areas(_once(scores))[0, 0])
 
@@ -57,7 +59,7 @@ class _Ranking:
     """Scores (recordings, tags) in order, for any number of weightings of the recordings."""
 
     def __init__(self, scores: Floats, truth: NDArray[np.bool_]) -> None:
-        # What is no number is the worst answer that a recording can get.
+        # NaN counts as the worst answer that a recording can get.
         worst = np.where(truth, -np.inf, np.inf)
         usable = np.where(np.isnan(scores), worst, scores)
         self._order = np.argsort(-usable, axis=0, kind="stable")
@@ -67,14 +69,16 @@ class _Ranking:
         self._starts = [np.flatnonzero(np.r_[True, column]) for column in changes.T]
 
     def average_precisions(self, weights: Floats) -> Floats:
-        """Return (weightings, tags); NaN where a weighting leaves a tag nothing to tell apart.
+        """Return average precisions (weightings, tags).
+
+        They are NaN where a weighting leaves a tag only recordings with it, or only without.
 
         ``weights`` is (weightings, recordings): how often each recording counts.
         """
         return self._by_tag(weights, _average_precision)
 
     def areas(self, weights: Floats) -> Floats:
-        """Return areas under ROC curves, as :meth:`average_precisions`."""
+        """Return areas under ROC curves (weightings, tags), as :meth:`average_precisions`."""
         return self._by_tag(weights, _area)
 
     def _by_tag(self, weights: Floats, score: Any) -> Floats:
@@ -109,13 +113,13 @@ def task_tagging(
     layers: Sequence[ArrayLike],
     reference_layers: Sequence[ArrayLike],
 ) -> dict[str, Any]:
-    """Score the tags of one case, and the embeddings that they were told from.
+    """Score the tags of one case, and the embeddings that they were derived from.
 
     Args:
         truth: (recordings, tags), whether each recording has each tag. Each tag has recordings with
             it and without it.
         scores: (recordings, tags), positive where the case decides for a tag.
-        reference_scores: the same from the float reference by the same probe.
+        reference_scores: the same from the float reference, by the same probe.
         layers: for each recording the embeddings of all layers (layers, width).
         reference_layers: the same from the reference.
 
@@ -127,13 +131,14 @@ def task_tagging(
         are the reference's), ``no_worse_share`` (share of recordings with no more wrong decisions
         than the reference's), ``clips``, ``tags``, ``layer_0_cosine`` and so on (the lowest cosine
         to the reference's embedding over recordings), ``mean_cosine`` and ``worst_cosine`` over
-        recordings and layers, ``worst_layer`` (from 0, which is what the first layer gets) and
+        recordings and layers, ``worst_layer`` (from 0, the input of the first layer) and
         ``worst_recording`` (its index), where the cosine is lowest.
 
-        What is not finite has cosine -1 and is the worst answer that a recording can get.
+        An embedding that is not finite has cosine -1. A score that is NaN counts as the worst
+        answer that a recording can get.
 
     Raises:
-        ValueError: shapes differ, or a tag has nothing to tell apart.
+        ValueError: shapes differ, or all recordings have a tag, or none has it.
     """
     known = np.asarray(truth, bool)
     ours, theirs = np.asarray(scores, np.float64), np.asarray(reference_scores, np.float64)
@@ -179,7 +184,7 @@ def _named(by_layer: Floats) -> dict[str, float]:
 
 
 def worst_cosine(one: ArrayLike, other: ArrayLike) -> float:
-    """Return the lowest cosine of two embeddings (layers, width) of one recording, by layer."""
+    """Return the lowest cosine, over layers, of two embeddings (layers, width) of a recording."""
     return float(_cosines(one, other).min())
 
 
@@ -204,7 +209,7 @@ def _resampled(ranking: _Ranking, baseline: _Ranking, count: int) -> Floats:
     for indices in resample_indices(count):
         weights = np.stack([np.bincount(row, minlength=count) for row in indices]).astype(float)
         with warnings.catch_warnings():
-            # A resample in which no tag has both kinds of recordings says nothing.
+            # A resample in which no tag has both kinds of recordings is NaN, and left out later.
             warnings.simplefilter("ignore", RuntimeWarning)
             both = [np.nanmean(one.average_precisions(weights), 1) for one in (ranking, baseline)]
         found.append(np.stack(both))
@@ -212,7 +217,7 @@ def _resampled(ranking: _Ranking, baseline: _Ranking, count: int) -> Floats:
 
 
 def _interval(values: Floats, estimate: float) -> list[float] | None:
-    """Percentiles of resampled values, widened where necessary to contain the estimate."""
+    """Return percentiles of resampled values, widened where necessary to contain the estimate."""
     usable = values[~np.isnan(values)]
     if 2 * usable.size <= values.size or not usable.size:
         return None

@@ -1,4 +1,4 @@
-"""Timing: what a handful of clock readings can honestly say.
+"""Statistics of timed rounds, and signs that timings cannot be trusted.
 
 Times are seconds of wall clock around a whole, synchronised task. A real-time factor (RTF) is
 processing time divided by audio duration, lower is better; RTFx is its inverse.
@@ -22,13 +22,13 @@ CACHED_SPEEDUP = 2.0
 """Repeats must be this much faster than fresh inputs before caching is suspected."""
 CACHED_P_VALUE = 0.01
 UNSYNCHRONISED_SECONDS = 1e-3
-"""Fetching less than this is a copy and a call, whatever its share of the total."""
+"""A fetch below this is only a copy and a call, whatever its share of the total."""
 UNSYNCHRONISED_SHARE = 0.5
 CROWDED = 0.25
-"""Processors that other processes may keep of those that the threads of a case need. Another
-process that computes without pause gets at least half of one."""
+"""Number of the processors needed by the threads of a case that other processes may keep busy.
+Another process that computes without pause gets at least half of one."""
 LONG_ENOUGH = 1.0
-"""Seconds of rounds below which the clocks of processors, which go by 10 ms, say too little."""
+"""Seconds of rounds below which processor clocks, with ticks of 10 ms, are too coarse."""
 
 
 class Median(NamedTuple):
@@ -42,14 +42,14 @@ class Median(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Suspicion:
-    """Whether a timing cannot be trusted, by how much, and the sentence that says so."""
+    """The result of a test for false timings: whether it is flagged, its number and a sentence."""
 
     flagged: bool
     value: float
     """The measured quantity: a speed-up for caching, a share of the time for fetching."""
     detail: str
     feignable: bool = False
-    """Whether a single disturbed round can have brought it about."""
+    """Whether a single disturbed round can cause it."""
 
 
 def summarise(
@@ -59,8 +59,8 @@ def summarise(
 
     Args:
         seconds: wall-clock seconds of every round.
-        audio_s: duration in seconds of the audio of every round, or of each round its own; None
-            where the task has no time meaning.
+        audio_s: duration in seconds of the audio of every round, or one duration per round; None
+            if a real-time factor makes no sense for the task.
 
     Returns:
         ``count``, ``median_s``, ``interval_s`` (order-statistic interval of the median),
@@ -94,7 +94,7 @@ def summarise(
         durations = [audio_s] * len(ordered) if isinstance(audio_s, int | float) else audio_s
         if not all(math.isfinite(duration) and duration > 0 for duration in durations):
             raise ValueError(f"the audio must last longer than zero seconds, got {audio_s}")
-        # Rounds differ in length: a long one is no slow one.
+        # Each round has its own factor, because a round on longer audio is not a slow one.
         factors = [taken / lasts for taken, lasts in zip(seconds, durations, strict=True)]
         factor = median_interval(factors)
         result["rtf"] = factor.value
@@ -105,7 +105,7 @@ def summarise(
 
 
 def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Median:
-    """Median with a distribution-free interval from order statistics.
+    """Return the median with a distribution-free interval from order statistics.
 
     The interval between the k-th smallest and the k-th largest of n values covers the median with
     probability ``1 - 2 P(B <= k - 1)``, B binomial(n, 1/2) (David and Nagaraja, "Order Statistics",
@@ -131,10 +131,10 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
 def upper_rank(
     count: int, quantile: float, confidence: float = PERCENTILE_CONFIDENCE
 ) -> int | None:
-    """Rank (1 is the smallest) of the order statistic that bounds a quantile from above.
+    """Return the rank (1 is the smallest) of the order statistic that bounds a quantile from above.
 
     The r-th smallest of n values lies below the q-quantile with probability ``P(B >= r)``, B
-    binomial(n, q). None where even the largest value lies below it with more than
+    binomial(n, q). None if even the largest value lies below it with a probability above
     ``1 - confidence``: fewer than 44 values for p90, 90 for p95, 459 for p99.
     """
     if count < 1 or count * math.log(quantile) > math.log(1.0 - confidence):
@@ -153,15 +153,15 @@ def upper_rank(
 
 
 def cached_result(repeats: Sequence[float], fresh: Sequence[float]) -> Suspicion:
-    """Tell whether repeats of one input are so much faster than fresh inputs that they are cached.
+    """Test whether repeats of one input are so much faster than fresh inputs that they are cached.
+
+    The result is flagged if the median of the repeats is less than half that of the fresh inputs
+    *and* the difference is beyond noise: one-sided Mann-Whitney p below 0.01, or, for samples too
+    small to reach that, the slowest repeat still twice as fast as the fastest fresh input.
 
     Args:
         repeats: seconds of rounds on an input that was run before.
-        fresh: seconds of rounds on inputs of the same length that were not.
-
-    Flagged where the median of the repeats is less than half that of the fresh inputs *and* the
-    difference is beyond noise: one-sided Mann-Whitney p below 0.01, or, where the samples are too
-    small to reach that, the slowest repeat still twice as fast as the fastest fresh input.
+        fresh: seconds of rounds on inputs of the same length that were never run before.
     """
     ours, theirs = _ordered(repeats), _ordered(fresh)
     speedup = median(theirs) / median(ours)
@@ -189,11 +189,11 @@ def cached_result(repeats: Sequence[float], fresh: Sequence[float]) -> Suspicion
 
 
 def undisturbed(baseline_s: Sequence[float], tolerance: float) -> list[bool]:
-    """Tell beside which rounds the machine was as calm as at best.
+    """Return, for each round, whether the machine was about as calm as in its calmest round.
 
     Args:
         baseline_s: seconds of the same fixed work beside every round, first to last.
-        tolerance: how much longer than at its fastest it may take, relatively (0.05: 5 %).
+        tolerance: relative excess over the fastest of them that still counts as calm (0.05: 5 %).
     """
     if not tolerance > 0:
         raise ValueError(f"the tolerance must be positive, got {tolerance}")
@@ -202,16 +202,16 @@ def undisturbed(baseline_s: Sequence[float], tolerance: float) -> list[bool]:
 
 
 def others_busy(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float]:
-    """Tell how many processors other processes kept busy between two readings.
+    """Return the number of processors that other processes kept busy between two readings.
 
     Args:
         before: a reading of :func:`compat.measure.occupancy.reading`.
         after: another one, of the same processors.
 
     Returns:
-        ``others_busy`` (processors, on average) and ``processors`` (how many there were), or
-        nothing where nothing is known: no clocks, a span shorter than a second, or a process of
-        the worker that ended meanwhile and took the account of its time with it.
+        ``others_busy`` (processors, on average) and ``processors`` (their number). Empty if that is
+        not known: there are no clocks, the span is shorter than a second, or a process of the
+        worker ended meanwhile, whose time is lost.
     """
     if not before or not after or not set(before["processes"]) <= set(after["processes"]):
         return {}
@@ -225,11 +225,12 @@ def others_busy(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
 
 
 def crowding(values: Mapping[str, Any], threads: int) -> str:
-    """Say that other processes took the processors that a case needed; empty if they did not.
+    """Return a clause that other processes took processors that a case needed; empty if not.
 
     Args:
-        values: of an observation, which holds what :func:`others_busy` gave; older ones do not.
-        threads: how many threads the case was given, and so processors that it needs.
+        values: values of an observation. The result is empty for older ones, which lack those of
+            :func:`others_busy`.
+        threads: threads of the case, and so the number of processors that it needs.
     """
     others, processors = number(values.get("others_busy")), number(values.get("processors"))
     needed = number(threads)
@@ -241,17 +242,16 @@ def crowding(values: Mapping[str, Any], threads: int) -> str:
 
 
 def unsynchronised(run_s: Sequence[float], fetch_s: Sequence[float]) -> Suspicion:
-    """Tell whether a run returned before its work was done.
+    """Test whether a run returned before its work was done.
 
-    After a run that waits for the device, fetching a tiny output is nearly free. Where the fetch
-    takes most of the time, the run only queued the work, and times without a fetch are fiction.
+    After a run that waits for the device, fetching a tiny output is nearly free. If the fetch takes
+    most of the time, the run only queued the work, and times without a fetch are wrong. The result
+    is flagged if, even at the lower end of the interval over rounds, fetching takes more than half
+    of run plus fetch and more than 1 ms.
 
     Args:
         run_s: seconds of every synchronised run.
         fetch_s: seconds to fetch a tiny output right after each; may contain zeros.
-
-    Flagged where, even at the lower end of the interval over rounds, fetching takes more than half
-    of run plus fetch and more than 1 ms.
     """
     if len(run_s) != len(fetch_s) or not run_s:
         raise ValueError("needs one fetch time per run, and at least one")
@@ -279,7 +279,7 @@ def _ordered(seconds: Sequence[float]) -> list[float]:
 
 
 def _quantile(ordered: Sequence[float], quantile: float) -> float:
-    """Quantile by linear interpolation between order statistics (NumPy's default)."""
+    """Return a quantile by linear interpolation between order statistics (NumPy's default)."""
     position = quantile * (len(ordered) - 1)
     lower = math.floor(position)
     upper = min(lower + 1, len(ordered) - 1)

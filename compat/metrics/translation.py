@@ -1,9 +1,9 @@
-"""Translations against one reference each: BLEU and chrF, by sacreBLEU.
+"""Scores of translations against one true translation each: chrF and BLEU, by sacreBLEU.
 
-chrF decides, since it needs no words and is one metric for all languages, and since it says
-something of a single sentence. BLEU stands beside it, as papers give it.
+chrF decides, since it needs no words and so is one metric for all languages, and since it also
+works for a single sentence. BLEU stands beside it, because papers report it.
 
-Both are shares here, 0 to 1, where sacreBLEU says 0 to 100. Sources: Papineni et al., "BLEU: a
+Both are shares here, 0 to 1, where sacreBLEU has 0 to 100. Sources: Papineni et al., "BLEU: a
 Method for Automatic Evaluation of Machine Translation", 2002; Popović, "chrF: character n-gram
 F-score for automatic MT evaluation", 2015; Post, "A Call for Clarity in Reporting BLEU Scores",
 2018, whose package this is.
@@ -23,8 +23,8 @@ from compat.metrics.languages import code, is_spaced
 RESAMPLES = 1_000
 """Draws of utterances for each interval, as in sacreBLEU's own significance tests."""
 NO_WORSE = 0.05
-"""chrF of an utterance by which an answer may be below the reference's and still be no worse: of a
-sentence of eight words about one that has another ending."""
+"""chrF of an utterance by which an answer may be below the reference's and still be no worse. In a
+sentence of eight words, that is about one word with another ending."""
 
 
 def task_translation(
@@ -37,9 +37,9 @@ def task_translation(
 
     Args:
         references: true translations, one per utterance.
-        hypotheses: what the case wrote.
-        reference_hypotheses: what the float reference wrote of the same inputs.
-        language: code of the language that they are in, by which BLEU parts words.
+        hypotheses: translations by the case.
+        reference_hypotheses: translations of the same inputs by the float reference.
+        language: code of the language of the translations, by which BLEU separates words.
 
     Returns:
         ``chrf`` (chrF2: character n-grams up to 6, β = 2), ``bleu`` (n-grams up to 4, exponential
@@ -84,10 +84,10 @@ def task_translation(
 
 
 def tokenizer(language: str) -> str:
-    """Return by which of sacreBLEU's tokenizers BLEU parts a language into words.
+    """Return the name of the sacreBLEU tokenizer by which BLEU separates a language into words.
 
-    Characters where no spaces stand between words, Chinese ones apart from other words as in WMT;
-    else 13a, that of WMT too.
+    It is ``zh`` for Chinese (characters, but whole words of other scripts, as in WMT), ``char`` for
+    other languages without spaces between words, and else ``13a``, also as in WMT.
     """
     plain = code(language)
     if plain == "zh":
@@ -96,10 +96,10 @@ def tokenizer(language: str) -> str:
 
 
 class _Counts:
-    """The matches of n-grams of each utterance, of which every score is made.
+    """Counts of matching n-grams of each utterance, from which scores of any draw are computed.
 
-    They come by the two methods that sacreBLEU's own significance tests are made of, as scores of
-    drawn utterances would otherwise count all n-grams anew for each draw.
+    The public methods of sacreBLEU would count all n-grams again for each draw. Its own
+    significance tests use the two private methods that are used here.
     """
 
     def __init__(self, metric: Any, hypotheses: Sequence[str], references: Sequence[str]) -> None:
@@ -118,7 +118,7 @@ class _Counts:
         return [self._score(row) for row in self.counts]
 
     def drawn(self, draws: np.ndarray) -> np.ndarray:
-        """Return the score of each row of indices."""
+        """Return the score of each draw, a row of indices of utterances."""
         return np.array([self._score(self.counts[row].sum(axis=0)) for row in draws])
 
     def _score(self, counts: np.ndarray) -> float:
@@ -127,7 +127,7 @@ class _Counts:
 
 
 def _interval(drawn: np.ndarray, whole: float, utterances: int) -> list[float] | None:
-    """Return the percentiles of what was drawn, widened to hold the score itself."""
+    """Return the percentiles of drawn scores, widened to contain the score itself."""
     if utterances < 2:
         return None
     tail = (1 - CONFIDENCE) / 2

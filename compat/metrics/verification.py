@@ -5,11 +5,11 @@ their embeddings. A *target* trial has one speaker, a *non-target* trial two. At
 miss rate is the share of targets with a lower score, the false-alarm rate the share of non-targets
 with one that is as high.
 
-- **Equal error rate**: where the two rates meet on the detection error curve drawn with straight
-  lines between neighbouring operating points (equal scores are one point). Not on its convex hull,
-  which is optimistic for a few hundred trials.
+- **Equal error rate**: the rate at which the two meet, on the detection error curve drawn with
+  straight lines between neighbouring operating points (equal scores are one point). The curve's
+  convex hull is not used, because it is optimistic for a few hundred trials.
 - **Minimum detection cost**: ``min over thresholds of P x miss + (1 - P) x false alarm``, divided
-  by what the better of "always no" and "always yes" costs, ``min(P, 1 - P)``; either error costs
+  by the cost of the better of "always no" and "always yes", ``min(P, 1 - P)``; either error costs
   one. P is the prior of a target: 0.01 (NIST 2016 Speaker Recognition Evaluation Plan, 3.1) and
   0.05 (NIST's audio from video since 2018, and the VoxCeleb challenges).
 """
@@ -35,7 +35,7 @@ from compat.metrics.bootstrap import (
 Floats = NDArray[np.float64]
 
 _WEIGHTS_AT_ONCE = 1 << 18
-"""Bounds the memory of one block of resamples (2 MiB of weights)."""
+"""Most weights of one block of resamples (2 MiB), which bounds its memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Trial:
 def cosine(one: ArrayLike, other: ArrayLike) -> float:
     """Cosine of the angle between two vectors of shape ``(n,)``, -1 to 1.
 
-    0 where one of them is zero, as it then points nowhere; NaN where a value is not finite.
+    The cosine is 0 if one of them is zero, and NaN if a value is not finite.
     """
     a, b = np.asarray(one, np.float64), np.asarray(other, np.float64)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
@@ -72,7 +72,7 @@ def equal_error_rate(scores: ArrayLike, same: ArrayLike) -> float:
 
 
 def equal_error_threshold(scores: ArrayLike, same: ArrayLike) -> float:
-    """The threshold where the miss rate reaches the false-alarm rate, between two scores.
+    """The threshold at which the miss rate reaches the false-alarm rate, midway between two scores.
 
     Arguments and errors as :func:`equal_error_rate`.
     """
@@ -85,7 +85,7 @@ def minimum_detection_cost(scores: ArrayLike, same: ArrayLike, prior: float) -> 
     """Normalised minimum detection cost, 0 to 1, for a prior of targets between 0 and 1.
 
     Raises:
-        ValueError: as :func:`equal_error_rate`, or a prior that is none.
+        ValueError: as :func:`equal_error_rate`, or the prior is not between 0 and 1.
     """
     if not 0 < prior < 1:
         raise ValueError(f"the prior of a target must lie between 0 and 1, got {prior}")
@@ -105,18 +105,19 @@ def task_verification(
     Args:
         trials: pairs of recordings.
         embeddings: one vector (n,) per recording, from the case under test.
-        reference_embeddings: the same from the float reference; the hardware answers for the
+        reference_embeddings: the same from the float reference; the hardware is judged by the
             difference to these.
-        speakers: who speaks in each recording; its own name where that is not known. Intervals are
-            a bootstrap over speakers, as trials that share a speaker are not independent draws: a
-            resample counts a trial as often as its speakers were drawn (both of them, multiplied).
+        speakers: name of the speaker of each recording; a name of the recording's own if the
+            speaker is not known. Intervals are a bootstrap over speakers, since trials that share a
+            speaker are not independent draws. A resample counts a trial as often as its speakers
+            were drawn (both numbers multiplied).
 
     Returns:
         ``eer``, ``eer_interval`` (95 %), ``min_dcf_01``, ``min_dcf_05``, ``trials``, ``targets``,
         ``utterances``, ``reference_eer``, ``degradation`` (``eer`` minus ``reference_eer``),
         ``degradation_interval`` (95 %, on the same resamples), ``no_worse_share`` (share of trials
-        decided no worse than the reference decides them, both at the reference's own threshold of
-        equal error, as a deployed threshold does not move), ``mean_cosine``, ``worst_cosine`` and
+        decided no worse than by the reference, both at the reference's own threshold of equal
+        error, because a deployed threshold does not move), ``mean_cosine``, ``worst_cosine`` and
         ``worst_utterance`` (index) of the embeddings to the reference's. Rates are fractions.
         Intervals are None for fewer than two speakers.
 
@@ -171,7 +172,7 @@ def task_verification(
 
 
 def _scores(trials: Sequence[Trial], embeddings: Sequence[ArrayLike]) -> Floats:
-    """Cosines of trials (n,); what is not finite is the worst answer that the trial can get."""
+    """Cosines of trials (n,); a cosine of NaN becomes the worst score that the trial can get."""
     scores = np.array([cosine(embeddings[t.first], embeddings[t.second]) for t in trials])
     worst = np.array([-np.inf if trial.same else np.inf for trial in trials])
     return np.where(np.isnan(scores), worst, scores)
@@ -224,7 +225,7 @@ class _Curve:
 
 
 def _cumulated(groups: Floats) -> Floats:
-    """Shares (weightings, groups + 1) that lie below each threshold."""
+    """Return the shares (weightings, groups + 1) of weights that lie below each threshold."""
     sums = np.concatenate([np.zeros((len(groups), 1)), groups.cumsum(axis=1)], axis=1)
     total = sums[:, -1:]
     shares: Floats = sums / np.where(total > 0, total, np.nan)
@@ -232,7 +233,7 @@ def _cumulated(groups: Floats) -> Floats:
 
 
 def _weights(trials: Sequence[Trial], speakers: Sequence[str]) -> Iterator[Floats]:
-    """Yield blocks (resamples, trials): how often each trial counts when speakers are redrawn."""
+    """Yield blocks (resamples, trials) of counts of each trial when speakers are drawn again."""
     named = sorted({speakers[index] for trial in trials for index in (trial.first, trial.second)})
     if len(named) < 2:
         return

@@ -1,17 +1,16 @@
-"""Waveforms beside a reference: signal-to-noise ratios, and the distance of their mel spectra.
+"""Scores of waveforms against a reference: signal-to-noise ratios, and a distance of mel spectra.
 
 Audio is (samples,) or (channels, samples), float, between -1 and 1. Ratios are cut off at
 :data:`LIMIT_DB` either way, so that every score is a number that JSON can carry.
 
 - **Signal-to-noise ratio**: ``10 log10(|s|² / |s - ŝ|²)``, over all channels. Source separation
   calls it SDR (Mitsufuji et al., "Music Demixing Challenge 2021", 2022).
-- **Scale-invariant SDR**: the same after the reference was scaled to fit the estimate best (Le Roux
+- **Scale-invariant SDR**: that ratio with the reference scaled to fit the estimate best (Le Roux
   et al., "SDR - half-baked or well done?", 2019): ``a = <ŝ, s> / |s|²``,
   ``10 log10(|a s|² / |a s - ŝ|²)``. One scale serves all channels, so that a shifted balance of
   stereo counts as an error. No mean is removed.
 - **Mel distance**: the mean over :data:`WINDOWS` of the mean absolute difference of two log-mel
-  spectrograms, in dB. It hears which frequencies are there and not their phases, which a codec is
-  free to choose.
+  spectrograms, in dB. It compares frequencies but not phases, which a codec is free to choose.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 LIMIT_DB = 200.0
-"""Ratios beyond what float64 can show, and those of identical audio, are cut off here."""
+"""Largest ratio in dB. Ratios beyond the precision of float64, as of identical audio, get it."""
 WINDOWS: Mapping[int, int] = MappingProxyType({256: 20, 512: 40, 1024: 80, 2048: 160})
 """Samples of a window to bands of its mel spectrogram; windows overlap by three quarters."""
 FLOOR = 1e-4
 """Amplitude of a band below which it is silent: 80 dB below a sine of full scale."""
 
 CLIPPED_SHARE = 0.02
-"""Share of samples at the peak of audio above which it is clipped; of a sine they are 0.009."""
+"""Share of samples at the peak above which audio counts as clipped; a sine has 0.009."""
 
 Floats = NDArray[np.float64]
 
@@ -40,8 +39,8 @@ Floats = NDArray[np.float64]
 def snr_db(reference: np.ndarray, estimate: np.ndarray) -> float:
     """Signal-to-noise ratio of an estimate in dB, over all channels.
 
-    An estimate that is not finite has the lowest. Where the reference is silent it is the highest
-    for silence and the lowest for any sound.
+    An estimate that is not finite has the lowest ratio. If the reference is silent, a silent
+    estimate has the highest ratio and any other the lowest.
 
     Raises:
         ValueError: the shapes differ, or there are no samples.
@@ -51,7 +50,9 @@ def snr_db(reference: np.ndarray, estimate: np.ndarray) -> float:
 
 
 def si_sdr_db(reference: np.ndarray, estimate: np.ndarray) -> float:
-    """Scale-invariant SDR of an estimate in dB; what is silent or not finite as in :func:`snr_db`.
+    """Scale-invariant SDR of an estimate in dB.
+
+    Silence and values that are not finite count as in :func:`snr_db`.
 
     Raises:
         ValueError: the shapes differ, or there are no samples.
@@ -62,7 +63,7 @@ def si_sdr_db(reference: np.ndarray, estimate: np.ndarray) -> float:
         return decibels(0.0, power(found))
     target = signal * (float(np.vdot(found, signal)) / energy)
     if not found.any():
-        return -LIMIT_DB  # Nothing of the reference is in silence, and nothing else either.
+        return -LIMIT_DB  # A silent estimate holds nothing of the reference.
     return decibels(power(target), power(target - found))
 
 
@@ -166,7 +167,7 @@ def power(values: np.ndarray) -> float:
 def decibels(signal: float, noise: float) -> float:
     """Return 10 log₁₀(signal ÷ noise) of two powers, between ±:data:`LIMIT_DB`.
 
-    Noise that is no number gives the least, none at all the most.
+    Noise that is not finite gives the lowest value, and noise of zero the highest.
     """
     if not np.isfinite(noise):
         return -LIMIT_DB

@@ -127,7 +127,7 @@ def total(counts: Iterable[Counts]) -> Counts:
 def by_characters(values: dict[str, Any]) -> dict[str, Any]:
     """Return the scores of :func:`task_wer` on texts whose words are single characters.
 
-    They are character error rates then, and are called so: there is no ``wer``.
+    Such scores are character error rates, so ``wer`` becomes ``cer`` and ``words`` ``characters``.
     """
     names = {
         "wer": "cer",
@@ -149,11 +149,11 @@ def task_wer(
 
     Args:
         references: true transcripts, one per utterance.
-        hypotheses: what the case transcribed.
-        reference_hypotheses: what the float reference transcribed from the same inputs; the
-            hardware answers for the difference to these.
-        normalize: applied to all three, for instance :class:`EnglishNormalizer`; None scores the
-            text as it is.
+        hypotheses: transcripts by the case.
+        reference_hypotheses: transcripts of the same inputs by the float reference; the hardware is
+            judged by the difference to these.
+        normalize: function applied to all three, for instance :class:`EnglishNormalizer`; None
+            scores the texts as they are.
 
     Returns:
         ``wer``, ``wer_interval`` (95 %, over utterances), ``substitutions``, ``insertions``,
@@ -162,8 +162,8 @@ def task_wer(
         paired), ``no_worse_share``, ``cer`` and ``worst_utterance`` (index of the utterance with
         the most errors beyond the reference's). In ``capped_wer`` an utterance has no more errors
         beyond the reference's than it has words (one, if it has none): a loop of a thousand words
-        is one utterance that was lost, and must not decide about all others.
-        Rates are fractions, not percentages. Intervals are None for fewer than two utterances.
+        is one lost utterance, and must not outweigh all others. Rates are fractions, not
+        percentages. Intervals are None for fewer than two utterances.
 
     Raises:
         ValueError: there are no utterances or the three lengths differ.

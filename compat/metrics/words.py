@@ -1,4 +1,4 @@
-"""What metrics mean, in the words of the site's methods and of the glossary."""
+"""Explanations of metrics, which the site's methods and the glossary show."""
 
 from __future__ import annotations
 
@@ -240,5 +240,4 @@ METRICS: tuple[tuple[str, str, str], ...] = (
         "compat/report/yardstick.py",
     ),
 )
-"""Names of numbers, their formula or meaning, and where either comes from: literature, or the file
-that computes them."""
+"""Metrics: name, formula or meaning, and source (literature, or the file that computes it)."""

@@ -57,7 +57,7 @@ class Selection:
             _check("--recipes", [part.rpartition("-")[0] for part in parts], recipes)
 
     def check_required(self, required: Iterable[str], catalog: Catalog) -> None:
-        """Raise :class:`CompatError` for required hardware or a target that no selected case uses."""
+        """Raise :class:`CompatError` for required hardware, or a target, that no case runs on."""
         known = {*catalog.hardware, *(target.name for target in catalog.targets)}
         for word in required:
             if word not in known:
