@@ -51,7 +51,8 @@ def matrix_markdown(report: Report) -> str:
 def print_matrix(report: Report, console: Console, pending: bool = False) -> None:
     """Print the matrix to a terminal; readable at 80 columns and without colour.
 
-    ``pending`` is said while the run goes on: what it planned and has not measured is shown so.
+    ``pending`` is true while a run goes on. Then the matrix is printed without reasons, and checks
+    that are still to come are shown as pending.
     """
     from compat.report.terminal import print_matrix as show
 

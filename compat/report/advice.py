@@ -1,7 +1,7 @@
-"""Which configuration to use: the fastest that keeps what was asked for, and why others lost.
+"""Recommend a configuration: the fastest that keeps the limits, and why each other one lost.
 
-Times are compared within one machine and one set of weights only: those of two machines, or of a
-published checkpoint and of generated weights, answer different questions.
+Times are compared only within one machine and one set of weights, because times of two machines, or
+of a published checkpoint and of generated weights, answer different questions.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from compat.report.measures import Measure
 from compat.report.model import Configuration, Report
 
 ALIKE = 0.05
-"""Relative difference of two times whose intervals overlap that is no difference."""
+"""Relative difference (0.05 is 5 %) up to which two times with overlapping intervals are equal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """The answer to one question."""
+    """A recommendation for one model on one machine."""
 
     machine: str
     subject: str
     best: Candidate | None
     usable: tuple[Candidate, ...]
-    """All that keep the limits, fastest first."""
+    """All candidates that keep the limits, fastest first."""
     front: tuple[Candidate, ...]
-    """Of these the ones that no other beats in time, loss and memory at once."""
+    """The usable candidates on the Pareto front of time, loss and memory."""
     lost: tuple[tuple[Candidate, str], ...]
-    """Every other candidate that was measured, with the one sentence that says why."""
+    """Every other candidate that was measured, with one sentence on why it lost."""
     notes: tuple[str, ...] = ()
-    """What the evidence cannot answer, or answers with a reserve."""
+    """Sentences on what the evidence does not show, or shows only in part."""
     elsewhere: tuple[tuple[str, str, int], ...] = ()
     """Other machines and models with a usable answer: machine, subject, number of candidates."""
 
@@ -51,7 +51,8 @@ class Advice:
 def advise(report: Report, wanted: str, limits: Limits, here: str = "") -> Advice:
     """Return the best configuration of a row, family or variant within limits.
 
-    ``here`` is the id of the machine that is preferred where ``limits`` name none.
+    ``wanted`` names the row, family or variant; ``here`` is the id of the machine that is preferred
+    where ``limits`` name none.
 
     Raises:
         CompatError: the report has no such model, or no such machine.
@@ -98,7 +99,10 @@ def advise(report: Report, wanted: str, limits: Limits, here: str = "") -> Advic
 
 
 def front(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
-    """Return the Pareto front: what no other candidate beats or equals in everything."""
+    """Return the Pareto front: candidates that no other one beats.
+
+    A candidate beats another if it is at least as good in time, loss and memory, and better in one.
+    """
 
     def beaten(one: Candidate) -> bool:
         mine = one.coordinates
@@ -116,14 +120,17 @@ def _usable(group: Iterable[Candidate], limits: Limits) -> list[Candidate]:
 
 
 def _tier(one: Candidate, limits: Limits) -> tuple[bool, bool, bool]:
-    """Order before speed: what fails the stress list last, then what may lose accuracy."""
+    """Return a sort key that goes before speed, the best tier first.
+
+    Candidates that fail the stress list come last; before them, candidates that may lose accuracy.
+    """
     robust, accurate = one.states.get("robust"), one.states.get("accurate")
-    # A person who says what may be lost has said what is accurate.
+    # A limit of loss takes the place of the accuracy gate: the person chose what is accurate.
     return robust == "failed", limits.loss is None and accurate != "strict", robust != "strict"
 
 
 def _best(usable: Sequence[Candidate], limits: Limits) -> Candidate | None:
-    """Return the fastest of the best tier; of those as fast the one that loses least."""
+    """Return the fastest candidate of the best tier; among equally fast ones, the most accurate."""
     if not usable:
         return None
     tier = min(_tier(one, limits) for one in usable)
@@ -134,7 +141,7 @@ def _best(usable: Sequence[Candidate], limits: Limits) -> Candidate | None:
 
 
 def _alike(one: Candidate, other: Candidate) -> bool:
-    """Whether two are as fast as one another, as far as their times can tell."""
+    """Whether two candidates are equally fast, given the intervals of their times."""
     low, high = sorted((one.seconds, other.seconds))
     return high <= low * (1 + ALIKE) and _overlap(one.time, other.time)
 
@@ -185,7 +192,7 @@ def _worse_tier(one: Candidate, limits: Limits) -> str:
 def _notes(
     fitting: Sequence[Configuration], best: Candidate | None, limits: Limits
 ) -> Iterable[str]:
-    """Yield what the evidence cannot answer."""
+    """Yield sentences on what the evidence does not show, or shows only in part."""
     ran = [one for one in fitting if one.rating.kind not in ("not-measured", "stale")]
     evidence = Counter(one.evidence for one in ran)
     if best is None:

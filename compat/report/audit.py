@@ -1,8 +1,8 @@
-"""What of the results files counts: nothing that cannot be true, or that this code does not know.
+"""Leave out of results files what cannot be true, and what this code does not know.
 
-A results file is a stranger's word. Whatever it claims may decide its own cells and no others, so
-current versions come from the code, dates are held against the clock, and a run that is told in
-two ways is believed in neither where they differ. What is left out is named, with its file.
+Results files come from strangers, and a file may decide its own cells only. So current versions
+come from the code, dates are checked against the clock, and where two files give one run different
+contents, neither counts. Everything that is left out is reported, with the name of its file.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from compat.metrics import SCORER_VERSION
 from compat.report.findings import TASK
 
 TOLERANCE = timedelta(days=1)
-"""How far ahead of this machine's clock a date may be: clocks and time zones are set wrongly."""
+"""How far a date may lie ahead of this machine's clock; some clocks and time zones are wrong."""
 STEP = timedelta(minutes=1)
-"""How far a clock may be set back while a check runs."""
+"""How far a clock may be set back while a check runs, so that the check seems to end too early."""
 
 LONGEST = timedelta(days=30)
-"""Longer than any check takes: a time beyond it was not measured."""
+"""Longest time that can be a measurement; no check takes as long."""
 
 _UPDATE = "Update compat, or leave the file out."
 _CLOCK = "Correct the clock that is wrong, or leave the file out."
@@ -40,7 +40,7 @@ _MACHINE = re.compile("[0-9a-f]{8}")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something in one or several files that cannot be, and what became of it."""
+    """A fault of one or several results files, and what was left out because of it."""
 
     paths: tuple[Path, ...]
     text: str
@@ -49,7 +49,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What is left of some runs, and what was wrong with the rest."""
+    """The runs without their faulty lines, and the problems of those lines."""
 
     runs: tuple[Run, ...]
     problems: tuple[Problem, ...]
@@ -60,10 +60,11 @@ def audit(
     current: Mapping[str, int] = VERSIONS,
     now: datetime | None = None,
 ) -> Audit:
-    """Return what counts of some runs, each with its own problems added to it.
+    """Return runs without the lines that do not count, each run with its problems added to it.
 
-    ``current`` is the version that the code has of each check; checks that it lacks are an outside
-    author's, of which any version from 1 on is taken.
+    ``current`` maps each check to its version in the code. Other checks come from outside authors,
+    and any of their versions from 1 on is accepted. ``now`` is the current time, by default the
+    clock's.
     """
     now = now or datetime.now(UTC)
     sound: list[Run] = []
@@ -98,7 +99,7 @@ def audit(
 
 
 def instant(text: str) -> datetime | None:
-    """Return an ISO 8601 date as a moment, in UTC where it names no zone; None where it is none."""
+    """Parse an ISO 8601 date, as UTC where it has no time zone; return None where it is invalid."""
     try:
         moment = datetime.fromisoformat(text)
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
@@ -107,17 +108,17 @@ def instant(text: str) -> datetime | None:
 
 
 def other_machine(header: Header) -> str:
-    """Return the machine that a header's facts give, if it is not the one that it names.
+    """Return the machine id that a header's facts give, if the header names another one.
 
-    Empty where they agree, and where that cannot be known: facts that are incomplete or of another
-    form, an id that this code would not give.
+    Empty where both agree, and where they cannot be compared: the facts are incomplete or of
+    another form, or the named id is not of this code's form (8 hexadecimal digits).
     """
     given = _machine_of(header)
     return given if _MACHINE.fullmatch(header.machine) and given != header.machine else ""
 
 
 def knows_machine(header: Header) -> bool:
-    """Return whether a header's facts give the machine that it names."""
+    """Whether a header's facts give the machine id that the header names."""
     return _machine_of(header) == header.machine
 
 
@@ -127,11 +128,11 @@ def _machine_of(header: Header) -> str:
     try:
         return machine_id(header.facts)
     except (AttributeError, TypeError, ValueError, OverflowError, RecursionError):
-        return ""  # A stranger's facts have any form.
+        return ""  # The facts come from a stranger's file, and may have any form.
 
 
 def _header_problem(header: Header, now: datetime) -> str:
-    """Say why nothing of a run counts; empty where something may."""
+    """Say why a whole run is left out; empty where its lines may count."""
     started = instant(header.started)
     remedy = _OUT
     if header.schema < 1:
@@ -152,7 +153,7 @@ def _header_problem(header: Header, now: datetime) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Fault:
-    """One thing wrong with one line; the same kind is named once for a file."""
+    """A fault of one line of a file; faults of one kind are reported once for each file."""
 
     kind: str
     example: str
@@ -160,7 +161,7 @@ class _Fault:
 
 
 def _sound(run: Run, current: Mapping[str, int], now: datetime) -> tuple[Run, list[str]]:
-    """Return a run without the lines that cannot be, and what is wrong with those."""
+    """Return a run without its faulty lines, and a sentence on each kind of fault."""
     faults: dict[tuple[str, str], list[_Fault]] = defaultdict(list)
     began: dict[tuple[str, str], datetime] = {}
     beginning = instant(run.header.started)
@@ -199,7 +200,10 @@ def _sound(run: Run, current: Mapping[str, int], now: datetime) -> tuple[Run, li
 
 
 def _without(run: Run, gone: set[tuple[str, str]], observations: Sequence[Observation]) -> Run:
-    """Return a run with these observations, as if it had never planned or begun others."""
+    """Return a run with these observations, as if it had never planned or begun the ``gone`` ones.
+
+    ``gone`` holds pairs of case id and check.
+    """
     return replace(
         run,
         planned=tuple(_less(plan, gone) for plan in run.planned),
@@ -224,7 +228,7 @@ def _fault(
     current: Mapping[str, int],
     now: datetime,
 ) -> _Fault | None:
-    """Return what cannot be about an observation, if anything."""
+    """Return the first fault of an observation; None where it has none."""
     version = f"{_short(one.check)} version {one.check_version}"
     scorer = scorer_of(header, one)
     moment = instant(one.time or header.started)
@@ -255,7 +259,10 @@ def _fault(
 
 
 def _times(one: Observation) -> Iterator[tuple[str, float]]:
-    """Yield every time of an observation with its name: those of a check, of rounds, of values."""
+    """Yield every time of an observation in seconds, with its name.
+
+    The times are the length of the check, its samples, and every value whose name ends in ``_s``.
+    """
     yield "its length", one.seconds
     for name, samples in one.samples.items():
         if name.endswith(("seconds", "_s")):
@@ -280,14 +287,14 @@ def _is_number(value: Any) -> bool:
 
 
 _Content = dict[tuple[str, str, str], tuple[bytes, ...]]
-"""Machine, case and check, with all that a run says of them in turn; plans have no check."""
+"""Machine, case and check to the encoded lines of a run about them; plans have an empty check."""
 
 
 def _told_once(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
-    """Leave out of runs that are told in several ways what they contradict one another in.
+    """Leave out every check on which several files of one run disagree.
 
-    Copies of one file are no contradiction, also where one was taken earlier and is shorter. Which
-    of two contents was measured cannot be known: neither outranks anything.
+    A copy of a file does not disagree with it, even where the copy is older and shorter. Where two
+    files disagree, nobody can know which one was measured, so neither counts.
     """
     same: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
@@ -302,7 +309,7 @@ def _told_once(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:
         headers = {msgspec.json.encode(run.header) for run in copies}
         if len(headers) == 1 and all(_continues(longest, one) for one in contents):
             continue
-        # Whose plan of a case is heard is known by whose observations of it count.
+        # Plans stay: only a run whose observations of a case count describes that case.
         contradicted = {key for key in _contradicted(contents) if key[2]}
         for run in copies:
             machine = run.header.machine
@@ -338,12 +345,12 @@ def _content(run: Run) -> _Content:
 
 
 def _continues(longer: _Content, shorter: _Content) -> bool:
-    """Whether everything of one copy is the beginning of the other."""
+    """Whether all lines of the shorter copy are the first lines of the longer one."""
     return all(longer.get(key, ())[: len(lines)] == lines for key, lines in shorter.items())
 
 
 def _contradicted(contents: Sequence[_Content]) -> Iterator[tuple[str, str, str]]:
-    """Yield what several copies speak of and disagree about."""
+    """Yield machine, case and check for everything on which several copies disagree."""
     for key in dict.fromkeys(key for one in contents for key in one):
         versions = [one[key] for one in contents if key in one]
         longest = max(versions, key=len)

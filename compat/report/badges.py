@@ -30,7 +30,7 @@ _CHARACTER_WIDTH = 6.7
 
 
 def inline(cell: Cell) -> Markup:
-    """Return the badge to stand inside a page."""
+    """Return the badge as markup for an HTML page, which needs no XML namespace."""
     from markupsafe import Markup
 
     svg = badge(cell).replace(' xmlns="http://www.w3.org/2000/svg"', "")

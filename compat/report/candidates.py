@@ -1,4 +1,4 @@
-"""What may be chosen: every configuration of a model, its numbers, and whether it can be used."""
+"""Candidates for a recommendation: the configurations of a model, their numbers and usability."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from compat.report.model import Configuration, Record, Report
 
 CPU = "cpu"
 REAL_TIME = 1.0
-"""Upper end of the real-time factor at which audio is processed as fast as it is spoken."""
+"""Highest real-time factor (seconds of work for a second of audio) that still is real time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a configuration must keep; None asks nothing."""
+    """Limits that a configuration must keep; None, an empty value or False asks nothing."""
 
     hardware: tuple[str, ...] = ()
-    """Columns, targets or patterns of them. ``cpu`` is all that runs on the host's processor,
-    whichever column it stands in."""
+    """Names or patterns of columns and targets. ``cpu`` stands for every target that runs on the
+    host's processor, whichever its column."""
     memory: float | None = None
-    """Bytes at the peak, of the process and of the device."""
+    """Bytes; the limit of both the process's peak and the device's."""
     loss: float | None = None
-    """How far the task metric may fall behind the reference's: points of a share, else the
-    metric's own unit."""
+    """How far the task metric may fall behind the reference's. In percentage points where the
+    metric is a share (1 is one point of WER), else in the metric's own unit."""
     real_time: bool = False
     machine: str = ""
-    """The beginning of its id."""
+    """The beginning of a machine's id."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One configuration with one model, as the evidence has it."""
+    """One configuration with one model, and the numbers that were measured of it."""
 
     configuration: Configuration
     subject: str
@@ -77,14 +77,14 @@ class Candidate:
 
     @property
     def seconds(self) -> float:
-        """What is compared: lower is better; infinite where nothing was timed."""
+        """The time that orders candidates, lower is better; infinite where nothing was timed."""
         return self.time.value if self.time else float("inf")
 
     @property
     def coordinates(self) -> tuple[float, float, float]:
         """Time, loss and memory, lower better; what is not known is infinite.
 
-        A gain over the reference is chance, and counts as no loss.
+        A gain over the reference is chance, so it counts as a loss of 0.
         """
         infinity = float("inf")
         loss = infinity if self.loss is None else max(0.0, self.loss.value)
@@ -152,7 +152,7 @@ def _seen(record: Record | None) -> Observation | None:
 def _loss(
     one: Configuration, name: str, cases: dict[str, dict[str, Record]]
 ) -> tuple[Measure | None, str]:
-    """Return what a model loses, and whose loss that is: its own, or the stand-in's."""
+    """Return a model's loss and the model it was measured on: the same one, or its stand-in."""
     for other in (name, one.figures.metric_case):
         # Generated weights have no task metric, whatever a file says.
         if not other.endswith("@seeded"):
@@ -163,18 +163,18 @@ def _loss(
 
 
 def points(limit: float, loss: Measure) -> float:
-    """Return a limit in the unit that a loss is stored in: points of a share are hundredths."""
+    """Convert a limit to the unit of a stored loss: 1 point of a share becomes 0.01."""
     share = not loss.metric or text.is_share(loss.metric, loss.declared or {})
     return limit / 100 if share else limit
 
 
 def ran(one: Candidate) -> bool:
-    """Return whether anything current was measured of a candidate."""
+    """Whether a candidate has a current measurement."""
     return one.configuration.rating.kind not in ("not-measured", "stale")
 
 
 def unusable(one: Candidate, limits: Limits) -> str:
-    """Say why a candidate is no answer at all; empty where it is one."""
+    """Say why a candidate cannot be recommended; empty where it can."""
     configuration = one.configuration
     rating = configuration.rating
     if not ran(one):
@@ -197,11 +197,11 @@ _ESSENTIAL = {
     "loads": ("it does not load", "whether it loads is not known"),
     "accurate": ("its results are wrong", "its accuracy is not known"),
 }
-"""Gates without which nothing can be used: what is said where they failed, and are unknown."""
+"""Gates that every candidate must pass, each with the words for failed and for unknown."""
 
 
 def _beyond(one: Candidate, limits: Limits) -> str:
-    """Say which limit of the person a candidate does not keep; empty where it keeps all."""
+    """Say which limit a candidate does not keep; empty where it keeps all."""
     if limits.real_time and one.time is not None:
         if one.time.key != "rtf":
             return "its task has no real time"

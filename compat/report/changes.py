@@ -1,4 +1,4 @@
-"""What changed since the last run: the newest run of each machine, and the steps of histories."""
+"""Changes since the last run: those of each machine's newest run, and the steps of histories."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from compat.report.model import Report
 
 TOLD = tuple(kind for kind in KINDS if kind not in ("missing", "incomparable", "same"))
-"""Kinds of change that a page lists; it counts the others."""
+"""Kinds of change that a page lists one by one; of the other kinds it shows the number."""
 MOST_COMPARED = 200_000
-"""Observations up to which a report says what changed: a history costs more the longer it is."""
+"""Observations up to which a report compares runs; beyond them histories take too long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """What the newest run of a machine changed."""
+    """The changes that the newest run of a machine brought."""
 
     machine: str
     started: str
     """When the run began."""
     comparison: Comparison
-    """Everything before it on that machine, and the run."""
+    """All earlier runs of that machine, compared with the newest."""
 
     @property
     def told(self) -> tuple[Change, ...]:
@@ -41,23 +41,23 @@ class Newest:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What changed, of all machines."""
+    """The changes of all machines."""
 
     newest: tuple[Newest, ...] = ()
     """The machine that ran last comes first; machines with one run have nothing to compare."""
     events: tuple[Event, ...] = ()
     """Steps of numbers, and checks that began to fail or to pass, newest first."""
     left_out: int = 0
-    """Observations, where there are too many to compare; 0 where they were compared."""
+    """Number of observations where there are too many to compare; 0 where they were compared."""
 
 
 def with_changes(report: Report, collection: Collection) -> Report:
-    """Return the report with what changed in the collection that it was made of."""
+    """Return a report with the changes in the collection that it was built from."""
     return replace(report, changes=changes(collection))
 
 
 def changes(collection: Collection) -> Changes:
-    """Return what changed in a collection: nothing is compared across machines."""
+    """Return the changes in a collection; each machine is compared with itself only."""
     count = sum(len(run.observations) for run in collection.runs)
     if count > MOST_COMPARED:
         return Changes(left_out=count)
@@ -79,7 +79,7 @@ def _newest(machine: str, runs: list[Run]) -> Newest | None:
 
 
 def places(report: Report) -> Mapping[tuple[str, str], str]:
-    """Return the page of each machine's case, by machine and case id."""
+    """Return the path of each case's page in the site, by machine and case id."""
     return {
         (one.machine, record.case.id): f"configurations/{one.anchor}.html"
         for one in report.configurations

@@ -1,4 +1,4 @@
-"""What the charts of configurations show, and how each is drawn."""
+"""The data of the charts of configurations: points, colours and symbols."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ PALETTE = (
     ("#268cbf", "#b2e5ff"),
     ("#bf280a", "#e6aca1"),
 )
-"""Colours of the light and of the dark theme, told apart by eyes without red, green or blue cones.
+"""Pairs of colours, for the light and the dark theme, that colour-blind readers can tell apart.
 
-Seven is what such eyes can tell apart beside 3 to 1 of contrast with the card; more targets than
-that share colours, and differ in the form of their symbols.
+No more than seven keep a contrast of 3 to 1 with the card as well. More targets than that share
+colours, and differ in the form of their symbols.
 """
 
 FORMS = ("", "-open", "-dot", "-open-dot")
-"""Forms of one symbol, for configurations that agree in colour and precision."""
+"""Variants of one symbol (Plotly suffixes), for configurations of one colour and precision."""
 
 
 def points(configurations: Sequence[Configuration]) -> list[dict[str, Any]]:
-    """Return what the charts show of configurations, each row of the matrix being a chart.
+    """Return the points of the charts, one for each configuration; each row is a chart.
 
-    Colour is the target and symbol the precision; recipes of one precision, and machines, differ
-    in the symbol's form.
+    The colour shows the target and the symbol the precision. Points that agree in both, as recipes
+    of one precision or machines, differ in the symbol's form.
     """
     found = []
     for row in dict.fromkeys(one.row for one in configurations):
@@ -54,7 +54,7 @@ def points(configurations: Sequence[Configuration]) -> list[dict[str, Any]]:
 
 
 def _point(one: Configuration, colour: int, symbol: str, several: bool) -> dict[str, Any]:
-    """Return what the charts show of a configuration; ``several`` families share its chart."""
+    """Return the point of one configuration; ``several`` is true if families share its chart."""
     f = one.figures
     lines = [one.variant.partition("@")[0]] if several else []
     lines = [text.one_line(part) for part in (*lines, one.target, one.recipe, one.machine_short)]

@@ -1,6 +1,6 @@
-"""Which observation counts for a check of a case on a machine, and which run describes a case.
+"""Choose the observation that counts for each check of a case, and the run that describes a case.
 
-Every choice is made by a total order, so that the order in which files are read never matters.
+Every choice follows a total order, so that the order in which files are read never matters.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from compat.report.audit import instant, other_machine
 from compat.report.findings import TASK
 
 PROFILE_RANK = {name: profile.rank for name, profile in PROFILES.items()}
-"""Thoroughness by the name of a profile; names of other versions rank lowest."""
+"""Name of a profile to its thoroughness; names that this version lacks rank lowest."""
 
 OWN = {
     "corpus": "own corpus",
@@ -29,13 +29,13 @@ OWN = {
     "expectations": "own expectations",
     "checkpoint": "own checkpoint",
 }
-"""What a header names as a person's own, in the words that a cell shows."""
+"""Kind of input that a person replaced, as headers name it, to the words that a cell shows."""
 
 Key = tuple[str, str, str]
 """Machine, case id, check."""
 
 _LATER_PROCESS = re.compile("gw[1-9][0-9]*")
-"""What pytest-xdist calls the processes of a parallel run after the first, which is ``gw0``."""
+"""Names that pytest-xdist gives the later processes of a parallel run; the first is ``gw0``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +47,25 @@ class Chosen:
 
 
 def run_key(run: Run) -> str:
-    """Return what names one process of a run."""
+    """Return the name of one process of a run: ``run.worker``."""
     return f"{run.header.run}.{run.header.worker}"
 
 
 def choose(runs: Iterable[Run]) -> dict[Key, Chosen]:
     """Return the observation that counts for every machine, case and check.
 
-    ``runs`` are audited ones. What was measured on the machine that it names outranks what was
-    measured on another, then a measurement a skip, then what rests on the shipped corpus,
-    thresholds and checkpoints a person's own, then the higher version of check and scorer, then a
-    whole profile a quick one, then what decides something an inconclusive timing, then the fuller
-    profile, then the newer observation; what is left is ordered by run and content, so that no
-    file order shows.
+    ``runs`` are audited. Of two observations the one counts that comes first in this order:
+
+    1. its file's facts fit the machine that the file names;
+    2. it is a measurement, not a skip;
+    3. it rests on the shipped corpus, thresholds and checkpoints, not on a person's own;
+    4. its check, then its scorer, has the higher version;
+    5. its profile is a whole one, not quick;
+    6. it is conclusive;
+    7. its profile is the fuller one;
+    8. it is newer.
+
+    Ties are broken by run and content, so that the order of files never matters.
     """
     ranked: dict[Key, tuple[tuple[object, ...], Chosen]] = {}
     for run in runs:
@@ -88,19 +94,22 @@ def choose(runs: Iterable[Run]) -> dict[Key, Chosen]:
 def _after(
     order: tuple[object, ...], one: object, other_order: tuple[object, ...], other: object
 ) -> bool:
-    """Whether one thing comes after another, by its order, or by its content if that is equal."""
+    """Whether one thing comes after another: by its order, and where that is equal by content."""
     if order != other_order:
         return order > other_order
     return msgspec.json.encode(one) > msgspec.json.encode(other)
 
 
 def moment(text: str) -> datetime:
-    """Return a date to order by: as a moment, since equal moments are written in several ways."""
+    """Parse a date for sorting, because equal moments are written in several ways.
+
+    A text that is no date sorts before all dates.
+    """
     return instant(text) or datetime.min.replace(tzinfo=UTC)
 
 
 def own_inputs(header: Header, case: str) -> tuple[str, ...]:
-    """Return what a person replaced of the inputs of a case, in words; empty for standard ones."""
+    """Return in words which inputs of a case a person replaced; empty where all are standard."""
     if not header.own:
         return ()
     variant, _, weights = case.partition("/")[0].partition("@")
@@ -113,7 +122,7 @@ def own_inputs(header: Header, case: str) -> tuple[str, ...]:
 
 
 Source = tuple[str, ...]
-"""Who speaks for an observation: one results file, or the first process of a parallel run."""
+"""Key of a plan's author: one results file, or the first process of a parallel run."""
 
 
 def _first_process(run: Run) -> Source:
@@ -121,22 +130,23 @@ def _first_process(run: Run) -> Source:
 
 
 def file_of(run: Run) -> Source:
-    """Return what tells a results file from all others."""
+    """Return a key that is unique to one results file."""
     return (str(run.path), run.header.machine, run.header.run, run.header.worker)
 
 
 def heard(run: Run) -> tuple[Source, ...]:
-    """Return whose plans speak for what a run observed.
+    """Return the sources whose plans describe the observations of a run.
 
-    Its own, and of a parallel run those of the first process, which alone writes what all of them
-    were to measure. Whoever merely calls himself a process of a run has no say in it.
+    These are the run's own file and, for a later process of a parallel run, the first process,
+    which alone writes the plan of all of them. A file that merely claims the name of a run does not
+    describe it.
     """
     parallel = _LATER_PROCESS.fullmatch(run.header.worker)
     return (file_of(run), _first_process(run)) if parallel else (file_of(run),)
 
 
 def speaking(run: Run) -> tuple[Source, ...]:
-    """Return as whom a run's plans speak."""
+    """Return the sources that the plans of a run belong to."""
     first = run.header.worker == "gw0"
     return (file_of(run), _first_process(run)) if first else (file_of(run),)
 
@@ -146,8 +156,8 @@ def describing(
 ) -> dict[tuple[str, str], tuple[CaseFacts, Run]]:
     """Return the facts of every planned case, by machine and case id, and the run that gives them.
 
-    Runs of which more observations of the case count come first, then newer ones: a run that only
-    plans a case does not say what others measured.
+    The run with the most counting observations of a case gives its facts; among equals, the newest.
+    So a run that only plans a case does not describe what others measured.
     """
     support = Counter(
         (machine, case, source)

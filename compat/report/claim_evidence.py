@@ -1,4 +1,4 @@
-"""What claims are held against: records, timings and answers, found by patterns of cases."""
+"""The evidence for claims: records, timings and answers, found by patterns of case ids."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from compat.report.audit import audit, other_machine
 from compat.report.model import Record, Report
 
 FEWEST_ITEMS = 4
-"""Items of a test set below which the interval of a degradation says nothing of other items."""
+"""Fewest items of a test set from which a degradation may decide a claim."""
 COUNTS = ("utterances", "conversations", "recordings", "trials")
-"""What task metrics call the number of items that they scored."""
+"""Names under which task metrics report the number of items that they scored."""
 LATENCY, THROUGHPUT = "latency.task", "latency.throughput"
 
 _WEIGHTS = {"pretrained": 0, "seeded": 1, "trained": 2}
@@ -28,7 +28,7 @@ _SETTLED = ("passed", "failed", "known-failure", "unexpected-pass")
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One settled latency of one case, and where it is from."""
+    """One settled latency of one case, with its run and date."""
 
     facts: CaseFacts
     one: Observation
@@ -39,7 +39,7 @@ class Timing:
 
 
 class Evidence:
-    """What claims are held against."""
+    """The records, timings and answers that claims are checked against."""
 
     def __init__(self, report: Report, runs: Iterable[Run] = (), answers: Answers | None = None):
         self.report = report
@@ -107,12 +107,12 @@ def rank(facts: CaseFacts) -> tuple[int, str]:
 
 
 def identity(record: Record) -> str:
-    """Return a name for one observation, in which files and machines differ."""
+    """Return the unique name of one observation, such as ``machine/run/case/check``."""
     return f"{record.machine}/{record.run}/{record.case.id}/{record.check}"
 
 
 def seen(verdict: Verdict, measured: str, records: Sequence[Record], reason: str) -> Found:
-    """Return a verdict with the numbers, the machine and the newest day that it rests on."""
+    """Return a verdict with its number, and with the machine and newest day of its records."""
     dates = [r.observation.time[:10] for r in records if r.observation is not None]
     return Found(
         verdict,
@@ -126,7 +126,7 @@ def seen(verdict: Verdict, measured: str, records: Sequence[Record], reason: str
 
 
 def is_settled(one: Observation) -> bool:
-    """Whether a timing counts: it ended, and what failed was a limit and not the timing."""
+    """Whether a timing counts: it ended with an interval, and at most a limit failed."""
     if one.status not in _SETTLED or interval(one.values.get("interval_s")) is None:
         return False
     fault = one.status == "failed" and all(limit.level != "failed" for limit in one.limits)
@@ -143,12 +143,17 @@ def span(values: Any) -> tuple[float, float]:
 
 
 def crowded(one: Observation) -> str:
-    """Say which processors others took while this was timed; empty where they did not matter."""
+    """Say which processors other programs used during a timing; empty where that did not matter."""
     return crowding(one.values, one.threads)
 
 
 def read(record: Record, path: str) -> tuple[float, float, float, str] | None:
-    """Return a number with its ends, and why nothing may be concluded of it."""
+    """Return a number of a record: value, lower end, upper end, and a doubt.
+
+    ``path`` leads to it through the observation's values, such as ``people.degradation``. The doubt
+    says why the number decides nothing; it is empty where it does. Returns None where the record
+    has no such number, or is a timing without a real device.
+    """
     one = record.observation
     assert one is not None
     group: Any = one.values

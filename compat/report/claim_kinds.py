@@ -1,7 +1,7 @@
-"""The kinds of checks: each finds its number on every machine, and holds it against the claim.
+"""Evaluate checks of claims: a function for each kind finds its number on every machine.
 
-Timings of two cases are compared inside one machine only, round by round on equal inputs, and
-within one run where one has both.
+Timings of two cases are compared on one machine only: within one run where a run has both, and
+round by round where the inputs are equal.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from compat.report.claim_words import shown
 from compat.report.model import Cell
 
 BETWEEN_RUNS = 1.5
-"""Factor by which the interval of a ratio is widened at both ends where its sides are of two runs.
+"""Factor that widens the interval of a ratio at both ends where its two timings are of two runs.
 
 Of 83 pairs of runs in which a published machine repeated a case on equal inputs, 77 agreed within
 it, and the extremes were 0.54 and 1.54.
@@ -62,7 +62,7 @@ def _rating(check: Check, evidence: Evidence) -> Iterator[Found]:
 
 
 def _rated(claimed: str, rating: Rating, cell: Cell) -> tuple[Verdict, str]:
-    """Hold a rating against a claimed word, and say in a sentence how they come to differ."""
+    """Compare a rating with a claimed word; return the verdict and a sentence on the difference."""
     best = cell.best
     assert best is not None
     low, high = (_GRADES.index(one) for one in (rating.floor, rating.ceiling))
@@ -88,7 +88,10 @@ def _rated(claimed: str, rating: Rating, cell: Cell) -> tuple[Verdict, str]:
 
 
 def _right_answers(cell: Cell) -> str:
-    """Return a case of a cell whose answers were judged and are right; one refutes *None*."""
+    """Return the id of a case with right answers; one such case refutes the claim *None*.
+
+    Empty where the cell has none.
+    """
     for record in (record for one in cell.configurations for record in one.records):
         one = record.observation
         judged = one is not None and one.level in ("strict", "relaxed")
@@ -145,7 +148,10 @@ def _speed_up(check: Check, evidence: Evidence) -> Iterator[Found]:
 
 
 def _pair(slow: Sequence[Timing], fast: Sequence[Timing]) -> tuple[Timing, Timing] | None:
-    """Return the two timings to compare: alike, of one run, of a whole profile, the newest."""
+    """Return the two timings to compare; None where there are no two.
+
+    Pairs of one model come first, then those of one run, of whole profiles, and the newest.
+    """
 
     def order(pair: tuple[Timing, Timing]) -> tuple[Any, ...]:
         a, b = pair
@@ -161,10 +167,10 @@ def _pair(slow: Sequence[Timing], fast: Sequence[Timing]) -> tuple[Timing, Timin
 
 
 def _ratio(slow: Observation, fast: Observation) -> tuple[float, float, float, str]:
-    """Return seconds over seconds with an interval, and how they were compared."""
+    """Return slow seconds over fast seconds, both ends, and how they were compared."""
     rounds = []
     for one in (slow, fast):
-        # Files of before lengths were kept have none: their rounds cannot be paired.
+        # Older files do not hold the lengths of their inputs, so that rounds cannot be paired.
         lengths = one.samples.get("audio_seconds", [])
         rounds.append(list(zip(lengths, one.samples["seconds"], strict=False)))
     both = list(zip(*rounds, strict=False))
@@ -203,7 +209,7 @@ def _quotient(check: Check, evidence: Evidence) -> Iterator[Found]:
             ]
             for pattern in (check["case"], check["over"])
         )
-        # Another size, or other weights, would be compared with nothing of the claim.
+        # A quotient across sizes or weights would not be the one that is claimed.
         pair = next(
             (
                 (one, other)

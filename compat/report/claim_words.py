@@ -1,4 +1,4 @@
-"""Claims in words: numbers with their units, what is claimed, what repeats a measurement."""
+"""Claims in words: numbers with units, what a check claims, and the command that repeats it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UNITS: dict[str, Callable[[float], str]] = {
 
 
 def shown(value: float, ends: tuple[float, float] | None, unit: str) -> str:
-    """Return a number with its unit, and its interval where that is more than a point."""
+    """Return a number with its unit, and with its interval unless both ends equal the number."""
     form = _UNITS.get(unit, _UNITS["number"])
     if ends is None or ends == (value, value):
         return form(value)

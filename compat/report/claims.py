@@ -1,7 +1,7 @@
-"""The ledger: claims of guides, each with the verdict that observations, answers and numbers give.
+"""The ledger: the claims of guides, each with its verdict.
 
-Nothing here knows a claim. A check of a claim is evaluated by the function of its kind
-(``claim_kinds.py``) over a report, the runs behind it, and stored answers of experiments
+Claims are data, and this module names none. Each check of a claim is evaluated by the function of
+its kind (``claim_kinds.py``), from a report, the runs behind it, and stored answers of experiments
 (``claim_evidence.py``).
 """
 
@@ -27,7 +27,7 @@ HARDWARE = {
     "qualcomm": PLACES["Q"],
     "webgpu": PLACES["B"],
 }
-"""What a column needs; for others a run suffices."""
+"""Column to the hardware that it needs; other columns need a run only."""
 
 
 def evaluate(claims: Iterable[Claim], evidence: Evidence) -> tuple[Outcome, ...]:
@@ -38,7 +38,7 @@ def evaluate(claims: Iterable[Claim], evidence: Evidence) -> tuple[Outcome, ...]
 def ledger(
     claims: Iterable[Claim], report: Report, collection: Collection, answers: Answers
 ) -> Report:
-    """Return a report that holds the evaluated claims, too."""
+    """Return the report with the evaluated claims, and with the problems of the answers."""
     evidence = Evidence(report, collection.runs, answers)
     problems = (*report.problems, *answers.problems)
     return replace(report, claims=evaluate(claims, evidence), problems=problems)
@@ -81,7 +81,7 @@ def _outcome(claim: Claim, evidence: Evidence) -> Outcome:
 
 
 def _reason(parts: Sequence[Part], verdict: Verdict) -> str:
-    """Return what the part says that decides, or the one that keeps a claim from being decided."""
+    """Return the first reason given by a part with that verdict; empty where none gives one."""
     found = [f for p in parts if p.verdict == verdict for f in p.found if f.verdict == verdict]
     return next((one.reason for one in found if one.reason), "")
 
@@ -117,7 +117,7 @@ def _what_is_needed(check: Check) -> str:
     if check.kind == "experiment":
         return f"`compat experiment {check['name']}`"
     if check.kind in ("rating", "best-rated"):
-        # That nothing runs is refuted on an emulator, too.
+        # An emulator is enough to refute that nothing runs.
         owned = {} if check.claimed.word == "None" else HARDWARE
         return owned.get(check["hardware"], f"a run on {check['hardware']}")
     return PLACES[check.place]

@@ -1,4 +1,4 @@
-"""What the page of claims shows: a row for each, its evidence, and the command that repeats it."""
+"""The page of claims: a row for each claim, with its evidence and the command that repeats it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ SYMBOLS = {"confirmed": "✓", "refuted": "✕", "inconclusive": "≈", "needs":
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A claim, and the part of it that its verdict rests on."""
+    """One row of the page: a claim, and the part of it that decides its verdict."""
 
     outcome: Outcome
     part: Part
     symbol: str
     measured: str
     where: str
-    """Machines and dates of what was found."""
+    """Machines and dates of the findings."""
     links: Mapping[str, str]
-    """Where each anchor of its evidence is shown."""
+    """Anchor of each piece of evidence to its address in the site."""
     commands: tuple[str, ...]
 
 
@@ -41,7 +41,7 @@ class Rated:
 
 @dataclass(frozen=True, slots=True)
 class PublishedMatrix:
-    """The matrix that the guide prints, held against this suite's, in the guide's order."""
+    """The matrix that the guide prints beside this suite's ratings, in the guide's order."""
 
     hardware: tuple[str, ...]
     rows: Mapping[str, Mapping[str, Rated]]
@@ -49,7 +49,7 @@ class PublishedMatrix:
 
 
 def published_matrix(outcomes: Iterable[Outcome]) -> PublishedMatrix:
-    """Return every claim about the rating of one cell, as a matrix."""
+    """Arrange the claims about the rating of one cell as a matrix."""
     rows: dict[str, dict[str, Rated]] = {}
     for one in outcomes:
         part = one.parts[0]
@@ -64,7 +64,7 @@ def published_matrix(outcomes: Iterable[Outcome]) -> PublishedMatrix:
 
 
 def deciding(outcome: Outcome) -> Part:
-    """Return the part of a claim that its verdict rests on; of several the first."""
+    """Return the first part of a claim that has the claim's verdict."""
     return next((p for p in outcome.parts if p.verdict == outcome.verdict), outcome.parts[0])
 
 
@@ -72,14 +72,14 @@ def write(report: Report, page: Callable[..., None]) -> None:
     """Write ``claims.html`` into a site.
 
     Args:
-        report: its claims, and where their evidence is shown.
+        report: holds the claims, and the records that their evidence links to.
         page: renders a template, given the page's name, the template's, and its values.
     """
     page("claims.html", "claims.html", **values(report))
 
 
 def values(report: Report) -> dict[str, Any]:
-    """Return what the template ``claims.html`` is given beside the report."""
+    """Return the values of the template ``claims.html``, which also gets the report."""
     shown = {
         record.anchor: f"configurations/{one.anchor}.html#{record.anchor}"
         for one in report.configurations

@@ -1,7 +1,7 @@
-"""What changed between two sides: better, worse, newly passing or failing, missing, incomparable.
+"""Compare two sides: what is better, worse, newly passing or failing, missing or incomparable.
 
-A number has changed where it moved by more than two runs of one case differ anyway, and, where it
-has an interval, the intervals lie apart. Everything else is no change.
+A number has changed if it moved by more than the noise between two runs of one case. If it has an
+interval, the intervals must lie apart as well. Every other difference is no change.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ _SET = (TASK, NUMERICS)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of one check of one case, or of one of its numbers."""
+    """The change of one check of one case, or of one of its numbers."""
 
     kind: Kind
     machine: str
-    """Empty where both sides are one machine, or the machines are what is compared."""
+    """Empty where both sides are one machine, and where machines are compared."""
     case: str
-    """Without what the sides differ in."""
+    """Id of the case, with ``*`` for the part in which the sides differ."""
     check: str
     measure: str
     """Name of the number; empty where the check as a whole is meant."""
@@ -67,19 +67,19 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Everything that was compared."""
+    """The changes between two sides."""
 
     before: str
     after: str
     dimension: Dimension
     changes: tuple[Change, ...]
-    """All but those that are the same, as :data:`KINDS` orders them."""
+    """All changes but those of the kind ``same``, in the order of :data:`KINDS`."""
     same: int
     problems: tuple[str, ...] = ()
 
     @property
     def counts(self) -> Counter[Kind]:
-        """How many there are of each kind."""
+        """Number of changes of each kind."""
         counted: Counter[Kind] = Counter(change.kind for change in self.changes)
         counted["same"] = self.same
         return counted
@@ -91,10 +91,11 @@ class Comparison:
 
 
 def compare(sides: Sides, threshold: float | None = None) -> Comparison:
-    """Compare two sides.
+    """Return the changes between two sides.
 
-    ``threshold`` is the relative difference of times and sizes from which they count, in place of
-    what two runs differ by on shared machines; intervals must lie apart whatever it is.
+    ``threshold`` is the relative difference above which times and sizes have changed (0.1 is 10 %).
+    By default it is the noise on shared machines, :data:`compat.report.measures.NOISE`. Intervals
+    must lie apart in any case.
     """
     found: list[Change] = []
     for key in sorted({*sides.before.found, *sides.after.found}):
@@ -156,7 +157,7 @@ def _changes(key: Key, sides: Sides, threshold: float | None) -> Iterator[Change
 
 
 def _merged(changes: Sequence[Change]) -> list[Change]:
-    """Tell once what happened to several checks of a case alike, as where it does not load."""
+    """Merge equal changes of several checks of one case, as where the case does not load."""
     alike: dict[Change, list[str]] = {}
     for one in changes:
         alike.setdefault(replace(one, check="") if not one.measure else one, []).append(one.check)
@@ -182,7 +183,7 @@ def _absence(one: Chosen | None, key: Key, side: Side) -> str:
 
 
 def _unlike(before: Chosen, after: Chosen, dimension: Dimension) -> str:
-    """Say why two observations answer different questions; empty where they answer one."""
+    """Say why two observations cannot be compared; empty where they can."""
     old, new = before.observation, after.observation
     heads = before.run.header, after.run.header
     if old.check_version != new.check_version:
@@ -204,7 +205,7 @@ def _unlike(before: Chosen, after: Chosen, dimension: Dimension) -> str:
 
 
 def _conditions(heads: tuple[Header, Header], old: Observation, new: Observation, dim: str) -> str:
-    """Say why times and sizes of two observations cannot be compared."""
+    """Say why times and sizes of two observations cannot be compared; empty where they can."""
     if old.check not in _TIMED:
         return ""
     if heads[0].machine != heads[1].machine and dim != "machine":
@@ -220,7 +221,7 @@ _Number = tuple[Kind, str, str, str, str]
 def _numbers(
     before: Chosen, after: Chosen, dimension: Dimension, threshold: float | None
 ) -> Iterator[_Number]:
-    """Yield what became of each number that both observations have."""
+    """Yield the change of each number that both observations have."""
     old, new = before.observation, after.observation
     theirs = {one.name: one for one in measures(old)}
     pairs = [(theirs[one.name], one) for one in measures(new) if one.name in theirs]
@@ -243,7 +244,7 @@ def verdict(was: Measure, now: Measure, threshold: float | None = None) -> Kind:
 
 
 def _apart(was: Measure, now: Measure) -> bool:
-    """Whether intervals lie apart. A number without one, of a kind that has none, counts."""
+    """Whether two intervals lie apart; true for numbers that never have one, as peaks of memory."""
     if was.interval is None or now.interval is None:
         # A task metric or a time without an interval was measured too few times for one.
         return was.check not in (TASK, LATENCY)

@@ -1,4 +1,4 @@
-"""What there is to measure, what was measured, and what nobody ever ran, by target."""
+"""Coverage of each target: which cases exist, which were measured, and which nobody ever ran."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ class _Target:
 def coverage(
     configurations: Sequence[Configuration], known: Iterable[CaseFacts]
 ) -> tuple[Coverage, ...]:
-    """Return what of every target ran on any machine; the least covered targets first."""
+    """Return the coverage of every target over all machines; targets without measurements first.
+
+    ``known`` are the cases of the catalog, whether or not a run planned them.
+    """
     targets: dict[str, _Target] = {}
     for case in known:
         of = targets.setdefault(case.target, _Target(case.hardware, case.evidence))

@@ -1,6 +1,6 @@
-"""Which of several configurations is best in what: rated, fastest, smallest, most accurate.
+"""Distinctions of configurations: best rated, fastest, smallest, most accurate.
 
-Only what can be compared is: configurations of one variant with the same weights, on one machine.
+Configurations are compared only within one variant, with the same weights, on one machine.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ DISTINCTIONS = {
     "smallest": "▾",
     "most accurate": "◎",
 }
-"""Marks with their symbols, in the order in which they are shown."""
+"""Distinction to its symbol, in the order in which they are shown."""
 
 
 def works(one: Configuration) -> bool:
-    """Whether it is known to load and to be accurate."""
+    """Whether a configuration is known to load and to be accurate."""
     return one.rating.kind not in ("not-measured", "stale") and one.rating.floor != "None"
 
 
 def group(one: Configuration) -> tuple[str, str, str]:
-    """Return what configurations have in common that can be compared."""
+    """Return the row, variant and machine: configurations that share them are compared."""
     return one.row, one.variant, one.machine
 
 
 def distinctions(configurations: Iterable[Configuration]) -> dict[str, tuple[str, ...]]:
-    """Return the distinctions of configurations by their id; ``configurations`` come best first."""
+    """Return the distinctions of each configuration by its id; the input comes best first."""
     groups: dict[tuple[str, str, str], list[Configuration]] = defaultdict(list)
     for one in configurations:
         if works(one):
@@ -48,7 +48,7 @@ def distinctions(configurations: Iterable[Configuration]) -> dict[str, tuple[str
 def _best(
     alike: Sequence[Configuration], key: Callable[[Configuration], tuple[float, ...] | None]
 ) -> Configuration | None:
-    """Return the one with the smallest key; None where fewer than two have one."""
+    """Return the configuration with the smallest key; None where fewer than two have a key."""
     known = [(value, one.id, one) for one in alike if (value := key(one)) is not None]
     return min(known, key=lambda entry: entry[:2])[2] if len(known) > 1 else None
 

@@ -1,6 +1,6 @@
-"""Tables that programs write into documents.
+"""Fill the generated tables of documents.
 
-Each stands between two comments, of which the first carries its name::
+A generated table stands between two comments, and the first gives its name::
 
     <!-- generated: NAME -->
     <!-- end -->
@@ -18,14 +18,14 @@ _BLOCK = re.compile(r"(<!-- generated: ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.D
 
 
 def names(document: str) -> tuple[str, ...]:
-    """Return the names of a document's generated tables, in their order."""
+    """Return the names of a document's generated tables, in the document's order."""
     return tuple(block[2] for block in _BLOCK.finditer(document))
 
 
 def filled(document: str, make: Callable[[str], str | None]) -> str:
-    """Return a document with every table made anew; one stays as it is where ``make`` gives None.
+    """Return a document with every table replaced by what ``make`` returns for its name.
 
-    What stands outside of the comments is not touched.
+    A table stays as it is where ``make`` returns None, and so does all text outside the comments.
     """
 
     def fill(block: re.Match[str]) -> str:

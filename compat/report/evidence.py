@@ -1,4 +1,4 @@
-"""What a configuration really ran on, whatever its column is called."""
+"""Kinds of evidence: where a configuration really ran, whatever its column is called."""
 
 from __future__ import annotations
 
@@ -32,20 +32,19 @@ KINDS: dict[Kind, tuple[str, str, str]] = {
     ),
     "nothing": ("Nothing", "nothing ran", "No case ran, which says nothing about the hardware."),
 }
-"""Kinds of evidence from the strongest on: heading, words, meaning."""
+"""Kind of evidence to heading, words and meaning; the strongest comes first."""
 
 
 def on_processor(case: CaseFacts) -> bool:
-    """Return whether a target's device is the host's processor, in a column of its own or not.
+    """Whether a target's device is the host's processor, even if the target has its own column.
 
-    Results from before targets said so are told by the target's name, whose last word is the
-    device.
+    Older results do not state this; for them the last word of the target's name is the device.
     """
     return case.on_host_cpu or case.is_host or case.target.rpartition("-")[2] == "cpu"
 
 
 def kind(case: CaseFacts, measured: bool) -> Kind:
-    """Return what a case of a target is evidence of."""
+    """Return the kind of evidence that a case gives."""
     if not measured:
         return "nothing"
     if case.evidence == "emulator":
@@ -56,5 +55,5 @@ def kind(case: CaseFacts, measured: bool) -> Kind:
 
 
 def strongest(kinds: Iterable[Kind]) -> Kind:
-    """Return the strongest of several kinds of evidence; nothing where there are none."""
+    """Return the strongest of several kinds of evidence; ``nothing`` where there are none."""
     return min(kinds, key=list(KINDS).index, default="nothing")

@@ -1,4 +1,4 @@
-"""The report as data: JSON, tables for other programs, the lines that it rests on."""
+"""Export a report as data: JSON, CSV and Parquet tables, and lines of results files."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _ENCODER = msgspec.json.Encoder()
 def data_json(report: Report) -> bytes:
     """Return the whole report as JSON, without the raw predictions of the models.
 
-    Predictions stay in the results files: they are what scores are recomputed from, and would
-    make every page's data many times larger.
+    Predictions stay in the results files, where scores are recomputed from them. Here they would
+    make the data many times larger.
     """
     return b"".join(data_chunks(report))
 
@@ -45,7 +45,7 @@ def data_chunks(report: Report) -> Iterator[bytes]:
 
 
 def _changes(report: Report) -> dict[str, Any]:
-    """Return what changed, without the measurements that lie behind it."""
+    """Return the changes of a report without the measurements behind them."""
     newest = [
         {
             "machine": one.machine,
@@ -80,7 +80,7 @@ def _without_predictions(record: Record) -> dict[str, Any]:
     tree = _fields(record)
     seen = record.observation
     if seen is not None:
-        # Equal to the default or not: the key is absent.
+        # Every field is listed, even one equal to its default; only the predictions are absent.
         tree["observation"] = {
             name: getattr(seen, name) for name in seen.__struct_fields__ if name != "predictions"
         }
@@ -88,7 +88,7 @@ def _without_predictions(record: Record) -> dict[str, Any]:
 
 
 def lines(one: Configuration) -> bytes:
-    """Return the observations of a configuration as lines of a results file, less predictions."""
+    """Return a configuration's observations as lines of a results file, without predictions."""
     found = [
         msgspec.structs.replace(record.observation, predictions=[])
         for record in one.records
@@ -132,7 +132,10 @@ def counts(report: Report) -> dict[str, int]:
 
 
 def flat(one: Configuration) -> dict[str, str | float | int | None]:
-    """Return a configuration as one row of a table: plain numbers, in the units of the names."""
+    """Return a configuration as one row of a table.
+
+    Numbers are plain, and the end of a name gives the unit: ``_s`` seconds, ``_db`` decibels.
+    """
     f = one.figures
     low, high = f.metric_interval or (None, None)
     loss_low, loss_high = f.degradation_interval or (None, None)
@@ -183,7 +186,8 @@ def flat(one: Configuration) -> dict[str, str | float | int | None]:
 def data_csv(report: Report) -> str:
     """Return one row for every configuration, for a spreadsheet.
 
-    A cell that begins as a formula does is text from a results file, and is marked as text.
+    A text that begins like a formula is prefixed with ``'``, because it may come from a stranger's
+    results file and a spreadsheet would run it.
     """
     stream = io.StringIO()
     rows = [flat(one) for one in report.configurations]
@@ -202,7 +206,10 @@ def _as_text(value: str | float | int | None) -> str | float | int | None:
 
 
 def write_parquet(report: Report, path: Path) -> bool:
-    """Write the rows of :func:`data_csv` as Parquet; return False where pyarrow is absent."""
+    """Write the rows of :func:`data_csv` as Parquet.
+
+    Returns False, and writes nothing, where pyarrow is absent or there are no rows.
+    """
     try:
         import pyarrow
         import pyarrow.parquet
@@ -234,6 +241,6 @@ def table_markdown(report: Report) -> str:
 
 
 def counts_by_age(report: Report) -> tuple[int, int]:
-    """Return how many measured configurations there are, and how many rest on old evidence."""
+    """Return the number of measured configurations, and how many of them rest on old evidence."""
     measured = [one for one in report.configurations if one.kind != "nothing"]
     return len(measured), sum(shown.is_old(one, report.made) for one in measured)

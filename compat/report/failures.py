@@ -1,4 +1,4 @@
-"""What fails, why, whose it is, and whether it fails on other backends too."""
+"""List failures: each with its cause, its owner, and the other backends that share it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ OWNERS = {
     "never": ("nobody", "It cannot be closed."),
     "": ("not assigned", "No known failure describes it yet."),
 }
-"""Owner of a gap in words, and what that means."""
+"""Owner of a known failure to the owner in words, and what follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One thing that is wrong with one configuration."""
+    """One failure of one configuration: the checks that ended alike for one cause."""
 
     configuration: Configuration
     case: str
@@ -32,14 +32,14 @@ class Failure:
     cause: str
     """One sentence with the number that matters."""
     records: tuple[Record, ...]
-    """The checks that end so."""
+    """The checks that ended this way."""
     owner: str
     reason: str
-    """What the known failure says of it; empty where none describes it."""
+    """The reason that the known failure gives; empty where no known failure describes this one."""
     link: str
     expires: str
     elsewhere: str
-    """Whether the same checks fail on other backends: only here, everywhere, or where."""
+    """Sentence on where the same checks fail: only here, everywhere, or on which other backends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Unable:
 
 
 def fails(record: Record) -> bool:
-    """Whether a check found that something is wrong with its configuration."""
+    """Whether a check failed, or passed against a known failure."""
     one = record.observation
     by_error = record.status == "error" and one is not None and one.level == "failed"
     return record.status in FAILURES or record.status == "unexpected-pass" or by_error
@@ -69,7 +69,10 @@ def shipped() -> Expectations:
 def failures(
     configurations: Iterable[Configuration], known: Expectations
 ) -> tuple[list[Failure], list[Unable]]:
-    """Return what fails, what fails in most places last, and what cannot run."""
+    """Return the failures, and the configurations that cannot run.
+
+    Failures that can never be closed come last; before them, the order is that of statuses.
+    """
     configurations = tuple(configurations)
     outcomes = _outcomes(configurations)
     found: list[Failure] = []
@@ -106,7 +109,10 @@ def failures(
 
 
 def _entry(known: Expectations, records: Sequence[Record]) -> Expectation | None:
-    """Return the known failure that describes some records: the one that matched, or would."""
+    """Return the known failure that describes some records; None where none does.
+
+    It is the one that matched in the run, or one that explains the reason.
+    """
     for record in records:
         expected = record.observation.expected if record.observation is not None else ""
         fitting = [e for e in known.entries if e.covers(record.case.id, record.check)]
@@ -117,7 +123,7 @@ def _entry(known: Expectations, records: Sequence[Record]) -> Expectation | None
 
 
 _Outcomes = dict[tuple[str, str, str, str], dict[str, bool]]
-"""Variant, weights, precision and check to whether it passes, by target."""
+"""Variant, weights, precision and check to targets, each with whether the check passes there."""
 
 
 def _outcomes(configurations: Sequence[Configuration]) -> _Outcomes:
@@ -127,7 +133,7 @@ def _outcomes(configurations: Sequence[Configuration]) -> _Outcomes:
             bad = fails(record) and record.status != "unexpected-pass"
             if bad or record.status in ("passed", "unexpected-pass"):
                 of = found[_key(record)]
-                # On several machines or by several recipes: it works if one of them does.
+                # A target passes if one of its machines or recipes does.
                 target = record.case.target
                 of[target] = of.get(target, False) or not bad
     return found

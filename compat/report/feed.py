@@ -1,4 +1,4 @@
-"""An Atom feed (RFC 4287) of what changed: steps of numbers, and checks that began to fail."""
+"""Write an Atom feed (RFC 4287) of changes: steps of numbers, and checks that turned."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from compat.report.history import History, Turn, changed_versions, turns
 from compat.report.steps import Step, steps
 
 MOST = 100
-"""Entries of a feed, newest first."""
+"""Most entries of a feed; the newest are kept."""
 _ATOM = "http://www.w3.org/2005/Atom"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that changed at one measurement."""
+    """One change of a history: a step of a number, or a check that began to fail or to pass."""
 
     time: datetime
     kind: str
@@ -27,7 +27,7 @@ class Event:
     history: History
     sentence: str
     versions: tuple[str, ...]
-    """What else was different from there on."""
+    """Packages and commit that changed at the same measurement, such as ``torch 2.8 → 2.9``."""
     run: str
 
     @property
@@ -36,7 +36,7 @@ class Event:
 
 
 def events(found: Iterable[History]) -> tuple[Event, ...]:
-    """Return every step and every turn of some histories, newest first."""
+    """Return every step and every turn of histories, newest first."""
     said: list[Event] = []
     for history in found:
         said += [_of_step(step) for step in steps(history)]
@@ -69,7 +69,7 @@ def _of_turn(turn: Turn) -> Event:
 def atom(found: Sequence[Event], address: str, title: str = "Regressions and gains") -> str:
     """Return a feed of events; ``address`` is where the site is published.
 
-    Everything that came from a results file is escaped, and what XML cannot hold is replaced.
+    Text from results files is escaped, and characters that XML cannot hold are replaced.
     """
     feed = Element("feed", xmlns=_ATOM)
     SubElement(feed, "title").text = title
@@ -97,7 +97,7 @@ def atom(found: Sequence[Event], address: str, title: str = "Regressions and gai
 
 
 def _text(words: str, longest: int) -> str:
-    """Return words without the two characters that are text to everybody but XML."""
+    """Return words on one line, with U+FFFE and U+FFFF replaced, which XML forbids."""
     return one_line(words, longest).translate({0xFFFE: 0xFFFD, 0xFFFF: 0xFFFD})
 
 

@@ -1,4 +1,4 @@
-"""The headline numbers of a configuration, out of what its checks found."""
+"""Collect the headline numbers of a configuration from the records of its checks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from compat.report.findings import LATENCY, LOADS, MEMORY, NUMERICS, PLACED, TAS
 from compat.report.model import Figures, Record
 
 Case = Mapping[str, Record]
-"""The records of one case by check."""
+"""Check to record, for one case."""
 
 
 def figures(subject: Case, stand_in: Case, known: bool, speed_up: float | None) -> Figures:
     """Return the headline numbers of a configuration.
 
-    ``known`` says that its weights know their task: generated ones have no task metric, whatever a
-    file says.
+    ``subject`` is the case that is judged. ``known`` is true if its weights are not generated, so
+    that they can do their task: then the task metric is the subject's own, where it was measured.
+    Otherwise it is ``stand_in``'s.
     """
 
     def values(check: str, case: Case) -> dict[str, object]:
@@ -43,7 +44,7 @@ def figures(subject: Case, stand_in: Case, known: bool, speed_up: float | None) 
     observations = [r.observation for r in subject.values() if r.observation]
     executed = loaded.get("executed")
     if isinstance(executed, dict):
-        # One precision for all graphs is said once.
+        # Name the precision once if all graphs share it.
         said = {text.one_line(precision) for precision in executed.values()}
         per_graph = ", ".join(f"{g}: {text.one_line(p)}" for g, p in executed.items())
         executed = said.pop() if len(said) == 1 else per_graph
@@ -84,7 +85,7 @@ def figures(subject: Case, stand_in: Case, known: bool, speed_up: float | None) 
 
 
 def _cold(parts: object) -> float | None:
-    """Return the whole of a cold start from its parts: import, load, first run."""
+    """Return the seconds of a cold start: the sum of import, load and first run."""
     if not isinstance(parts, Mapping):
         return None
     known = [figure for part in parts.values() if (figure := text.number(part)) is not None]
@@ -92,9 +93,9 @@ def _cold(parts: object) -> float | None:
 
 
 def scores_of(values: Mapping[str, object]) -> tuple[str, Mapping[str, object]]:
-    """Return the test set that a cell shows, and its scores.
+    """Return the name of the test set that a cell shows, and its scores.
 
-    Tasks name their sets from the easiest to the most telling: the last is shown.
+    It is the last one, because tasks list their sets from the easiest to the most telling.
     """
     for name in reversed([name for name in values if name != POOLED]):
         inside = values[name]

@@ -1,4 +1,4 @@
-"""From one record to the state of a gate, with the reason in full and in one sentence."""
+"""Turn a record into the state of a gate, with the reason in full and in one sentence."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ MEMORY, STRESS = "memory.peak", "robustness.stress"
 
 FAILURES = ("failed", "timeout", "crashed", "out-of-memory", "known-failure")
 _STATES: tuple[State, ...] = ("failed", "unknown", "relaxed", "strict")
-"""From worst to best: an unknown part cannot be outweighed by a known good one."""
+"""States from worst to best. ``unknown`` ranks low, since a good part cannot make up for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one gate came to, before it has a name."""
+    """The state of one gate and the reason for it, without the gate's name."""
 
     state: State
     reason: str
     evidence: tuple[str, ...] = ()
     brief: str = ""
-    """The reason in one sentence; empty where the reason is one."""
+    """The reason in one sentence; empty where ``reason`` is one sentence already."""
 
     @property
     def said(self) -> str:
@@ -39,7 +39,7 @@ class Finding:
 
 
 def judge(record: Record | None, what: str) -> Finding:
-    """Turn one record into the state of the gate that rests on it."""
+    """Return the finding of one record; ``what`` names its check where there is no record."""
     if record is None:
         return Finding("unknown", f"{what} was not part of any run")
     one, seen = record.observation, (record.anchor,)
@@ -48,15 +48,14 @@ def judge(record: Record | None, what: str) -> Finding:
         return Finding("unknown", told(record.status, record.reason), seen, brief)
     reason = told(record.status, record.reason) if record.reason else _limits(one)
     if record.status == "timeout" and record.case.evidence == "emulator":
-        # Evidence of support and accuracy, never of speed: it was too slow to give any.
+        # An emulator is slow, so its timeout says nothing about the hardware.
         where = "(of an emulator, not of the hardware)"
         return Finding("unknown", f"{reason} {where}", seen, f"{brief} {where}")
     if one.level is not None:
         brief = brief if one.level != "strict" else ""
         return Finding(one.level, reason or record.status, seen, brief)
     if record.status == "error":
-        # An input, a disk or the suite itself may be to blame: where it was the case, a level
-        # says so.
+        # Without a level the cause may be an input, a disk or the suite itself, not the case.
         return Finding("unknown", reason or "error", seen, brief)
     failed = record.status in FAILURES
     state: State = "failed" if failed else "strict"
@@ -64,12 +63,12 @@ def judge(record: Record | None, what: str) -> Finding:
 
 
 def told(status: str, reason: str) -> str:
-    """Return a status with its reason, said once where the reason begins with it."""
+    """Return ``status: reason``, or the reason alone where it begins with the status."""
     return f"{status}: {reason}" if reason and not reason.startswith(status) else reason or status
 
 
 def _limits(one: Observation) -> str:
-    """Say which thresholds were missed, or that all were met."""
+    """Name the thresholds that were missed, or say that all were met."""
     missed = [limit for limit in one.limits if limit.level != "strict"]
     if not missed:
         if len(one.limits) == 1:
@@ -84,7 +83,7 @@ def _limit(one: Limit, seen: Observation) -> str:
 
 
 def worst(parts: Sequence[tuple[str, Finding]]) -> Finding:
-    """Combine findings: the worst state counts, and the reason names whose it is."""
+    """Combine named findings: the worst state counts, and the reason names the parts with it."""
     state = min((part.state for _, part in parts), key=_STATES.index)
     deciding = [(name, part) for name, part in parts if part.state == state]
     reason = "; ".join(f"{name}: {part.reason}" for name, part in deciding)

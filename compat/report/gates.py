@@ -1,4 +1,4 @@
-"""From the records of one configuration to its gates, its rating and what limits it."""
+"""Judge one configuration: its gates, its rating, and the reasons that limit the rating."""
 
 from __future__ import annotations
 
@@ -53,14 +53,17 @@ class Draft:
         self.has_stand_in = has_stand_in or any(one.measured for one in self.stand_in.values())
         self.smaller = self._smaller()
         self.small = self._small()
-        """The case of a size that nobody published, where nothing of a published one ran."""
+        """The smallest variant that ran, where no published size ran."""
         self.subject = self.small or self.smaller or self.headline
-        """The case that everything but loading is judged on."""
+        """The case on which every gate but *loads* is judged."""
         self.facts = _about(self.subject or self.stand_in or self.cases[0])
         self.accurate, self.weights = self._accurate()
 
     def _best_case(self, wanted: Callable[[CaseFacts], bool]) -> dict[str, Record]:
-        """Return the checks of the wanted case: one that was measured, weights by preference."""
+        """Return the checks of the best case that fits; empty where none does.
+
+        Measured cases come first, then published weights, then generated ones.
+        """
         order = {"pretrained": 0, "seeded": 1, "trained": 2}
         fitting = [case for case in self.cases if wanted(_about(case))]
         return min(
@@ -80,9 +83,9 @@ class Draft:
         return next(fitting, {})
 
     def _smaller(self) -> dict[str, Record]:
-        """Return the smallest published variant that loads, where the headline does not.
+        """Return the smallest published variant that loads, where the headline variant does not.
 
-        A headline that ran and gave nonsense has findings of its own, which nothing replaces.
+        A headline variant that ran and gave nonsense keeps its own findings.
         """
         record = self.headline.get(LOADS)
         if record is None or (record.observation is not None and record.observation.values):
@@ -100,7 +103,7 @@ class Draft:
         return min(loading, key=lambda case: (_about(case).parameters, _about(case).id), default={})
 
     def _small(self) -> dict[str, Record]:
-        """Return the smallest variant that ran, where no published variant and no headline did."""
+        """Return the smallest variant that ran; empty where a published or headline one ran."""
         ran = [case for case in self.cases if any(one.measured for one in case.values())]
         if any(_about(case).published or _about(case).headline for case in ran):
             return {}
@@ -119,7 +122,7 @@ class Draft:
             task = judge(self.stand_in.get(TASK), "the task metric of the trained stand-in")
             parts = [("task, stand-in", task), numerics]
             if NUMERICS in self.stand_in:
-                # Beyond the rule's minimum: a stand-in whose own numerics failed is no evidence.
+                # The rule asks for less, but a stand-in whose own numerics failed is no evidence.
                 own_numerics = judge(self.stand_in[NUMERICS], "")
                 if own_numerics.state == "failed":
                     parts.append(("numerics, stand-in", own_numerics))
@@ -127,10 +130,10 @@ class Draft:
         return worst([numerics]), "seeded"
 
     def _accurate_integers(self) -> tuple[Finding, rating.Weights]:
-        """Judge an integer recipe of generated weights by the trained stand-in alone.
+        """Judge the accuracy of an integer recipe with generated weights by the trained stand-in.
 
-        How far rounding to integers errs depends on the spread of the weights themselves, so that
-        generated ones refute recipes that are sound on published ones.
+        The error of rounding to integers depends on the spread of the weights. Generated weights
+        would refute recipes that are sound on published ones, so they do not count.
         """
         if not self.has_stand_in:
             reason = "generated weights do not decide the accuracy of an integer recipe"
@@ -141,7 +144,7 @@ class Draft:
         return worst(parts), "trained"
 
     def _loads(self) -> tuple[Finding, str]:
-        """Judge loading; also return the runtime's reason where it proved to be unable."""
+        """Judge loading; also return the reason where the runtime does not support the model."""
         record = (self.small or self.headline).get(LOADS)
         finding = judge(record, self.facts.variant if self.small else "the headline variant")
         if self.small and finding.state in ("strict", "relaxed"):
@@ -190,10 +193,11 @@ class Draft:
         return Finding(state, reason, (*seen, processor.anchor)), speed_up
 
     def _of_published(self, name: str, finding: Finding) -> Finding:
-        """Return what a finding of a small size tells of a published one on the same device.
+        """Return what a finding of an unpublished small size shows for a published size.
 
-        Larger sizes have its operators too: what is wrong or ends is so in them. How much memory
-        and time they need, and whether a device is worth its overhead, it does not tell.
+        A larger size has the same operators, so a failure to load, to be accurate or to be robust
+        holds for it too. A small size does not show a larger one's memory and time, nor whether a
+        device is worth its overhead: those findings become unknown.
         """
         telling = finding.state == "failed" and name in ("loads", "accurate", "robust")
         if telling or finding.state in ("not-applicable", "unknown"):
@@ -294,7 +298,7 @@ class Draft:
                 headline_ran=bool(self.headline),
                 small=facts.variant if self.small and on_device else "",
             ),
-            # A small size is small and fast: on a device its figures are not the published size's.
+            # Figures of a small size would flatter the published one, which is larger and slower.
             figures=figures(
                 self.headline if self.small and on_device else self.subject,
                 self.stand_in,
@@ -355,8 +359,9 @@ ASKED = {
         f"{LATENCY} of both",
     ),
 }
-"""Gate to what strict and relaxed ask, where it applies and what it rests on, in words; the checks'
-own limits give the numbers."""
+"""Gate to four texts: what strict asks, what relaxed asks, where it applies, and its checks.
+
+The limits of the checks decide; these texts only describe them."""
 
 _ORDER = (LOADS, PLACED, TASK, NUMERICS, LATENCY, THROUGHPUT, MEMORY, STRESS)
 
@@ -370,7 +375,10 @@ def _about(case: dict[str, Record]) -> CaseFacts:
 
 
 def _days(cases: Iterable[dict[str, Record]], anchors: Container[str]) -> tuple[str, str]:
-    """Return the days of the oldest and the newest observation among some records."""
+    """Return the days of the oldest and the newest observation among the records with anchors.
+
+    Days look like ``2026-11-28``; both are empty where there is no observation.
+    """
     times = [
         record.observation.time[:10]
         for case in cases
@@ -388,7 +396,7 @@ def _why(
     headline_ran: bool,
     small: str,
 ) -> tuple[str, ...]:
-    """Say what limits a rating, or keeps one from being given."""
+    """Return sentences on what limits a rating, or on why there is none."""
     if result.unsupported:
         return (f"unsupported: {reasons.clause(result.unsupported)}",)
     if result.kind == "not-measured":
@@ -417,7 +425,7 @@ def _why(
         names = ", ".join(gate.name for gate in unknown)
         lines.append(f"{small} alone ran, a size that nobody published, so unknown: {names}")
     elif unknown and not headline_ran:
-        # One cause for all of them, and one line.
+        # All unknown gates have this one cause, so one line names them all.
         names = ", ".join(gate.name for gate in unknown)
         lines.append(f"the headline variant was not part of any run, so unknown: {names}")
     else:

@@ -1,7 +1,7 @@
-"""Every measurement of a case, oldest first: not only the one that counts.
+"""Histories: every measurement of a case, oldest first, not only the one that counts.
 
-A history holds what can be compared: one machine, case and check, one number, one version of the
-check, one number of threads, one profile, and for outputs one corpus.
+A history holds only measurements that can be compared. They share machine, case, check, number,
+version of the check, threads, batch and profile; where outputs are judged, also the corpus.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PASSING = ("passed", "unexpected-pass")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One measurement."""
+    """One measurement of a history."""
 
     time: datetime
     run: str
@@ -36,9 +36,9 @@ class Point:
     level: str
     reason: str
     measure: Measure | None
-    """None where the number was not settled: the status says why."""
+    """None where the number was not settled; then the status says why."""
     counts: bool
-    """Whether reports show this one."""
+    """Whether reports show this measurement, the one that counts."""
 
     @property
     def passed(self) -> bool:
@@ -53,23 +53,23 @@ class History:
     case: str
     check: str
     name: str
-    """Of the number; empty where the check has none."""
+    """Name of the number, such as ``rtf``; empty where the check has none."""
     points: tuple[Point, ...]
 
     @property
     def values(self) -> tuple[Measure, ...]:
-        """The numbers that were settled."""
+        """The settled numbers, oldest first."""
         return tuple(point.measure for point in self.points if point.measure)
 
     @property
     def label(self) -> str:
-        """What it is the history of, in words."""
+        """Case, check and number of the history, for headings."""
         return text.one_line(f"{self.case} {self.check} {self.name}".rstrip())
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A check that began to fail, or to pass."""
+    """The two measurements between which a check began to fail or to pass."""
 
     history: History
     before: Point
@@ -86,7 +86,7 @@ _Like = tuple[str, str, str, str, object]
 def histories(runs: Iterable[Run], case: str = "") -> tuple[History, ...]:
     """Return the histories of all cases, or of one, by machine, case, check and number.
 
-    ``runs`` are as they were read; what cannot be true is left out as everywhere.
+    ``runs`` need no audit; faulty lines are left out here.
     """
     sound = audit(runs).runs
     if case:
@@ -115,7 +115,8 @@ def histories(runs: Iterable[Run], case: str = "") -> tuple[History, ...]:
 def _followed(one: Observation) -> Sequence[Measure | None]:
     """Return the numbers of an observation that a history follows.
 
-    Of a task's test sets those of the last, the most telling, and what is lost over all.
+    For a task these are the metric of the last test set, which is the most telling, and the last
+    degradation, which is that of all sets where it was measured.
     """
     found = measures(one)
     if one.check != TASK:
@@ -126,7 +127,7 @@ def _followed(one: Observation) -> Sequence[Measure | None]:
 
 
 def _conditions(header: Header, one: Observation) -> object:
-    """Return what must agree of two observations for their numbers to be compared."""
+    """Return the conditions that two observations must share for their numbers to be compared."""
     corpus = header.hashes.get("corpus", "") if one.check in (TASK, NUMERICS) else ""
     return (
         one.check_version,
@@ -144,7 +145,7 @@ def _point(
 ) -> Point:
     header = run.header
     moment = instant(one.time or header.started)
-    assert moment is not None  # What has no date is left out by the audit.
+    assert moment is not None  # The audit leaves out observations without a date.
     counting = chosen.get((header.machine, one.case, one.check))
     return Point(
         moment,
@@ -161,7 +162,10 @@ def _point(
 
 
 def _place_unsettled(found: dict[_Like, list[Point]]) -> None:
-    """Put measurements without a number beside those of their kind that have one."""
+    """Add measurements without a number to every history of the same case and conditions.
+
+    A check that failed before it gave a number would have a history of its own otherwise.
+    """
     alike: dict[tuple[object, ...], list[_Like]] = defaultdict(list)
     for key in found:
         alike[(*key[:3], key[4])].append(key)
@@ -174,7 +178,10 @@ def _place_unsettled(found: dict[_Like, list[Point]]) -> None:
 
 
 def turns(history: History) -> tuple[Turn, ...]:
-    """Return where a check began to fail or to pass; noise and absence turn nothing."""
+    """Return where a check began to fail or to pass.
+
+    Inconclusive measurements are passed over: noise is no turn.
+    """
     settled = [point for point in history.points if point.status != "inconclusive"]
     return tuple(
         Turn(history, before, after)

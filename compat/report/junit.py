@@ -1,4 +1,4 @@
-"""A report as JUnit's XML, which every CI shows: a suite a machine, a test a check."""
+"""Write a report as JUnit XML, which every CI shows: one suite a machine, one test a check."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from compat.contract.untrusted import one_line
 from compat.report.model import Record, Report
 
 FAILURES = ("failed", "crashed", "timeout", "out-of-memory", "unexpected-pass")
-"""Statuses that are a failure. What is known to fail, or unsupported, is skipped."""
+"""Statuses that count as failures. Known failures and unsupported cases count as skipped."""
 LONGEST = 2_000
-"""Characters of one reason."""
+"""Most characters of one reason."""
 
 
 def junit(report: Report) -> str:
-    """Return every check that a report shows; what was planned and never began is skipped."""
+    """Return every check of a report as JUnit XML; checks that never began count as skipped."""
     root = Element("testsuites", name="audio-compat")
     by_machine: dict[str, list[Record]] = defaultdict(list)
     for one in report.configurations:
@@ -39,7 +39,10 @@ def junit(report: Report) -> str:
 
 
 def _case(suite: Element, record: Record) -> str:
-    """Add a check to a suite; return the count that it belongs to, empty where it passed."""
+    """Add a check to a suite; return the name of its count, such as ``failures``.
+
+    The name is empty where the check passed.
+    """
     seen = record.observation
     seconds = seen.seconds if seen else 0.0
     case = SubElement(

@@ -38,26 +38,29 @@ SIDE_BY_SIDE = (
     *("recipe", "best_in", "rating", "speed", "metric", "degradation", "memory", "cold", "size"),
     *("limits", "measured"),
 )
-"""Columns of the precisions of one target."""
+"""Columns of a table that compares the precisions of one target."""
 
 EVERY = (
     *("model", "target", "recipe", "best_in", "rating", "speed", "metric", "degradation", "memory"),
     *("cold", "size", "ran", "machine", "latency", "rtf", "speed_up", "snr", "measured"),
 )
-"""Columns of everything that ran of a model."""
+"""Columns of a table of all configurations of a model that ran."""
 
 ON_ONE_MACHINE = (
     *("target", "recipe", "model", "best_in", "rating", "speed", "latency", "metric"),
     *("degradation", "memory", "cold", "size", "measured"),
 )
-"""Columns of everything that ran of a model on one machine."""
+"""Columns of a table of all configurations of a model that ran on one machine."""
 
 KINDS = {"side": SIDE_BY_SIDE, "every": EVERY, "one": ON_ONE_MACHINE}
-"""Kinds of tables by the name that templates know."""
+"""Name of a kind of table, as templates use it, to its columns."""
 
 
 class Listing:
-    """Makes tables; what is said of a configuration is made once, whatever pages show it."""
+    """Makes tables of configurations.
+
+    The cells of a configuration are kept, because many pages show the same ones.
+    """
 
     def __init__(self, made: str) -> None:
         self.made = made
@@ -132,7 +135,7 @@ def rating(one: Configuration) -> str:
 
 
 def _number(value: float | None, said: str, look: str = "num") -> str:
-    """Return a cell that sorts by its number."""
+    """Return a table cell that sorts by ``value`` and shows ``said``; a dash for None."""
     if value is None:
         return f'<td class="{look}" data-v="">{text.DASH}</td>'
     return f'<td class="{look}" data-v="{value!r}">{esc(said)}</td>'

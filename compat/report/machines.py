@@ -15,7 +15,7 @@ MOST_SETS = 3
 
 
 def name(facts: Mapping[str, Any], short: str) -> str:
-    """Return processor, telling instruction sets, graphics and a part of the id.
+    """Return a machine's name: processor, telling instruction sets, graphics, and short id.
 
     For example ``AMD EPYC, avx512 vnni bf16, 2 cores (4811)``.
     """

@@ -1,4 +1,4 @@
-"""The matrix as Markdown, for a README and for review in a diff."""
+"""Write the matrix as Markdown, for a README and for review in a diff."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from compat.report.matrix import matrix, summary
 from compat.report.model import Cell, Report
 
 MOST_OF_A_REASON = 400
-"""Characters of the one line that a cell has."""
+"""Most characters of the line of reasons that each cell has."""
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@:])")
 
 
 def escape(value: object, longest: int = 0) -> str:
-    """Return text that Markdown shows as it stands, on one line, inside a table or not."""
+    """Escape text so that Markdown shows it as it stands, on one line, also inside a table."""
     shown = text.one_line(value, longest)
     shown = shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # A colon is special only in a link scheme, but a bare address would become a link.
+    # Only `://` needs a break, or a bare address would become a link; other colons stay.
     return _SPECIAL.sub(lambda m: m[1] if m[1] in ":+()#!" else "\\" + m[1], shown).replace(
         "://", ":&#8203;//"
     )
 
 
 def matrix_markdown(report: Report, published: bool = False) -> str:
-    """Return the matrix, its legend, and one line of reason for every cell that ran.
+    """Return the matrix, its legend, and one line of reasons for every cell that ran.
 
-    Where it is ``published`` beside the results, it links them and the documents.
+    ``published`` is true for the file beside the published results; it links results and documents.
     """
     parts = ["# Compatibility matrix", ""]
     if not report.rows:
@@ -70,9 +70,9 @@ _LINKS = (
 
 
 def table(report: Report, linked: bool = False) -> list[str]:
-    """Return the matrix as the lines of a table, and what its columns leave out.
+    """Return the matrix as the lines of a table, and a line that names the empty columns.
 
-    ``linked`` cells lead to their pages, for a table that lies beside them.
+    With ``linked`` each cell links its page, for a table that lies in the site's folder.
     """
     shown_columns = matrix(report)
     head = [
@@ -122,7 +122,7 @@ def _legend(report: Report) -> list[str]:
 
 
 def _why(cell: Cell) -> str:
-    """Return one line: what limits a cell, or the numbers of one that nothing limits."""
+    """Return one line about a cell: its rating, what limits it, and its numbers."""
     best = cell.best
     assert best is not None
     numbers = (shown.speed(best), shown.metric(best), shown.memory(best))

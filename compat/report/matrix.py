@@ -1,4 +1,4 @@
-"""The matrix as it is shown: columns by what really ran in them, and the face of every cell."""
+"""The matrix as it is shown: its columns grouped by evidence, and the texts of every cell."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from compat.report.model import Cell, Configuration, Report
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Columns in groups of evidence, the strongest first."""
+    """The columns of a matrix in groups of evidence, the strongest first."""
 
     groups: tuple[tuple[Kind, tuple[str, ...]], ...]
-    """Kind of evidence and its columns; those in which nothing ran are in none."""
+    """Kinds of evidence, each with its columns; a column in which nothing ran is in ``empty``."""
     empty: tuple[str, ...]
 
     @property
@@ -40,7 +40,7 @@ def matrix(report: Report) -> Matrix:
 
 
 def summary(report: Report) -> list[tuple[Kind, str]]:
-    """Say in one line for each kind of evidence which columns rest on it."""
+    """Return a line for each kind of evidence that names its columns."""
     of = dict(matrix(report).groups)
     lines: list[tuple[Kind, str]] = []
     for kind, (heading, _, meaning) in KINDS.items():
@@ -55,7 +55,10 @@ def summary(report: Report) -> list[tuple[Kind, str]]:
 
 
 def face(one: Configuration | None, made: str) -> dict[str, Any]:
-    """Return what a cell says of a configuration, as text."""
+    """Return the texts that a cell shows of a configuration, by field.
+
+    ``made`` is the day of the report, from which the age of measurements is counted.
+    """
     if one is None or one.kind == "nothing":
         look = text.appearance(one.rating) if one is not None else "not-measured"
         head = text.RATINGS[look][1]
@@ -83,13 +86,15 @@ FIELDS: tuple[str, ...] = (
     *("machine", "task", "precision", "look", "head", "note", "detail", "speed", "metric"),
     *("memory", "when", "tags", "words"),
 )
-"""What the script of the index knows of a configuration, in this order."""
+"""Fields of a configuration for the script of the index page, in this order."""
 
 
 def index_data(report: Report) -> dict[str, Any]:
-    """Return what filters choose from: of every cell the best of each machine and precision.
+    """Return the data that the filters of the index page choose from.
 
-    Texts stand once in ``texts``; configurations hold their places in it.
+    Every cell has its best configuration for each machine, task, precision and target.
+
+    Each text stands once in ``texts``; configurations hold indices into it.
     """
     places: dict[str, int] = {}
 
@@ -114,7 +119,7 @@ def _entry(one: Configuration, made: str) -> Iterable[str]:
 
 
 def _best_of_each(cell: Cell) -> Iterable[Configuration]:
-    """Yield what any choice of machine, task and precision would show, and any target by name."""
+    """Yield a cell's best configuration for each machine, task, precision and target."""
     seen: set[tuple[str, ...]] = set()
     for one in cell.configurations:
         key = (one.machine, one.task, one.precision, one.target)

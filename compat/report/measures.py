@@ -1,7 +1,7 @@
-"""The numbers of an observation that are compared: each with direction, interval and noise.
+"""Measures: the numbers of an observation that are compared, with direction, interval and noise.
 
-Configurations are advised by them, results compared, and histories made of them. Which numbers a
-check has follows from their names, and for a task's metrics from their declaration.
+Recommendations, comparisons and histories use them. Which numbers a check has follows from their
+names, and for task metrics from their declaration.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from compat.report import text
 from compat.report.findings import LATENCY, LOADS, MEMORY, NUMERICS, TASK, THROUGHPUT
 
 SETTLED = ("passed", "failed", "known-failure", "unexpected-pass")
-"""Statuses of observations whose numbers were measured to the end."""
+"""Statuses of observations whose measurement was completed."""
 
 NOISE: Mapping[str, float] = {
     LATENCY: 0.5,
@@ -24,14 +24,17 @@ NOISE: Mapping[str, float] = {
     LOADS: 2.0,
     MEMORY: 0.1,
 }
-"""By check, the relative difference between two runs of one case that is taken for noise.
+"""Check to the relative difference of two runs of one case that counts as noise (0.5 is 50 %).
 
-Between successive runs on the shared machines of this repository's evidence, 8 % of real-time
-factors differ by more with intervals apart, no rate, 5 % of cold starts and 1 % of peaks of
-memory: an upper bound of what noise alone does, as the code changed between them too.
+Of successive runs on the shared machines of this repository's evidence, 8 % of real-time factors
+(with intervals apart), no throughput, 5 % of cold starts and 1 % of memory peaks differ by more.
+Noise alone causes fewer, since the code changed between those runs too.
 """
 NOISE_DB = 3.0
-"""Decibels by which the numerics of two runs of one case may differ: a factor of 1.4."""
+"""Decibels by which the signal-to-noise ratios of two runs of one case may differ.
+
+3 dB is a factor of 1.4 in the error.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +47,11 @@ class Measure:
     value: float
     better: Literal["lower", "higher"]
     noise: float
-    """Difference that is taken for noise: relative to the smaller value, or absolute."""
+    """Difference that counts as noise: relative to the smaller value if ``relative``, else
+    absolute."""
     relative: bool = True
-    """Whether differences are told as factors: of times and sizes, not of shares and decibels."""
+    """Whether differences are factors, as for times and sizes; those of shares and decibels are
+    not."""
     interval: tuple[float, float] | None = None
     metric: str = ""
     """The task metric whose unit a degradation has."""
@@ -58,7 +63,7 @@ class Measure:
         return self.name.rpartition(".")[2]
 
     def shown(self, value: float | None = None) -> str:
-        """Return the number, or another of its kind, with its unit."""
+        """Return the number, or ``value`` in its place, with the unit."""
         figure = self.value if value is None else value
         return text.quantity(self.key, figure, self.metric, self.declared or {})
 
@@ -87,12 +92,18 @@ def measures(one: Observation) -> tuple[Measure, ...]:
 
 
 def time_of(one: Observation | None) -> Measure | None:
-    """Return the time of a task: its real-time factor, or seconds where it has no time meaning."""
+    """Return the time of a latency check: the real-time factor, or seconds where audio has none.
+
+    None for other checks, and where no time was settled.
+    """
     return next(iter(measures(one)), None) if one is not None and one.check == LATENCY else None
 
 
 def loss_of(one: Observation | None) -> Measure | None:
-    """Return the degradation against the reference: over all test sets, or the last of them."""
+    """Return the degradation against the reference, over all test sets or of the last set.
+
+    None for other checks, and where there is none.
+    """
     if one is None or one.check != TASK:
         return None
     found = [m for m in measures(one) if m.key == "degradation"]
@@ -112,7 +123,7 @@ def _latency(one: Observation) -> Iterator[Measure]:
 
 
 def _around(ends: tuple[float, float] | None) -> tuple[float, float] | None:
-    """Return an interval that can be one; a stranger's may be turned round."""
+    """Return an interval; None where its ends are reversed, as a stranger's file may have them."""
     return ends if ends is not None and ends[0] <= ends[1] else None
 
 
@@ -148,7 +159,7 @@ def _memory(one: Observation) -> Iterator[Measure]:
 
 
 def _task(one: Observation) -> Iterator[Measure]:
-    """Yield of each test set its metric and its degradation; that of all sets comes last."""
+    """Yield the metric and the degradation of each test set; the pooled degradation comes last."""
     groups = {k: v for k, v in one.values.items() if isinstance(v, Mapping)} or {"": one.values}
     metric = ""
     for name, scores in groups.items():
@@ -172,7 +183,7 @@ def _task(one: Observation) -> Iterator[Measure]:
 def _better(metric: str, declared: Mapping[str, MetricFacts]) -> Literal["lower", "higher"]:
     if metric in declared and declared[metric].better in ("lower", "higher"):
         return "higher" if declared[metric].better == "higher" else "lower"
-    # Files from before metrics were declared: rates of errors, and shares of what is right.
+    # Older files declare no metrics: higher is better for shares of right answers only.
     right = ("accuracy", "agreement", "recall", "precision", "f1", "top1", "top5", "sdr", "cosine")
     return "higher" if metric.endswith(right) else "lower"
 

@@ -1,6 +1,6 @@
-"""From results files of any number of runs and machines to rated configurations.
+"""Build a report: rated configurations from the results files of any runs and machines.
 
-The order in which files are read never matters: every choice is made by a total order.
+The order in which files are read never matters, because every choice follows a total order.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def build(
 ) -> Report:
     """Return the rated report of a collection.
 
-    ``current`` gives the current version of each check, as the code has it: what was observed by
-    an older one is stale, by a newer one left out. Checks that it lacks are an outside author's
-    and never stale. Task metrics by an older scorer than this version's are stale too. Dates after
-    ``now`` are no evidence; it is the time of the call unless it is given. ``known`` are the cases
-    of the catalog, where the caller has one: what of them nobody ever ran is said.
+    ``current`` maps each check to its version in the code. Observations by an older version are
+    stale, and those by a newer one are left out. Other checks come from outside authors and are
+    never stale. Task metrics by an older scorer are stale too. ``now`` is the current time, by
+    default the clock's; observations dated after it do not count. ``known`` are the cases of the
+    catalog: the report's coverage names those that nobody ever ran.
     """
     now = now or datetime.now(UTC)
     audited = audit(collection.runs, current, now)
@@ -117,7 +117,7 @@ def build(
 
 
 def _plans(runs: Iterable[Run]) -> tuple[set[Key], set[Key]]:
-    """Return every planned check and every check begun."""
+    """Return the keys of all planned checks, and of all checks that began."""
     planned: set[Key] = set()
     begun: set[Key] = set()
     for run in runs:
@@ -133,10 +133,10 @@ def _stand_ins(
     described: Mapping[tuple[str, str], tuple[CaseFacts, Run]],
     current: Mapping[str, int],
 ) -> dict[tuple[str, str], set[str]]:
-    """Return which families have a stand-in, by machine and case.
+    """Return the families that have a stand-in, by machine and case id.
 
-    The runs that measured a case say so, or the one that describes it where nothing was measured:
-    what another run plans changes nothing of it.
+    Only the plans of the runs that measured a case decide this, so that no other run's plan can
+    change its rating. Where nothing was measured, the run that describes the case decides.
     """
     planned: dict[Source, set[str]] = defaultdict(set)
     for run in runs:
@@ -189,7 +189,7 @@ def _machines(runs: Sequence[Run]) -> tuple[Machine, ...]:
     by_machine: dict[str, dict[str, RunFacts]] = defaultdict(dict)
     vouched: dict[str, set[str]] = defaultdict(set)
     """Runs whose facts give the machine that they name."""
-    # Of several runs by one name the last is shown: the newest whose facts are that machine's.
+    # Later entries replace earlier ones of one name, so the newest run with true facts remains.
     for run in sorted(
         runs,
         key=lambda one: (
@@ -221,7 +221,7 @@ def _machines(runs: Sequence[Run]) -> tuple[Machine, ...]:
     ids = sorted(by_machine)
     machines = []
     for machine in ids:
-        # Newest first: its facts speak for the machine, if they are that machine's.
+        # Newest first: the newest run whose facts fit the machine's id describes the machine.
         known = tuple(
             sorted(
                 by_machine[machine].values(),
@@ -281,7 +281,7 @@ def _report(
 
 
 def _best_first(one: Configuration) -> tuple[object, ...]:
-    """Order configurations: the better rating, fewer failures, the faster, the more accurate."""
+    """Return a sort key: better rating, fewer failures, faster, more accurate."""
     infinity = float("inf")
     works = one.rating.ceiling != "None"
     failed = sum(gate.state == "failed" for gate in one.gates) if works else 0

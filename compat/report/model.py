@@ -1,4 +1,4 @@
-"""What a report consists of: plain immutable data, ready to be rendered or written as JSON."""
+"""The parts of a report: plain immutable data, ready to be rendered or written as JSON."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One machine, known by a hash of its facts."""
+    """One machine; its id is a hash of its facts."""
 
     id: str
     short: str
     """The shortest prefix of the id that is unique in the report."""
     name: str
-    """Processor and instruction sets, and the short id: what a person tells machines apart by."""
+    """Name for people: processor, instruction sets and short id."""
     facts: dict[str, Any]
     versions: dict[str, str]
     runs: tuple[RunFacts, ...]
@@ -51,7 +51,7 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of one check of one case on one machine."""
+    """The outcome of one check of one case on one machine."""
 
     case: CaseFacts
     check: str
@@ -60,22 +60,22 @@ class Record:
     """A written status, or one of the derived ``not-run``, ``cut-off`` and ``stale``."""
     reason: str
     anchor: str
-    """The HTML id under which every page shows it."""
+    """The HTML id of the record on every page."""
     observation: Observation | None = None
     run: str = ""
-    """Key of the run that it came from; empty where nothing was observed."""
+    """Key of the run that observed it, ``run.worker``; empty where nothing was observed."""
     own: tuple[str, ...] = ()
-    """What a person had replaced of the inputs, in words: ``own corpus``, ``other limits`` …"""
+    """Inputs that a person replaced, in words: ``own corpus``, ``other limits`` …"""
 
     @property
     def measured(self) -> bool:
-        """Whether something current ran, whatever came of it."""
+        """Whether a current measurement exists, whatever its outcome."""
         return self.status not in ("not-run", "cut-off", "skipped", "stale")
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One gate of one configuration, with what decided it."""
+    """One gate of one configuration, with its state and the reason for it."""
 
     key: str
     name: str
@@ -86,17 +86,22 @@ class Gate:
     said: str = ""
     """The reason in one sentence, with the number that matters."""
     evidence: tuple[str, ...] = ()
-    """Anchors of the records that it rests on."""
+    """Anchors of the records that the gate rests on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Headline numbers of a configuration; None where they were not measured."""
+    """Headline numbers of a configuration; a number that was not measured is None.
+
+    Names ending in ``_s`` are in seconds. ``rtf`` is seconds of work for a second of audio, and
+    ``rtfx`` the inverse.
+    """
 
     median_s: float | None = None
     interval_s: tuple[float, float] | None = None
     interval_coverage: float | None = None
-    """Probability that the interval holds the median: below 0.95 for fewer than six rounds."""
+    """Probability that the interval holds the median, 0 to 1; below 0.95 for fewer than six
+    rounds."""
     rtf: float | None = None
     rtf_upper: float | None = None
     rtfx: float | None = None
@@ -108,7 +113,7 @@ class Figures:
     share: float | None = None
     """Share of the work placed on the target, 0 to 1."""
     metric_case: str = ""
-    """The ``variant@weights`` that task metric and degradation are of: often the stand-in."""
+    """The ``variant@weights`` whose task metric and degradation these are: often the stand-in."""
     metric: str = ""
     declared: Mapping[str, MetricFacts] = field(default_factory=dict)
     """Units and directions of the task's metrics; empty for results that declare none."""
@@ -118,9 +123,9 @@ class Figures:
     degradation: float | None = None
     degradation_interval: tuple[float, float] | None = None
     snr_db: float | None = None
-    """The lowest signal-to-noise ratio over the outputs compared."""
+    """The lowest signal-to-noise ratio of all compared outputs, in decibels."""
     seconds: tuple[float, ...] = ()
-    """Raw latency samples."""
+    """Raw latency samples, in seconds."""
     cold_s: float | None = None
     """Cold start: import, load and first run."""
     first_token_s: float | None = None
@@ -149,23 +154,25 @@ class Configuration:
     machine: str
     machine_short: str
     variant: str
-    """The headline case's ``variant@weights``; the smaller one's where only that loads, and the
-    stand-in's where only that was planned."""
+    """The ``variant@weights`` that was judged: the headline case's, the smaller one's where only
+    that loads, or the stand-in's where only that was planned."""
     rating: Rating
     gates: tuple[Gate, ...]
     why: tuple[str, ...]
-    """What limits the rating, or is missing for one; never empty below High."""
+    """Sentences on what limits the rating, or on what is missing for one; never empty below
+    High."""
     figures: Figures
     records: tuple[Record, ...]
     kind: Kind
-    """What it really ran on."""
+    """Kind of evidence: where the configuration really ran."""
     machine_name: str
     measured: tuple[str, str]
-    """Days of the oldest and of the newest observation that its gates rest on; empty if none."""
+    """Days of the oldest and the newest observation behind the gates, such as ``2026-11-28``;
+    empty if there is none."""
 
     @property
     def name(self) -> str:
-        """The configuration in a few words."""
+        """Variant, target, recipe and machine of the configuration."""
         return f"{self.variant}, {self.target} {self.recipe}, {self.machine_name}"
 
 
@@ -176,7 +183,7 @@ class Cell:
     row: str
     hardware: str
     slug: str
-    """File name without suffix; safe whatever row and hardware are called."""
+    """Name of the cell's files without suffix, safe for any row and hardware."""
     configurations: tuple[Configuration, ...] = ()
     """Best first."""
 
@@ -198,17 +205,17 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What of one target was planned or is in the catalog, and what ever ran anywhere."""
+    """The coverage of one target: how many cases exist, were planned, and ran on any machine."""
 
     target: str
     hardware: str
     evidence: str
     known: int
-    """Cases in the catalog, or that a run planned."""
+    """Number of cases in the catalog or in the plan of a run."""
     planned: int
     measured: int
     reasons: tuple[str, ...]
-    """Why cases did not run, the most frequent first."""
+    """Reasons why cases did not run, the most frequent first."""
     remedies: tuple[str, ...]
     never: tuple[str, ...]
     """Ids of the cases that nobody ever ran."""
@@ -216,7 +223,7 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that is rendered."""
+    """A whole report: the matrix, its machines, coverage, claims and changes."""
 
     rule_version: int
     newest: str
@@ -227,15 +234,15 @@ class Report:
     """Row by row, in the order of ``hardware``."""
     machines: tuple[Machine, ...]
     problems: tuple[str, ...] = field(default=())
-    """What could not be read or attributed."""
+    """Sentences on files and lines that could not be read, believed or attributed."""
     made: str = ""
     """Day on which the report was made, UTC."""
     coverage: tuple[Coverage, ...] = ()
-    """What there is to measure and what was, by target."""
+    """Coverage of each target."""
     claims: tuple[Outcome, ...] = ()
-    """Claims of guides with their verdicts, where they were evaluated."""
+    """Claims of guides with their verdicts; empty where they were not evaluated."""
     changes: Changes = field(default=Changes())
-    """What changed since the last run, where that was looked at."""
+    """Changes since the last run; empty where runs were not compared."""
 
     @property
     def configurations(self) -> tuple[Configuration, ...]:
