@@ -1,1 +1,1 @@
-"""What goes into a model: audio, corpora, hard inputs, features, checkpoints, generated weights."""
+"""Inputs of models: audio, corpora, hard inputs, features, checkpoints and generated weights."""

@@ -1,4 +1,4 @@
-"""Audio files, read whole and checked."""
+"""Read audio files, and check that they are whole."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from compat.contract.errors import CompatError
 from compat.inputs import mpeg
 
 AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".sph", ".aif", ".aiff")
-"""Endings of audio files that are looked for where no list names them."""
+"""Endings by which audio files are found where no list names them."""
 LONGEST = 6 * 3600.0
-"""Seconds of the longest recording: what is read is held in memory."""
+"""Seconds of the longest recording that is read, because the samples are held in memory."""
 TOLERANCE = 0.25
-"""Seconds by which a recording may be longer or shorter than its manifest says. Encoders of MP3 add
+"""Seconds by which the length of a recording may differ from its manifest's. MP3 encoders add
 silence, and decoders differ in how much of it they leave out."""
 SLACK = 0.01
-"""Seconds by which a WAV file may be shorter than its header promises, as some programs count the
-header in."""
+"""Seconds by which a WAV file may be shorter than its header promises, because some programs count
+the header's own bytes too."""
 LOUDEST = 100.0
-"""Largest sample that is believed, where 1 is full scale."""
+"""Largest sample that is accepted, where 1 is full scale."""
 
 
 class CorpusError(CompatError):
@@ -41,15 +41,15 @@ def read_audio(
 ) -> np.ndarray:
     """Read an audio file as float32 at a sampling rate in hertz.
 
-    The result holds what was decoded, however long the header says that the file is.
+    The result has the decoded length, which may differ a little from the one in the header.
 
     Args:
         path: a file in any format that libsndfile reads.
         rate: sampling rate of the result, in hertz.
         offset: where to begin, in seconds.
-        seconds: how much to read; None for all the rest.
-        channels: how many the result has. Where the file has another number, their mean stands in
-            each of them.
+        seconds: seconds to read; None for the rest of the file.
+        channels: channels of the result. If the file has another number, each of them holds the
+            mean of the file's channels.
 
     Returns:
         (samples,) for one channel, else (channels, samples).
@@ -69,7 +69,7 @@ def read_audio(
         wanted = _LIMITLESS if seconds is None else round(seconds * found)
         decoded = 0
         if file.skip(first, length):
-            # By blocks: a meeting has many channels, and their mean is all that is kept.
+            # Read in blocks, because a meeting has many channels and only their mean is kept.
             for block in file.blocks_of(wanted):
                 kept = block.copy() if channels == block.shape[1] > 1 else block.mean(1, np.float32)
                 parts.append(kept)
@@ -97,23 +97,23 @@ def read_audio(
 
 
 _LIMITLESS = 1 << 62
-"""More frames than a file can have: libsndfile returns it if a header leaves the length open."""
+"""Frames from which a length is unknown: libsndfile returns as many if a header has no length."""
 _BLOCK = 1 << 13
-"""Frames that are decoded at once. Where decoding fails, its place is known to within a block."""
+"""Frames that are decoded at once. An error's place in a file is known to within one block."""
 _PIPED = (1 << 31, 1 << 32)
-"""About how many bytes a header promises if its program wrote to a pipe and did not know."""
+"""Bytes, roughly, that a header promises if its program wrote to a pipe and knew no length."""
 _INEXACT = ("MP3", "OGG")
-"""Formats whose length is estimated, or found at the end that a file has."""
+"""Formats whose headers hold no exact length: it is estimated, or read from the file's end."""
 
 
 @functools.cache
 def _stream_class() -> type[Any]:
     """Return a class of audio files that are read from front to back.
 
-    soundfile's own ``SoundFile`` seeks after every read, which GSM 6.10 cannot do and after which
-    an MP3 goes on at another sample. Its ``blocks`` returns whatever lies in memory where
-    libsndfile decodes less than the header promises. The class is made when it is first needed,
-    as soundfile is imported only then.
+    soundfile's own ``SoundFile`` seeks after every read. GSM 6.10 cannot seek, and an MP3 continues
+    at another sample afterwards. Its ``blocks`` returns uninitialised memory where libsndfile
+    decodes less than the header promises. The class is made on first use, because only then is
+    soundfile imported.
     """
     import soundfile
 
@@ -133,7 +133,7 @@ def _stream_class() -> type[Any]:
             return True
 
         def blocks_of(self, frames: int) -> Iterator[np.ndarray]:
-            """Yield up to so many frames, float32 (frames, channels), as far as it can be read."""
+            """Yield blocks of float32 (frames, channels), up to ``frames`` or the file's end."""
             while frames > 0:
                 block = self.read(min(_BLOCK, frames), dtype="float32", always_2d=True)
                 if not len(block):
@@ -146,9 +146,9 @@ def _stream_class() -> type[Any]:
 
 @contextmanager
 def _decoding(path: Path, parts: Sequence[np.ndarray] = ()) -> Iterator[Any]:
-    """Open an audio file; the message of an error names it and says how far it was decoded.
+    """Open an audio file, and turn every error into one that says how far it was decoded.
 
-    ``parts`` are the blocks that were decoded so far.
+    ``parts`` is the list to which the caller adds the decoded blocks.
     """
     import soundfile
 
@@ -167,7 +167,7 @@ def _decoding(path: Path, parts: Sequence[np.ndarray] = ()) -> Iterator[Any]:
 
 
 def _frames(path: Path, file: Any) -> int | None:
-    """Return how many frames an open file has; None where only decoding tells.
+    """Return the number of frames of an open file; None where only decoding can tell.
 
     Raises:
         CorpusError: the file is cut short, it is too long, or libsndfile would leave out its end.
@@ -199,10 +199,10 @@ def _whole(path: Path, promised: float, held: float, rate: int) -> None:
 
 
 def _promised(path: Path, file: Any) -> float:
-    """Return the frames that a header promises, where libsndfile has corrected them.
+    """Return the frames that a header promises, if they are more than the file holds; else 0.
 
-    For WAV, RF64, W64, AIFF and AU its notes have the promised bytes and what it found instead;
-    for SPHERE they have nothing. 0 where the header promises no more than is there.
+    libsndfile corrects the number silently. For WAV, RF64, W64, AIFF and AU its notes hold the
+    promised bytes and the bytes that it found; for SPHERE the header is read here.
     """
     if file.format == "NIST":
         with path.open("rb") as opened:
@@ -231,9 +231,9 @@ def _not_too_long(path: Path, seconds: float) -> None:
 
 
 def audio_seconds(path: Path) -> float:
-    """Return how many seconds an audio file lasts, as far as it can be told without decoding.
+    """Return the length of an audio file in seconds.
 
-    It is decoded only where its header leaves the length open.
+    The file is decoded only where its header has no length.
 
     Raises:
         CorpusError: as :func:`read_audio`.
@@ -244,7 +244,8 @@ def audio_seconds(path: Path) -> float:
     return _audio_seconds(path, facts.st_mtime_ns, facts.st_size)
 
 
-# A manifest may cut one file into many recordings. Time and size of the file are keys of the cache.
+# A manifest may cut one file into many recordings, so lengths are cached. Time and size are part of
+# the key, since a file may change.
 @functools.lru_cache(maxsize=1024)
 def _audio_seconds(path: Path, changed: int, size: int) -> float:  # noqa: ARG001
     with _decoding(path) as file:

@@ -1,4 +1,4 @@
-"""Published checkpoints: their folders in fetched packages and in the hub's local cache."""
+"""Find published checkpoints: in fetched packages, and in the hub's local cache."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from compat.contract.errors import CompatError
 from compat.inputs import packages
 
 PACKAGE = "package:"
-"""Begins the name of a checkpoint that comes inside a distribution."""
+"""Prefix of the name of a checkpoint that comes inside a Python distribution."""
 
 
 AGAIN = "compat fetch --all --again"
-"""Mends what was fetched and is no longer whole."""
+"""Command that restores fetched files that are damaged or missing."""
 
 
 class CheckpointError(CompatError):
@@ -28,7 +28,7 @@ def package_folder(name: str) -> Path:
         name: ``package:distribution/folder``, such as ``package:silero-vad/silero_vad/data``.
 
     Raises:
-        CheckpointError: it is neither fetched nor installed.
+        CheckpointError: the distribution is neither fetched nor installed.
     """
     distribution, _, folder = name.removeprefix(PACKAGE).partition("/")
     try:
@@ -43,10 +43,10 @@ def package_folder(name: str) -> Path:
 
 
 def verified(path: Path, sha256: str) -> Path:
-    """Return a file after checking its hash: it comes from outside and is read by every run.
+    """Return a file after checking its SHA-256, because it comes from outside and every run reads it.
 
     Raises:
-        CheckpointError: it is missing, or other bytes than those that were reviewed.
+        CheckpointError: the file is missing, or is not the one that was reviewed.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: {AGAIN}")
@@ -61,7 +61,7 @@ def verified(path: Path, sha256: str) -> Path:
 
 
 def fetching(name: str) -> str:
-    """Return the command that fetches a checkpoint from a package, or nothing if none holds it."""
+    """Return the command that fetches a checkpoint's package; empty if no package holds it."""
     package = packages.holder(name)
     return package.remedy if package else ""
 
@@ -69,15 +69,15 @@ def fetching(name: str) -> str:
 def find_checkpoint(name: str, download: bool = False) -> Path:
     """Return the folder of a published checkpoint.
 
-    A fetched package comes first, as it is pinned by its hash; then an installed one, then the
-    hub's local cache, in which any revision may be.
+    A fetched package comes first, because its hash is pinned. An installed package comes next, then
+    the hub's local cache, which may hold any revision.
 
     Args:
         name: a hub id such as ``openai/whisper-tiny``, or ``package:distribution/folder``.
-        download: whether it may be fetched from the hub if it is not there.
+        download: whether the checkpoint may be downloaded from the hub if it is not there.
 
     Raises:
-        CheckpointError: it is not here, or cannot be downloaded.
+        CheckpointError: the checkpoint is not here, or cannot be downloaded.
     """
     if fetched := packages.folder_of(name):
         return fetched

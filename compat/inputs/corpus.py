@@ -1,11 +1,11 @@
-"""Corpora: folders of audio, and what is known of it.
+"""Corpora: folders of audio with the truth about it.
 
 A corpus is one test set or several, in any of the forms of :mod:`compat.inputs.layouts`: NeMo
 manifests, LibriSpeech, Common Voice, Kaldi and others. Whatever the form, a test set is a list of
-lines in the terms of a NeMo manifest: ``audio_filepath``, ``duration`` in seconds, and the truth,
-which is ``text`` and ``lang``, or ``segments`` (who spoke when) and ``uem`` (which part is scored),
-or of music ``tags`` and ``stems``, and of sounds ``label`` and ``caption``.
-Pairs of recordings (``1 a.flac b.flac`` for one speaker, ``0`` for two) are the truth of a set.
+lines with the fields of a NeMo manifest: ``audio_filepath``, ``duration`` in seconds, and the
+truth. For speech the truth is ``text`` and ``lang``, or ``segments`` (who spoke when) and ``uem``
+(which part is scored); for music ``tags`` and ``stems``; for sounds ``label`` and ``caption``.
+A set may also have pairs of recordings: ``1 a.flac b.flac`` for one speaker, ``0`` for two.
 
 docs/corpora.md shows each form.
 """
@@ -33,16 +33,16 @@ from compat.inputs.text import text_lines
 
 DEFAULT = FIXTURES / "corpus"
 SOUNDS = FIXTURES / "sounds"
-"""Sets of music and of sounds, which only the tasks that name them get."""
+"""Folder of the sets of music and sounds, which only tasks that name them are given."""
 TRIALS_FACT = "trials"
-"""Fact of an item: pairs of it and another recording, which lie in a file of their own."""
+"""Fact of an item: its pairs with other recordings, which are read from a file of their own."""
 EXCERPT = 30.0
-"""Seconds above which a recording is no utterance, and gives excerpts instead."""
+"""Seconds of the longest utterance; of longer recordings, excerpts are taken."""
 
 _NO_NAME = r'<>:"/\\|?*\x00-\x1f\x7f'
-"""Characters that names of files cannot have, on Windows at least."""
+"""Characters that file names cannot have on Windows, as part of a regular expression."""
 _ID = re.compile(rf"[^\s.{_NO_NAME}](?:[^{_NO_NAME}]{{0,148}}[^\s.{_NO_NAME}])?")
-"""Ids become names of files, which begin and end with neither a blank nor a dot."""
+"""Valid id of a recording. Ids become file names, which may not begin or end with a blank or dot."""
 
 
 # Test sets ---------------------------------------------------------------------------------------
@@ -50,27 +50,27 @@ _ID = re.compile(rf"[^\s.{_NO_NAME}](?:[^{_NO_NAME}]{{0,148}}[^\s.{_NO_NAME}])?"
 
 @dataclass(frozen=True)
 class TestSet:
-    """One folder of recordings: the audio is read when it is asked for."""
+    """One folder of recordings, whose audio is read only when an item is requested."""
 
     __test__ = False  # Not a test class, whatever pytest makes of its name.
 
     name: str
     folder: Path
     lines: tuple[Mapping[str, Any], ...]
-    """Per recording the manifest's fields, with ``segments`` as lists [start, end, speaker]."""
+    """Manifest fields of each recording, with ``segments`` as lists [start, end, speaker]."""
     trials: tuple[tuple[str, str, bool], ...] = ()
     """Ids of two recordings, and whether one person speaks in both."""
     form: str = ""
-    """The form of corpus that it was read from."""
+    """Name of the form in which the corpus is kept, such as ``LibriSpeech``."""
     total: int = 0
-    """Recordings that there are; of many only some were taken."""
+    """Number of recordings in the corpus, of which ``lines`` may be a selection."""
     channels: int = 1
-    """Channels that each recording is read with."""
+    """Number of channels with which each recording is read."""
 
     def knows(self, fact: str) -> bool:
-        """Return whether a fact is known of every recording: ``text``, ``segments``, ``trials``.
+        """Whether a fact, such as ``text`` or ``trials``, is known of every recording.
 
-        Any field of the manifest is a fact. Texts that are all empty say nothing.
+        Any field of the manifest is a fact. Texts that are all empty count as unknown.
         """
         if fact == TRIALS_FACT:
             return bool(self.trials)
@@ -84,8 +84,8 @@ class TestSet:
     def item(self, index: int, rate: int) -> Item:
         """Read one recording at a sampling rate in hertz.
 
-        ``facts`` are the manifest's fields, and ``trials``: a list of [id of the other recording,
-        whether it is the same speaker] for the trials in which this one is named first.
+        The item's ``facts`` are the manifest's fields, and ``trials``: a list of [other id, whether
+        it is the same speaker] for the trials that name this recording first.
         """
         line = self.lines[index]
         identifier = self.identifier(index)
@@ -121,9 +121,11 @@ class TestSet:
         return [round(i * count / wanted) for i in range(wanted)]
 
     def excerpts(self, seconds: float = 8.0, each: int = 8) -> TestSet:
-        """Return a set of short excerpts, up to ``each`` of a recording, that begin with speech.
+        """Return a set of excerpts of ``seconds``, up to ``each`` of a recording.
 
-        Nothing is said of their words but the language.
+        Excerpts begin where speech begins, if segments are known.
+
+        Their words are unknown, and of the truth only the language is kept.
         """
         lines = []
         for index, line in enumerate(self.lines):
@@ -150,13 +152,13 @@ class Corpus:
     path: Path
     sets: Mapping[str, TestSet]
     special: Mapping[str, TestSet] = field(default_factory=dict)
-    """Sets that only a task gets which names them: those that a person fetched
-    (:mod:`compat.inputs.people`), as what others are calibrated on and timed with must not depend
-    on it, and music and sounds, which mean nothing to a model of speech."""
+    """Sets that are given only to tasks that name them. They are the recordings that a person
+    fetched (:mod:`compat.inputs.people`), since calibration and timing must not depend on them, and
+    music and sounds, which mean nothing to a model of speech."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digits that identify every recording and what is said of it."""
+        """Hex digits that identify every recording and its truth."""
         from compat.contract.digests import digest, file_digest
 
         return digest(
@@ -173,16 +175,17 @@ class Corpus:
         )
 
     def choose(self, names: Sequence[str], fact: str = "") -> dict[str, TestSet]:
-        """Return the sets called ``names``, or all sets where none is called so.
+        """Return the sets with these names, or all ordinary sets where none has one of them.
 
-        Only sets count of whose recordings a fact is known, if one is named; there may be none.
+        If a fact is named, only sets count in which it is known of every recording. The result may
+        be empty.
         """
         fitting = {n: s for n, s in self.sets.items() if not fact or s.knows(fact)}
         named = {n: s for n, s in self.special.items() if not fact or s.knows(fact)} | fitting
         return {n: named[n] for n in names if n in named} or fitting
 
     def with_channels(self, channels: int) -> Corpus:
-        """Return the corpus with every recording read as so many channels."""
+        """Return the corpus with every recording read with this number of channels."""
         if channels == 1:
             return self
         sets, special = (
@@ -193,7 +196,7 @@ class Corpus:
 
     @property
     def described(self) -> str:
-        """Which form was recognised, and how much was taken, in words."""
+        """Forms and sets of the corpus in words, with the number of recordings taken."""
         words = []
         for form in dict.fromkeys(one.form for one in self.sets.values()):
             sets = []
@@ -206,9 +209,9 @@ class Corpus:
 
     @property
     def speech(self) -> TestSet:
-        """A set of short utterances, where any speech will do and no truth is needed.
+        """A set of short utterances, for uses that need any speech and no truth.
 
-        Long recordings give excerpts: nobody wants a meeting of an hour as an utterance.
+        Where recordings are long, such as meetings of an hour, the set holds excerpts of them.
         """
         found = next(iter((self.choose(("clean",), "text") or self.sets).values()))
         long = any(line["duration"] > EXCERPT for line in found.lines)
@@ -216,14 +219,14 @@ class Corpus:
 
 
 def load(path: Path = DEFAULT, language: str = "") -> Corpus:
-    """Read a corpus and check that every file that it names is there.
+    """Read a corpus and check that all of its files are there.
 
     Args:
-        path: a folder, or a file where a form of corpora is one file.
-        language: code of the language of recordings of which none is said; empty for unknown.
+        path: a folder, or a file where the form of the corpus is one file.
+        language: code of the language of recordings that state none; empty for unknown.
 
     Raises:
-        CorpusError: no form is recognised, or what was recognised is malformed or lacks audio.
+        CorpusError: no form is recognised, or the corpus is malformed or lacks audio.
     """
     found = layouts.find(path) if path.exists() else []
     if not found:
@@ -257,7 +260,7 @@ def _special() -> dict[str, TestSet]:
 
 
 def _set_name(corpus: Path, place: Path, part: Part) -> str:
-    """Return the name of a test set: that of its folder, and those above it inside the corpus."""
+    """Return the name of a test set: its folders inside the corpus and its split, with hyphens."""
     if place == corpus:
         names = [place.name if place.is_dir() else place.name.partition(".")[0]]
     else:
@@ -266,7 +269,7 @@ def _set_name(corpus: Path, place: Path, part: Part) -> str:
 
 
 def _test_set(name: str, layout: Layout, part: Part, language: str) -> TestSet:
-    """Choose of a part's recordings and hold each against its audio."""
+    """Make a test set: choose recordings of a part, and check each against its audio."""
     entries = chosen(part.entries, name)
     spoken = {"lang": language} if language else {}
     lines = tuple({**spoken, **checked(entry, part.folder, part.root)} for entry in entries)
@@ -277,7 +280,7 @@ def _test_set(name: str, layout: Layout, part: Part, language: str) -> TestSet:
 
 
 def _own(test_set: TestSet, owners: dict[str, Path]) -> None:
-    """Note whose recordings are called what; refuse names that no file can have, and a second."""
+    """Add a set's ids to ``owners``; refuse ids that cannot be file names, and repeated ones."""
     for index in range(len(test_set.lines)):
         identifier = test_set.identifier(index)
         if not _ID.fullmatch(identifier):

@@ -1,8 +1,8 @@
-"""Whisper in CTranslate2's format: ``model.bin``, as faster-whisper's folders have it.
+"""Read Whisper in CTranslate2's format: ``model.bin``, as faster-whisper's folders have it.
 
-People have published weights in this form only. The layout is that of CTranslate2's ``model.cc``,
-little-endian: uint32 version, string name of the specification, uint32 revision, uint32 count; per
-variable a string, uint8 rank, uint32 dimensions, uint8 type, uint32 bytes, and the bytes; then
+Some weights are published in this form only. The layout is that of CTranslate2's ``model.cc``,
+little-endian: uint32 version, string name of the specification, uint32 revision, uint32 count; for
+each variable a string, uint8 rank, uint32 dimensions, uint8 type, uint32 bytes, and the bytes; then
 uint32 count of aliases, each two strings. A string is uint16 length and bytes, the last one zero.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MODEL = "model.bin"
 SPECIFICATION = "WhisperSpec"
 VERSION, REVISION = 6, 3
-"""Of the format and of Whisper's variables, which ``model.bin`` has since CTranslate2 3.0."""
+"""Version of the format, and revision of Whisper's variables, since CTranslate2 3.0."""
 TYPES = (
     ("float32", 4),
     ("int8", 1),
@@ -33,9 +33,9 @@ TYPES = (
     ("float16", 2),
     ("bfloat16", 2),
 )
-"""Names and bytes of the types by their numbers."""
+"""Name and bytes of each type, at the index that is its number in the file."""
 MOST_VARIABLES = 10_000
-"""Whisper large has 1,300 with all scales."""
+"""Most variables that a file may have; Whisper large has 1,300 with all scales."""
 LONGEST_NAME = 256
 DEEPEST = 4
 
@@ -47,7 +47,7 @@ AGAIN = (
 
 @dataclass(frozen=True)
 class Variable:
-    """Where a variable lies in a file."""
+    """Place and form of one variable in a file."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -57,7 +57,7 @@ class Variable:
 
 
 def is_whisper(path: Path) -> bool:
-    """Return whether a file begins as CTranslate2's files of Whisper do, whatever follows."""
+    """Whether a file begins as CTranslate2's files of Whisper do; the rest is not read."""
     try:
         with path.open("rb") as file:
             return specification_in(file.read(64)) == SPECIFICATION
@@ -75,7 +75,7 @@ def specification_in(start: bytes) -> str:
 
 
 class _Reader:
-    """Reads numbers and strings in order, none of them beyond the end."""
+    """Reads numbers and strings in order, and raises an error where one would pass the end."""
 
     def __init__(self, path: Path, data: mmap) -> None:
         self.path = path
@@ -83,7 +83,7 @@ class _Reader:
         self.position = 0
 
     def skip(self, count: int, what: str) -> int:
-        """Return the position of the next ``count`` bytes, and go behind them."""
+        """Return the position of the next ``count`` bytes, and move past them."""
         start = self.position
         if count > len(self.data) - start:
             raise self.error(f"ends within {what}: it has {len(self.data)} bytes")
@@ -110,10 +110,10 @@ class _Reader:
 
 
 def read_variables(path: Path) -> dict[str, Variable]:
-    """Return the variables of a Whisper model by name, from the headers alone; aliases included.
+    """Return the variables of a Whisper model by name, with aliases; values are not read.
 
     Raises:
-        CheckpointError: it is no such file, of another version or model, or damaged.
+        CheckpointError: the file is no such file, has another version or model, or is damaged.
     """
     try:
         with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
@@ -153,7 +153,7 @@ def _variables(reader: _Reader) -> dict[str, Variable]:
         if name not in variables:
             raise reader.error(f"calls {alias} what it has not, {name}")
         variables[alias] = variables[name]
-        if scale := variables.get(f"{name}_scale"):  # A single number is not called an alias.
+        if scale := variables.get(f"{name}_scale"):  # The file lists no aliases for scales.
             variables.setdefault(f"{alias}_scale", scale)
     if reader.position != len(reader.data):
         raise reader.error(f"has {len(reader.data) - reader.position} bytes behind its end")
@@ -200,7 +200,7 @@ PARTS = {
     "ffn/linear_1": "fc2",
     "ffn/layer_norm": "final_layer_norm",
 }
-"""Parts of a layer here, and in transformers: one, or several stacked in this order."""
+"""Part of a layer to its name in transformers; several names are matrices stacked in this order."""
 WHOLE = {
     "encoder/conv1": "model.encoder.conv1",
     "encoder/conv2": "model.encoder.conv2",
@@ -214,9 +214,9 @@ WHOLE = {
 
 
 def read_state(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the weights of a Whisper model under the names of transformers, one after the other.
+    """Yield the weights of a Whisper model with their names in transformers, one by one.
 
-    Floats keep their type. Integers times their scales are float32: what the file computes with.
+    Floats keep their type. Integers are divided by their scales and become float32.
 
     Raises:
         CheckpointError: as :func:`read_variables`, or a variable is none of Whisper's.
@@ -235,7 +235,7 @@ def read_state(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
 def _values(
     path: Path, data: mmap, variables: Mapping[str, Variable], name: str, variable: Variable
 ) -> torch.Tensor:
-    """Return a copy of the values of a variable, as floats."""
+    """Return a copy of a variable's values as floats; integers are divided by their scales."""
     import torch
 
     values = _stored(data, variable)
@@ -261,7 +261,7 @@ def _stored(data: mmap, variable: Variable) -> torch.Tensor:
 
 
 def _named(path: Path, name: str, values: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield a variable under its names in transformers; stacked matrices are taken apart."""
+    """Yield a variable with its names in transformers; stacked matrices are split."""
     where, _, leaf = name.rpartition("/")
     leaf = LEAVES.get(leaf, leaf)
     if where in WHOLE:
@@ -286,12 +286,12 @@ def _named(path: Path, name: str, values: torch.Tensor) -> Iterator[tuple[str, t
                 raise CheckpointError(
                     f"{path}: {name} has a bias of keys, which Whisper has not.", AGAIN
                 )
-            continue  # Stacked as zeros beside those of queries and values.
+            continue  # Keys have no bias; the file stacks zeros beside those of queries and values.
         yield f"model.{found[1]}.layers.{found[2]}.{part}.{leaf}", one
 
 
 def read_heads(path: Path, variables: Mapping[str, Variable]) -> tuple[int, int]:
-    """Return the attention heads of encoder and decoder."""
+    """Return the numbers of attention heads of encoder and decoder."""
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
         numbers = []
         for side in ("encoder", "decoder"):

@@ -1,7 +1,7 @@
-"""Checkpoints of Demucs: its pickles (``955717e8-8726e21a.th``), and its safetensors on the hub.
+"""Read checkpoints of Demucs: pickles (``955717e8-8726e21a.th``), and safetensors from the hub.
 
-Both name a class, say how it is built, and hold the weights under one set of names. Pickles are
-read without running what they may contain (``weights_only``): the class is a name to this reader.
+Both hold the name of a class, its arguments, and the weights under one set of names. Pickles are
+read with ``weights_only``, so that no code in them runs; the class is only a name here.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ SAFE, PICKLE = ".safetensors", ".th"
 HYBRID_TRANSFORMER = "demucs.htdemucs.HTDemucs"
 CLASSES = (HYBRID_TRANSFORMER, "demucs.hdemucs.HDemucs", "demucs.demucs.Demucs")
 FIRST = ("sources", "audio_channels", "channels", "channels_time", "growth", "nfft")
-"""Names of what the class may be given without a name, in order."""
+"""Names of the class's positional arguments, in order."""
 NAMED = re.compile(r"-([0-9a-f]{8,64})$")
-"""Ends the names of files that Demucs publishes: the first digits of their SHA-256."""
+"""End of the names of Demucs's published files: the first digits of their SHA-256."""
 AGAIN = "Copy the file from its source again."
 CONVERT = (
     'Convert it where Demucs is installed, if you trust its origin: python -c "import json, torch, '
@@ -40,18 +40,18 @@ CONVERT = (
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint of one model, as its file describes it."""
+    """A checkpoint of one model: class, settings and weights."""
 
     file: Path
     kind: str
     """Full name of the class."""
     settings: Mapping[str, Any]
-    """What the class is built with, by name."""
+    """Arguments of the class by name."""
     state: Mapping[str, torch.Tensor] | None = None
-    """Weights of a pickle; those of safetensors stay in the file."""
+    """Weights of a pickle by name; None for safetensors, whose weights stay in the file."""
 
     def fill(self, network: torch.nn.Module, remedy: str) -> None:
-        """Copy the weights into a module; ``remedy`` ends messages about what differs.
+        """Copy the weights into a module; ``remedy`` ends error messages about differences.
 
         Raises:
             CheckpointError: names or shapes differ, or a value is not finite.
@@ -64,10 +64,10 @@ class Checkpoint:
 
 
 def find(checkpoint: Path) -> Path:
-    """Return the one file with weights: what is named, or the only one in a folder.
+    """Return the one file with weights: the given file, or the only one in a folder.
 
     Raises:
-        CheckpointError: there is none, or more than one: those of a bag of models.
+        CheckpointError: there is none, or there are several, which are a bag of models.
     """
     if checkpoint.is_file():
         files = [checkpoint]
@@ -90,7 +90,7 @@ def find(checkpoint: Path) -> Path:
 
 
 def read(checkpoint: Path) -> Checkpoint:
-    """Read what a checkpoint says of itself, and the weights of a pickle.
+    """Read the class and settings of a checkpoint, and the weights of a pickle.
 
     Raises:
         CheckpointError: as :func:`find`, or the file is damaged, would run code, or holds
@@ -109,10 +109,12 @@ def read(checkpoint: Path) -> Checkpoint:
 
 
 def seconds(value: Any) -> Fraction:
-    """Return a length in seconds exactly: a fraction, its JSON form, a number or a text.
+    """Return a length in seconds as an exact fraction.
+
+    ``value`` is a fraction, its JSON form, a number or a text.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: ``value`` is none of these.
     """
     try:
         if isinstance(value, dict):
@@ -123,7 +125,7 @@ def seconds(value: Any) -> Fraction:
 
 
 def _check_name(file: Path) -> None:
-    """Hold a file against the digits of its own name, as Demucs does."""
+    """Check a file against the SHA-256 digits in its own name, as Demucs does."""
     if named := NAMED.search(file.stem):
         with file.open("rb") as opened:
             found = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -167,7 +169,7 @@ def _read_pickle(file: Path) -> dict[str, Any]:
         klass, state = read["klass"], read["state"]
         if not isinstance(state, dict):
             raise TypeError("its weights have no names")
-    except Exception as error:  # Of pickle, zipfile and torch alike.
+    except Exception as error:  # pickle, zipfile and torch raise errors of many classes.
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"cannot read {file} without running code from it, as it is damaged, of another form, "

@@ -1,9 +1,9 @@
-"""Whisper's log-mel features in NumPy alone.
+"""Compute Whisper's log-mel features with NumPy alone.
 
 Every runtime is fed the same features, so that a difference between two cells of the matrix comes
 from the runtime and not from the front end. The definition is that of OpenAI's Whisper
-(``whisper/audio.py``) as published in its checkpoints' ``preprocessor_config.json``: 16 kHz,
-25 ms Hann window, 10 ms hop, Slaney mel scale and Slaney area normalisation.
+(``whisper/audio.py``, and ``preprocessor_config.json`` of its checkpoints): 16 kHz, 25 ms Hann
+window, 10 ms hop, Slaney mel scale and Slaney area normalisation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 SAMPLE_RATE = 16_000
-"""Hz."""
+"""Sampling rate of the audio, in Hz."""
 N_FFT = 400
 """Samples in one analysis window (25 ms)."""
 HOP_LENGTH = 160
@@ -29,14 +29,14 @@ _LOG_STEP = np.log(6.4) / 27.0
 
 
 def _hz_to_mel(hz: float) -> float:
-    """Frequency in Hz to Slaney mels."""
+    """Convert a frequency in Hz to Slaney mels."""
     if hz < _BREAK_HZ:
         return hz / _HZ_PER_MEL
     return float(_BREAK_MEL + np.log(hz / _BREAK_HZ) / _LOG_STEP)
 
 
 def _mel_to_hz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Slaney mels (any shape) to frequencies in Hz (same shape)."""
+    """Convert Slaney mels (any shape) to frequencies in Hz (same shape)."""
     above = _BREAK_HZ * np.exp(_LOG_STEP * (mel - _BREAK_MEL))
     return np.where(mel < _BREAK_MEL, mel * _HZ_PER_MEL, above)
 
@@ -49,9 +49,9 @@ def mel_filterbank(
     lowest: float = 0.0,
     highest: float | None = None,
 ) -> NDArray[np.float64]:
-    """Triangular mel filters with Slaney scale and Slaney (equal area) normalisation.
+    """Return triangular mel filters with Slaney scale and Slaney (equal area) normalisation.
 
-    Returns weights of shape ``(n_fft // 2 + 1, n_mels)``: power spectrum @ weights = mel power.
+    The weights have shape ``(n_fft // 2 + 1, n_mels)``: power spectrum @ weights = mel power.
     The filters lie between ``lowest`` and ``highest`` Hz (None: half the sampling rate). The array
     is cached and read-only. Equal to ``librosa.filters.mel(...).T`` with its other defaults.
     """
@@ -70,7 +70,7 @@ def mel_filterbank(
 
 
 def power_spectrogram(samples: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Squared magnitudes of the whole frames in samples (n,), shape (frames, 201)."""
+    """Return the squared magnitudes of the whole frames in samples (n,): shape (frames, 201)."""
     frames = sliding_window_view(samples, N_FFT)[::HOP_LENGTH]
     hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(N_FFT) / N_FFT)  # periodic, not symmetric
     spectrum = np.fft.rfft(frames * hann, axis=1)
@@ -81,7 +81,7 @@ def power_spectrogram(samples: NDArray[np.float64]) -> NDArray[np.float64]:
 def log_mel_spectrogram(
     audio: NDArray[np.float32], n_mels: int, window_samples: int
 ) -> NDArray[np.float32]:
-    """Whisper's normalised log-mel spectrogram of one window.
+    """Return Whisper's normalised log-mel spectrogram of one window.
 
     ``audio`` is mono at 16 kHz, shape ``(samples,)``, full scale ±1; it is cut, or padded at the
     end with zeros, to ``window_samples`` (480,000 for published Whisper). Returns shape

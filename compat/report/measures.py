@@ -92,7 +92,7 @@ def measures(one: Observation) -> tuple[Measure, ...]:
 
 
 def time_of(one: Observation | None) -> Measure | None:
-    """Return the time of a latency check: the real-time factor, or seconds where audio has none.
+    """Return the time of a latency check: the real-time factor, else the median seconds.
 
     None for other checks, and where no time was settled.
     """

@@ -1,7 +1,7 @@
-"""Put a person's results under version control, and write the matrix that rests on them.
+"""Publish a person's results to ``reports/``, and write the matrix that rests on them.
 
-What is published is evidence: nothing that comes in deletes or rewrites it. What no longer counts
-goes to an archive beside it, and what contradicts it is refused.
+Published results are evidence, so nothing that comes in deletes or changes them. Files that no
+longer count move to an archive beside them, and files that contradict them are refused.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from compat.report.model import Report
 
 _MACHINE = re.compile(r"[0-9a-f]{4,64}")
 ARCHIVE = "archive"
-"""Folder beside the results, of files that reports do not read."""
+"""Name of the folder beside the results whose files reports do not read."""
 
 _PLAIN = ".jsonl"
 _PACKED = f".jsonl{packing.SUFFIX}"
@@ -36,7 +36,7 @@ _PACKED = f".jsonl{packing.SUFFIX}"
 
 @dataclass(frozen=True)
 class PublishResult:
-    """What became of every file, or would become of it."""
+    """The outcome of publishing, or of a dry run of it, for every file."""
 
     matrix: Path
     published: tuple[Path, ...] = ()
@@ -46,13 +46,13 @@ class PublishResult:
     superseded: tuple[Path, ...] = ()
     """Files, published earlier or offered now, that contribute no observation that counts."""
     added: tuple[Path, ...] = ()
-    """Those of ``published`` that were not there, or have grown."""
+    """Files of ``published`` that are new or have grown."""
     archived: Mapping[Path, Path] = field(default_factory=dict)
-    """Where those of ``superseded`` that had been published lie now."""
+    """Superseded file that had been published to its place in the archive."""
     packed: tuple[Path, ...] = ()
-    """Files published earlier that are written anew: compressed, in the current schema."""
+    """Files published earlier that are rewritten compressed and in the current schema."""
     cells: tuple[str, ...] = ()
-    """Cells of the matrix that say something else than before."""
+    """Sentences on the cells of the matrix that changed, with their new and old rating."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class _Offer:
 
     source: Path
     data: bytes
-    """In the current schema, not packed."""
+    """Content of the file in the current schema, not compressed."""
     run: Run
-    """As it will be read when published."""
+    """The run, with the path that it will have when published."""
 
 
 def publish(
@@ -71,15 +71,15 @@ def publish(
 ) -> PublishResult:
     """Copy valid results files to ``reports/results/<machine>/`` and write ``MATRIX.md``.
 
-    They are kept compressed and in the current schema, and so is what was published before.
-    ``sources`` are results files or folders of them. A file that cannot be believed as a whole is
-    rejected and named: one with an unreadable line or an impossible claim, one that contradicts
-    what is published, one that was measured with an own corpus, checkpoint or thresholds unless
-    ``own`` allows it. A longer copy of a published file replaces it if it begins with it. Published
-    files that no longer contribute an observation that counts move to ``reports/archive``; what
-    has problems of its own, and everything that is no results file, stays untouched.
+    All published files are kept compressed and in the current schema; older ones are rewritten so.
+    ``sources`` are results files or folders of them. A file is rejected, and named with the reason,
+    if it has an unreadable line or an impossible claim, contradicts a published file, or was
+    measured with an own corpus, checkpoint or thresholds (which ``own`` allows). A longer copy
+    replaces a published file if it begins with that file's content. Published files without an
+    observation that counts move to ``reports/archive``. Published files with problems, and files
+    that are no results files, stay untouched.
 
-    With ``dry_run`` nothing is written, and the result says what would be.
+    With ``dry_run`` nothing is written, and the result is the outcome that publishing would have.
 
     Raises:
         ResultsError: a source does not exist, or ``reports`` cannot be written.
@@ -118,7 +118,7 @@ def publish(
     archived = {path: _place(reports, path) for path in leaving}
     matrix = reports / "MATRIX.md"
     if dry_run:
-        # The problems are those of what was there: what came in has none.
+        # Only the earlier files can have problems; fresh files with one were rejected.
         shown = build(Collection(kept, before.problems))
     else:
         with _writing(reports):
@@ -153,7 +153,10 @@ def _writing(reports: Path) -> Iterator[None]:
 
 
 def _renewed(results: Path) -> dict[Path, Path]:
-    """Return published files that are plain or of an older schema, and where each shall lie."""
+    """Return the published files to rewrite, each with its new path.
+
+    They are files that are not compressed, or have an older schema.
+    """
     renewed = {}
     for path in find([results], Problems()) if results.is_dir() else ():
         if path.is_symlink() or not path.name.endswith((_PLAIN, _PACKED)):
@@ -163,7 +166,7 @@ def _renewed(results: Path) -> dict[Path, Path]:
             problems = read(path).problems
             found = content(path)
         except ResultsError:
-            continue  # What cannot be read stays as it is; reports name it.
+            continue  # An unreadable file stays as it is; reports name it.
         if problems or (path != place and place.exists() and not _same(path, place)):
             continue
         if not found.packing or in_current_schema(found.data) != found.data:
@@ -176,7 +179,10 @@ def _same(path: Path, other: Path) -> bool:
 
 
 def _renew(path: Path, place: Path) -> None:
-    """Write a published file as it is kept today, and only then remove it as it was."""
+    """Write a published file compressed and in the current schema, then remove the old one.
+
+    An interruption between the two leaves both, and loses nothing.
+    """
     if path == place or not place.exists():
         _write(place, packing.pack(in_current_schema(content(path).data)))
     if path != place:
@@ -186,7 +192,7 @@ def _renew(path: Path, place: Path) -> None:
 def _offers(
     sources: Sequence[Path], reports: Path, own: bool
 ) -> tuple[dict[Path, _Offer], list[str]]:
-    """Return what may be published, by its destination, and what was rejected."""
+    """Return the files that may be published, by destination, and sentences on rejected ones."""
     results = reports / "results"
     mine = {results.resolve(), (reports / ARCHIVE).resolve()}
     found: dict[Path, list[_Offer]] = {}
@@ -194,7 +200,7 @@ def _offers(
     unreadable = Problems()
     for source in sources:
         for path in find([source], unreadable):
-            # Not resolve(), which a link to itself ends.
+            # Path.resolve() raises an error for a link to itself.
             if mine & {*Path(os.path.realpath(path)).parents}:
                 continue
             try:
@@ -245,7 +251,7 @@ def _problem(run: Run, own: bool) -> str:
 def _contradiction(
     destination: Path, copies: Sequence[_Offer], longest: _Offer, reports: Path
 ) -> str:
-    """Say how copies of one run differ, among themselves or from what is published."""
+    """Say how copies of a run contradict one another or a published file; empty if they agree."""
     name = destination.name
     if not all(longest.data.startswith(one.data) for one in copies):
         return (
@@ -263,9 +269,10 @@ def _contradiction(
 
 
 def _bytes(published: Path) -> bytes:
-    """Return what is published at a place, plainly until it is renewed; nothing where nothing is.
+    """Return the content of a published file; empty where there is none.
 
-    It is in the current schema and not packed.
+    The content is in the current schema and not compressed. A file that is not yet compressed has
+    the same name without the suffix.
     """
     for path in (published, published.with_name(published.name.removesuffix(packing.SUFFIX))):
         if path.is_file():
@@ -274,17 +281,20 @@ def _bytes(published: Path) -> bytes:
 
 
 def _archived(reports: Path, published: Path) -> tuple[bytes, str]:
-    """Return the newest archived copy of a published file, and in words where it is."""
+    """Return the content of the newest archived copy of a published file, and the word *archived*.
+
+    The content is empty where there is no sound copy.
+    """
     places = [place for place in _places(reports, published) if place.is_file()]
     return (_sound(places[-1]) or b"" if places else b""), "archived"
 
 
 def _sound(place: Path) -> bytes | None:
-    """Return what an archived file holds, in the current schema; None where it is damaged."""
+    """Return the content of an archived file in the current schema; None where it is damaged."""
     try:
         problems = read(place).problems
     except ResultsError:
-        return None  # It says nothing, and is never written over.
+        return None  # A damaged file is no evidence, but it is never overwritten.
     return None if problems else in_current_schema(content(place).data)
 
 
@@ -300,7 +310,10 @@ def _places(reports: Path, published: Path) -> Iterator[Path]:
 
 
 def _place(reports: Path, published: Path) -> Path:
-    """Return where to archive a published file: never over what it does not contain."""
+    """Return the path at which to archive a published file.
+
+    It is free, or holds a copy of which one is the beginning of the other.
+    """
     data = _bytes(published)
     for place in _places(reports, published):
         earlier = _sound(place) if place.exists() else b""
@@ -314,17 +327,20 @@ def _archive(published: Path, place: Path) -> None:
     data = _bytes(published)
     if not (place.exists() and (_sound(place) or b"").startswith(data)):
         _write(place, packing.pack(data))
-    # Only now: an interruption leaves two copies.
+    # The original goes last, so that an interruption leaves two copies, not none.
     published.unlink()
 
 
 def _with(runs: Iterable[Run], fresh: Mapping[Path, _Offer]) -> list[Run]:
-    """Return published runs and fresh ones, which replace shorter copies."""
+    """Return the published runs and the fresh ones; a fresh run replaces one of the same path."""
     return [run for run in runs if run.path not in fresh] + [one.run for one in fresh.values()]
 
 
 def _superseded(runs: Sequence[Run]) -> list[Path]:
-    """Return the files that contribute no observation that counts, and have no problem."""
+    """Return the files that have no problem and contribute no observation that counts.
+
+    A file whose plan describes a counting observation contributes too.
+    """
     audited = audit(runs)
     chosen = choose(audited.runs)
     described = describing(audited.runs, chosen)
@@ -340,7 +356,7 @@ def _superseded(runs: Sequence[Run]) -> list[Path]:
 
 
 def _changes(before: Report, after: Report) -> Iterator[str]:
-    """Yield what cells of the matrix say now, where they said something else."""
+    """Yield a sentence for each cell of the matrix that changed, with the new and old text."""
     earlier = {(cell.row, cell.hardware): cell for cell in before.cells}
     later = {(cell.row, cell.hardware): cell for cell in after.cells}
     for place in sorted({*earlier, *later}):
@@ -366,7 +382,7 @@ def _write(path: Path, data: bytes) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
-        # A temporary file is private; what is published is for everyone.
+        # Temporary files are private to their owner, but published ones are for everyone.
         fresh.chmod(0o644)
         fresh.replace(path)
     except BaseException:

@@ -1,4 +1,4 @@
-"""Results in DuckDB: a database in memory with the relations of :mod:`compat.report.relations`."""
+"""Query results with DuckDB: an in-memory database of :mod:`compat.report.relations`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from compat.report.relations import RELATIONS
 
 REMEDY = "pip install 'audio-compat[query]'"
 _AT_ONCE = 2_000
-"""Rows that are encoded before they are written."""
+"""Rows that are collected before they are written to disk."""
 
 
 def database(found: Mapping[str, Iterable[Row]], parquet: Iterable[Path] = ()) -> Any:
@@ -105,7 +105,7 @@ def ask(connection: Any, sql: str) -> tuple[list[str], list[str], list[tuple[Any
     """Return the names and types of a query's columns, and its rows.
 
     Raises:
-        CompatError: the query is none.
+        CompatError: DuckDB rejects the query.
     """
     duckdb = _duckdb()
     try:

@@ -1,7 +1,7 @@
-"""Why a check ended as it did, in one sentence with the number that matters.
+"""Write reasons: why a check ended as it did, in one sentence with the number that matters.
 
-What a runtime or a driver printed stays with its observation, as evidence. A reason quotes only the
-first clause of it that a person can read.
+The full output of a runtime or a driver stays with its observation, as evidence. A reason quotes
+only the first clause of the output that a person can read.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from compat.judge.results import Limit, MetricFacts, Observation
 from compat.report import text
 
 LONGEST = 180
-"""Most characters that are quoted of what a runtime or a driver said."""
+"""Most characters that are quoted from the output of a runtime or a driver."""
 
 _ORDER = ("degradation", "rtf_upper", "share", "worse", "snr_db", "error_ratio", "worst_cosine")
-"""Order of telling: if several limits were missed, the first of these is named and the others are
+"""Order of importance: of several missed limits the first of these is named, and the others are
 counted."""
 
 _SENTENCES = {
@@ -39,7 +39,7 @@ _SENTENCES = {
 }
 
 _NOISE = (
-    # What a runtime puts before the sentence that says what happened.
+    # Prefixes that runtimes put before the sentence with the cause.
     r"^.*?ERROR_MESSAGE:\s*",
     r"^\S*/\S+\.\w+:\d+\s.*?FAIL\s*:\s*",
     r"^\S*/\S+\.\w+:\d+\s+",
@@ -48,7 +48,7 @@ _NOISE = (
 
 
 def sentence(status: str, reason: str, one: Observation | None) -> str:
-    """Return why a check ended as it did: the limit that it missed, or what stopped it."""
+    """Return why a check ended as it did: the limit that it missed, or the cause of its end."""
     missed = _missed(one) if one is not None else []
     if one is not None and missed:
         more = f", and {len(missed) - 1} more limits" if len(missed) > 2 else ""
@@ -65,7 +65,7 @@ def sentence(status: str, reason: str, one: Observation | None) -> str:
 
 @lru_cache(maxsize=1 << 12)
 def clause(reason: str) -> str:
-    """Return the part of a reason that a person can read, without logs, calls and source files."""
+    """Return the readable clause of a reason, without logs, calls and source files."""
     shown = re.split(r"; it last printed|\(known: ", reason, maxsplit=1)[0]
     for noise in _NOISE:
         shown = re.sub(noise, "", shown, count=1, flags=re.S)
@@ -74,7 +74,11 @@ def clause(reason: str) -> str:
 
 
 def slower(speed_up: float, name: str, theirs: float, mine: float) -> str:
-    """Return in words how much faster it is than a processor; ``speed_up`` is a lower bound."""
+    """Return in words how much faster or slower a configuration is than this machine's CPU.
+
+    ``speed_up`` is a lower bound. ``theirs`` and ``mine`` are the seconds of the CPU configuration
+    called ``name``, and of the compared one.
+    """
     times = f"{text.duration(mine)} against {text.duration(theirs)}"
     if speed_up >= 1:
         return f"at least {text.ratio(speed_up)} as fast as this machine's CPU ({name}: {times})"
@@ -83,7 +87,10 @@ def slower(speed_up: float, name: str, theirs: float, mine: float) -> str:
 
 
 def _missed(one: Observation) -> list[Limit]:
-    """Return the limits that decided an observation, the telling ones first."""
+    """Return the missed limits that decided an observation, the most important first.
+
+    They are the failed ones, or the merely relaxed ones where none failed.
+    """
     for level in ("failed", "relaxed"):
         found = [limit for limit in one.limits if limit.level == level]
         if found:
@@ -100,7 +107,7 @@ def _key(one: Limit) -> str:
 
 
 def _limit(one: Limit, values: Mapping[str, Any], declared: Mapping[str, MetricFacts]) -> str:
-    """Return what one missed limit says, in words."""
+    """Return one missed limit in words: the measured value, and the limit."""
     found, strict, relaxed = text.limit(one, values, declared)
     found = text.quantity(_key(one), one.value, declared=declared) if one.interval else found
     failed = one.level == "failed"
@@ -120,7 +127,7 @@ def _limit(one: Limit, values: Mapping[str, Any], declared: Mapping[str, MetricF
 
 
 def _beside(one: Limit, values: Mapping[str, Any], declared: Mapping[str, MetricFacts]) -> str:
-    """Return the name of the task metric that a degradation is of."""
+    """Return the name of the task metric whose degradation is limited."""
     group: Any = values
     for part in one.metric.replace("/", ".").split(".")[:-1]:
         group = group.get(part) if isinstance(group, Mapping) else None

@@ -1,7 +1,7 @@
-"""The observations of a configuration as HTML: what each check found, and against which limits.
+"""Write the observations of a configuration as HTML: the values of each check, and its limits.
 
-Pages hold tens of thousands of numbers, which a template engine writes ten times slower than this.
-Every text passes :func:`esc`.
+Pages hold tens of thousands of numbers, and a template engine takes ten times as long to write
+them. Every text passes :func:`esc`.
 """
 
 from __future__ import annotations
@@ -16,25 +16,28 @@ from compat.report import tables, text
 from compat.report.model import Configuration, Record, RunFacts
 
 MOST_ROWS = 1_000
-"""Samples of one list, and values of one table, that a page shows; ``data.json`` has them all."""
+"""Most samples of a list, and rows of a table, that a page shows; ``data.json`` has all of them."""
 
 FOLDED = ("skipped", "not-run", "cut-off")
-"""Statuses of checks that did not run: one line for all of one case with one reason."""
+"""Statuses of checks that did not run; those of one case and reason share one line."""
 
 
 def esc(value: object) -> str:
-    """Return text as HTML: without control characters, with every special one escaped."""
+    """Escape text for HTML, and remove its control characters."""
     return _escaped(value if isinstance(value, str) else str(value))
 
 
 @lru_cache(maxsize=1 << 16)
 def _escaped(value: str) -> str:
-    # Names, units and reasons repeat on every page.
+    # Cached, because names, units and reasons repeat on every page.
     return str(escape(text.clean(value)))
 
 
 def records(one: Configuration, runs: Mapping[str, RunFacts], root: str) -> Markup:
-    """Return all records of a configuration, case by case."""
+    """Return all records of a configuration as HTML, case by case.
+
+    ``runs`` are all runs by key, and ``root`` leads from the page to the site's root, as ``../``.
+    """
     cases: dict[str, list[Record]] = {}
     for record in one.records:
         cases.setdefault(record.case.id, []).append(record)

@@ -23,7 +23,7 @@ _LARGEST = 2**31 - 1
 def rows(collection: Collection, report: Report) -> dict[str, Iterator[Row]]:
     """Return the rows of every relation.
 
-    ``report`` is built from ``collection``. What cannot be true is left out, as everywhere.
+    ``report`` is built from ``collection``. Lines that fail the audit are left out.
     """
     runs = audit(collection.runs).runs
     return {
@@ -96,7 +96,7 @@ def _numbers(found: Mapping[str, Measure]) -> Row:
 
 def _cases(runs: tuple[Run, ...]) -> Iterator[Row]:
     seen: set[tuple[str, str]] = set()
-    for run in reversed(runs):  # The newest plan says what a case is.
+    for run in reversed(runs):  # The newest plan describes a case.
         for plan in run.planned:
             case = plan.case
             key = run.header.machine, case.id
@@ -174,13 +174,16 @@ def _machines(report: Report) -> Iterator[Row]:
 
 
 def _moment(said: str) -> str | None:
-    """Return a date as every database reads one, in UTC."""
+    """Return a date in UTC in a form that every database reads, such as ``2026-11-28 10:00:00.0``.
+
+    None where the text is no date, or one before the year 1000.
+    """
     moment = instant(said)
     return moment.strftime("%Y-%m-%d %H:%M:%S.%f") if moment and moment.year >= 1000 else None
 
 
 def _part(facts: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return a part of a machine's facts; a stranger's have any form."""
+    """Return a part of a machine's facts; empty where a stranger's file has another form."""
     part = facts.get(name)
     return part if isinstance(part, Mapping) else {}
 

@@ -1,8 +1,9 @@
-"""Results as relations: the tables of runs, machines, cases, observations and cells.
+"""Relations of results: the tables of runs, machines, cases, observations and cells.
 
-Columns are named so that none is a word of SQL (``case_id``, ``check_name``). Predictions are left
-out: they are most of the bytes, and no query of a matrix needs them. Queries go over these tables
-and not over the lines of files, which lack limits, migrations, and which observation counts.
+No column has the name of an SQL keyword: hence ``case_id`` and ``check_name``. Predictions are left
+out, because they are most of the bytes and no query of a matrix needs them. Queries use these
+tables, not the lines of files: lines may have an older schema, and do not say which observation
+counts.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Work in shares: one process for each processor, where processes can be copied."""
+"""Share work among processes, one for each processor, where a system can fork."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ Part = TypeVar("Part")
 
 
 def in_shares(work: Callable[[Part], None], parts: Sequence[Part], alone: bool) -> None:
-    """Do some work on every part; parts come largest first.
+    """Call ``work`` on every part, in several processes; parts come largest first.
 
-    Copies of this process share its memory, which holds the whole report. They write files and do
-    nothing else, so that threads of libraries, which a copy lacks, are not missed. Where a system
-    cannot copy, or for work so small that it is to be done ``alone``, there is one process.
+    Forked processes share this one's memory, which holds the whole report. ``work`` may only write
+    files, because a forked process lacks the threads of libraries. All work is done in this process
+    where the system is not Linux, or where ``alone`` says that the work is small.
 
     Raises:
-        CompatError: a copy could not do its share; what was wrong was printed.
+        CompatError: a forked process failed; it printed its error.
     """
     count = 1 if alone or sys.platform != "linux" else min(os.cpu_count() or 1, MOST_PROCESSES)
     shares = [parts[index::count] for index in range(count)]
     copies: list[int] = []
-    # Collecting garbage would touch, and so copy, all memory.
+    # A garbage collection would write to all objects, and so copy the shared memory.
     gc.freeze()
     try:
         for share in shares[1:]:
             with warnings.catch_warnings():
-                # From Python 3.12 on it is said of every process with threads: see above.
+                # Python 3.12 and later warn of a fork in any process with threads.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 copy = os.fork()
             if not copy:
@@ -54,7 +54,7 @@ def in_shares(work: Callable[[Part], None], parts: Sequence[Part], alone: bool) 
 
 
 def _as_copy(work: Callable[[Part], None], share: Sequence[Part]) -> None:
-    """Do one share and end: nothing that the process would do at its end is the copy's to do."""
+    """Do one share in a forked process, and end it without the exit handlers of its parent."""
     status = 1
     try:
         for part in share:

@@ -1,4 +1,4 @@
-"""Two sides of a comparison: two collections of results, or two named parts of one collection."""
+"""Make the two sides of a comparison: two collections, or two named parts of one collection."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from compat.report.audit import audit, instant
 from compat.report.choosing import Chosen, choose
 
 Dimension = Literal["", "run", "machine", "commit", "version", "variant", "target", "recipe"]
-"""What two sides differ in; empty for two collections of the same machines."""
+"""The dimension in which two sides differ; empty for two collections of the same machines."""
 
 Key = tuple[str, str, str, str, str]
-"""Machine, ``variant@weights``, target, recipe and check; empty where the sides differ in it."""
+"""Machine, ``variant@weights``, target, recipe and check; the part that differs is empty."""
 
 _PART: dict[str, int] = {"machine": 0, "variant": 1, "target": 2, "recipe": 3}
 NEWEST, BEFORE = "latest", "previous"
@@ -26,7 +26,7 @@ NEWEST, BEFORE = "latest", "previous"
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side: its observations that count, by the key under which the other side has its own."""
+    """One side of a comparison: its counting observations by a key that both sides share."""
 
     name: str
     found: Mapping[Key, Chosen]
@@ -36,7 +36,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """Both sides, and what they differ in."""
+    """Both sides, and the dimension in which they differ."""
 
     before: Side
     after: Side
@@ -45,7 +45,11 @@ class Sides:
 
 
 def of_collections(before: tuple[str, Sequence[Run]], after: tuple[str, Sequence[Run]]) -> Sides:
-    """Return two collections as sides; where each has one machine, the machines may differ."""
+    """Return two collections as sides.
+
+    ``before`` and ``after`` are a name and the runs. If each side has only one machine, and these
+    differ, machines are compared; otherwise each machine is compared with itself.
+    """
     audited = [audit(runs) for _, runs in (before, after)]
     machines = [{run.header.machine for run in one.runs} for one in audited]
     apart = all(len(one) == 1 for one in machines) and machines[0] != machines[1]
@@ -59,10 +63,13 @@ def of_collections(before: tuple[str, Sequence[Run]], after: tuple[str, Sequence
 
 
 def of_names(runs: Sequence[Run], before: str, after: str) -> Sides:
-    """Return two parts of one collection: runs, machines, commits, versions, recipes and so on.
+    """Return two named parts of one collection as sides.
+
+    A name is that of a run, machine, commit, version (``torch==2.9.0``), variant, target or recipe;
+    ``latest`` and ``previous`` name the newest run, and all earlier runs of its machine.
 
     Raises:
-        CompatError: a name fits nothing, or the two fit different things.
+        CompatError: a name fits nothing, or the two names fit no common dimension.
     """
     audited = audit(runs)
     named = {name: _fitting(audited.runs, name) for name in (before, after)}
@@ -109,7 +116,7 @@ def _fitting(runs: Sequence[Run], name: str) -> dict[str, list[Run]]:
 
 
 def _newest(runs: Sequence[Run], name: str) -> list[Run]:
-    """Return the newest run, or all of its machine before it."""
+    """Return the newest run, or all earlier runs of its machine."""
     if not runs:
         raise CompatError("there are no results.", "Run `compat matrix` first, or name some.")
     last = max(runs, key=lambda run: (_instant(run), run.header.run)).header
@@ -136,7 +143,7 @@ def _recipes(case: str) -> set[str]:
 
 
 def _only(run: Run, holds: Callable[[str], bool]) -> Run:
-    """Return a run with the cases that belong to a side."""
+    """Return a run with only the cases that belong to a side."""
     return replace(
         run,
         planned=tuple(plan for plan in run.planned if holds(plan.case.id)),
@@ -149,7 +156,7 @@ def _one_machine(runs: Iterable[Run]) -> bool:
 
 
 def _side(name: str, runs: Iterable[Run], dimension: Dimension, across: bool = False) -> Side:
-    """Return a side; ``across`` compares its only machine with the other side's."""
+    """Return one side; with ``across`` its only machine is compared with the other side's."""
     runs = list(runs)
     found: dict[Key, Chosen] = {}
     for (machine, case, check), chosen in sorted(choose(runs).items()):

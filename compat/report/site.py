@@ -1,4 +1,4 @@
-"""The static site: self-contained, works from a disk and offline."""
+"""Render the static site, which is self-contained: it works from a disk and offline."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 MARKER = ".compat-site"
-"""A file that says that a folder is a site, so that rendering may replace it."""
+"""Name of the file that marks a folder as a site, so that rendering may replace it."""
 MOST_LISTED = 1_000
-"""Configurations that one table shows; ``data.csv`` has them all."""
+"""Most configurations of one table; ``data.csv`` has all of them."""
 MOST_DRAWN = 300
-"""Configurations that the charts of one page show, the best first."""
+"""Most configurations in the charts of one page; the best are shown."""
 MANY = 1_000
-"""Configurations from which on pages are written by several processes."""
+"""Number of configurations from which several processes write the pages."""
 Place = tuple[str, Record]
 """Address of a record from a configuration's page, and the record."""
 FOLDERS = ("cells", "badges", "assets", "models", "machines", "configurations", "lines")
@@ -66,7 +66,7 @@ def write_site(report: Report, folder: Path) -> Path:
     Everything is rendered into a new folder beside it first: an interruption leaves the old site.
 
     Raises:
-        CompatError: the folder holds something else than a site, or cannot be written.
+        CompatError: the folder is not empty and no site, or cannot be written.
     """
     folder = folder.absolute()
     foreign = folder.exists() and not (folder / MARKER).exists()
@@ -95,7 +95,7 @@ def write_site(report: Report, folder: Path) -> Path:
 
 
 def _replace(folder: Path, fresh: Path) -> None:
-    """Put ``fresh`` in the place of ``folder``, putting the old one back if that fails."""
+    """Move ``fresh`` to the place of ``folder``; if that fails, put the old folder back."""
     if not folder.exists():
         fresh.replace(folder)
         return
@@ -130,7 +130,7 @@ def _render(report: Report, folder: Path) -> None:
 
 @cache
 def _plotly() -> str:
-    """Return the plotting library, 5 MB of script."""
+    """Return the script of the plotting library, 5 MB."""
     from plotly.offline import get_plotlyjs
 
     return str(get_plotlyjs())
@@ -165,7 +165,10 @@ class _Pages:
         caption: str,
         among: Iterable[Configuration] = (),
     ) -> Any:
-        """Return a table; the best are marked ``among`` others, or among its own."""
+        """Return a table of configurations with the best of each kind marked.
+
+        They are the best ``among`` the given configurations, by default among the table's own.
+        """
         chosen = list(configurations)
         best = distinctions(list(among) or chosen)
         names = listing.KINDS[columns]
@@ -273,7 +276,7 @@ class _Pages:
 def _groups(
     ran: Iterable[Configuration],
 ) -> list[tuple[str, list[tuple[str, str, list[Configuration]]]]]:
-    """Return ``(machine, [(target, variant, configurations)])``, what is best first."""
+    """Return ``(machine, [(target, variant, configurations)])``, the best first."""
     machines: dict[str, dict[tuple[str, str], list[Configuration]]] = {}
     for one in ran:
         targets = machines.setdefault(one.machine_name, {})
@@ -287,7 +290,7 @@ def _groups(
 def _absent(
     configurations: Iterable[Configuration],
 ) -> list[tuple[tuple[str, ...], list[Configuration]]]:
-    """Return what was not measured, by the reasons."""
+    """Return the configurations that were not measured, grouped by their reasons."""
     found: dict[tuple[str, ...], list[Configuration]] = {}
     for one in configurations:
         if one.kind == "nothing":
@@ -296,7 +299,7 @@ def _absent(
 
 
 def _best_of(ran: Iterable[Configuration]) -> list[tuple[str, Configuration]]:
-    """Return who is best in what among what can be compared with the first of a cell."""
+    """Return each distinction with its configuration, for the first model and machine of a cell."""
     ran = list(ran)
     alike = [one for one in ran if (one.variant, one.machine) == (ran[0].variant, ran[0].machine)]
     chosen = distinctions(alike)
@@ -304,7 +307,7 @@ def _best_of(ran: Iterable[Configuration]) -> list[tuple[str, Configuration]]:
 
 
 def _fastest(ran: Sequence[Configuration]) -> list[Configuration]:
-    """Return the fastest sound configuration of each variant on each machine."""
+    """Return the fastest working configuration of each variant on each machine."""
     given = distinctions(ran)
     return [one for one in ran if "fastest" in given.get(one.id, ())]
 
@@ -312,7 +315,7 @@ def _fastest(ran: Sequence[Configuration]) -> list[Configuration]:
 def _advised(
     report: Report, row: str, ran: Iterable[Configuration]
 ) -> list[tuple[str, str, Advice]]:
-    """Return ``(hardware, machine, advice)`` for processors, and for each device that was timed."""
+    """Return ``(hardware, machine, advice)`` for the CPU and for each device that ran."""
     columns = {one.hardware for one in ran if one.kind == "accelerator"}
     found = []
     for hardware in (CPU, *(one for one in report.hardware if one in columns - {CPU})):
@@ -353,13 +356,13 @@ def _environment() -> Environment:
     from markupsafe import Markup
 
     def finalize(value: Any) -> Any:
-        """Clean everything that a template shows, unless it is markup of our own."""
+        """Clean every text that a template shows, unless it is this project's own markup."""
         return (
             value if isinstance(value, Markup) or not isinstance(value, str) else text.clean(value)
         )
 
     def script_json(value: Any) -> Markup:
-        """Return JSON that no content can turn into the end of its script element."""
+        """Return JSON for a script element; no content of it can close the element."""
         encoded = msgspec.json.encode(value).decode()
         for character in "<>&\u2028\u2029":
             encoded = encoded.replace(character, f"\\u{ord(character):04x}")
@@ -408,7 +411,7 @@ def _environment() -> Environment:
 
 
 def _markup(function: Callable[..., str]) -> Callable[..., Any]:
-    """Return a function whose text a template takes for the HTML that it is."""
+    """Wrap a function that returns HTML, so that templates do not escape the HTML again."""
     from markupsafe import Markup
 
     return lambda value: Markup(function(value))  # noqa: S704 (it escapes all of its text)

@@ -1,13 +1,13 @@
-"""Steps in a history: where a number moved to another level that noise does not explain.
+"""Find steps in a history: moves of a number to another level that noise does not explain.
 
 Segments are found by ruptures (Truong, Oudre and Vayatis, "Selective review of offline change point
 detection methods", Signal Processing 167, 2020): the exact least-squares division into two or three
-segments, of times and sizes in logarithms. A division is believed where what it explains, per step,
-exceeds what is left of the noise, per run, by a critical value that only 0.25 % of histories
-without a step reach, when noise has the heavy tails of Student's t with 3 degrees of freedom. Each
-segment is then looked at in the same way. So at most 0.5 % of steady histories show a step by
-chance where noise is as heavy as that; ``tests/benchmarks/false_alarms.py`` measures the rate, and
-the critical values.
+segments. Times and sizes are divided in logarithms. A division is accepted if its F ratio, the
+variance explained per step over the variance left per run, exceeds a critical value. Only 0.25 % of
+histories without a step reach that value if their noise has heavy tails (Student's t with 3 degrees
+of freedom). Each segment is then divided in the same way. So at most 0.5 % of steady histories with
+such noise show a step by chance. ``tests/benchmarks/false_alarms.py`` measures this rate and the
+critical values.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from compat.report.history import History, Point
 from compat.report.measures import Measure
 
 LEAST = 2
-"""Runs on either side of a step: one alone is an outlier, not a level."""
+"""Fewest runs on each side of a step; a single run is an outlier, not a level."""
 SHORTEST = 5
-"""Runs that a history needs."""
+"""Fewest runs of a history in which steps are looked for."""
 LONGEST = 100
-"""Runs that are looked at, the newest."""
+"""Most runs of a history in which steps are looked for; the newest are taken."""
 
 CRITICAL: dict[int, dict[int, float]] = {
     1: {
@@ -61,27 +61,27 @@ CRITICAL: dict[int, dict[int, float]] = {
         100: 46.3,
     },
 }
-"""By number of steps and of runs, what is explained per step over what is left per run."""
+"""Number of steps, then number of runs, to the critical value of the F ratio."""
 
 SMALLEST_RELATIVE, SMALLEST_DB, SMALLEST_SHARE = 0.05, 1.0, 0.002
-"""Steps below these matter to nobody: 5 % of a time or size, 1 dB, 0.2 points of a rate."""
+"""Smallest steps that are reported: 5 % of a time or size, 1 dB, 0.2 points of a rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A number that moved to another level."""
+    """One move of a number to another level."""
 
     history: History
     kind: Literal["worse", "better"]
     before: Point
     """The last measurement of the old level."""
     after: Point
-    """The first measurement of the new one."""
+    """The first measurement of the new level."""
     old: Measure
     new: Measure
-    """Mean levels: of times and sizes the geometric one."""
+    """The mean of the new level, as ``old`` is of the old one: geometric for times and sizes."""
     runs: tuple[int, int]
-    """How many measurements each level has."""
+    """Number of measurements of the old and of the new level."""
 
     @property
     def sentence(self) -> str:
@@ -123,8 +123,8 @@ def places(signal: Sequence[float], smallest: float) -> list[int]:
     """Return the indices at which a new level begins, in order.
 
     Args:
-        signal: one number of each run, oldest first.
-        smallest: difference of two levels below which they are one.
+        signal: one number for each run, oldest first.
+        smallest: smallest difference of two levels; closer ones count as one level.
     """
     best: list[int] = []
     excess = 1.0
@@ -150,14 +150,14 @@ def critical_value(number: int, runs: int) -> float | None:
     table = CRITICAL[number]
     if runs < min(table):
         return None
-    # Between two lengths the more careful of both.
+    # Between two lengths of the table the larger value, which reports fewer false steps.
     below = max(size for size in table if size <= runs)
     above = min((size for size in table if size >= runs), default=below)
     return max(table[below], table[above])
 
 
 def _divided(signal: Sequence[float], number: int) -> list[int]:
-    """Return where the best division into ``number + 1`` segments has its steps."""
+    """Return the indices of the steps in the best division into ``number + 1`` segments."""
     ruptures = _ruptures()
     import numpy as np
 
@@ -178,14 +178,14 @@ def _ruptures() -> Any:
 
 
 def _explained(signal: Sequence[float], ends: Sequence[int], smallest: float) -> float:
-    """Return what steps explain, per step, over what they leave, per run."""
+    """Return the F ratio of a division: variance explained per step over that left per run."""
     mean = fmean(signal)
     whole = math.fsum((value - mean) ** 2 for value in signal)
     left = 0.0
     for start, end in _parts(ends, len(signal)):
         level = fmean(signal[start:end])
         left += math.fsum((value - level) ** 2 for value in signal[start:end])
-    # Numbers that repeat exactly have noise all the same: a tenth of what matters, at least.
+    # Numbers that repeat exactly are given a noise of a tenth of the smallest step.
     floor = (smallest / 10) ** 2
     return ((whole - left) / len(ends)) / max(left / (len(signal) - 1 - len(ends)), floor, 1e-300)
 
@@ -206,7 +206,7 @@ def _smallest(measure: Measure) -> float:
 
 
 def _level(points: Sequence[Point]) -> Measure:
-    """Return the mean of some measurements, as a measurement without an interval."""
+    """Return the mean of measurements as a measure without an interval."""
     found = [point.measure for point in points if point.measure]
     if found[0].relative:
         value = math.exp(fmean(math.log(one.value) for one in found))

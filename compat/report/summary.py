@@ -1,4 +1,4 @@
-"""A report in a few lines of Markdown, for the page that a CI shows of a run."""
+"""Write a report in a few lines of Markdown, for the summary page of a CI run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from compat.report.model import Cell, Report
 from compat.report.reasons import sentence
 
 FAILED = 20
-"""Failed checks that are named; the others are counted."""
+"""Most failed checks that are named; the others are counted."""
 _FAILURES = ("failed", "crashed", "timeout", "out-of-memory", "error", "unexpected-pass")
 
 
 def step_summary(report: Report) -> str:
-    """Return the matrix without the columns in which nothing ran, and what failed.
+    """Return the matrix without its empty columns, and the failed checks, as Markdown.
 
-    Its length follows the rows of the matrix, never the number of observations: GitHub takes
-    1 MiB of each step.
+    The length grows with the rows of the matrix, not with the observations, because GitHub takes at
+    most 1 MiB for each step.
     """
     columns = [
         name for name in report.hardware if any(_ran(report.cell(row, name)) for row in report.rows)

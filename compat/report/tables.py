@@ -1,4 +1,4 @@
-"""Nested values as tables: which groups become columns, and which values share a cell."""
+"""Arrange nested values as tables: which groups become columns, and which values share a cell."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from compat.report import text
 
 _UNITS_OF_GROUP = {"devices": "share", "stages": "seconds"}
-"""Groups whose keys are names, so that the group gives the unit."""
+"""Group whose keys are plain names to the key that implies the unit of its values."""
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str, Any]]:
@@ -27,11 +27,12 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str,
 def tables(
     values: Mapping[str, Any], declared: text.Declared = text.NOTHING
 ) -> list[tuple[list[str], list[tuple[str, list[str]]]]]:
-    """Return ``(column names, [(row name, cells)])`` of every table that shows some values.
+    """Return ``(column names, [(row name, cells)])`` for each table of the values.
 
-    Groups that share their keys (test sets, outputs) become columns of a first table, the task
-    metric its first row; everything else becomes rows of another. A value and its ``…_interval``
-    share a cell. Batches of a sweep are a table of their own, the recommended ones marked.
+    Groups with common keys (test sets, outputs) become columns of the first table, with the task
+    metric as the first row. All other values become rows of a second table. A value and its
+    ``…_interval`` share a cell. The batches of a throughput sweep have a table of their own, in
+    which the recommended ones are marked.
     """
     batches = values.get("batches")
     if isinstance(batches, Mapping) and all(isinstance(one, Mapping) for one in batches.values()):
@@ -77,7 +78,10 @@ def tables(
 def _sweep(
     batches: Mapping[str, Any], recommended: Any
 ) -> list[tuple[list[str], list[tuple[str, list[str]]]]]:
-    """Return the table of a throughput sweep: a column for each batch, memory that ran out too."""
+    """Return the table of a throughput sweep, with a column for each batch size.
+
+    Sizes for which memory ran out have a column too.
+    """
     ends = recommended if isinstance(recommended, Mapping) else {}
     lowest, highest = text.number(ends.get("lowest_batch")), text.number(ends.get("batch"))
 

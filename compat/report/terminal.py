@@ -1,4 +1,4 @@
-"""The matrix in a terminal: words and symbols carry it, colour only helps."""
+"""Show the matrix in a terminal; it is readable by words and symbols, without colour."""
 
 from __future__ import annotations
 
@@ -25,40 +25,41 @@ _STYLES = {
     "not-measured": "dim",
 }
 PENDING = "…"
-"""Symbol of what a run that goes on is still to measure."""
+"""Symbol of a check that the current run has not measured yet."""
 COLUMN = 16
-"""Width that a column of the matrix needs for its words to be read in full."""
+"""Characters that a column of the matrix needs for its full words."""
 NARROW = 10
-"""Width of a column where there is less room, with shorter words."""
+"""Characters of a column where there is less room, with shorter words."""
 _KINDS = {
     "accelerator": "device",
     "processor": "processor",
     "emulator": "emulator",
     "conversion": "conversion",
 }
-"""What a column rests on, in words that a narrow one holds."""
+"""Kind of evidence to a word that fits a narrow column."""
 REASONS = 2
-"""Reasons of a configuration that are told here; its page and `compat show` have all."""
+"""Most reasons that are printed of a configuration; its page and `compat show` have all."""
 _SHORTER = {
     "Not measured": "",
     "Converted": "Convert.",
     "Incomplete": "Incompl.",
     "None (unsupported)": "Unsupp.",
 }
-"""Words of ratings that a narrow column does not hold."""
+"""Label of a rating that is too long for a narrow column to a shorter one."""
 
 
 def print_matrix(report: Report, console: Console, pending: bool = False) -> None:
-    """Print the matrix, what limits each cell, and what could not be read.
+    """Print the matrix, the reasons that limit each cell, and the problems of results files.
 
-    ``pending`` is said of a run that goes on: the matrix alone, and how much is still to come.
+    ``pending`` is true while a run goes on: then only the matrix and the number of checks to come
+    are printed.
     """
     shown = unfinished(report, console.width) if pending else terminal(report, console.width)
     console.print(shown)
 
 
 def terminal(report: Report, width: int) -> RenderableType:
-    """Return the report as something that rich prints, for a terminal of ``width`` columns."""
+    """Return the report as a rich renderable, for a terminal of ``width`` characters."""
     parts: list[RenderableType] = []
     if not report.rows:
         parts.append(Text("No results yet. Run pytest -m cpu to measure this machine."))
@@ -83,9 +84,10 @@ def terminal(report: Report, width: int) -> RenderableType:
 
 
 def unfinished(report: Report, width: int) -> RenderableType:
-    """Return the matrix of a run that goes on, as :func:`terminal` does.
+    """Return the matrix of a run that is not finished, as a rich renderable.
 
-    What the run is still to measure is *pending*, not unknown. The reasons are left for the end.
+    Checks that are still to come are *pending*, not unknown. Reasons are printed at the end of the
+    run only.
     """
     columns = [
         hardware
@@ -122,14 +124,17 @@ def _is_pending(one: Configuration | None) -> bool:
 
 
 def _measured(report: Report, hardware: str) -> bool:
-    """Whether any row was measured there; the other columns are listed, not drawn."""
+    """Whether any row was measured on some hardware; other columns are listed, not drawn."""
     cells = [report.cell(row, hardware) for row in report.rows]
     ratings = [cell.best.rating for cell in cells if cell.best]
     return any(text.appearance(rating) != "not-measured" for rating in ratings)
 
 
 def _matrix(report: Report, columns: Sequence[str], pending: bool = False) -> Table:
-    """One table: rows by hardware. Only text objects go in, so that no markup is interpreted."""
+    """Return the matrix as one table, rows by hardware.
+
+    All cells are ``Text`` objects, so that rich interprets no markup in them.
+    """
     table = Table(
         title=Text("Compatibility matrix", style="bold"), title_justify="left", show_lines=True
     )
@@ -146,7 +151,7 @@ def _matrix(report: Report, columns: Sequence[str], pending: bool = False) -> Ta
 
 
 def _narrow(report: Report, columns: Sequence[str], width: int) -> list[RenderableType]:
-    """Return the matrix without lines, in as many tables as it takes."""
+    """Return the matrix without lines, in as many tables as its columns need."""
     words = [text.one_line(word, 16) for row in report.rows for word in row.split()]
     label = max(map(len, words), default=0)
     fitting = max(1, (width - label) // (NARROW + 1))
@@ -166,7 +171,7 @@ def _narrow(report: Report, columns: Sequence[str], width: int) -> list[Renderab
 
 
 def _evidence(report: Report, hardware: str) -> str:
-    """Return in a word what the cells of a column rest on."""
+    """Return the kind of evidence of a column in one word."""
     shown = (report.cell(row, hardware).best for row in report.rows)
     kinds = {one.kind for one in shown if one and one.kind != "nothing"}
     return _KINDS[kinds.pop()] if len(kinds) == 1 else "mixed"
@@ -178,7 +183,7 @@ def _small(cell: Cell) -> Text:
     head, note = text.head_and_note(best.rating if best else None)
     word = _SHORTER.get(cell.label) or _SHORTER.get(head, head)
     if note == "failed":
-        word = "Failed"  # An emulation's, or a conversion's.
+        word = "Failed"  # Only labels of emulations and conversions have this note.
     style = _STYLES[text.appearance(best.rating if best else None)]
     shown = Text(f"{text.symbol(best.rating if best else None)} {word}".strip()[:NARROW], style)
     if best is not None and text.appearance(best.rating) != "not-measured":
@@ -211,7 +216,7 @@ def _label(one: Configuration | None, pending: bool = False) -> Text:
 
 
 def _row(report: Report, row: str, width: int) -> list[RenderableType]:
-    """One row of the matrix as a list, best configuration of each hardware with its reasons."""
+    """Return one row of the matrix as a list: the best configuration of each hardware, and why."""
     parts: list[RenderableType] = [Text(text.one_line(row), style="bold underline")]
     absent: list[str] = []
     table = Table.grid(padding=(0, 2))
@@ -220,7 +225,7 @@ def _row(report: Report, row: str, width: int) -> list[RenderableType]:
     for hardware in report.hardware:
         cell = report.cell(row, hardware)
         if cell.best is None:
-            if _measured(report, hardware):  # Others are told once, under the matrix.
+            if _measured(report, hardware):  # Empty columns are named once, under the matrix.
                 absent.append(text.one_line(hardware))
             continue
         detail = _label(cell.best)

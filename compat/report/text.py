@@ -1,4 +1,4 @@
-"""Numbers with units, names for files and anchors, and text made safe to show."""
+"""Format numbers with units, name files and anchors, and make text safe to show."""
 
 from __future__ import annotations
 
@@ -96,11 +96,11 @@ BADGES = {
     "own corpus": "Measured on a person's own recordings.",
     "own checkpoint": "Measured with weights that a person named, whatever they are called.",
 }
-"""Badges that are not a rating by another name, with their meaning."""
+"""Badge to its meaning. A badge adds to a rating and does not repeat it."""
 
 
 def appearance(rating: Rating | None) -> str:
-    """Return the key of :data:`RATINGS` that a rating is shown as."""
+    """Return the key of a rating in :data:`RATINGS`, which decides how it is shown."""
     if rating is None:
         return "not-measured"
     if rating.unsupported:
@@ -124,7 +124,7 @@ def head_and_note(rating: Rating | None) -> tuple[str, str]:
 
 
 def badges(rating: Rating | None) -> tuple[str, ...]:
-    """Return the badges that a rating's own words do not already say."""
+    """Return the badges that the label of a rating does not contain already."""
     if rating is None or rating.kind == "not-measured":
         return ()
     return tuple(badge for badge in rating.badges if badge not in rating.label.lower())
@@ -134,12 +134,12 @@ def badges(rating: Rating | None) -> tuple[str, ...]:
 def slug(*parts: str) -> str:
     """Return a file name and HTML id for ``parts``: ASCII letters, digits, ``.``, ``_``, ``-``.
 
-    Two different inputs never give the same slug: where a part had to be altered, a hash of the
-    original follows.
+    Different inputs have different slugs: a part that had to be altered is followed by a hash of
+    the original.
     """
     words = []
     for part in parts:
-        # A space becomes an underscore and an underscore is altered, so that both stay apart.
+        # A space becomes an underscore, so an underscore must become something else.
         wanted = part.replace("_", "-_").replace(" ", "_")
         word = re.sub(r"[^a-z0-9._]+", "-", wanted.lower()).strip("-.")[:80]
         if word != wanted or not word:
@@ -149,11 +149,11 @@ def slug(*parts: str) -> str:
 
 
 MOST_OF_A_NAME = 180
-"""Characters of a file's name; file systems take 255 bytes with what comes before and after."""
+"""Most characters of a page's name; file systems allow 255 bytes with prefix and suffix."""
 
 
 def page_name(*parts: str) -> str:
-    """Return a slug that is short enough for the name of a file, and as distinct."""
+    """Return a slug that fits a file name; one that is too long is cut, and ends in a hash."""
     whole = slug(*parts)
     if len(whole) <= MOST_OF_A_NAME:
         return whole
@@ -161,7 +161,7 @@ def page_name(*parts: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds in a unit that suits them, from microseconds to hours."""
+    """Return seconds in a fitting unit: µs, ms, s or min."""
     size = abs(seconds)
     if size and size < 1e-3:
         return f"{_significant(seconds * 1e6)} µs"
@@ -173,7 +173,7 @@ def duration(seconds: float) -> str:
 
 
 def data_size(count: float) -> str:
-    """Return bytes with decimal units, as on a disk's label."""
+    """Return bytes in decimal units: 1 kB is 1000 bytes."""
     size = abs(count)
     for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= scale:
@@ -182,7 +182,7 @@ def data_size(count: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share as a percentage that never rounds up to 100 % nor down to 0 %."""
+    """Return a share (0 to 1) as a percentage that never rounds up to 100 % or down to 0 %."""
     value = share * 100
     if 99.9 < value < 100:
         return "99.9 %" if value < 99.99 else "> 99.9 %"
@@ -207,7 +207,7 @@ def ratio(value: float) -> str:
 
 
 _UNREADABLE = 1e9
-"""From here on digits before the point are a power of ten: nobody counts more than nine."""
+"""Size from which numbers are written with a power of ten; more than nine digits are unreadable."""
 
 
 def _fixed(value: float, places: int) -> str:
@@ -249,14 +249,14 @@ _SHARES = {
 _ENDS_OF_SHARES = ("share", "error_rate", "accuracy", "agreement", "coverage")
 
 Declared = Mapping[str, MetricFacts]
-"""Units and directions of a task's metrics by name, as an observation declares them."""
+"""Name of a task metric to its unit and direction, as an observation declares them."""
 NOTHING: Declared = {}
 
 
 def is_share(key: str, declared: Declared = NOTHING) -> bool:
-    """Return whether a number called ``key`` is a share, to be shown in per cent.
+    """Whether a number called ``key`` is a share, which is shown in per cent.
 
-    What is not declared is told by its name, as in files from before units were declared.
+    For metrics that are not declared, as in older files, the name decides.
     """
     if key in declared:
         return declared[key].unit == "share"
@@ -265,10 +265,10 @@ def is_share(key: str, declared: Declared = NOTHING) -> bool:
 
 
 def quantity(key: str, value: object, metric: str = "", declared: Declared = NOTHING) -> str:
-    """Return one value with its unit: the declared one, else what its name implies.
+    """Return one value with its unit: the declared unit, else the one that its name implies.
 
-    ``metric`` is the task metric beside which a degradation stands: it has that metric's unit. Of
-    an unknown one it is taken for a share.
+    ``metric`` is the task metric of a degradation, which has that metric's unit. Without it, a
+    degradation is shown as one of a share.
     """
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -298,7 +298,7 @@ def quantity(key: str, value: object, metric: str = "", declared: Declared = NOT
     if key in declared and (form := _FORMS.get(declared[key].unit)):
         return form(figure)
     implied = _implied(key)
-    # What is declared to be no share is none, whatever it is called.
+    # A declared metric is a share only if its unit says so, whatever its name.
     if implied is not None and not (implied is percent and key in declared):
         return implied(figure)
     whole = isinstance(value, int) and abs(figure) < 1e15
@@ -307,7 +307,7 @@ def quantity(key: str, value: object, metric: str = "", declared: Declared = NOT
 
 @lru_cache(maxsize=1 << 12)
 def _implied(key: str) -> Callable[[float], str] | None:
-    """Return how a number is written whose unit its name implies; None for plain ones."""
+    """Return the function that formats a number by the unit in its name; None for plain numbers."""
     if key == "joules_per_minute":
         return lambda figure: f"{_significant(figure)} J/min"
     if key.endswith("watts"):
@@ -328,12 +328,12 @@ def _implied(key: str) -> Callable[[float], str] | None:
 
 
 def cosine(value: float) -> str:
-    """Return a cosine. They crowd below 1, and are never rounded up to it."""
+    """Return a cosine with six digits, rounded down: most lie just below 1, and none becomes 1."""
     return "1" if value == 1 else _fixed(math.floor(value * 1e6) / 1e6, 6)
 
 
 def decibels(value: float) -> str:
-    """Return a level or a ratio of levels."""
+    """Return a level or a ratio of levels in decibels."""
     return f"{_fixed(value, 1)} dB"
 
 
@@ -345,7 +345,7 @@ _FORMS: Mapping[str, Callable[[float], str]] = {
     "cosine": cosine,
     "ratio": ratio,
 }
-"""How a number of each declared unit is written; counts and plain numbers as they are."""
+"""Declared unit to the function that formats its numbers; other units have none."""
 
 
 def metric_name(key: str) -> str:
@@ -357,7 +357,7 @@ def metric_name(key: str) -> str:
 
 
 def task_metric(one: Configuration) -> str:
-    """Return the task metric with its interval, the test set, and whose it is where not its own.
+    """Return the task metric with its interval and test set, and with its model if it is another.
 
     For example ``WER 7.5 % [5 % to 10 %] (hard, whisper-nano@trained)``.
     """
@@ -378,14 +378,14 @@ def task_metric(one: Configuration) -> str:
 
 
 def detail(one: Configuration) -> str:
-    """Return what a cell of the matrix says below its rating: variant, runtime and recipe."""
+    """Return the line below the rating in a cell of the matrix: variant, runtime and recipe."""
     return one_line(f"{one.variant.partition('@')[0]}, {one.runtime} {one.recipe}")
 
 
 def reproduction(case: CaseFacts) -> str:
     """Return the command that measures exactly one case of the catalog.
 
-    Quoted for a shell: a results file may call a case what it likes.
+    It is quoted for a shell, because a results file may hold any text as the name of a case.
     """
     options = {
         "models": case.variant,
@@ -400,9 +400,10 @@ def reproduction(case: CaseFacts) -> str:
 def limit(
     one: Limit, values: Mapping[str, Any], declared: Declared = NOTHING
 ) -> tuple[str, str, str]:
-    """Return what a limit was held against, and its strict and relaxed ends, with their units.
+    """Return the value that was checked against a limit, and its strict and relaxed ends.
 
-    ``values`` are the observation's: a degradation has the unit of the metric beside it.
+    All three have units. ``values`` are the observation's, where a degradation finds the metric
+    whose unit it has.
     """
     *path, key = one.metric.replace("/", ".").split(".")
     group: Any = values
@@ -422,9 +423,9 @@ def limit(
 
 
 def primary_metric(scores: Mapping[str, Any], declared: Declared = NOTHING) -> str:
-    """Return the name of the task metric: the one that is declared to be primary.
+    """Return the name of the task metric among some scores: the one that is declared primary.
 
-    Where nothing is declared it is the one with an interval, else the first number.
+    Where none is declared it is the first with an interval, else the first number; empty for none.
     """
     for key, facts in declared.items():
         if facts.primary and key in scores:
@@ -439,7 +440,7 @@ def primary_metric(scores: Mapping[str, Any], declared: Declared = NOTHING) -> s
 
 
 def latency(figures: Figures) -> str:
-    """Return the median task time, or why there is none."""
+    """Return the median task time, or the status of the timing where there is none."""
     if figures.median_s is None:
         return figures.latency_status or DASH
     shown = duration(figures.median_s)

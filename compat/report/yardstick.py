@@ -1,4 +1,4 @@
-"""The processor that an accelerator is compared with: the fastest accurate one of its machine."""
+"""Find the CPU configuration to compare an accelerator with: the fastest accurate one."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ class Processor:
 
 
 class Yardsticks:
-    """The fastest CPU configuration of every variant on every machine.
+    """The fastest CPU configuration of every model on every machine.
 
-    Fastest is the one with the smallest lower bound, so that a speed-up is a lower bound over every
-    CPU configuration whose accuracy did not fail and that other processes left alone.
+    The fastest one has the smallest lower bound of its time. So a speed-up over it is a lower bound
+    over all CPU configurations of that model. Configurations whose accuracy failed, or whose timing
+    other processes disturbed, are left out.
     """
 
     def __init__(self, drafts: Iterable[Draft]) -> None:
@@ -49,7 +50,7 @@ class Yardsticks:
             about = next(iter(case.values())).case
             span = seconds(case.get(LATENCY))
             if span is None or crowded(case[LATENCY]):
-                continue  # Alone it would have been faster, by nobody knows how much.
+                continue  # Undisturbed it would have been faster, by an unknown amount.
             if case is not draft.subject and judge(case.get(NUMERICS), "").state == "failed":
                 continue
             key = (machine, family, about.variant, about.weights)
@@ -58,20 +59,20 @@ class Yardsticks:
                 self._found[key] = Processor(name, span[0], case[LATENCY].anchor)
 
     def of(self, draft: Draft) -> Processor | None:
-        """Return the one of the same variant, weights and machine, where there is one."""
+        """Return the CPU configuration of a draft's variant, weights and machine; None for none."""
         facts = draft.facts
         return self._found.get((draft.machine, draft.family, facts.variant, facts.weights))
 
 
 def seconds(record: Record | None) -> tuple[float, float] | None:
-    """Return the interval of the median task time in seconds, where it was settled."""
+    """Return the interval of the median task time in seconds; None where it was not settled."""
     if record is None or record.observation is None or not record.measured:
         return None
     if record.status not in ("passed", "failed", "known-failure", "unexpected-pass"):
         return None
     limits = record.observation.limits
     if record.status == "failed" and all(one.level != "failed" for one in limits):
-        return None  # It failed for a fault in the timing itself, not for being slow.
+        return None  # The timing itself was faulty; no limit failed for being slow.
     values = record.observation.values
     middle = text.number(values.get("median_s"))
     pair = text.interval(values.get("interval_s"))
@@ -81,6 +82,6 @@ def seconds(record: Record | None) -> tuple[float, float] | None:
 
 
 def crowded(record: Record | None) -> str:
-    """Say that other processes took the processors from a timing; empty if they did not."""
+    """Say that other processes used the processors during a timing; empty if they did not."""
     one = record.observation if record is not None else None
     return crowding(one.values, one.threads) if one is not None else ""
