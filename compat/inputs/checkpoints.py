@@ -43,7 +43,7 @@ def package_folder(name: str) -> Path:
 
 
 def verified(path: Path, sha256: str) -> Path:
-    """Return a file after checking its SHA-256, because it comes from outside and every run reads it.
+    """Return a file after checking its SHA-256, because it comes from outside the project.
 
     Raises:
         CheckpointError: the file is missing, or is not the one that was reviewed.

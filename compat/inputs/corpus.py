@@ -42,7 +42,7 @@ EXCERPT = 30.0
 _NO_NAME = r'<>:"/\\|?*\x00-\x1f\x7f'
 """Characters that file names cannot have on Windows, as part of a regular expression."""
 _ID = re.compile(rf"[^\s.{_NO_NAME}](?:[^{_NO_NAME}]{{0,148}}[^\s.{_NO_NAME}])?")
-"""Valid id of a recording. Ids become file names, which may not begin or end with a blank or dot."""
+"""Valid id of a recording: a file name that neither begins nor ends with a blank or a dot."""
 
 
 # Test sets ---------------------------------------------------------------------------------------

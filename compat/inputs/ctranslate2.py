@@ -153,7 +153,7 @@ def _variables(reader: _Reader) -> dict[str, Variable]:
         if name not in variables:
             raise reader.error(f"calls {alias} what it has not, {name}")
         variables[alias] = variables[name]
-        if scale := variables.get(f"{name}_scale"):  # The file lists no aliases for scales.
+        if scale := variables.get(f"{name}_scale"):  # Scalars, such as scales, have no aliases.
             variables.setdefault(f"{alias}_scale", scale)
     if reader.position != len(reader.data):
         raise reader.error(f"has {len(reader.data) - reader.position} bytes behind its end")

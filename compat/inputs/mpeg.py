@@ -1,8 +1,8 @@
-"""The length of an MP3 file, counted frame by frame.
+"""Count the samples of an MP3 file, frame by frame.
 
-libsndfile takes the length from the Xing header, and where there is none it guesses it from the
-file's size and its first frame, which is right for a constant bit rate only: a file of variable
-bit rate may be said to last twice as long, or half, and libsndfile reads no further than that.
+libsndfile takes the length from the Xing header. Without one it guesses the length from the file's
+size and its first frame, which is right for a constant bit rate only. The guess for a variable bit
+rate may be twice or half the true length, and libsndfile reads no further than the guess.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ _KILOBITS = {
     1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-"""Bit rates of layer III by version of MPEG (ISO/IEC 11172-3, 13818-3)."""
+"""Version of MPEG to its bit rates for layer III, in kbit/s (ISO/IEC 11172-3, 13818-3)."""
 _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
-"""Sampling rates by a header's two bits for the version: MPEG 1, 2 and 2.5."""
+"""A header's two version bits (3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5) to sampling rates in Hz."""
 
 
 def count_samples(path: Path) -> int:
-    """Return how many samples per channel the whole frames of an MP3 file hold.
+    """Return the number of samples per channel in the whole frames of an MP3 file.
 
-    The silence that encoders add at both ends is included: about two frames more than are played.
-    0 where no frame of layer III is found.
+    It includes the silence that encoders add at both ends, about two frames. It is 0 where no frame
+    of layer III is found.
     """
     if not path.stat().st_size:
         return 0
@@ -37,10 +37,10 @@ def _count(data: mmap.mmap) -> int:
         header = data[at : at + 4]
         length, held = _frame(header)
         following = data[at + length : at + length + 4]
-        # Two headers in a row: a single one may be a picture's bytes.
+        # A frame counts only if another follows: a lone header may be bytes of a picture.
         if length and at + length <= len(data) and _alike(header, following):
             first = data[at : at + length] if not samples else b""
-            # The frame of a Xing header is not played.
+            # The first frame may be a Xing header, which holds no audio.
             samples += 0 if b"Xing" in first or b"Info" in first else held
             at += length
         else:
@@ -49,7 +49,7 @@ def _count(data: mmap.mmap) -> int:
 
 
 def _after_tag(data: mmap.mmap) -> int:
-    """Return where an ID3v2 tag at the beginning ends; its size has seven bits a byte."""
+    """Return the position behind an ID3v2 tag at the beginning; its size has seven bits a byte."""
     if data[:3] != b"ID3" or len(data) < 10:
         return 0
     size = 0
@@ -59,7 +59,7 @@ def _after_tag(data: mmap.mmap) -> int:
 
 
 def _frame(header: bytes) -> tuple[int, int]:
-    """Return the bytes and the samples of the frame that begins so; zeros if none does."""
+    """Return the bytes and samples of the frame with this header; zeros if it is no header."""
     version, layer = header[1] >> 3 & 3, header[1] >> 1 & 3
     kilobits, rate = header[2] >> 4, header[2] >> 2 & 3
     synchronised = header[0] == 0xFF and header[1] >> 5 == 7
@@ -72,7 +72,7 @@ def _frame(header: bytes) -> tuple[int, int]:
 
 
 def _alike(header: bytes, following: bytes) -> bool:
-    """Whether a frame, or what may end a file (nothing, a tag), follows."""
+    """Whether the following bytes are a frame of the same kind, a tag, or the end of the file."""
     if len(following) < 4 or following[:3] in (b"TAG", b"ID3", b"APE"):
         return True
     same_rate = header[2] & 0x0C == following[2] & 0x0C

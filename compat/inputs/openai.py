@@ -1,6 +1,6 @@
-"""Whisper in OpenAI's own form: a ``.pt`` file of dimensions and weights, as openai-whisper loads.
+"""Read Whisper in OpenAI's form: a ``.pt`` file of dimensions and weights for openai-whisper.
 
-It is a pickle, and is read without running what it may contain (``weights_only``).
+The file is a pickle, and is read with ``weights_only``, so that no code in it runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SUFFIXES = (".pt", ".pth")
 WEIGHTS = "model_state_dict"
 AGAIN = "Copy the file from its source again; openai-whisper writes it when it downloads a model."
 NEEDLESS = ("alignment_heads", "decoder.mask")
-"""What timestamps of words look at, and the causal mask of old files: neither is a weight."""
+"""Entries that are no weights: the heads for word timestamps, and the causal mask of old files."""
 NAMES = (
     (r"^", "model."),
     (r"\bblocks\.(\d+)", r"layers.\1"),
@@ -39,7 +39,7 @@ NAMES = (
     (r"\btoken_embedding\b", "embed_tokens"),
     (r"\bpositional_embedding$", "embed_positions.weight"),
 )
-"""What a part is called in OpenAI's checkpoints, and in transformers, in this order."""
+"""Patterns of names in OpenAI's checkpoints with their names in transformers, applied in order."""
 DIMENSIONS = {
     "n_mels": "num_mel_bins",
     "n_vocab": "vocab_size",
@@ -50,20 +50,23 @@ DIMENSIONS = {
     "n_text_state": "d_model",
     "n_text_layer": "decoder_layers",
 }
-"""Dimensions that the weights show as well, and what transformers' configuration calls them."""
+"""Dimension in OpenAI's file to its name in transformers' configuration.
+
+The shapes of the weights show these dimensions as well.
+"""
 
 
 def read(path: Path) -> tuple[Mapping[str, int], Mapping[str, torch.Tensor]]:
-    """Return the dimensions, and the weights under OpenAI's names, which stay in the file.
+    """Return the dimensions, and the weights under OpenAI's names; their values stay in the file.
 
     Raises:
-        CheckpointError: it is no such file, or damaged, or would run code.
+        CheckpointError: the file is no such checkpoint, is damaged, or would run code.
     """
     import torch
 
     try:
         whole = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # Of pickle, zipfile and torch alike.
+    except Exception as error:  # pickle, zipfile and torch raise errors of many classes.
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"cannot read {path} as a file of weights and nothing else: {type(error).__name__}: "
@@ -92,7 +95,7 @@ def read(path: Path) -> tuple[Mapping[str, int], Mapping[str, torch.Tensor]]:
 
 
 def named(state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield weights under the names of transformers; a name that it does not know stays odd."""
+    """Yield weights under their names in transformers; names unknown to it stay for the comparison."""
     for name, tensor in state.items():
         if name not in NEEDLESS:
             yield transformers_name(name), tensor

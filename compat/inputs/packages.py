@@ -1,7 +1,7 @@
-"""Packages that hold published weights: which there are, and what of them is in the user's cache.
+"""Packages that hold published weights, and their folders in the user's cache.
 
-``fixtures/packages.toml`` lists them. :mod:`compat.inputs.fetching` brings one here; from then on
-:func:`folder_of` gives the folder of a checkpoint that it holds.
+``fixtures/packages.toml`` lists the packages. :mod:`compat.inputs.fetching` fetches one; afterwards
+:func:`folder_of` returns the folder of a checkpoint in it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CACHE = "COMPAT_PACKAGES"
 
 
 class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One pinned archive. ``fixtures/packages.toml`` says what each field is."""
+    """One pinned archive. ``fixtures/packages.toml`` describes each field."""
 
     name: str
     distribution: str
@@ -38,7 +38,7 @@ class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def folder(self) -> Path:
-        """Where its files are, or would be. The folder is there only if it is whole."""
+        """Folder of the package's files; it exists only if the package was fetched whole."""
         return packages_folder() / f"{self.name}-{self.version}-{self.sha256[:12]}"
 
     @property
@@ -47,7 +47,7 @@ class Package(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def remedy(self) -> str:
-        """The command that brings it here."""
+        """Command that fetches the package."""
         return f"compat fetch {self.name}"
 
 
@@ -58,7 +58,7 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True):
 def packages_folder() -> Path:
     """Return the folder of fetched packages: ``$COMPAT_PACKAGES``, else one in the user's cache.
 
-    It is beside the cache of derived files, which a person may clear at any time.
+    It is not part of the cache of derived files, which a person may clear at any time.
     """
     import platformdirs
 
@@ -80,10 +80,10 @@ def known(table: Path = TABLE) -> tuple[Package, ...]:
 
 
 def holder(checkpoint: str) -> Package | None:
-    """Return the package that holds a checkpoint, if there is one.
+    """Return the package that holds a checkpoint; None if no package does.
 
     Args:
-        checkpoint: as a variant names it, such as ``openai/whisper-tiny.en``.
+        checkpoint: the checkpoint's name in a variant, such as ``openai/whisper-tiny.en``.
     """
     return next((package for package in known() if checkpoint in package.checkpoints), None)
 
@@ -97,7 +97,7 @@ def folder_of(checkpoint: str) -> Path | None:
 
 
 def stated_licence(folder: Path) -> str:
-    """Return the licence that the metadata of a fetched package state; empty if they state none."""
+    """Return the licence in the metadata of a fetched package; empty if they state none."""
     metadata = [*folder.glob("*.dist-info/METADATA"), *folder.glob("PKG-INFO")]
     if not metadata:
         return ""

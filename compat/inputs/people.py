@@ -1,9 +1,9 @@
-"""People: human speech with transcripts, in packages that a person fetched.
+"""Recordings of people: human speech with transcripts, in packages that a person fetched.
 
-Generated voices prove that words survive a machine; only recorded ones prove that they do in what
-people say. ``fixtures/people.toml`` lists the packages and the recordings in them. Nothing is
-copied: the test sets name the files where they were unpacked. Where a package is absent all sets
-are, as a word error rate over other recordings is another number.
+Only recorded voices show how well a model works for human speech; the shipped corpus has generated
+ones. ``fixtures/people.toml`` lists the packages and the recordings in them. Nothing is copied: the
+test sets name the unpacked files. If one package is absent, all sets are, because a word error rate
+over other recordings would be another number.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from compat.inputs.rttm import read_turns
 
 TABLE = FIXTURES / "people.toml"
 PEOPLE = "people"
-"""The set of utterances whose words are known, and the name by which all packages are fetched."""
+"""Name of the set of utterances with known words; ``compat fetch`` takes it for all packages."""
 REMEDY = f"compat fetch {PEOPLE}"
 ALIGNED = "aligned"
-"""Those of them of which is known when each word is said."""
+"""Name of the set of those utterances for which the time of each word is known."""
 MEETINGS = "meetings"
-"""The set of recordings in which several people speak; their words are not known."""
+"""Name of the set of recordings in which several people speak; their words are not known."""
 
 PAUSE = 0.1
-"""Seconds of silence between two words that end a stretch of speech. What is shorter is part of it:
-a stop such as *t* is silent for up to a tenth of a second before it is released."""
+"""Seconds of silence between two words that end a stretch of speech. Shorter silences are part of
+speech: a stop such as *t* is silent for up to 0.1 s before it is released."""
 
 SILENCE = {"", "sil", "sp", "spn", "<sil>", "<s>", "</s>", "[SPEECH]", "x"}
-"""Labels of a time in which nobody speaks."""
+"""Labels of silence in files with the times of words."""
 
 
 class Recording(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,7 +56,7 @@ class Recording(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Meeting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Recordings of several people, of whom one RTTM file speaks."""
+    """Recordings of several people that one RTTM file describes."""
 
     package: str
     folder: str
@@ -66,14 +66,14 @@ class Meeting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What ``fixtures/people.toml`` holds."""
+    """The content of ``fixtures/people.toml``."""
 
     package: tuple[Package, ...]
     recording: tuple[Recording, ...]
     meeting: tuple[Meeting, ...] = ()
 
     def missing(self) -> list[Package]:
-        """Return the packages that are not here."""
+        """Return the packages that were not fetched."""
         return [package for package in self.package if not package.here]
 
 
@@ -87,10 +87,10 @@ class Word(NamedTuple):
 
 @cache
 def read_table(path: Path = TABLE) -> Table:
-    """Read the packages and the recordings.
+    """Read the table of packages and recordings.
 
     Raises:
-        CorpusError: the table cannot be read, or names a package that it does not have.
+        CorpusError: the table cannot be read, or a recording names a package that is not in it.
     """
     try:
         table = msgspec.toml.decode(path.read_bytes(), type=Table)
@@ -114,11 +114,10 @@ def missing(table: Path = TABLE) -> list[Package]:
 
 
 def lines(table: Path = TABLE) -> dict[str, list[dict[str, Any]]]:
-    """Return the test sets by name as lines of a manifest; none where a package is absent.
+    """Return each test set by name as lines of a manifest; empty where a package is absent.
 
-    The files that they name are relative to the folder of fetched packages. ``segments`` and
-    ``words`` are lists of [start, end, speaker] and [start, end, word], in seconds from where the
-    line begins.
+    File names are relative to the folder of fetched packages. ``segments`` and ``words`` are lists
+    of [start, end, speaker] and [start, end, word], in seconds from the line's offset.
 
     Raises:
         CorpusError: a file of a package is missing or cannot be read.
@@ -139,7 +138,7 @@ def lines(table: Path = TABLE) -> dict[str, list[dict[str, Any]]]:
 
 
 def utterance(recording: Recording, folder: Path) -> dict[str, Any]:
-    """Return a recording in the folder of its package as a line of a manifest."""
+    """Return a recording as a line of a manifest; ``folder`` is its package's folder."""
     audio = folder / recording.file
     line: dict[str, Any] = {
         "id": recording.id,
@@ -195,11 +194,11 @@ def _relative(audio: Path) -> str:
 
 
 def speech(words: Iterable[Word], pause: float = PAUSE) -> list[tuple[float, float]]:
-    """Return when somebody speaks, in seconds: words with less than a pause between them are one.
+    """Return the stretches of speech as (start, end) in seconds: words joined over short pauses.
 
     Args:
-        words: in order, without silences.
-        pause: seconds.
+        words: words in order, without silences.
+        pause: seconds of silence that end a stretch.
     """
     spans: list[tuple[float, float]] = []
     for word in words:
@@ -237,14 +236,14 @@ def read_words(path: Path) -> list[Word]:
 
 
 def _of_pocketsphinx(text: str) -> Iterator[Word]:
-    """Source: ``pocketsphinx align``; ``a(2)`` is the second pronunciation of *a*."""
+    """Read the output of ``pocketsphinx align``; ``a(2)`` is the second pronunciation of *a*."""
     for word in json.loads(text)["w"]:
         start = float(word["b"])
         yield Word(start, start + float(word["d"]), re.sub(r"\(\d+\)$", "", word["t"]))
 
 
 def _of_hts(text: str) -> Iterator[Word]:
-    """Source: labels of HTS: start and end in 100 ns, and a phone between ``-`` and ``+``."""
+    """Read HTS labels: start and end in units of 100 ns, and a phone between ``-`` and ``+``."""
     for line in text.splitlines():
         start, end, label = line.split()[:3]
         phone = re.search(r"-(.+?)\+", label)
@@ -255,9 +254,10 @@ _TOKEN = re.compile(r'"(?:[^"]|"")*"|(?<!\S)-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?!\
 
 
 def _of_textgrid(text: str) -> Iterator[Word]:
-    """Source: Praat's manual, "TextGrid file formats": texts and numbers count, the rest is prose.
+    """Read the words of a TextGrid (Praat's manual, "TextGrid file formats").
 
-    The long and the short form are one by that.
+    Only quoted texts and numbers count. Without the other words, the long form of the format is the
+    same as the short one.
     """
     tokens = iter(_TOKEN.findall(text))
 

@@ -1,7 +1,7 @@
-"""Messages of Protocol Buffers, as SentencePiece's models are: fields without their schema.
+"""Read messages of Protocol Buffers without their schema; SentencePiece's models are such messages.
 
-Source: "Encoding" in the documentation of Protocol Buffers. SentencePiece itself is a compiled
-extension of 1 MB, which nothing else here needs.
+Source: "Encoding" in the documentation of Protocol Buffers. This avoids the package SentencePiece,
+a compiled extension of 1 MB that nothing else needs.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 
 
 def fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Yield the fields of a message: number, and value.
+    """Yield the number and the value of each field of a message.
 
-    A value is an int where it is one, else bytes: of a text, a message or a float.
+    Integers are yielded as int; texts, inner messages and floats as bytes.
 
     Raises:
-        ValueError: the message is cut short, or has a field of another kind.
-        IndexError: it ends within a number.
+        ValueError: the message is cut short, or has a field of an unknown kind.
+        IndexError: the message ends within a number.
     """
     place = 0
 

@@ -1,4 +1,4 @@
-"""Who speaks when (RTTM), and what is scored (UEM)."""
+"""Read RTTM files, which say who speaks when, and UEM files, which say what is scored."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _OTHER_RTTM = (
     *("SEGMENT", "LEXEME", "NON-LEX", "NON-SPEECH", "FILLER", "EDIT", "IP", "SU", "CB", "A/P"),
     *("SPKR-INFO", "NO_RT_METADATA"),
 )
-"""Types of RTTM lines that say nothing of who spoke when (NIST, RT-09 evaluation plan)."""
+"""Types of RTTM lines that do not name speakers (NIST, RT-09 evaluation plan); they are skipped."""
 
 Segment = tuple[float, float, str]
-"""Start and end in seconds, and who speaks."""
+"""Start and end in seconds, and the speaker's name."""
 
 
 def read_span(start: Any, end: Any) -> tuple[float, float]:
-    """Return a start and an end in seconds; raise ``ValueError`` for what is no stretch of time."""
+    """Return start and end in seconds as floats; raise ``ValueError`` if they are no time span."""
     begin, stop = float(start), float(end)
     if not 0 <= begin <= stop < math.inf:
         raise ValueError(f"{begin:g} to {stop:g} s is no stretch of time")
@@ -35,15 +35,15 @@ def read_span(start: Any, end: Any) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Turns:
-    """What an RTTM file says of one recording."""
+    """The SPEAKER and NOSCORE lines of one recording in an RTTM file."""
 
     segments: list[Segment] = field(default_factory=list)
     noscore: list[Span] = field(default_factory=list)
-    """Times that are not scored."""
+    """Spans that are not scored, as (start, end) in seconds."""
 
 
 def read_rttm(path: Path) -> dict[str, list[Segment]]:
-    """Read a Rich Transcription Time Marked file: segments by recording.
+    """Read a Rich Transcription Time Marked file, and return the segments of each recording.
 
     Raises:
         CorpusError: as :func:`read_turns`.
@@ -52,7 +52,7 @@ def read_rttm(path: Path) -> dict[str, list[Segment]]:
 
 
 def read_turns(path: Path) -> dict[str, Turns]:
-    """Read a Rich Transcription Time Marked file: SPEAKER and NOSCORE lines by recording.
+    """Read a Rich Transcription Time Marked file, and return the turns of each recording.
 
     Lines of the other types that NIST lists, and comments (``;;``), are passed over.
 
@@ -85,11 +85,11 @@ def read_turns(path: Path) -> dict[str, Turns]:
 
 
 def _rttm_fields(text: str) -> tuple[str, float, float, str]:
-    """Return recording, start, duration and speaker of a line: its fields 2, 4, 5 and 8 of 8 to 10.
+    """Return recording, start, duration and speaker: fields 2, 4, 5 and 8 of a line of 8 to 10.
 
-    Where a name holds blanks there are more fields than that, or some are not what they should be.
-    The times then are the numbers before two ``<NA>``, and the speaker is what follows these, less
-    up to two fields at the end that hold a confidence or nothing.
+    If a name holds blanks, the line has more fields, or fields of the wrong kind. Then the times
+    are the two numbers before two ``<NA>``, and the speaker is the text behind these, without up to
+    two last fields that hold a confidence or nothing.
     """
     parts = _fields(text, (8, 9, 10))
     if len(parts) < 8:
@@ -114,11 +114,11 @@ def _rttm_fields(text: str) -> tuple[str, float, float, str]:
 
 
 _NONE = "<NA>"
-"""How RTTM writes that a field holds nothing."""
+"""RTTM's mark of an empty field."""
 
 
 def _fields(text: str, counts: Collection[int]) -> list[str]:
-    """Split a line at tabs if that gives one of the right numbers of fields, else at any blanks."""
+    """Split a line at tabs if that gives one of the expected counts of fields, else at blanks."""
     parts = [part.strip() for part in text.split("\t")]
     return parts if len(parts) in counts and all(parts) else text.split()
 
@@ -136,7 +136,7 @@ def _is_value(text: str) -> bool:
 
 
 def read_uem(path: Path) -> dict[str, list[Span]]:
-    """Read an un-partitioned evaluation map: the scored parts of each recording, in seconds.
+    """Read an un-partitioned evaluation map: the scored spans of each recording, in seconds.
 
     Raises:
         CorpusError: the file cannot be read, is empty, or a line is malformed.
@@ -166,7 +166,7 @@ Said = TypeVar("Said")
 
 
 def by_plain_name(found: Mapping[str, Said], file: Path) -> dict[str, Said]:
-    """Return what a file says by names without folder and ending: ``wav/a.wav`` means ``a``."""
+    """Return a file's content by names without folder and ending: ``wav/a.wav`` becomes ``a``."""
     plain: dict[str, str] = {}
     for name in found:
         last = PurePosixPath(name.replace("\\", "/")).name
@@ -182,7 +182,10 @@ def by_plain_name(found: Mapping[str, Said], file: Path) -> dict[str, Said]:
 
 
 def of_recording(found: Mapping[str, Said], stem: str, file: Path) -> Said | None:
-    """Return what a file says of a recording; of a file about one recording, all of it."""
+    """Return a file's content about a recording; a file about only one recording needs no match.
+
+    None where the file is empty.
+    """
     by_name = by_plain_name(found, file)
     for name in (stem, stem.split(".", maxsplit=1)[0]):
         if name in by_name:

@@ -1,7 +1,7 @@
-"""Inputs that are hard on a backend: silence, noise, clipping, very short, very long.
+"""Make inputs that are hard on a backend: silence, noise, clipping, very short and very long ones.
 
-The fixed list is ``fixtures/stress.toml``; an entry is a small recipe from which the audio is
-made, so that one found by search can be written down and added to the list.
+The fixed list is ``fixtures/stress.toml``. Each entry describes how its audio is made, so that an
+input that a search finds can be added to the list.
 """
 
 from __future__ import annotations
@@ -20,11 +20,15 @@ from compat.contract.places import FIXTURES
 DEFAULT = FIXTURES / "stress.toml"
 KINDS = ("speech", "silence", "noise", "tone", "impulse", "square")
 SHORT = 10.0
-"""Seconds that an input of a first look has at most."""
+"""Seconds of the longest input in a quick run."""
 
 
 def load(paths: Sequence[Path] = (DEFAULT,)) -> list[dict[str, Any]]:
-    """Read entries ``[[input]]`` with name, kind, seconds, gain, offset and seed."""
+    """Read the ``[[input]]`` entries of files: name, kind, seconds, gain, offset and seed.
+
+    Raises:
+        CompatError: a file cannot be read, or an entry lacks a name or a known kind.
+    """
     entries: list[dict[str, Any]] = []
     for path in paths:
         try:
@@ -41,9 +45,9 @@ def load(paths: Sequence[Path] = (DEFAULT,)) -> list[dict[str, Any]]:
 
 
 def plain(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the first silence and the first noise.
+    """Return the first entry of silence and the first of noise.
 
-    Enough for weights that know no words: to those, speech is a signal like any other.
+    These suffice for generated weights, to which speech is a signal like any other.
     """
     found = {entry["kind"]: entry for entry in reversed(entries)}
     return [found[kind] for kind in ("silence", "noise") if kind in found] or list(entries[:1])
@@ -55,8 +59,8 @@ def make(entry: dict[str, Any], speech: Sequence[Item], rate: int) -> Item:
     Args:
         entry: ``kind``, ``seconds``, and optionally ``gain`` (factor, clipped at full scale
             afterwards), ``offset`` (added), ``seed``.
-        speech: utterances that the kind ``speech`` is taken from, one after the other. The result
-            has as many channels.
+        speech: utterances from which the kind ``speech`` is joined, one after the other. The result
+            has as many channels as they have.
         rate: sampling rate in hertz.
     """
     seconds = float(entry.get("seconds", 2.0))
@@ -90,7 +94,7 @@ def make(entry: dict[str, Any], speech: Sequence[Item], rate: int) -> Item:
             samples = np.sign(np.sin(2 * np.pi * 100 * time))
     samples = samples * float(entry.get("gain", 1.0)) + float(entry.get("offset", 0.0))
     clipped = np.clip(samples, -1.0, 1.0).astype(np.float32)
-    # One signal in every channel, where the model hears more than one.
+    # Every channel has the same signal, for models that take more than one.
     shape = (*speech[0].audio.shape[:-1], clipped.shape[-1])
     clipped = np.ascontiguousarray(np.broadcast_to(clipped, shape))
     facts = {"text": text, "stress": dict(entry)}

@@ -1,4 +1,4 @@
-"""Text files that people wrote: whole, as UTF-8, of a size that fits."""
+"""Read text files that people wrote: UTF-8, plain or gzipped, and of limited size."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pathlib import Path
 from compat.inputs.audio import CorpusError
 
 TEXT_BYTES = 256 << 20
-"""Bytes of the largest text file, unpacked: a manifest of a million recordings."""
+"""Bytes of the largest text file, unpacked; a manifest of a million recordings fits."""
 
 
 def read_text(path: Path) -> str:
-    """Return a text file's content without the mark that Windows begins it with; ``.gz`` too.
+    """Return the content of a text file, plain or ``.gz``, without a byte order mark.
 
     Raises:
-        CorpusError: it is no regular file, no UTF-8, damaged, or larger than :data:`TEXT_BYTES`.
+        CorpusError: the file is no regular file, no UTF-8, damaged, or larger than
+            :data:`TEXT_BYTES`.
     """
     try:
         facts = path.stat()
@@ -37,10 +38,10 @@ def read_text(path: Path) -> str:
 
 
 def raw_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a text that are not blank, blanks at their ends kept, and their numbers.
+    """Yield number and text of each line that is not blank; blanks at its ends are kept.
 
-    Only line feeds end a line, with or without a carriage return: a text may hold other marks that
-    Python takes for an end.
+    Only a line feed, with or without a carriage return, ends a line. A text may hold other
+    characters at which Python would split lines.
     """
     for number, text in enumerate(read_text(path).split("\n"), 1):
         line = text.removesuffix("\r").lstrip("\ufeff")
@@ -49,9 +50,9 @@ def raw_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not blank without blanks at their ends, and their numbers.
+    """Yield number and text of each line that is not blank, without blanks at its ends.
 
-    Windows begins files with a mark, which joined files have inside too.
+    Byte order marks are removed from every line, because joined files have them inside.
     """
     for number, line in raw_lines(path):
         if stripped := line.strip().lstrip("\ufeff"):
@@ -59,7 +60,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def beginning(path: Path, count: int = 1 << 16) -> str:
-    """Return the first line of a text as far as it can be read; nothing where it cannot."""
+    """Return the first line of a text file, within ``count`` bytes; empty if it cannot be read."""
     try:
         if not path.is_file():
             return ""

@@ -1,9 +1,9 @@
-"""Weights in a checkpoint's folder: read, compared with a module, and filled into it.
+"""Read the weights of a checkpoint, compare them with a module, and copy them into it.
 
-Libraries fill what a file lacks with random values and only warn, so that every process would
-compute another network. Here names and shapes of file and module must agree, but for the wrappers
-and old names of :func:`own_name`; whatever else differs is a :class:`CheckpointError`. Filled
-modules are float32, whatever the file and its configuration say, as every runtime exports them.
+Libraries fill tensors that a file lacks with random values and only warn, so that every process
+would compute another network. Here names and shapes of file and module must agree, but for the
+wrappers and old names of :func:`own_name`; any other difference is a :class:`CheckpointError`.
+Filled modules are always float32, because every runtime exports them from float32.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ WEIGHTS = "model.safetensors"
 WRAPPERS = frozenset(
     {"_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"}
 )
-"""Parts of names that torch.compile, DistributedDataParallel, FSDP and DeepSpeed put in."""
+"""Parts of names that torch.compile, DistributedDataParallel, FSDP and DeepSpeed insert."""
 PEFT = "base_model.model."
-"""Begins the names of a model that peft has wrapped."""
+"""Prefix of the names of a model that peft has wrapped."""
 ADAPTER = re.compile(r"\.(lora_\w+|base_layer|modules_to_save|original_module)\.")
-"""Occurs in names of a wrapped model whose adapter is not merged."""
+"""Part of names of a model wrapped by peft whose adapter is not merged."""
 WEIGHT_NORM = {
     "weight_g": "parametrizations.weight.original0",
     "weight_v": "parametrizations.weight.original1",
 }
-"""Old and new names of length and direction of a kernel under weight normalisation."""
+"""Old to new names of a kernel's length and direction under weight normalisation."""
 POSITIONS = ("position_ids",)
-"""Numbers that old versions of transformers stored, and newer ones ignore."""
+"""Names of buffers that old versions of transformers stored and newer ones ignore."""
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-"""Types of safetensors that are values, and not codes of a quantised format."""
+"""Safetensors types that hold values; other types are codes of a quantised format."""
 SHOWN = 3
-"""Names that a message gives of each kind of difference; the rest is counted."""
+"""Most names that a message gives of each kind of difference; the others are counted."""
 
 MERGE = (
     "Merge the adapter into its base model and save the result: "
@@ -61,8 +61,8 @@ RESTORE = (
 def checkpoint_files(folder: Path, weights: str = WEIGHTS) -> list[Path]:
     """Return the safetensors files of a checkpoint folder in Hugging Face's layout.
 
-    They are those that transformers reads: ``model.safetensors``, or the shards that its index
-    names. Diffusers calls them otherwise, which ``weights`` says.
+    They are the files that transformers reads: ``model.safetensors``, or the shards that its index
+    names. ``weights`` gives another file name, as Diffusers has one.
 
     Raises:
         CheckpointError: the folder, its configuration or its weights are missing, or the weights
@@ -102,7 +102,7 @@ def checkpoint_files(folder: Path, weights: str = WEIGHTS) -> list[Path]:
 
 
 def _refuse_other_forms(folder: Path) -> None:
-    """Raise :class:`CheckpointError` for an adapter, and for what other libraries converted."""
+    """Raise :class:`CheckpointError` for an adapter, and for formats of other libraries."""
     if (folder / "adapter_config.json").is_file():
         base = ""
         try:
@@ -165,7 +165,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file of a checkpoint.
 
     Raises:
-        CheckpointError: it is missing, or no such file.
+        CheckpointError: the file is missing, or holds no JSON object.
     """
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
@@ -188,7 +188,7 @@ class Stored:
     file: Path
     shape: tuple[int, ...]
     dtype: str
-    """As safetensors calls it, such as ``F16``."""
+    """Type by safetensors' name, such as ``F16``."""
 
 
 def stored_tensors(files: Sequence[Path]) -> dict[str, Stored]:
@@ -196,7 +196,7 @@ def stored_tensors(files: Sequence[Path]) -> dict[str, Stored]:
 
     Raises:
         CheckpointError: a header is damaged, a file was cut short, or two files hold a tensor of
-            one name, of which either may be meant.
+            the same name.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -221,19 +221,19 @@ def stored_tensors(files: Sequence[Path]) -> dict[str, Stored]:
 
 @dataclass(frozen=True)
 class Rules:
-    """Where file and module may differ."""
+    """The differences that are allowed between file and module."""
 
     base: str = ""
-    """Begins the module's names, and not those of the same model saved without its head."""
+    """Prefix of the module's names that a file lacks if the model was saved without its head."""
     needless: tuple[str, ...] = ()
-    """Last parts of names that inference does not use: either side may lack them."""
+    """Last parts of names of tensors that inference does not use; either side may lack them."""
     unused: tuple[str, ...] = ()
-    """First parts of names, those of components that are not run: a file may have them."""
+    """First parts of names of components that are not run; a file may have them."""
     remedy: str = ""
-    """Ends messages about differences, in place of :data:`RESTORE`."""
+    """Last sentence of messages about differences, in place of :data:`RESTORE`."""
 
     def may_lack(self, name: str) -> bool:
-        """Return whether a tensor is not needed."""
+        """Whether a tensor of this name may be missing on either side."""
         return (
             name.rpartition(".")[2] in self.needless
             or name.split(".", maxsplit=1)[0] in self.unused
@@ -241,9 +241,9 @@ class Rules:
 
 
 def own_name(name: str, names: Collection[str], base: str = "") -> str | None:
-    """Return what a module calls a tensor that a file calls ``name``; None if nothing.
+    """Return the module's name of a tensor that a file calls ``name``; None if it has none.
 
-    Wrappers around the whole or around parts are left out, and weight normalisation has two forms.
+    Names of wrappers are removed, and old names of weight normalisation are replaced by new ones.
     """
     if name in names:
         return name
@@ -266,17 +266,17 @@ def match(
     rules: Rules = Rules(),
     ties: Sequence[Collection[str]] = (),
 ) -> dict[str, str]:
-    """Return the stored name of each tensor of a module that the file has.
+    """Return the stored name of each tensor of a module that a file holds.
 
     Args:
-        where: what messages name: a file, or the folder of several.
-        module: shapes by name.
-        stored: shapes by name, as the file has them.
-        rules: where they may differ.
-        ties: names of one and the same tensor; one of each is enough.
+        where: the file or folder that messages name.
+        module: shapes of the module's tensors by name.
+        stored: shapes of the file's tensors by name.
+        rules: the allowed differences.
+        ties: groups of names of one tensor; the file needs one name of each group.
 
     Raises:
-        CheckpointError: a tensor is missing, unknown, there twice or of another shape.
+        CheckpointError: a tensor is missing, unknown, stored twice or of another shape.
     """
     pairs: dict[str, str] = {}
     unexpected, twice = [], []
@@ -335,11 +335,11 @@ def fill(
     """Copy stored tensors into a float32 module, after :func:`match`.
 
     Args:
-        network: the architecture, with any values; float32 whatever is stored.
-        where: what messages name.
-        stored: shapes by stored name.
+        network: the architecture, with any values; it becomes float32.
+        where: the file or folder that messages name.
+        stored: shapes of the file's tensors by name.
         read: returns a tensor by its stored name.
-        rules: where file and module may differ.
+        rules: the allowed differences.
 
     Raises:
         CheckpointError: as :func:`match`, a tensor that should be one has two values, or one has
@@ -359,7 +359,7 @@ def fill(
         for names in by_identity.values():
             stored_names = [pairs[name] for name in names if name in pairs]
             target = tensors[names[0]]
-            if not stored_names:  # Not needed, and yet no memory that nobody has written.
+            if not stored_names:  # A tensor that is not needed must not hold uninitialised memory.
                 target.zero_()
                 continue
             first, *others = stored_names
@@ -399,7 +399,11 @@ def fill_from_files(
     files: Sequence[Path],
     rules: Rules = Rules(),
 ) -> None:
-    """Fill a module from safetensors files; ``where`` is what messages name."""
+    """Fill a module from safetensors files; ``where`` is the path that messages name.
+
+    Raises:
+        CheckpointError: as :func:`stored_tensors` and :func:`fill`, or quantised weights.
+    """
     from contextlib import ExitStack
 
     from safetensors import safe_open

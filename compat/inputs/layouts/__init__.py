@@ -1,6 +1,6 @@
-"""The forms of corpora that are recognised: a file each, and a line in this list.
+"""Find the form of a corpus. Each known form is a module of this package, and a line in the list.
 
-The first that claims a folder reads it, so that those which look at less come first.
+The first form in the list that claims a folder reads it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NAMES = (
     "rttm_tree",
 )
 LEVELS = 3
-"""Levels of folders that are looked into for one whose form is known."""
+"""Levels of folders that are searched for a folder of a known form."""
 
 
 def layouts() -> Iterator[Layout]:
@@ -38,10 +38,11 @@ def layouts() -> Iterator[Layout]:
 
 
 def find(path: Path, levels: int = LEVELS) -> list[tuple[Path, Layout]]:
-    """Return the folders (or the file) of a corpus with their forms, in order.
+    """Return the folders (or the file) of a corpus, each with its form, in order.
 
-    The path itself has a form, or the folders in it have, or those in them. Of a data set with
-    parts to train on and parts to test on only the latter are returned.
+    Either the path itself has a form, or the folders in it, or those a level deeper, up to
+    ``levels``. If a data set has parts for training and parts for testing, only the parts for
+    testing are returned.
     """
     shallow = _claim(path, deep=False)
     if shallow or not path.is_dir():

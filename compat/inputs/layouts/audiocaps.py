@@ -1,7 +1,7 @@
-"""AudioCaps: ``test.csv`` of a ``youtube_id``, a ``start_time`` and a ``caption``, and its audio.
+"""AudioCaps: ``test.csv`` with ``youtube_id``, ``start_time`` and ``caption``, and audio files.
 
-Whoever fetches the clips names them as they like, and some are no longer to be had. So the audio is
-looked for below the folder under the names that are usual, and clips without any are left out.
+Clips have no fixed names, and some can no longer be downloaded. So each clip is looked for under
+its usual names below the folder, and rows without a clip are left out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def read(path: Path, corpus: Path) -> Sequence[Part]:
 
 
 def _lists(path: Path) -> dict[str, Path]:
-    """Return the lists of captions in a folder by their names, or a file that is one."""
+    """Return the lists of captions in a folder by name; a path that is a list is the only one."""
     paths = sorted(path.glob("*.csv")) if path.is_dir() else [path]
     return {one.stem: one for one in paths if set(COLUMNS) <= set(beginning(one).split(","))}
 
@@ -40,7 +40,7 @@ def _lists(path: Path) -> dict[str, Path]:
 def _part(path: Path, split: str) -> Part:
     folder = path.parent
     audio = {one.stem: one for one in files(folder, AUDIO)}
-    # Of a clip in several folders, the part's own holds the one that is meant.
+    # If several folders hold a clip, the one in the folder of this part is taken.
     audio |= {one.stem: one for one in files(folder / path.stem, AUDIO)}
     said: dict[str, tuple[str, list[str]]] = {}
     names: dict[str, Path] = {}
@@ -74,7 +74,7 @@ def _part(path: Path, split: str) -> Part:
 
 
 def _stems(row: Mapping[str, str], clip: str) -> list[str]:
-    """Return the names, without ending, that the audio of a row may have."""
+    """Return the possible names, without ending, of a row's audio file."""
     video = row["youtube_id"].strip()
     number = row.get(IDENTIFIER, "").strip()
     return [clip, video, f"Y{video}", *([number] if number else [])]

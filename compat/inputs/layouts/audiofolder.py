@@ -1,4 +1,4 @@
-"""Hugging Face audiofolder: ``metadata.csv`` or ``metadata.jsonl``, a ``file_name`` a row."""
+"""Hugging Face audiofolder: ``metadata.csv`` or ``metadata.jsonl`` with a ``file_name`` a row."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read(path: Path, corpus: Path) -> Sequence[Part]:
 
 
 def _metadata(path: Path) -> Path | None:
-    """Return the table of a folder, or that which a path is; None where it names no files."""
+    """Return the table in a folder, or the path itself; None where no table names files."""
     found = [path / name for name in READERS] if path.is_dir() else [path]
     found += [path / f"{name}.gz" for name in READERS] if path.is_dir() else []
     for one in found:

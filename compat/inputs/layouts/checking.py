@@ -1,4 +1,4 @@
-"""Checks of an entry against its audio: what every layout's recordings go through."""
+"""Check the entries of every layout against their audio files."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from compat.inputs.layouts.layout import Entry, inside
 from compat.inputs.rttm import Turns, of_recording, read_span, read_turns, read_uem
 
 STEMS = "stems"
-"""Fact of a mixture: the audio files of its parts, by what they hold (``drums``, ``vocals``)."""
+"""Fact of a mixture: the names of its stems (``drums``, ``vocals``) with their audio files."""
 TAGS = "tags"
-"""Fact of a recording: words, all of which describe it."""
+"""Fact of a recording: a list of words that all describe it."""
 LABEL, CAPTION = "label", "caption"
-"""Facts of a sound: its class, and a sentence that says what is heard, or a list of them."""
+"""Facts of a sound: its class, and one or several sentences that describe it."""
 TRANSLATION, TARGET = "translation", "target_lang"
-"""Facts of speech: what is said in another language, and the code of that language."""
+"""Facts of speech: its translation, and the code of the translation's language."""
 
 
 def audio_files(line: Mapping[str, Any]) -> Iterator[str]:
@@ -29,12 +29,12 @@ def audio_files(line: Mapping[str, Any]) -> Iterator[str]:
 
 
 def checked(entry: Entry, folder: Path, root: Path | None = None) -> dict[str, Any]:
-    """Return the fields of an entry with every time in seconds of the recording, all checked.
+    """Return the checked fields of an entry, with all times in seconds from its beginning.
 
     Args:
-        entry: what a layout says of a recording.
-        folder: relative names of files begin here.
-        root: no file may lie outside; None for ``folder``.
+        entry: a recording as its layout describes it.
+        folder: the folder where relative file names begin.
+        root: the folder in which all files must lie; None for ``folder``.
 
     Raises:
         CorpusError: a file is missing or outside, or times contradict one another or the audio.
@@ -52,7 +52,7 @@ def checked(entry: Entry, folder: Path, root: Path | None = None) -> dict[str, A
         _check_facts(line)
         for stem, file in line.get(STEMS, {}).items():
             _check_stem(stem, inside(folder, file, where, root), audio, where)
-        for key in ("segments", "uem"):  # No truth is another thing than an empty one.
+        for key in ("segments", "uem"):  # Null means unknown; an empty list means that none are.
             if line.get(key, ...) is None:
                 del line[key]
         if "segments" in line:
@@ -76,10 +76,10 @@ def checked(entry: Entry, folder: Path, root: Path | None = None) -> dict[str, A
 
 
 def _lasts(audio: Path, said: float, seconds: float, where: str) -> None:
-    """Check that a whole recording is as long as is said of it, within :data:`TOLERANCE`.
+    """Check that a whole recording has its stated length, within :data:`TOLERANCE`.
 
     Raises:
-        CorpusError: it is not; the message has both numbers.
+        CorpusError: the lengths differ; the message has both.
     """
     if abs(said - seconds) <= TOLERANCE:
         return
@@ -97,9 +97,9 @@ def _in_milliseconds(said: float, seconds: float) -> str:
 
 
 def _read_times(line: dict[str, Any], audio: Path, where: str) -> None:
-    """Read ``duration`` and ``offset`` of a line, and hold them against the audio's length.
+    """Read ``duration`` and ``offset`` of a line, and check them against the audio's length.
 
-    Without a duration a recording is all that follows its offset.
+    Without a duration, a recording lasts from its offset to the end of the file.
     """
     if line.get("offset") is None:
         line.pop("offset", None)
@@ -130,7 +130,7 @@ def _read_times(line: dict[str, Any], audio: Path, where: str) -> None:
 
 
 def _check_facts(line: dict[str, Any]) -> None:
-    """Check the form of what is said beside words and speakers; what is null is not known."""
+    """Check the form of all facts but words and speakers; facts that are null are removed."""
     for key in (STEMS, TAGS, LABEL, CAPTION, TRANSLATION, TARGET):
         if line.get(key, ...) is None:
             del line[key]
@@ -155,10 +155,10 @@ def _check_facts(line: dict[str, Any]) -> None:
 
 
 def _check_stem(stem: str, file: Path, mixture: Path, where: str) -> None:
-    """Check that a stem is there, and as long as its mixture within :data:`SLACK`.
+    """Check that a stem exists, and has its mixture's length within :data:`SLACK`.
 
     Raises:
-        CorpusError: it is not; the message names the file.
+        CorpusError: the stem is missing or has another length; the message names the file.
     """
     if not file.exists():
         raise CorpusError(f"{where}: audio file {file} of the stem {stem} is missing: restore it.")
@@ -178,7 +178,7 @@ def _truth_file(folder: Path, line: Mapping[str, Any], key: str, where: str) -> 
 
 
 def _left_out(line: dict[str, Any], noscore: Sequence[Span]) -> dict[str, Any]:
-    """Take times out of what is scored of a recording; they are those of its file."""
+    """Remove spans from the scored parts of a recording; all times count from the file's start."""
     if noscore:
         first = line.get("offset", 0.0)
         scored = line.get("uem", [[first, first + line["duration"]]])
@@ -190,7 +190,7 @@ def _left_out(line: dict[str, Any], noscore: Sequence[Span]) -> dict[str, Any]:
 
 
 def _within(line: dict[str, Any], where: str) -> dict[str, Any]:
-    """Make the times of a line relative to its offset; refuse those of another recording."""
+    """Make the times of a line relative to its offset; refuse times behind the recording's end."""
     first, length = line.get("offset", 0.0), line["duration"]
     last = first + length if "offset" in line else math.inf
     for key in ("segments", "uem"):
@@ -212,7 +212,7 @@ def _within(line: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _segment(found: Any, line: Mapping[str, Any]) -> list[Any]:
-    if isinstance(found, tuple):  # JSON has none: it is a segment that was read before.
+    if isinstance(found, tuple):  # JSON has no tuples, so this comes from an RTTM reader.
         return list(found)
     if not isinstance(found, dict):
         raise ValueError("a segment is an object with start, end and speaker")

@@ -1,4 +1,4 @@
-"""The choice of recordings from a large corpus, before any audio is opened."""
+"""Choose recordings from a large corpus, before any audio is opened."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from dataclasses import replace
 from compat.inputs.layouts.layout import Entry
 
 MOST = 3000
-"""Recordings of a test set: as many as any part of LibriSpeech to test on has (2,939)."""
+"""Most recordings of a test set; LibriSpeech's largest test part has 2,939."""
 SEED = 1
-"""Another seed chooses other recordings, and makes other scores of the same corpus."""
+"""Seed of the choice. A change would choose other recordings, and so change scores."""
 
 
 def rank(name: str) -> bytes:
-    """Return the place of a name in an order by chance, which other names do not change."""
+    """Return a random sort key of a name that does not depend on other names."""
     return hashlib.sha256(f"{SEED} {name}".encode()).digest()
 
 
 def chosen(entries: Sequence[Entry], set_name: str) -> Sequence[Entry]:
-    """Return at most :data:`MOST` entries in their order, the same ones each time.
+    """Return at most :data:`MOST` entries in their order; the choice is always the same.
 
-    Those without an id are called by their place among all, so that a choice renames none.
+    Entries without an id get one from their index among all entries, so that it does not depend on
+    the choice.
     """
     if len(entries) <= MOST:
         return entries

@@ -1,4 +1,4 @@
-"""Common Voice: lists (``test.tsv``) and ``clips/`` of MP3, in a folder for each language."""
+"""Common Voice: a folder for each language, with lists (``test.tsv``) and MP3 in ``clips/``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from compat.inputs.text import beginning
 CLIPS = "clips"
 COLUMNS = ("path", "sentence")
 SPLITS = ("test", "dev", "validated", "train", "other", "invalidated")
-"""Lists of recordings; a download has other tables beside them."""
+"""Usual names of lists of recordings; a download has other tables beside them."""
 
 
 def claims(path: Path) -> bool:
@@ -32,7 +32,7 @@ def read(path: Path, corpus: Path) -> Sequence[Part]:
 
 
 def _lists(folder: Path) -> dict[str, Path]:
-    """Return the lists of a language by their names; all of them where no name is the usual one."""
+    """Return the lists of a language by name: those with usual names, or all where none has one."""
     found = {path.name.partition(".")[0]: path for path in sorted(folder.iterdir())}
     found = {name: path for name, path in found.items() if name and _is_list(path)}
     return {name: found[name] for name in SPLITS if name in found} or found
@@ -49,7 +49,7 @@ def _part(path: Path, split: str) -> Part:
         known = tables.known(row)
         if not known["text"]:
             raise CorpusError(f"{where}: {name} has no sentence. Correct or remove the line.")
-        # Early releases named clips without their ending.
+        # Early releases give the names of clips without ending.
         clip = name if Path(name).suffix else f"{name}.mp3"
         fields = {
             "id": Path(name).stem,

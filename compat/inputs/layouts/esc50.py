@@ -1,4 +1,4 @@
-"""ESC-50: ``meta/esc50.csv``, a ``filename`` and its ``category`` a row, and ``audio/``."""
+"""ESC-50: ``meta/esc50.csv`` with a ``filename`` and a ``category`` a row, and ``audio/``."""
 
 from __future__ import annotations
 

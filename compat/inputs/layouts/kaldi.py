@@ -1,7 +1,7 @@
-"""Kaldi: ``wav.scp`` and ``text``, perhaps ``segments``, ``utt2spk``, ``utt2lang``.
+"""Kaldi: ``wav.scp`` and ``text``, and optionally ``segments``, ``utt2spk`` and ``utt2lang``.
 
 ``wav.scp`` may hold commands whose output is the audio (``sox a.mp3 -t wav - |``). They are never
-run: a corpus is data, and whoever wrote it must not decide what this machine executes.
+run, because a corpus is data, and its author must not decide what this machine executes.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _optional(folder: Path, name: str) -> dict[str, tuple[str, str]]:
 
 
 def _table(path: Path) -> dict[str, tuple[str, str]]:
-    """Return the first word of each line with the line's place and the rest of it."""
+    """Return the first word of each line, with the line's file and number and its other words."""
     table: dict[str, tuple[str, str]] = {}
     for number, line in text_lines(path):
         name, *rest = line.split(maxsplit=1)
@@ -86,7 +86,8 @@ def _table(path: Path) -> dict[str, tuple[str, str]]:
 def _audio(folder: Path, corpus: Path, name: str, where: str) -> str:
     """Return the name of an audio file, relative to the folder.
 
-    Kaldi's own paths begin where its recipe is run, which may be any folder above.
+    Paths in Kaldi's files are relative to the folder where its recipe was run, which may be any
+    folder above.
     """
     if "|" in name:
         raise CorpusError(
@@ -112,7 +113,7 @@ def _audio(folder: Path, corpus: Path, name: str, where: str) -> str:
 
 
 def _cut(segment: str, recordings: Mapping[str, str], where: str) -> dict[str, Any]:
-    """Return the fields of a part of a recording; an end of -1 is the recording's."""
+    """Return file, offset and duration of a segment; an end of -1 is the recording's end."""
     try:
         recording, start, end = segment.split()[:3]
         begin, stop = float(start), float(end)

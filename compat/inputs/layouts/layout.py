@@ -1,8 +1,8 @@
-"""Layouts: the forms in which people keep corpora, and what a reader of one gives.
+"""Layouts: the forms in which people keep corpora, and the entries that a reader returns.
 
-A reader finds out what a folder says of its recordings and opens no audio. It hands over *entries*
-in the terms of a NeMo manifest, whatever its own files call them, so that everything after it is
-one path: ``choosing`` takes some of many, ``checking`` holds each against its audio.
+A reader reads the lists and transcripts of a folder and opens no audio. It returns *entries* with
+the fields of a NeMo manifest, so that all later steps are the same for every layout: ``choosing``
+selects entries, and ``checking`` checks each against its audio.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ DEPTH = 6
 
 @dataclass(frozen=True)
 class Entry:
-    """What is said of one recording, before its audio was looked at."""
+    """One recording as its layout describes it, before its audio is opened."""
 
     where: str
-    """File and line, for messages."""
+    """File and line of the entry, for messages."""
     fields: dict[str, Any]
     """``audio_filepath`` and whatever else is known: ``id``, ``text``, ``lang``, ``duration``,
     ``offset``, ``segments`` as [start, end, speaker], ``uem`` and ``noscore`` as [start, end]."""
@@ -36,16 +36,16 @@ class Part:
     """Recordings that belong together, which become one test set."""
 
     folder: Path
-    """Relative names of audio files begin here."""
+    """Folder where relative names of audio files begin."""
     entries: Sequence[Entry]
     split: str = ""
     """Name of the part in a corpus that has several: ``test``, ``train``."""
     trials: Path | None = None
-    """File of pairs to compare, if there is one."""
+    """File with pairs of recordings to compare, if there is one."""
     total: int = field(default=0, kw_only=True)
-    """Recordings that there are; 0 where that is the number of entries."""
+    """Number of recordings in the corpus; 0 where it is the number of entries."""
     root: Path | None = field(default=None, kw_only=True)
-    """No audio lies outside of it; None for ``folder``."""
+    """Folder in which all audio must lie; None for ``folder``."""
 
     @property
     def count(self) -> int:
@@ -54,24 +54,25 @@ class Part:
 
 @dataclass(frozen=True)
 class Layout:
-    """One form of a corpus. ``path`` is a folder, or a file where a form is one file."""
+    """One form of corpora. A path of it is a folder, or a file where the form is one file."""
 
     name: str
-    """What people call it."""
+    """Usual name of the form, for messages."""
     claims: Callable[[Path], bool]
-    """Whether a path has this form: by names of files and their first lines, quickly."""
+    """Whether a path has this form, judged quickly by file names and first lines."""
     read: Callable[[Path, Path], Sequence[Part]]
-    """Read a path that was claimed; the second path is the corpus that a person named."""
+    """Read a claimed path; the second argument is the path of the corpus that a person named."""
     deep: bool = False
-    """Whether it looks for files far below, so that a form of a folder inside comes first."""
+    """Whether it searches deep folders; then the forms of inner folders take precedence."""
     splits: bool = True
-    """Whether it is a data set with parts to train on, which are no test sets."""
+    """Whether its corpora have parts for training, which are not used as test sets."""
 
 
 def files(folder: Path, endings: Sequence[str], depth: int = DEPTH) -> Iterator[Path]:
-    """Yield the files below a folder that end so, in order; hidden ones are left out.
+    """Yield the files below a folder with one of the endings, in order, without hidden files.
 
-    ``._name`` files are those that macOS adds to archives: their endings promise what they lack.
+    Hidden files include the ``._name`` files that macOS adds to archives, which have the endings of
+    audio but hold none.
     """
     for name, folders, found in os.walk(folder):
         inside = Path(name)
@@ -86,13 +87,13 @@ def inside(folder: Path, name: str, where: str, root: Path | None = None) -> Pat
     """Return the path of a file that a corpus names.
 
     Args:
-        folder: relative names begin here.
-        name: as it is written.
+        folder: the folder where relative names begin.
+        name: the name as the corpus has it.
         where: file and line, for messages.
-        root: the file must lie in it; None for ``folder``.
+        root: the folder in which the file must lie; None for ``folder``.
 
     Raises:
-        CorpusError: it lies outside, also by symbolic links, or is no name of a file.
+        CorpusError: the file lies outside, also by symbolic links, or the name is no file name.
     """
     path = folder / name
     try:
@@ -107,15 +108,15 @@ def inside(folder: Path, name: str, where: str, root: Path | None = None) -> Pat
 
 
 _TRAINED = ({"test", "eval"}, {"dev", "valid", "validation", "val"}, {"train", "training"})
-"""Words in the names of parts: of several kinds the first that is there is the one to test on."""
+"""Words in the names of parts, by kind: the first kind that a corpus has is used for testing."""
 _LEFT = {"validated", "other", "invalidated"}
-"""Common Voice's lists of all that its parts were taken from."""
+"""Common Voice's lists of whole collections, from which its parts are taken."""
 
 
 def evaluated(names: Collection[str]) -> list[str]:
-    """Return the parts of a data set that models are tested on, and those of no known kind.
+    """Return the parts of a data set that are for testing, and the parts of unknown kind.
 
-    Parts to train on, and the rest of a collection, are taken only where there are no others.
+    Parts for training, and whole collections, are returned only where there are no others.
     """
     words = {name: set(re.findall(r"[a-z]+", name.lower())) for name in names}
     for kind in (*_TRAINED, _LEFT):
@@ -126,7 +127,7 @@ def evaluated(names: Collection[str]) -> list[str]:
 
 
 def plain_name(file: str) -> str:
-    """Return a name that an output file can have for an audio file: ``a/b.flac`` gives ``a-b``."""
+    """Return a valid file name without ending for an audio file: ``a/b.flac`` gives ``a-b``."""
     path = PurePosixPath(file.strip().replace("\\", "/"))
     stem = path.with_suffix("").as_posix() if path.name else file
     return re.sub(r'[<>:"/|?*\x00-\x1f\x7f]+', "-", stem).strip(" .-")

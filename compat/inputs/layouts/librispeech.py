@@ -11,7 +11,7 @@ from compat.inputs.text import text_lines
 
 ENDING = ".trans.txt"
 GLOBS = (f"*{ENDING}", f"*/*{ENDING}", f"*/*/*{ENDING}")
-"""Where transcripts lie in the folder of a chapter, of a speaker, of a part."""
+"""Patterns of transcripts in the folder of a chapter, of a speaker, and of a part."""
 
 
 def claims(path: Path) -> bool:
@@ -26,7 +26,7 @@ def read(path: Path, corpus: Path) -> Sequence[Part]:
     entries = []
     for transcripts in files(path, (ENDING,), 2):
         folder = transcripts.parent.relative_to(path)
-        # LibriSpeech is FLAC; copies of it are often WAV.
+        # LibriSpeech is FLAC, but copies of it are often WAV.
         beside = {p.stem: p.name for p in sorted(transcripts.parent.iterdir()) if _is_audio(p)}
         for number, line in text_lines(transcripts):
             where = f"{transcripts}:{number}"

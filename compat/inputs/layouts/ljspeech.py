@@ -1,4 +1,4 @@
-"""LJSpeech: ``metadata.csv`` of ``id|text|text in words``, and ``wavs/``; usual for one voice."""
+"""LJSpeech: ``metadata.csv`` with ``id|text|text in words``, and ``wavs/``; usual for one voice."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read(path: Path, corpus: Path) -> Sequence[Part]:
                 f"{where}: {1 + len(texts)} fields instead of 2 or 3 with | between them: the id, "
                 "the text, and the text in words. Correct or remove the line."
             )
-        # Numbers and abbreviations are written out in the last, as they were spoken.
+        # The last field has numbers and abbreviations written out, as they were spoken.
         text = next((text for text in reversed(texts) if text), "")
         if not text:
             raise CorpusError(f"{where}: {identifier} has no text. Correct or remove the line.")

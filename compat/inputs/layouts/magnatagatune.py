@@ -1,6 +1,6 @@
 """MagnaTagATune: ``annotations_final.csv`` with a column of 0 and 1 for each tag, and the clips.
 
-The file is separated by tabs, and its fields are quoted, whatever its name says.
+Despite its name the file is separated by tabs, and its fields are quoted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from compat.inputs.text import beginning, read_text
 ANNOTATIONS = "annotations_final.csv"
 CLIP, AUDIO = "clip_id", "mp3_path"
 TESTED = ("d/", "e/", "f/")
-"""Folders of the usual part to test on; the clips of 0 to b train, those of c validate."""
+"""Folders of the usual test part. Folders ``0`` to ``b`` are for training, ``c`` for validation."""
 
 
 def claims(path: Path) -> bool:

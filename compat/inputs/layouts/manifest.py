@@ -1,4 +1,4 @@
-"""NeMo manifest: ``manifest.jsonl`` or ``test_manifest.json``, a JSON object a line; any truth."""
+"""NeMo manifest: ``manifest.jsonl`` or ``test_manifest.json``, with a JSON object a line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from compat.inputs.text import beginning, text_lines
 MANIFEST = "manifest.jsonl"
 TRIALS = "trials.txt"
 LANGUAGES = ("lang", "language", "source_lang")
-"""Names that NeMo's recipes have for the spoken language."""
+"""Names of the field for the spoken language in NeMo's recipes."""
 TRUTHS = (
     *("text", "rttm_filepath", "segments", "tags", "stems", "label", "caption", "translation"),
 )
-"""Fields of which a line needs one, where there are no trials."""
+"""Fields of truth; without trials, a line needs at least one of them."""
 
 
 def claims(path: Path) -> bool:
@@ -30,7 +30,7 @@ def claims(path: Path) -> bool:
 
 
 def manifests(folder: Path) -> list[Path]:
-    """Return the manifests in a folder: ``manifest.jsonl``, else all of ``test_manifest.json``."""
+    """Return the manifests in a folder: ``manifest.jsonl``, or all like ``test_manifest.json``."""
     names = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.name[0] != "."}
     for name in (MANIFEST, f"{MANIFEST}.gz", "manifest.json", "manifest.json.gz"):
         if name in names and names[name].is_file():
@@ -60,7 +60,7 @@ def _part(path: Path, split: str) -> Part:
 
 
 def _entries(path: Path, paired: bool) -> Iterator[Entry]:
-    """Read the lines of a manifest; ``paired`` says whether trials are truth enough."""
+    """Yield the entries of a manifest; with ``paired``, lines may lack truth of their own."""
     for number, text in text_lines(path):
         where = f"{path}:{number}"
         try:
@@ -75,12 +75,12 @@ def _entries(path: Path, paired: bool) -> Iterator[Entry]:
 
 
 def _plain(line: dict[str, Any]) -> dict[str, Any]:
-    """Return a line without NeMo's ways to say that something is not known."""
+    """Return a line without NeMo's placeholders for unknown values."""
     if line.get("text", "-") in ("-", None):
         line.pop("text", None)
-    if line.get("label") == "infer":  # NeMo's word where there is no class.
+    if line.get("label") == "infer":  # NeMo's placeholder for an unknown class.
         del line["label"]
-    line.pop("noscore", None)  # A name of this project's own, for what RTTM files say.
+    line.pop("noscore", None)  # This field is internal: only readers of RTTM files may set it.
     languages = [line[name] for name in LANGUAGES if isinstance(line.get(name), str)]
     return {**line, "lang": languages[0]} if languages else line
 

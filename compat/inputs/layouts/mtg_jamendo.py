@@ -1,6 +1,6 @@
-"""MTG-Jamendo: lists of songs with tags (``autotagging-test.tsv``), and the audio in folders.
+"""MTG-Jamendo: lists of songs with tags (``autotagging-test.tsv``), and audio in folders.
 
-The last column is as long as it has to be: tags follow one another behind tabs.
+The tags are the last columns of a line, one tag each, so that lines differ in length.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from compat.inputs.text import beginning, raw_lines
 
 HEADER = ("TRACK_ID", "ARTIST_ID", "ALBUM_ID", "PATH", "DURATION", "TAGS")
 LOW = ".low.mp3"
-"""Ends the names of the smaller of two versions that can be downloaded."""
+"""End of the names of files of the low-bitrate version, one of two that can be downloaded."""
 
 
 def claims(path: Path) -> bool:
@@ -24,7 +24,7 @@ def claims(path: Path) -> bool:
 
 
 def read(path: Path, corpus: Path) -> Sequence[Part]:
-    """Read the list to test on; of several the one with the shortest name, which has all tags."""
+    """Read the list for testing; of several, the one with the shortest name has all tags."""
     lists = {one.name.partition(".")[0]: one for one in _lists(path)}
     name = min(evaluated(list(lists)), key=lambda one: (len(one), one))
     return [_part(lists[name], name if len(lists) > 1 else "", corpus)]
@@ -64,8 +64,9 @@ def _part(path: Path, split: str, corpus: Path) -> Part:
 def _audio(folder: Path, corpus: Path, name: str) -> str:
     """Return the name of a song relative to the folder of its list.
 
-    Lists lie two folders below the project's own, and audio where it was downloaded to: beside the
-    list or in any folder above inside the corpus, there perhaps in ``audio/``.
+    Lists lie two folders below the project's root, and audio lies where it was downloaded. So the
+    song is looked for beside the list and in all folders above inside the corpus, also in
+    ``audio/`` there. A song that is not found keeps the name that the list gives.
     """
     above = [folder, *(one for one in folder.parents if one.is_relative_to(corpus))]
     for start in above:

@@ -38,7 +38,7 @@ def read(path: Path, corpus: Path) -> Sequence[Part]:
 
 
 def _songs(path: Path) -> list[Path]:
-    """Return the folders with a mixture and a stem: the path itself, or those in it."""
+    """Return the folders with a mixture and a stem, among the path and the folders in it."""
     folders = [path, *(one for one in sorted(path.iterdir()) if one.name[0] != ".")]
     return [
         folder

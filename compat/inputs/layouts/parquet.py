@@ -1,7 +1,7 @@
-"""Parquet: ``test-00000-of-00001.parquet``, also in ``data/``, with a column of audio bytes.
+"""Parquet: ``test-00000-of-00001.parquet``, in the folder or in ``data/``, with audio as bytes.
 
-Only the chosen rows leave their files: their audio is written into the cache, where it is read like
-any other. Whole row groups are chosen, since a row cannot be read without its group.
+Only the audio of chosen rows is written to the cache, and is read from there like any other file.
+Whole row groups are chosen, because a row cannot be read without its group.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ ENDING = ".parquet"
 AUDIO = "audio"
 INSTALL = "pip install 'audio-compat[parquet]'"
 VERSION = 1
-"""Raised where the files in the cache change their form."""
+"""Version of the files in the cache; it is raised when their form changes."""
 KINDS = ((b"RIFF", ".wav"), (b"fLaC", ".flac"), (b"OggS", ".ogg"), (b"FORM", ".aiff"))
-"""How files of a kind begin, and their ending; all others are taken for MP3."""
+"""First bytes of a kind of file and its ending; all other files are taken for MP3."""
 
 
 def claims(path: Path) -> bool:
@@ -84,7 +84,7 @@ def _open(path: Path) -> Any:
 
 
 def _unpack(folder: Path, opened: Sequence[tuple[Path, Any]], arguments: dict[str, Any]) -> None:
-    """Write the audio of the chosen rows and what is said of them; all of it or nothing."""
+    """Write the audio and the fields of the chosen rows into a folder: all of them, or nothing."""
     part = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}.part")
     try:
         part.mkdir(parents=True)
@@ -110,7 +110,10 @@ def _unpack(folder: Path, opened: Sequence[tuple[Path, Any]], arguments: dict[st
 
 
 def _rows(opened: Sequence[tuple[Path, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield where each chosen row stands, and the row: whole row groups, until there are enough."""
+    """Yield the place and the fields of each chosen row.
+
+    Row groups are chosen by chance until they have :data:`MOST` rows.
+    """
     import pyarrow
 
     groups = [
@@ -139,7 +142,7 @@ def _rows(opened: Sequence[tuple[Path, Any]]) -> Iterator[tuple[str, dict[str, A
 
 
 def _fields(folder: Path, number: int, where: str, row: dict[str, Any]) -> dict[str, Any]:
-    """Write the audio of a row into a folder; return what is said of it."""
+    """Write the audio of a row into a folder, and return the fields of its entry."""
     audio = row[AUDIO]
     content = audio.get("bytes") if isinstance(audio, dict) else audio
     if not isinstance(content, bytes) or not content:

@@ -1,4 +1,4 @@
-"""RTTM files: audio, RTTM and UEM files that belong together by name (AMI, VoxConverse)."""
+"""RTTM files: audio, RTTM and UEM files that match by name (AMI, VoxConverse)."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read(folder: Path, corpus: Path) -> Sequence[Part]:
 def _gather(
     folder: Path, ending: str, read: Callable[[Path], Mapping[str, Said]]
 ) -> dict[str, tuple[Said, Path]]:
-    """Read every file with an ending; return what is said of each recording, and where."""
+    """Read every file with an ending; return each recording's content and the file it is from."""
     found: dict[str, tuple[Said, Path]] = {}
     for path in files(folder, (ending,)):
         inside(folder, path.relative_to(folder).as_posix(), str(folder))
@@ -65,10 +65,10 @@ def _gather(
 
 
 def _recording(audio: Sequence[Path], name: str, file: Path) -> Path:
-    """Return the audio file of a recording that a file speaks of.
+    """Return the audio file of a recording that an RTTM file names.
 
-    AMI's recordings are called after the microphone too (``ES2004a.Mix-Headset.wav``); of several
-    the mix of the headsets is meant, on which diarization of AMI is published.
+    File names of AMI include the microphone (``ES2004a.Mix-Headset.wav``). If a recording has
+    several files, the mix of the headsets is taken, because published diarization results use it.
     """
     fitting = [path for path in audio if path.stem == name]
     if not fitting:

@@ -1,4 +1,4 @@
-"""Tables in text files: comma- or tab-separated, with the damage that such files have."""
+"""Read tables in text files, comma- or tab-separated, and report their usual damage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEXTS = (
     *("text", "sentence", "transcription", "transcript", "normalized_text", "normalized_sentence"),
     *("raw_transcription", "raw_text"),
 )
-"""Names that data sets have for what is said, the usual ones first."""
+"""Names of the column with the spoken text, the usual ones first."""
 LANGUAGES = ("lang", "locale", "language")
 SPEAKERS = ("speaker", "speaker_id", "client_id")
 LABELS = ("label", "category", "class")
@@ -29,9 +29,9 @@ COLUMNS = (*TEXTS, *LANGUAGES, *SPEAKERS, *LABELS, *CAPTIONS, *TRANSLATIONS, *TA
 
 
 def unquoted_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield where each row of a tab-separated file stands, and its fields by the header's names.
+    """Yield the place (file and line) of each row of a tab-separated file, and its fields by name.
 
-    Quotation marks are part of a text: nothing is quoted.
+    Nothing is quoted, so quotation marks are part of a text.
 
     Raises:
         CorpusError: the header lacks a name, or a row has another number of fields.
@@ -50,7 +50,9 @@ def unquoted_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict
 
 
 def quoted_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the same of a comma-separated file, whose texts may be quoted and have many lines.
+    """Yield the place of each row of a comma-separated file, and its fields by name.
+
+    Texts may be quoted, and have several lines.
 
     Raises:
         CorpusError: as :func:`unquoted_rows`, or the quoting is broken.
@@ -76,7 +78,7 @@ def quoted_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[s
 
 
 def json_rows(path: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the same of a file with a JSON object a line.
+    """Yield the place and the object of each line of a JSON Lines file.
 
     Raises:
         CorpusError: a line is no object, or lacks a name.
@@ -104,7 +106,7 @@ def _check_header(path: Path, header: Sequence[str], needed: Sequence[str], betw
 
 
 def known(row: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a row of a data set says, in the names of a manifest, where it says it."""
+    """Return the known fields of a data set's row, under a manifest's names such as ``text``."""
     fields: dict[str, str] = {}
     for name, columns in (
         ("text", TEXTS),
@@ -116,7 +118,7 @@ def known(row: Mapping[str, Any]) -> dict[str, str]:
         (TARGET, TARGETS),
     ):
         for column in columns:
-            # Classes are numbers whose names lie elsewhere, so that they say nothing here.
+            # Numbers are skipped: they stand for classes whose names are not in the table.
             if isinstance(row.get(column), str):
                 fields[name] = row[column].strip()
                 break
@@ -130,11 +132,11 @@ def labelled(
 
     Args:
         path: the table.
-        columns: the names that its header must have: first those of the file and of the class.
+        columns: the names that the header must have, first the file's and the class's.
         audio: returns the path of a row's recording in the corpus.
 
     Raises:
-        CorpusError: as :func:`quoted_rows`, a row lacks its file or its class, or there is none.
+        CorpusError: as :func:`quoted_rows`, a row lacks a field, or the table has no rows.
     """
     entries = []
     file, label, *_ = columns

@@ -1,4 +1,4 @@
-"""UrbanSound8K: ``metadata/UrbanSound8K.csv``, and ``audio/`` with a folder for each fold."""
+"""UrbanSound8K: ``metadata/UrbanSound8K.csv``, and a folder in ``audio/`` for each fold."""
 
 from __future__ import annotations
 
