@@ -95,7 +95,7 @@ def read(path: Path) -> tuple[Mapping[str, int], Mapping[str, torch.Tensor]]:
 
 
 def named(state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield weights under their names in transformers; names unknown to it stay for the comparison."""
+    """Yield weights under their names in transformers; names that it lacks stay unknown to it."""
     for name, tensor in state.items():
         if name not in NEEDLESS:
             yield transformers_name(name), tensor
