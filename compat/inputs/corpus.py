@@ -52,7 +52,7 @@ _ID = re.compile(rf"[^\s.{_NO_NAME}](?:[^{_NO_NAME}]{{0,148}}[^\s.{_NO_NAME}])?"
 class TestSet:
     """One folder of recordings, whose audio is read only when an item is requested."""
 
-    __test__ = False  # Not a test class, whatever pytest makes of its name.
+    __test__ = False  # Without this, pytest would take the class for a test.
 
     name: str
     folder: Path

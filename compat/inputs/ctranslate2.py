@@ -200,7 +200,7 @@ PARTS = {
     "ffn/linear_1": "fc2",
     "ffn/layer_norm": "final_layer_norm",
 }
-"""Part of a layer to its name in transformers; several names are matrices stacked in this order."""
+"""Maps a part of a layer to its name in transformers; several names are stacked in this order."""
 WHOLE = {
     "encoder/conv1": "model.encoder.conv1",
     "encoder/conv2": "model.encoder.conv2",

@@ -14,9 +14,9 @@ _KILOBITS = {
     1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
-"""Version of MPEG to its bit rates for layer III, in kbit/s (ISO/IEC 11172-3, 13818-3)."""
+"""Bit rates of layer III in kbit/s, by version of MPEG (ISO/IEC 11172-3, 13818-3)."""
 _RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
-"""A header's two version bits (3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5) to sampling rates in Hz."""
+"""Sampling rates in Hz by a header's two version bits (3: MPEG 1, 2: MPEG 2, 0: MPEG 2.5)."""
 
 
 def count_samples(path: Path) -> int:

@@ -50,7 +50,7 @@ DIMENSIONS = {
     "n_text_state": "d_model",
     "n_text_layer": "decoder_layers",
 }
-"""Dimension in OpenAI's file to its name in transformers' configuration.
+"""Maps a dimension in OpenAI's file to its name in transformers' configuration.
 
 The shapes of the weights show these dimensions as well.
 """
@@ -95,7 +95,7 @@ def read(path: Path) -> tuple[Mapping[str, int], Mapping[str, torch.Tensor]]:
 
 
 def named(state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield weights under their names in transformers; names that it lacks stay unknown to it."""
+    """Yield weights under their names in transformers, without the entries that are no weights."""
     for name, tensor in state.items():
         if name not in NEEDLESS:
             yield transformers_name(name), tensor

@@ -36,7 +36,7 @@ WEIGHT_NORM = {
     "weight_g": "parametrizations.weight.original0",
     "weight_v": "parametrizations.weight.original1",
 }
-"""Old to new names of a kernel's length and direction under weight normalisation."""
+"""Maps old to new names of a kernel's length and direction under weight normalisation."""
 POSITIONS = ("position_ids",)
 """Names of buffers that old versions of transformers stored and newer ones ignore."""
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})

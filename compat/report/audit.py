@@ -44,7 +44,7 @@ class Problem:
 
     paths: tuple[Path, ...]
     text: str
-    """Begins with the name of the file."""
+    """Sentence on the fault; it begins with the name of the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +287,7 @@ def _is_number(value: Any) -> bool:
 
 
 _Content = dict[tuple[str, str, str], tuple[bytes, ...]]
-"""Machine, case and check to the encoded lines of a run about them; plans have an empty check."""
+"""Encoded lines of a run by machine, case and check; lines of plans have an empty check."""
 
 
 def _told_once(runs: Sequence[Run]) -> tuple[list[Run], list[Problem]]:

@@ -44,7 +44,7 @@ class Changes:
     """The changes of all machines."""
 
     newest: tuple[Newest, ...] = ()
-    """The machine that ran last comes first; machines with one run have nothing to compare."""
+    """Newest run of each machine, the latest first; machines with one run are left out."""
     events: tuple[Event, ...] = ()
     """Steps of numbers, and checks that began to fail or to pass, newest first."""
     left_out: int = 0

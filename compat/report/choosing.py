@@ -21,7 +21,7 @@ from compat.report.audit import instant, other_machine
 from compat.report.findings import TASK
 
 PROFILE_RANK = {name: profile.rank for name, profile in PROFILES.items()}
-"""Name of a profile to its thoroughness; names that this version lacks rank lowest."""
+"""Maps the name of a profile to its thoroughness; names that this version lacks rank lowest."""
 
 OWN = {
     "corpus": "own corpus",
@@ -29,7 +29,7 @@ OWN = {
     "expectations": "own expectations",
     "checkpoint": "own checkpoint",
 }
-"""Kind of input that a person replaced, as headers name it, to the words that a cell shows."""
+"""Maps the kind of an input that a person replaced to the words that a cell shows."""
 
 Key = tuple[str, str, str]
 """Machine, case id, check."""

@@ -27,7 +27,7 @@ HARDWARE = {
     "qualcomm": PLACES["Q"],
     "webgpu": PLACES["B"],
 }
-"""Column to the hardware that it needs; other columns need a run only."""
+"""Maps a column to the hardware that it needs; other columns need a run only."""
 
 
 def evaluate(claims: Iterable[Claim], evidence: Evidence) -> tuple[Outcome, ...]:

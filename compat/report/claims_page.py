@@ -25,7 +25,7 @@ class Row:
     where: str
     """Machines and dates of the findings."""
     links: Mapping[str, str]
-    """Anchor of each piece of evidence to its address in the site."""
+    """Maps the anchor of each piece of evidence to its address in the site."""
     commands: tuple[str, ...]
 
 
@@ -45,7 +45,7 @@ class PublishedMatrix:
 
     hardware: tuple[str, ...]
     rows: Mapping[str, Mapping[str, Rated]]
-    """Row to hardware to cell."""
+    """Cells by row, then by hardware."""
 
 
 def published_matrix(outcomes: Iterable[Outcome]) -> PublishedMatrix:

@@ -16,7 +16,7 @@ DISTINCTIONS = {
     "smallest": "▾",
     "most accurate": "◎",
 }
-"""Distinction to its symbol, in the order in which they are shown."""
+"""Maps each distinction to its symbol, in the order in which they are shown."""
 
 
 def works(one: Configuration) -> bool:

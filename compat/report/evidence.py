@@ -32,7 +32,7 @@ KINDS: dict[Kind, tuple[str, str, str]] = {
     ),
     "nothing": ("Nothing", "nothing ran", "No case ran, which says nothing about the hardware."),
 }
-"""Kind of evidence to heading, words and meaning; the strongest comes first."""
+"""Maps each kind of evidence to heading, words and meaning; the strongest comes first."""
 
 
 def on_processor(case: CaseFacts) -> bool:

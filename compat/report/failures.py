@@ -19,7 +19,7 @@ OWNERS = {
     "never": ("nobody", "It cannot be closed."),
     "": ("not assigned", "No known failure describes it yet."),
 }
-"""Owner of a known failure to the owner in words, and what follows."""
+"""Maps the owner of a known failure to words for the owner, and to what follows from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def _entry(known: Expectations, records: Sequence[Record]) -> Expectation | None
 
 
 _Outcomes = dict[tuple[str, str, str, str], dict[str, bool]]
-"""Variant, weights, precision and check to targets, each with whether the check passes there."""
+"""Maps variant, weights, precision and check to targets, each with whether the check passes."""
 
 
 def _outcomes(configurations: Sequence[Configuration]) -> _Outcomes:

@@ -10,7 +10,7 @@ from compat.report.findings import LATENCY, LOADS, MEMORY, NUMERICS, PLACED, TAS
 from compat.report.model import Figures, Record
 
 Case = Mapping[str, Record]
-"""Check to record, for one case."""
+"""Maps each check of one case to its record."""
 
 
 def figures(subject: Case, stand_in: Case, known: bool, speed_up: float | None) -> Figures:

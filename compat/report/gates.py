@@ -359,7 +359,7 @@ ASKED = {
         f"{LATENCY} of both",
     ),
 }
-"""Gate to four texts: what strict asks, what relaxed asks, where it applies, and its checks.
+"""Maps each gate to four texts: what strict asks, what relaxed asks, where it applies, its checks.
 
 The limits of the checks decide; these texts only describe them."""
 

@@ -53,7 +53,7 @@ ON_ONE_MACHINE = (
 """Columns of a table of all configurations of a model that ran on one machine."""
 
 KINDS = {"side": SIDE_BY_SIDE, "every": EVERY, "one": ON_ONE_MACHINE}
-"""Name of a kind of table, as templates use it, to its columns."""
+"""Maps the name of a kind of table, as templates use it, to its columns."""
 
 
 class Listing:

@@ -24,7 +24,7 @@ NOISE: Mapping[str, float] = {
     LOADS: 2.0,
     MEMORY: 0.1,
 }
-"""Check to the relative difference of two runs of one case that counts as noise (0.5 is 50 %).
+"""Maps a check to the relative difference of two runs of one case that is noise (0.5 is 50 %).
 
 Of successive runs on the shared machines of this repository's evidence, 8 % of real-time factors
 (with intervals apart), no throughput, 5 % of cold starts and 1 % of memory peaks differ by more.

@@ -127,7 +127,7 @@ class Figures:
     seconds: tuple[float, ...] = ()
     """Raw latency samples, in seconds."""
     cold_s: float | None = None
-    """Cold start: import, load and first run."""
+    """Seconds of a cold start: import, load and first run."""
     first_token_s: float | None = None
     latency_status: str = ""
     executed: str = ""
@@ -185,7 +185,7 @@ class Cell:
     slug: str
     """Name of the cell's files without suffix, safe for any row and hardware."""
     configurations: tuple[Configuration, ...] = ()
-    """Best first."""
+    """Configurations of the cell, the best first."""
 
     @property
     def best(self) -> Configuration | None:
@@ -231,7 +231,7 @@ class Report:
     rows: tuple[str, ...]
     hardware: tuple[str, ...]
     cells: tuple[Cell, ...]
-    """Row by row, in the order of ``hardware``."""
+    """Cells of the matrix row by row, in the order of ``hardware``."""
     machines: tuple[Machine, ...]
     problems: tuple[str, ...] = field(default=())
     """Sentences on files and lines that could not be read, believed or attributed."""

@@ -48,7 +48,7 @@ class PublishResult:
     added: tuple[Path, ...] = ()
     """Files of ``published`` that are new or have grown."""
     archived: Mapping[Path, Path] = field(default_factory=dict)
-    """Superseded file that had been published to its place in the archive."""
+    """Maps each superseded file that was published earlier to its place in the archive."""
     packed: tuple[Path, ...] = ()
     """Files published earlier that are rewritten compressed and in the current schema."""
     cells: tuple[str, ...] = ()

@@ -61,7 +61,7 @@ CRITICAL: dict[int, dict[int, float]] = {
         100: 46.3,
     },
 }
-"""Number of steps, then number of runs, to the critical value of the F ratio."""
+"""Critical value of the F ratio by number of steps, then by number of runs."""
 
 SMALLEST_RELATIVE, SMALLEST_DB, SMALLEST_SHARE = 0.05, 1.0, 0.002
 """Smallest steps that are reported: 5 % of a time or size, 1 dB, 0.2 points of a rate."""
@@ -79,7 +79,8 @@ class Step:
     """The first measurement of the new level."""
     old: Measure
     new: Measure
-    """The mean of the new level, as ``old`` is of the old one: geometric for times and sizes."""
+    """The mean of the new level; ``old`` is that of the old one. Both are geometric means for times
+    and sizes."""
     runs: tuple[int, int]
     """Number of measurements of the old and of the new level."""
 

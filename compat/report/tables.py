@@ -9,7 +9,7 @@ from typing import Any
 from compat.report import text
 
 _UNITS_OF_GROUP = {"devices": "share", "stages": "seconds"}
-"""Group whose keys are plain names to the key that implies the unit of its values."""
+"""Maps a group whose keys are plain names to a key that implies the unit of its values."""
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str, Any]]:

@@ -36,7 +36,7 @@ _KINDS = {
     "emulator": "emulator",
     "conversion": "conversion",
 }
-"""Kind of evidence to a word that fits a narrow column."""
+"""Maps each kind of evidence to a word that fits a narrow column."""
 REASONS = 2
 """Most reasons that are printed of a configuration; its page and `compat show` have all."""
 _SHORTER = {
@@ -45,7 +45,7 @@ _SHORTER = {
     "Incomplete": "Incompl.",
     "None (unsupported)": "Unsupp.",
 }
-"""Label of a rating that is too long for a narrow column to a shorter one."""
+"""Maps labels of ratings that a narrow column cannot hold to shorter ones."""
 
 
 def print_matrix(report: Report, console: Console, pending: bool = False) -> None:

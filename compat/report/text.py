@@ -96,7 +96,7 @@ BADGES = {
     "own corpus": "Measured on a person's own recordings.",
     "own checkpoint": "Measured with weights that a person named, whatever they are called.",
 }
-"""Badge to its meaning. A badge adds to a rating and does not repeat it."""
+"""Maps each badge to its meaning. A badge adds to a rating and does not repeat it."""
 
 
 def appearance(rating: Rating | None) -> str:
@@ -249,7 +249,7 @@ _SHARES = {
 _ENDS_OF_SHARES = ("share", "error_rate", "accuracy", "agreement", "coverage")
 
 Declared = Mapping[str, MetricFacts]
-"""Name of a task metric to its unit and direction, as an observation declares them."""
+"""Maps the name of a task metric to its unit and direction, as an observation declares them."""
 NOTHING: Declared = {}
 
 
@@ -345,7 +345,7 @@ _FORMS: Mapping[str, Callable[[float], str]] = {
     "cosine": cosine,
     "ratio": ratio,
 }
-"""Declared unit to the function that formats its numbers; other units have none."""
+"""Maps a declared unit to the function that formats its numbers; other units have none."""
 
 
 def metric_name(key: str) -> str:
@@ -400,7 +400,7 @@ def reproduction(case: CaseFacts) -> str:
 def limit(
     one: Limit, values: Mapping[str, Any], declared: Declared = NOTHING
 ) -> tuple[str, str, str]:
-    """Return the value that was checked against a limit, and its strict and relaxed ends.
+    """Return the value that was checked against a limit, and the limit's strict and relaxed ends.
 
     All three have units. ``values`` are the observation's, where a degradation finds the metric
     whose unit it has.

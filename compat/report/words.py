@@ -1,4 +1,4 @@
-"""What the marks of cases mean, in the words of the site's methods and of the glossary."""
+"""The meanings of the marks of cases, as the site's methods and the glossary give them."""
 
 from __future__ import annotations
 
@@ -37,4 +37,4 @@ MARKS: Mapping[str, Mapping[str, str]] = {
         "conversion": "converted and executed apart from its hardware: support and accuracy",
     },
 }
-"""By group, the marks of which every case has one, with their meaning."""
+"""Maps each group of marks to its marks with their meanings; a case has one mark of each group."""

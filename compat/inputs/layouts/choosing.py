@@ -15,7 +15,7 @@ SEED = 1
 
 
 def rank(name: str) -> bytes:
-    """Return a random sort key of a name that does not depend on other names."""
+    """Return a sort key of a name for a fixed random order, which other names do not change."""
     return hashlib.sha256(f"{SEED} {name}".encode()).digest()
 
 

@@ -1,4 +1,4 @@
-"""NeMo manifest: ``manifest.jsonl`` or ``test_manifest.json``, with a JSON object a line."""
+"""NeMo manifest: ``manifest.jsonl`` or ``test_manifest.json`` of JSON lines, with any truth."""
 
 from __future__ import annotations
 

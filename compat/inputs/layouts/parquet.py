@@ -112,7 +112,7 @@ def _unpack(folder: Path, opened: Sequence[tuple[Path, Any]], arguments: dict[st
 def _rows(opened: Sequence[tuple[Path, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the place and the fields of each chosen row.
 
-    Row groups are chosen by chance until they have :data:`MOST` rows.
+    Row groups are taken in a fixed random order until they have :data:`MOST` rows.
     """
     import pyarrow
 
