@@ -17,7 +17,7 @@ from compat.report.markdown import escape
 from compat.report.sides import Sides, of_collections, of_names
 
 SHOWN = 20
-"""Changes of one kind that are told one by one, unless ``--all`` is given."""
+"""Number of changes of one kind that are named one by one, unless ``--all`` is given."""
 _QUIET: tuple[Kind, ...] = ("missing", "new", "incomparable")
 """Kinds that are counted by reason, unless ``--all`` is given."""
 

@@ -1,4 +1,4 @@
-"""``compat doctor``: what is here, absent or broken, and the remedy."""
+"""``compat doctor``: the targets, weights and recordings that are here, and remedies for others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FACTS = 160
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Probe every target."""
+    """Probe every target; print which are here, broken or absent, with the remedies."""
     loaded = catalog.load()
     found = Prober().all(loaded.targets)
     machine = facts.machine_facts()

@@ -117,8 +117,8 @@ def _run(command: Sequence[str], due: Callable[[], bool], show: Callable[[], Non
                 show()
                 return process.wait()
     except KeyboardInterrupt as reason:
-        # A terminal sends Ctrl-C to both processes, SIGTERM arrives here alone. pytest gets time to
-        # end its workers.
+        # A terminal sends Ctrl-C to both processes; SIGTERM reaches only this one. pytest then gets
+        # time to end its workers.
         if isinstance(reason, Terminated) and os.name == "posix":
             process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):

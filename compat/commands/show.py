@@ -135,7 +135,7 @@ def _rating(one: Configuration, records: list[Record], report: Report) -> None:
 
 
 def _limits(facts: CaseFacts) -> None:
-    """Print the limits that decide; those that more specific ones replace are left out."""
+    """Print the limits that apply to a case, without those that more specific ones replace."""
     say("\nlimits (strict, relaxed)")
     deciding: dict[tuple[str, str], Threshold] = {}
     for entry in load([default_path()]).entries:

@@ -22,7 +22,7 @@ Source = Path | Remote
 """A place of results: a path, or an address of an object store."""
 
 LOCAL = Path("reports/local")
-"""Folder of this machine's results, and of what is made of them."""
+"""Folder of this machine's results, and of the sites and reports made of them."""
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 """Environment variable that names a file which GitHub shows on the page of a step."""
 PUBLISHED = Path("reports")
@@ -30,7 +30,7 @@ PUBLISHED = Path("reports")
 
 
 def source(word: str) -> Source:
-    """Return what a word of a command line names: a path, or an address of an object store."""
+    """Return the source that a word of a command line names: a path, or an address of a store."""
     return Remote(word) if is_remote(word) else Path(word)
 
 

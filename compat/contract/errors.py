@@ -12,9 +12,9 @@ class CompatError(Exception):
     subclass exists only where some caller handles it in its own way.
 
     Args:
-        message: what is wrong, and where: the file, the line, the option. A sentence with its full
-            stop, or a clause without one: a colon follows it then.
-        remedy: what to do about it; empty where the message says it.
+        message: the problem and its place: the file, the line, the option. Either a sentence with
+            its full stop, or a clause without one, after which a colon and the remedy follow.
+        remedy: the way to solve the problem; empty if the message says it.
     """
 
     kind: ClassVar[str] = "input"

@@ -56,7 +56,7 @@ class Shipped:
 
     path: Path
     constants: Mapping[str, int] = field(default_factory=dict)
-    """Inputs that the file has beyond the graph's, fed with the same int64 at every call."""
+    """Extra inputs of the file by name, each fed with one constant int64 at every call."""
     part: str = ""
     """Name of the TorchScript submodule that is the graph; empty for the whole module."""
 

@@ -15,7 +15,7 @@ Prediction = Mapping[str, Any]
 """A model's answer to one item: JSON values (``tokens``, ``text``) and NumPy arrays (``audio``).
 
 Arrays stay in the worker and in the reference's file. :meth:`compat.models.tasks.base.Task.stored`
-says what of a prediction a results file keeps.
+returns the part of a prediction that a results file keeps.
 """
 
 Span = tuple[float, float]

@@ -8,7 +8,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1]
 """Folder of the package ``compat``."""
 INSTALLED = (PACKAGE / "suites").is_dir()
-"""Whether the package came in a wheel, and no checkout is around it."""
+"""Whether the package was installed from a wheel, rather than lying in a checkout."""
 ROOT = PACKAGE if INSTALLED else PACKAGE.parent
 """Folder that holds the suites and the fixtures."""
 SUITES = ROOT / "suites"

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Profile:
-    """How thorough a run is. A quick run never replaces what a fuller one measured."""
+    """The thoroughness of a run. Results of a quick run never replace those of a fuller one."""
 
     name: str
     rank: int
@@ -38,4 +38,4 @@ QUICK = Profile("quick", 0, 4, 5, first_look=True)
 CORE = Profile("core", 1, 8, 15)
 FULL = Profile("full", 2, 44, 100, whole=True)
 PROFILES = {profile.name: profile for profile in (BRIEF, QUICK, CORE, FULL)}
-"""Every profile by its name, which is what requests and results files hold."""
+"""Every profile by its name; requests and results files hold the name."""

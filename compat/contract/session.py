@@ -75,7 +75,7 @@ class Steps:
     last: Mapping[str, Handle]
     """The outputs of the last step, on the device."""
     count: int
-    """Steps that ran, those of a prompt included."""
+    """Number of steps that ran, including those of a prompt."""
     first_s: float
     """Seconds from the start until the first fetched outputs were on the host; 0 without any."""
 
@@ -204,9 +204,9 @@ class Session(Compiled):
 
         Args:
             graph: name of the graph.
-            feeds: arrays or handles: inputs that stay the same, and first values of carried ones.
+            feeds: arrays or handles of inputs that stay the same, and first values of carried ones.
             point: name of the static shape point.
-            count: steps in all, those of a prompt included.
+            count: number of all steps, including those of a prompt.
             along: values of inputs step by step, each (steps, *shape of the input). There are at
                 least ``count`` of them, but for a carried input at most ``count``.
             carry: input to the output that it takes from the step before. Both have one shape and

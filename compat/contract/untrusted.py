@@ -1,6 +1,6 @@
 """Untrusted values made safe: text to show, and numbers to compute with.
 
-Results files, file names, and what runtimes say come from anywhere. An escape sequence must not
+Results files, file names, and messages of runtimes come from anywhere. An escape sequence must not
 reach a terminal, and a number that is finite but huge must not overflow the arithmetic of a report.
 """
 

@@ -28,7 +28,7 @@ _MEMORY_STEP = 4 << 30
 """Bytes to which memory is rounded up in a machine's id, since kernels and firmware keep a varying
 part of it for themselves."""
 
-# What x86 and ARM kernels call the instructions that decide how fast a precision can be.
+# Names that x86 and ARM kernels give to the instructions that decide how fast a precision can be.
 _LINUX_CAPABILITIES: dict[str, tuple[str, ...]] = {
     "avx2": ("avx2",),
     "avx512": ("avx512f",),
@@ -466,7 +466,7 @@ def _tool(name: str, *arguments: str) -> str:
 
 
 def _cgroup_cpus(root: Path) -> float | None:
-    """Smallest quota in processors of this process's cgroup and those above it."""
+    """Return the smallest quota, in processors, of this process's cgroup and those above it."""
     paths = parse_cgroups(_read(root / "proc/self/cgroup"))
     quotas: list[float] = []
     for folder in _cgroup_folders(root, paths.get(""), ""):
@@ -483,7 +483,7 @@ def _cgroup_cpus(root: Path) -> float | None:
 
 
 def _cgroup_memory(root: Path) -> int | None:
-    """Smallest room left, in bytes, in this process's memory cgroup and those above it."""
+    """Return the smallest room left, in bytes, in this process's memory cgroup and those above."""
     paths = parse_cgroups(_read(root / "proc/self/cgroup"))
     room: list[int] = []
     for controller, limit_name, usage_name, cache_name in (
@@ -493,7 +493,7 @@ def _cgroup_memory(root: Path) -> int | None:
         for folder in _cgroup_folders(root, paths.get(controller), controller):
             limit = _decimal(_read(folder / limit_name))
             usage = _decimal(_read(folder / usage_name))
-            # Version 2 says "max", version 1 a number near 2**63, where there is no limit.
+            # Without a limit version 2 says "max", and version 1 a number near 2**63.
             if limit is None or usage is None or limit >= 1 << 60:
                 continue
             cache = re.search(rf"^{cache_name} (\d+)$", _read(folder / "memory.stat"), re.MULTILINE)

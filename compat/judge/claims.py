@@ -162,26 +162,26 @@ class Found:
     evidence: tuple[str, ...] = ()
     """Ids of observations (``machine/run/case/check``) and answers (``machine/run/experiment``)."""
     anchors: tuple[str, ...] = ()
-    """Where pages show these observations."""
+    """Anchors of the pages that show these observations."""
     expression: str = ""
-    """What was computed, where there is no observation."""
+    """Arithmetic that gave the number, if there is no observation."""
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One check of a claim, with what was found on every machine."""
+    """One check of a claim, with its result on every machine."""
 
     what: str
     place: str
     claimed: str
-    """In words, with its unit."""
+    """The claimed value in words, with its unit."""
     verdict: Verdict
     found: tuple[Found, ...]
     command: str
     """Command line that repeats the measurement."""
     needs: str = ""
-    """What would decide it, where nothing was found."""
+    """The hardware or measurement that would decide the check, if there is no result."""
     cell: tuple[str, str] | None = None
     """Row and hardware of the cell whose rating is claimed; None for other checks."""
 

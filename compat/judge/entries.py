@@ -17,7 +17,7 @@ class Format:
     """The format of one kind of file, and the words that its errors use."""
 
     name: str
-    """What files and entries are called in errors, for instance ``threshold``."""
+    """Name of files and entries in errors, for instance ``threshold``."""
     table: str
     """Name of the TOML table of an entry."""
     required: tuple[str, ...]

@@ -111,8 +111,8 @@ class Expectations:
             check: name of the check.
             versions: installed versions by package name.
             today: the date to judge expiry by.
-            reason: why the check failed; given, only an expectation whose error is found in it
-                matches, so that a case with two known failures finds the right one and an
+            reason: why the check failed. If it is given, only an expectation whose error is found
+                in it matches, so that a case with two known failures finds the right one and an
                 unexpected error finds none.
         """
         for entry in self.entries:
@@ -127,7 +127,7 @@ class Expectations:
     def audit(
         self, case_ids: Iterable[str], today: date, checks: Collection[str] | None = None
     ) -> tuple[str, ...]:
-        """Name the entries that match nothing in the whole catalog and those that have expired.
+        """Return a sentence for each entry that matches nothing in the catalog, or has expired.
 
         Args:
             case_ids: every case of the catalog, not only the selected ones.

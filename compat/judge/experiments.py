@@ -67,7 +67,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     doubt: str = ""
     """Why nothing may be concluded from the number, for instance a software adapter; else empty."""
     detail: str = ""
-    """What was compared, on which model and input."""
+    """The things that were compared, with model and input."""
     samples: dict[str, list[float]] = {}
 
 
@@ -126,7 +126,7 @@ def file_name(stored: Stored) -> str:
 
 
 def read_all(folders: Iterable[Path]) -> Answers:
-    """Read every stored answer below ``folders``; what cannot be used becomes a problem."""
+    """Read every stored answer below ``folders``; a file that cannot be used becomes a problem."""
     found: dict[tuple[str, str], Stored] = {}
     problems = Problems()
     for folder in folders:

@@ -1,6 +1,6 @@
 """Migrations of results files: each function rewrites a line of an older schema in the next.
 
-Every reader migrates as it reads, and ``compat publish`` writes what it keeps in the current
+Every reader migrates as it reads, and ``compat publish`` writes published files in the current
 schema. A new schema is a function here and its line in :data:`MIGRATIONS`.
 """
 

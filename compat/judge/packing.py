@@ -33,7 +33,7 @@ _OTHERS = {b"\xfd7zXZ\x00": "xz", b"BZh": "bzip2", b"PK\x03\x04": "zip", b"\x04\
 
 
 class Damaged(Exception):
-    """Packed data that ends too early, or holds what its format does not allow."""
+    """Packed data ends too early, or breaks the rules of its format."""
 
 
 def packing(data: bytes | bytearray) -> str:

@@ -11,7 +11,7 @@ from compat.contract.errors import CompatError
 from compat.contract.untrusted import clean, one_line
 
 EXAMPLES = 3
-"""Number of problems of one kind that are told in full; the others are counted."""
+"""Number of problems of one kind that are kept in full; the others are only counted."""
 
 _LONGEST = 400
 """Most characters of one problem. Without a limit, a message could quote a whole file."""
@@ -48,7 +48,7 @@ class Problems:
             found.examples.append(one_line(sentence, _LONGEST))
 
     def extend(self, other: Problems) -> None:
-        """Count what another tally holds."""
+        """Add the problems of another tally."""
         for kind, more in other._kinds.items():
             found = self._kinds.setdefault(kind, _Kind())
             found.count += more.count

@@ -44,7 +44,7 @@ FORMAT = Format(
 
 @dataclass(frozen=True, slots=True)
 class Recommendation:
-    """What a guide recommends for some sizes of a family on one hardware."""
+    """A guide's recommendation for some sizes of a family on one hardware."""
 
     family: str
     variants: frozenset[str]
@@ -144,7 +144,7 @@ def _entry(origin: str, row: Mapping[str, Any]) -> Recommendation:
 def _variants(origin: str, row: Mapping[str, Any], family: Family) -> Iterator[str]:
     """Yield the names of the variants that an entry speaks of."""
     if "variant" not in row:
-        # Guides speak of published sizes; a stand-in has what is recommended for it by name.
+        # Guides speak of published sizes; an entry for a stand-in has to name it.
         yield from (variant.name for variant in family.variants if variant.published)
         return
     wanted = [row["variant"]] if isinstance(row["variant"], str) else row["variant"]
@@ -153,7 +153,7 @@ def _variants(origin: str, row: Mapping[str, Any], family: Family) -> Iterator[s
     names = [variant.name for variant in family.variants]
     for pattern in wanted:
         found = [name for name in names if fnmatchcase(name, pattern)]
-        # A family that a catalog file put in the place of ours has sizes of its own.
+        # A catalog file may replace one of our families by one with other sizes.
         if not found and family.module.startswith("compat.models."):
             _refuse(origin, "variant", pattern, names)
         yield from found

@@ -1,7 +1,7 @@
-"""Whether an experiment gives the same verdicts when it is repeated, and which verdicts are close.
+"""Repetitions of experiments: whether their verdicts agree, and which verdicts are close.
 
-A verdict is close where the interval of what was measured ends near what is claimed: another run
-might cross it. Where the interval already holds an end of the claim, nothing is decided.
+A verdict is close if the measured interval ends near a claimed bound: another run might cross it.
+An interval that already holds a bound decides nothing.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def judged(check: Check, finding: Finding, busy: str = "") -> Verdict:
 
 
 def margin(claimed: Claimed, low: float, high: float) -> float:
-    """Return the least distance from an interval to an end of what is claimed.
+    """Return the least distance from an interval to an end of the claimed range.
 
     The distance is a share of that end; for an end at 0 it is in the unit of the finding. It is 0
     where the end lies inside the interval.

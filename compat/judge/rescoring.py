@@ -75,7 +75,7 @@ def rescore(
     folder: Path | None,
     progress: Callable[[int, int], None] = lambda done, all_: None,
 ) -> list[Rescored]:
-    """Write results files with the same measurements, scored and judged anew.
+    """Write results files with the same measurements, scored and judged again.
 
     With ``folder`` they are written there, unpacked and under the names that a process gives them.
     Without it they replace the files that they come from, and are packed if those are.
@@ -92,7 +92,7 @@ def rescore(
     facts: dict[tuple[str, ...], CaseFacts] = {}
     for run in runs:
         for plan in run.planned:
-            # What the run itself planned comes first: another may say other things of the case.
+            # Facts from the run itself are preferred, since those of another run may differ.
             facts[run.header.machine, plan.case.id] = plan.case
             facts[run.header.machine, plan.case.id, run.header.run] = plan.case
     by_file: dict[Path, list[Run]] = {}
@@ -146,7 +146,7 @@ def _rescore(
             writer.write(begun)
         for one in run.observations:
             if one.check == TASK and one.values:
-                # What cannot be scored again keeps the version of the scorer that it has.
+                # An observation that cannot be scored again keeps the version of its old scorer.
                 one = msgspec.structs.replace(one, scorer=scorer_of(run.header, one))
             judged = one
             if _judgeable(one):
@@ -183,15 +183,15 @@ def _header(header: Header, thresholds: Thresholds, shipped: bool) -> Header:
 
 
 def _judgeable(one: Observation) -> bool:
-    """Return whether thresholds decided an observation, so that others may decide it anew."""
-    # A time that missed its limits on a busy machine may meet others.
+    """Return whether thresholds decided an observation, so that other ones may decide otherwise."""
+    # A time that missed its limits on a busy machine may meet other limits.
     missed = one.status == "inconclusive" and bool(one.limits)
     decided = one.status in ("passed", "failed", "known-failure", "unexpected-pass")
     return bool(one.values) and (missed or decided)
 
 
 def _scored(one: Observation, case: CaseFacts) -> Observation:
-    """Score an observation again, where it is a task's and can be."""
+    """Score an observation again if it holds task metrics and can be scored; else return it."""
     scores = task_scores(one, case) if one.check == TASK else None
     if not scores:
         return one

@@ -42,7 +42,7 @@ SPLIT = (
 
 @dataclass(frozen=True)
 class Content:
-    """A results file as UTF-8, and what was left out of it."""
+    """The content of a results file as UTF-8, and the problems of the parts that were left out."""
 
     data: bytes
     problems: Problems
@@ -54,14 +54,14 @@ class Content:
 
 
 def find(sources: Iterable[Path], problems: Problems) -> Iterator[Path]:
-    """Yield results files: the sources that are no folder, and what lies below those that are.
+    """Yield results files: sources that are files, and those below sources that are folders.
 
     A file is yielded once, however many names it has. Links to folders are not followed below a
-    source. What looks like a results file and cannot be read as one is added to ``problems``.
+    source. Files that are packed in another format, and unreadable folders, go to ``problems``.
     """
     seen: set[str] = set()
     for source in sources:
-        # As Path.is_dir, but for a folder that may not be looked into: that raises.
+        # Not Path.is_dir, which raises for a folder that may not be looked into.
         is_folder = os.path.isdir(source)  # noqa: PTH112
         for path in sorted(_below(source, problems)) if is_folder else [source]:
             real = os.path.realpath(path)
@@ -92,7 +92,7 @@ def _below(folder: Path, problems: Problems) -> Iterator[Path]:
 def content(path: Path) -> Content:
     """Return a results file's content as UTF-8 without a mark, unpacked where it is packed.
 
-    What lies beyond the limits is left out and named in its problems.
+    Parts beyond the limits are left out, and named in the problems of the content.
 
     Raises:
         ResultsError: it is no regular file, cannot be opened, or holds no line within the limits.
@@ -176,10 +176,10 @@ def _what(path: Path) -> str:
 
 
 def _unpacked(data: bytes, path: Path, problems: Problems) -> bytes:
-    """Unpack data up to the limit; damage ends it, and is named.
+    """Unpack data up to the limit; damaged data is unpacked up to the damage, which is a problem.
 
     Raises:
-        ResultsError: it is packed by what is not read, or twice.
+        ResultsError: the data is packed in a format that is not read, or twice.
     """
     name = packing.packing(data)
     if name not in packing.READ:
@@ -205,7 +205,7 @@ def _unpacked(data: bytes, path: Path, problems: Problems) -> bytes:
 
 
 def _as_utf8(data: bytes, encoding: str) -> bytes:
-    """Return text as UTF-8. What is no text stays invalid, so that its line alone is refused."""
+    """Return text as UTF-8. Invalid parts stay invalid, so that only their lines are refused."""
     unit = 4 if "32" in encoding else 2
     whole = data[: len(data) // unit * unit]
     try:

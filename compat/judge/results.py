@@ -214,7 +214,7 @@ def file_name(header: Header) -> str:
 
 
 def scorer_of(header: Header, one: Observation) -> int:
-    """Return the version of the scorer behind an observation; 0 where it is not said."""
+    """Return the version of the scorer behind an observation; 0 if it is not known."""
     if one.scorer is not None:
         return one.scorer
     said = header.versions.get("scorer", "")
@@ -294,9 +294,9 @@ class _Part:
 def read_runs(path: Path) -> tuple[Run, ...]:
     """Read a results file, skipping and naming lines that cannot be read.
 
-    A file holds one run as it is written, and several where files were joined. A header that
-    differs from the one before it, but for its time, begins another run; lines without a usable
-    header before them belong to none.
+    A file holds one run when it is written, and several if files were joined. A header that differs
+    from the one before it in more than its time begins another run. Lines without a usable header
+    before them belong to no run.
 
     Raises:
         ResultsError: the file cannot be opened, has no usable header, or is of a newer schema.
@@ -446,7 +446,7 @@ def _examine(line: Line) -> None:
 def _runs(
     path: Path, found: Content, predictions: bool, known: dict[Any, Any] | None = None
 ) -> tuple[Run, ...]:
-    """Return the runs of a file's content, adding to its problems what cannot be read.
+    """Return the runs of a file's content, and add lines that cannot be read to its problems.
 
     Values that other files have too are shared with them through ``known``; None shares nothing.
     """
@@ -523,7 +523,7 @@ def _runs(
 
 @dataclass(frozen=True)
 class Collection:
-    """Every results file below some folders, and what could not be read."""
+    """The runs of all results files below some folders, and the problems in reading them."""
 
     runs: tuple[Run, ...] = ()
     problems: tuple[str, ...] = field(default=())
@@ -532,7 +532,7 @@ class Collection:
 
 @no_collection()
 def read_all(folders: Iterable[Path], predictions: bool = True) -> Collection:
-    """Read every results file below ``folders``; what cannot be read becomes a problem.
+    """Read every results file below ``folders``; parts that cannot be read become problems.
 
     Without ``predictions`` the models' predictions are skipped: reports do not need them, and they
     are four fifths of the data.

@@ -1,4 +1,4 @@
-"""Limits as data: TOML files say what a check's numbers must reach, for which cases, and why.
+"""Limits as data: TOML files hold the limits of a check's numbers, for which cases, and why.
 
 An entry names a check, a metric and two limits::
 
@@ -159,7 +159,7 @@ class Thresholds:
         Args:
             check: name of the check, for instance ``accuracy.numerics``.
             facts: the case.
-            values: what the check found, as in an observation's ``values``; nested dictionaries and
+            values: results of the check, as in an observation's ``values``; nested dictionaries and
                 lists are walked (list items by index: ``interval.1``).
 
         Returns:
@@ -334,7 +334,7 @@ def _most_specific(entries: Iterable[Threshold]) -> Threshold | None:
 def _numbers(
     values: Any, path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], float | None]]:
-    """Yield every leaf with its path; what is not a number yields None."""
+    """Yield every leaf with its path; the value is None for a leaf that is not a number."""
     if isinstance(values, Mapping):
         for key, value in values.items():
             yield from _numbers(value, (*path, str(key)))

@@ -1,4 +1,4 @@
-"""The verdict of one check: status and reason for the level that its values reached."""
+"""The verdict of one check: its status and reason, from the level that its values reached."""
 
 from __future__ import annotations
 

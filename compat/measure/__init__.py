@@ -1,1 +1,1 @@
-"""Measurement: what runs inside the worker process of a case."""
+"""Measurement: the code that runs inside the worker process of a case."""

@@ -34,7 +34,7 @@ Fast models get more repeats, because their timings are noisier.
 def timed(case: CaseUnderTest, index: int) -> dict[str, Any]:
     """Run a timed round on the next standard input; say whether its output is the judged one.
 
-    A fixed piece of arithmetic is timed beside it, to tell a slow backend from a busy machine.
+    A fixed piece of arithmetic is timed before it, to tell a slow backend from a busy machine.
     """
     items = case.inputs.items.timed
     item = items[index % len(items)]
@@ -159,6 +159,6 @@ def _waits(case: CaseUnderTest) -> tuple[list[float], list[float]]:
 
 
 def _goes_on(limits: tuple[int, int], seconds: Sequence[float], done: int) -> bool:
-    """Tell whether another measurement is due: at least the fewest, more while they are cheap."""
+    """Return whether to measure again: below the fewest, or below the most while it is quick."""
     fewest, most = limits
     return done < fewest or (done < most and sum(seconds) < ENOUGH)

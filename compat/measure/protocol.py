@@ -85,4 +85,4 @@ REPEATABLE: Mapping[str, Callable[..., Any]] = {
     "rounds": energy.rounds,
     "found": robustness.found,
 }
-"""Stages that measure anew whenever they are asked for."""
+"""Stages that measure again whenever they are asked for, as their results are not remembered."""

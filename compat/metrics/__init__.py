@@ -40,7 +40,7 @@ class Metric:
 
 
 DEGRADATION = Metric("degradation", "points", "lower")
-"""How far the primary metric fell behind the reference's on the same inputs."""
+"""Difference by which the primary metric is worse than the reference's on the same inputs."""
 NO_WORSE_SHARE = Metric("no_worse_share", "share", "higher")
 """Share of the inputs on which an answer is no worse than the reference's."""
 

@@ -89,7 +89,7 @@ def frame_errors(
     """Count the errors of one recording.
 
     Args:
-        decided: (frames,) whether each frame is said to hold speech.
+        decided: (frames,) whether the detector decided for speech.
         segments: the true segments of speech.
         scored: the parts that count (the recording's UEM, or all of it).
         step: length of a frame in seconds.

@@ -28,7 +28,7 @@ Span = tuple[float, float]
 
 NIST_COLLAR = 0.25
 """Seconds on *each* side of every boundary of the reference that the NIST evaluations leave out
-(``md-eval -c 0.25``). pyannote.metrics' ``collar`` is the whole width: 0.5 for the same."""
+(``md-eval -c 0.25``). pyannote.metrics' ``collar`` is the whole width, 0.5 seconds."""
 TOUCHING = 1e-6
 """Seconds below which a gap between two segments is rounding."""
 NO_WORSE = 0.005

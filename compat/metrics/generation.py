@@ -99,7 +99,7 @@ def is_repeating(audio: np.ndarray) -> bool:
     """Return whether audio is a loop: after some period it repeats what it was a period before.
 
     The period is between :data:`SHORTEST_PERIOD` samples and half the length. A steady tone is a
-    loop too, and silence is none.
+    loop too; silence is not.
     """
     channels = np.atleast_2d(audio).astype(np.float64)
     channels = channels - channels.mean(axis=-1, keepdims=True)
@@ -189,7 +189,7 @@ def equal_steps(tokens: np.ndarray, reference: np.ndarray) -> NDArray[np.bool_]:
 def first_divergence(equal: NDArray[np.bool_]) -> int:
     """Return the first step at which a token differs, or the number of steps if none does.
 
-    ``equal`` is what :func:`equal_steps` returns.
+    ``equal`` is the result of :func:`equal_steps`.
     """
     different = ~equal.reshape(len(equal), -1).all(axis=1)
     return int(different.argmax()) if different.any() else len(equal)

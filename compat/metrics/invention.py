@@ -40,14 +40,14 @@ def too_long(text: str, seconds: float) -> bool:
 
 
 def inventions(text: str, reference: str, seconds: float, *, wordless: bool = False) -> list[str]:
-    """Return what a transcript invents beyond the reference's, each as a phrase for people.
+    """Return a phrase for each kind of invention that a transcript has and the reference's has not.
 
     A phrase that the reference invents as well is the model's fault and not the hardware's.
 
     Args:
         text: the transcript.
-        reference: what the float reference wrote for the same recording.
-        seconds: length of the recording.
+        reference: transcript of the same recording by the float reference.
+        seconds: length of the recording in seconds.
         wordless: whether nobody speaks in it, so that any text is invented.
     """
     found = []

@@ -1,8 +1,8 @@
-"""Linear probes: classifiers on a frozen model's embeddings, which show what these tell of tags.
+"""Linear probes: linear classifiers of tags, on the embeddings of a frozen model.
 
 Source: Alain and Bengio, "Understanding intermediate layers using linear classifier probes", 2016.
 The classifier is ridge regression on targets of 1 and -1 in closed form, which needs no iteration
-and gives the same numbers everywhere but for rounding.
+and gives the same numbers everywhere, apart from rounding.
 """
 
 from __future__ import annotations

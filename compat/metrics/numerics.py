@@ -1,8 +1,8 @@
 """Numerics: distances of a device's arrays from the reference's, and faults that no mean may hide.
 
 Three executions of the same inputs are compared: the *reference* (float64 on the CPU), the
-*oracle* (the recipe's precision on the CPU) and the *device*. The oracle's error says what the
-precision costs, so that the device is judged only by what it adds.
+*oracle* (the recipe's precision on the CPU) and the *device*. The oracle's error is the cost of the
+precision, so that the device is judged only by the error that it adds.
 
 Arithmetic is float64 in blocks that stay in the processor's cache, whatever the outputs' type.
 
@@ -63,7 +63,7 @@ def compare(
         reference: one array per utterance, of any rank; shapes may differ between utterances.
             An infinite element marks a suppressed value (a masked logit): it is left out where the
             device has the same infinity or a magnitude of at least 1e4 of that sign.
-        oracle: as ``reference``, from the recipe's oracle; None leaves out what needs it.
+        oracle: as ``reference``, from the recipe's oracle; None leaves out results that need it.
         device: as ``reference``, from the case under test.
         epsilon: error that the device may always have, relative to the reference's centred root
             mean square; also the stated uncertainty of a reference that is not float64.
@@ -192,11 +192,11 @@ def written_agreement(
 
 
 def contrast_db(references: Sequence[Array]) -> float:
-    """Smallest difference between the outputs for two different inputs, in dB.
+    """Return the smallest difference between the outputs for two different inputs, in dB.
 
     ``20 log10(rms(r_i - r_j) / rms(r))`` over all pairs, ``rms(r)`` over both arrays of the pair
-    as they are, on the part that both shapes share. A model is admitted where this exceeds the
-    strict tolerance (``-snr_db``) by 20 dB: otherwise a backend that ignores its input would pass.
+    as they are, on the part that both shapes share. A model is admitted if this exceeds the strict
+    tolerance (``-snr_db``) by 20 dB, since otherwise a backend that ignores its input would pass.
 
     Raises:
         ValueError: fewer than two arrays, or two that share no element.
@@ -222,13 +222,13 @@ def contrast_db(references: Sequence[Array]) -> float:
 
 
 def blind_faults(device: Sequence[Array], reference: Sequence[Array]) -> list[str]:
-    """Faults that no average may hide, each as one sentence; empty where there are none.
+    """Return faults that no mean may hide, each as one sentence; empty if there are none.
 
-    Looks for missing, empty, truncated or wrongly shaped outputs, NaN, infinities that the
-    reference does not have, outputs that are constant where the reference's is not, and outputs
-    that are the same for different inputs (differing by less than 1 % of what the reference's
-    differ by; for integer outputs, where two inputs can rightly give one answer, only if all are
-    the same).
+    Faults are missing, empty, truncated or wrongly shaped outputs, NaN, infinities that the
+    reference does not have, outputs that are constant although the reference's is not, and outputs
+    that are the same for different inputs. The same means a difference below 1 % of that of the
+    reference's outputs. For integer outputs, where two inputs can rightly give one answer, all
+    outputs must be the same.
 
     Args:
         device: one array per utterance.

@@ -31,7 +31,7 @@ Activity = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class LocalErrors:
-    """Errors in frames × speakers, and the true speech in the same unit."""
+    """Errors and true speech, both in frames × speakers."""
 
     miss: int = 0
     false_alarm: int = 0

@@ -29,8 +29,8 @@ AUDIBLE = 1e-3
 NO_WORSE_DB = 0.1
 """Decibels that a stem may lose and still count as no worse, because nobody hears them."""
 CLEARLY = 0.9
-"""Factor on the error of stems in their own order. Another order counts as exchanged only if its
-error is below that."""
+"""Factor on the error of the stems in their own order. They count as exchanged only if another
+order has an error below that."""
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ def others_busy(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str
 
     Args:
         before: a reading of :func:`compat.measure.occupancy.reading`.
-        after: another one, of the same processors.
+        after: a later reading of the same processors.
 
     Returns:
         ``others_busy`` (processors, on average) and ``processors`` (their number). Empty if that is

@@ -71,7 +71,7 @@ def _english() -> Callable[[str], str]:
 
 
 def word_errors(reference: str, hypothesis: str) -> Counts:
-    """Count the word errors of one utterance; words are what white space separates.
+    """Count the word errors of one utterance, whose words are separated by white space.
 
     An empty reference counts every word of the hypothesis as an insertion.
     """

@@ -27,7 +27,7 @@ BUILDING_LIMIT = 3600.0
 
 
 class StageFailure(Exception):
-    """A stage gave no result. ``status`` is what the observation will say."""
+    """A stage gave no result. ``status`` becomes the status of the observation."""
 
     status: ClassVar[str] = "error"
     trace = ""
@@ -171,8 +171,8 @@ class Worker:
 
     def _await(self, name: str) -> dict[str, Any]:
         deadline = time.monotonic() + self.time_limit
-        # What is being built for the suite, since when, and by which processes. Meanwhile the clock
-        # of the stage stands still, and the builders' memory does not count as the case's.
+        # The artifact that is being built for the suite, its start, and the processes that build
+        # it. Meanwhile the stage's clock stands still, and their memory is not counted.
         building, since = "", 0.0
         builders: list[int] = []
         while True:
@@ -241,7 +241,7 @@ class Worker:
         return self._process
 
     def _memory(self, builders: Sequence[int]) -> int:
-        """Return the resident bytes of the worker and its children, without those of builders."""
+        """Return the resident bytes of the worker and its children, except for builders."""
         import psutil
 
         def family(process: int) -> set[Any]:

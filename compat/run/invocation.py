@@ -68,7 +68,7 @@ def meant(
     lie in the working folder. A project with settings of its own keeps its tests.
 
     Args:
-        given: what pytest was called with.
+        given: the invocation that pytest was called with.
         options: names of the options that pytest does not know at first and that take one value.
         parsed: the arguments as they are read once pytest knows every option.
         defaults: the values that the suites' options have where nobody gives them.
@@ -82,7 +82,7 @@ def meant(
     asked = any(getattr(parsed, name, value) != value for name, value in defaults.items())
     elsewhere = folder != ROOT and settings in (None, SETTINGS)
     if asked and elsewhere and not parsed.file_or_dir:
-        # An installed package is no place for what pytest remembers from run to run.
+        # pytest's cache must not lie in an installed package.
         memory = ("-o", f"cache_dir={folder / '.pytest_cache'}") if INSTALLED else ()
         return Invocation((*suites(), *memory, *given.arguments), given.added)
     return given

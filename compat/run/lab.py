@@ -40,7 +40,7 @@ class Host:
 
     name: str
     ssh: str = ""
-    """What follows ``ssh`` on a command line; empty for this machine."""
+    """Words after ``ssh`` on a command line; empty for this machine."""
     python: str = ""
     """The interpreter that has compat installed; empty for ``python3``, or on this machine for the
     running one."""
@@ -126,13 +126,13 @@ def _words(path: Path, where: str, value: Any) -> tuple[str, ...]:
 
 
 def run(hosts: Sequence[Host], folder: Path, tell: Tell, stop: threading.Event) -> list[Outcome]:
-    """Run the suites on every host at once; return what became of each, in the same order.
+    """Run the suites on every host at once; return the outcome of each, in the same order.
 
     Args:
         hosts: the machines, each with a name of its own.
         folder: gets a folder of results for each host.
-        tell: is given every line that a host says, from several threads.
-        stop: set to end everything; what was measured by then still comes home.
+        tell: callback for every line of output of a host; it is called from several threads.
+        stop: event that is set to end all hosts; results measured by then still come home.
     """
     outcomes = [Outcome(host) for host in hosts]
     threads = [

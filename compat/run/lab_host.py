@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from execnet.gateway_base import Channel
 
 POLL_S = 0.5
-"""Seconds between two looks at what pytest wrote."""
+"""Seconds between two looks at the results that pytest wrote."""
 ENDING_S = 30.0
 """Seconds that pytest gets to end its workers once it is to stop."""
 PIECE = 2**20

@@ -112,7 +112,7 @@ class Finding(Exception):
 
 @dataclass
 class Measurement:
-    """Collects what one check finds and turns it into an observation."""
+    """Collects the results of one check of one case and turns them into an observation."""
 
     case: Case
     check: Check
@@ -137,9 +137,13 @@ class Measurement:
         return facts_of(self.case)
 
     def stage(self, name: str, **arguments: Any) -> Any:
-        """Return what a stage of the protocol found; see :mod:`compat.measure.protocol`.
+        """Return the result of a stage of the protocol; see :mod:`compat.measure.protocol`.
 
-        A case that does not load, or executes another precision, has no other findings either.
+        The stage ``loads`` comes first: a case that does not load, or executes another precision,
+        gives no other results either.
+
+        Raises:
+            StageFailure: one of the stages failed.
         """
         self.worker.stage("loads")
         return self.worker.stage(name, **arguments)

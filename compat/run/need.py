@@ -41,12 +41,12 @@ def weight_bytes(case: Case) -> float:
 
 
 def lacking(case: Case, runtime: Runtime, probe: Probe, available: int) -> str:
-    """Return why a case does not fit, in words; empty where it does or nothing tells.
+    """Return why a case does not fit, in words; empty if it fits or that is not known.
 
     Args:
         case: the case.
         runtime: its runtime.
-        probe: what was found of its target; ``memory_bytes`` among its facts is the device's own.
+        probe: probe of its target; ``memory_bytes`` among its facts is the device's own memory.
         available: bytes of the host's memory that may be used.
     """
     # Looked at first, since no larger machine helps. The weights count only once: MusicGen small

@@ -1,7 +1,7 @@
 """The pytest plugin: options, marks, collection, and one observation per check.
 
-Hooks only; what they do lives in :mod:`compat.run.run` and :mod:`compat.run.selection`, which
-need no pytest.
+This module holds hooks only; their work is done in :mod:`compat.run.run` and
+:mod:`compat.run.selection`, which need no pytest.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from compat.run.progress import Progress
 from compat.run.run import RESULTS, Run, Settings, relative
 
 ORDER = ("support", "accuracy", "latency", "memory", "robustness")
-"""Order of suites within a case: those that others build on first, and timing before heating."""
+"""Order of suites within a case: first those whose results others need, and timing before stages
+that heat the machine."""
 
 REQUIRED_MISSING = 3
 """Exit status under ``--case-lines`` where hardware named with ``--require`` is absent."""
@@ -190,7 +191,7 @@ def pytest_load_initial_conftests(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> int | pytest.ExitCode | None:
-    """Start pytest anew where it misread the command line."""
+    """Start pytest again with a corrected command line if it misread the given one."""
     if MEANT not in config.stash:
         return None
     meant = config.stash[MEANT]

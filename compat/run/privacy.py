@@ -51,7 +51,7 @@ def _known() -> Iterator[tuple[Path, str]]:
 def _cut(path: str) -> str:
     """Cut a path to its last part; leave words that only look like paths, as ``/encoder/MatMul``.
 
-    Nodes of a graph have such names. They are told from paths by whether their first part exists.
+    Nodes of a graph have such names. A word counts as a path if its first part exists.
     """
     parts = re.split(_SEPARATOR, path.rstrip("\\/"))
     beginning = os.sep.join(parts[:2])  # noqa: PTH118 (the first part of an absolute path is empty)

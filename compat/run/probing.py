@@ -78,7 +78,7 @@ def probe_runtime(name: str, only: Collection[str] = ()) -> dict[str, Probe]:
 
 
 def _clean(probe: Probe) -> Probe:
-    """Cut the paths of this machine from what a runtime says: results are published."""
+    """Cut the paths of this machine from a runtime's messages, because results are published."""
     facts = {
         name: without_paths(fact) if isinstance(fact, str) else fact
         for name, fact in probe.facts.items()
@@ -92,7 +92,7 @@ def _clean(probe: Probe) -> Probe:
 
 
 def _main(name: str, *only: str) -> None:
-    # What vendor libraries print, some when the process ends, goes to standard error.
+    # Vendor libraries print, some of them when the process ends; that goes to standard error.
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     runtime = catalog.load().runtime(name)

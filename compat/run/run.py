@@ -78,7 +78,7 @@ class Settings:
 
 @dataclass
 class Run:
-    """Measures cases one after the other and writes what it finds."""
+    """Measures cases one after the other and writes their observations."""
 
     settings: Settings
     said: Callable[[str, str], None] = lambda case, stage: None

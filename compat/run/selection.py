@@ -230,7 +230,7 @@ def suggestion(word: str, valid: Iterable[str]) -> str:
 
 
 def marks(catalog: Catalog) -> dict[str, str]:
-    """Return every mark that a case can carry, with what it means."""
+    """Return every mark that a case can carry, with its meaning."""
     found = {mark_name(name): f"cases on {name} hardware" for name in catalog.hardware}
     found |= {name: f"cases in {name} precision" for name in precisions()}
     found |= {name: f"cases with {name} weights" for name in WEIGHTS}
