@@ -38,10 +38,7 @@ def searchable(case: CaseUnderTest) -> bool:
 
 
 def found(case: CaseUnderTest, entry: dict[str, Any]) -> dict[str, Any]:
-    """Run one input that was made on the spot.
-
-    It has no reference, so that only crashes and faults in the output itself can show.
-    """
+    """Run one input made on the spot; without a reference only crashes and faults can show."""
     speech = case.standard_items
     (item,) = case.task.hard([{"name": "found", **entry}], speech, case.inputs.model.sample_rate)
     predictions, _, seconds = case.predict([item])
