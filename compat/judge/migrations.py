@@ -47,7 +47,7 @@ MIGRATIONS: Mapping[int, Callable[[Tree], Tree]] = MappingProxyType({1: one_form
 
 
 def migrated(line: Any, schema: Any) -> Any:
-    """Return a line rewritten from ``schema`` to the current one, or as it is if none is older."""
+    """Return a line rewritten from ``schema`` to the current one; a current line stays as it is."""
     while isinstance(line, dict) and isinstance(schema, int) and schema in MIGRATIONS:
         line = MIGRATIONS[schema](line)
         schema += 1

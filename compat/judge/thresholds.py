@@ -124,7 +124,10 @@ class Threshold:
         )
 
     def level(self, value: float | None, interval: Pair | None = None) -> Level:
-        """Return how far a number, or its interval, meets the limits; no finite number fails."""
+        """Return how far a number, or its interval, meets the limits.
+
+        A number that is absent, NaN or infinite fails.
+        """
         if value is None or not math.isfinite(value):
             return "failed"
         sign = 1.0 if self.direction == "at_least" else -1.0

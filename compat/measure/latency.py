@@ -1,4 +1,4 @@
-"""Latency stages: timed rounds, signs of false timings, and a baseline that shows a busy host."""
+"""Latency stages: timed rounds, signs of false timings, and how busy the machine was."""
 
 from __future__ import annotations
 

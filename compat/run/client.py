@@ -23,7 +23,7 @@ POLL = 0.25
 """Seconds between two looks at a busy worker's memory."""
 
 BUILDING_LIMIT = 3600.0
-"""Seconds that an export or a reference may take to build, if ten stage limits are not more."""
+"""Seconds that an export or a reference may take to build; ten stage limits, if that is more."""
 
 
 class StageFailure(Exception):

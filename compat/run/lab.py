@@ -28,7 +28,7 @@ SSH = "-o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15 -o Server
 MOST_FILES = 100
 """Results files of one host; each parallel process of pytest writes one."""
 RAN = (0, 1, 5)
-"""Exit statuses of a pytest that ran to its end: failed checks are findings, no host's faults."""
+"""Exit statuses of a pytest that ran to its end: a failed check is a finding, not a fault."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,60}")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}\.jsonl")
