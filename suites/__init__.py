@@ -1,1 +1,1 @@
-"""The checks, as tests of pytest: which numbers of a case are measured, and in which order."""
+"""The checks of a case, written as tests of pytest."""

@@ -1,11 +1,11 @@
-"""Are the answers right: against the truth, and against an exact execution?"""
+"""Checks of accuracy: answers compared with the truth, and outputs with an exact execution."""
 
 from compat.run.measurement import Finding, Measurement, check
 
 
 @check("accuracy.task", applies=lambda case: case.weights != "seeded")
 def test_task(measurement: Measurement) -> None:
-    """The task metric on every test set, and how far it fell behind the reference's."""
+    """The task metric on every test set, and its degradation compared with the reference's."""
     found = measurement.stage("task")
     if not found["values"] and found["outside_uem"]:
         some = ", ".join(found["outside_uem"][:3])
@@ -27,6 +27,6 @@ def test_task(measurement: Measurement) -> None:
 
 @check("accuracy.numerics")
 def test_numerics(measurement: Measurement) -> None:
-    """Intermediate outputs, between a float64 reference and an honest run of the recipe."""
+    """Intermediate outputs, compared with a float64 reference and with an oracle of the recipe."""
     found = measurement.stage("numerics")
     measurement.judge(found["values"], found["faults"])

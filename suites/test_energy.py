@@ -1,4 +1,4 @@
-"""What does it cost to run, and does it stay as fast? Where no counter is, energy is not told."""
+"""Checks of energy and of sustained load. Energy needs a counter in the machine."""
 
 from functools import cache
 from statistics import median
@@ -10,11 +10,12 @@ from compat.metrics.timing import crowding, others_busy
 from compat.run.measurement import Finding, Measurement, check
 
 MINUTES = 10
+"""Minutes of sustained load."""
 
 
 @cache
 def counted() -> bool:
-    """Tell whether this machine has a counter: looked up once, and not for each of all cases."""
+    """Return whether this machine has an energy counter. It is looked up once for all cases."""
     return bool(energy.find().counters)
 
 
@@ -27,7 +28,7 @@ def counted() -> bool:
 def test_task(measurement: Measurement) -> None:
     """Joules for each minute of audio, by the machine's own counters.
 
-    They count whatever else runs on the machine, too.
+    The counters include everything else that runs on the machine.
     """
     before = measurement.worker.ask("processors")
     values = measurement.stage("energy", seconds=measurement.profile.pick(2.0, 5.0, 20.0))
@@ -40,10 +41,10 @@ def test_task(measurement: Measurement) -> None:
 
 
 def heats(case: Case) -> bool:
-    """Tell whether a case stands for the heat of its target: the headline in its first recipe.
+    """Return whether a case is loaded for ten minutes: the headline variant in its first recipe.
 
-    What grows hot is the machine. Other recipes and a stand-in load the same parts for ten minutes
-    each, and would make hours of a whole run.
+    Heat is a property of the machine. Other recipes and variants load the same parts, and ten
+    minutes for each of them would add hours to a whole run.
     """
     first = case.recipe.name == case.target.recipes[0]
     headline = case.variant.name == case.family.headline
@@ -52,11 +53,11 @@ def heats(case: Case) -> bool:
 
 @check("latency.sustained", timed=True, rare=True, applies=heats)
 def test_sustained(measurement: Measurement) -> None:
-    """Ten minutes of load without a pause: a machine that grows hot slows down."""
+    """Drift of the time over ten minutes of load without a pause, as a hot machine slows down."""
     measurement.stage("loads")
     minutes: list[float] = []
     samples: dict[str, list[float]] = {}
-    # What ends it early keeps what was measured.
+    # Noted before the load, so that an early end keeps the samples so far.
     measurement.note(samples=samples)
     before = measurement.worker.ask("processors")
     for minute in range(MINUTES):

@@ -1,4 +1,4 @@
-"""How long does it take? Times are the worker's own, so that no pipe is measured."""
+"""Checks of latency and throughput. The worker measures the times, so that no pipe is measured."""
 
 from statistics import median
 from typing import Any
@@ -11,17 +11,19 @@ from compat.run.client import OutOfMemory
 from compat.run.measurement import Finding, Measurement, check
 
 NOISE = 0.25
-"""How much longer than at best fixed arithmetic beside a round may take, relatively: beyond that
-the machine was busy and the round is repeated; too many of them leave the timing inconclusive."""
+"""Share by which fixed arithmetic beside a round may take longer than at best (0.25: 25 %). Beyond
+it the machine was busy, and the round is repeated. Too many such rounds leave the timing
+inconclusive."""
 
 
 BUDGET = 2.0
-"""Seconds that the timed rounds of a case may take, unless a person said how many they want."""
+"""Seconds for the timed rounds of a case, unless a person chose the number of rounds."""
 MINIMUM = 4
+"""Fewest timed rounds."""
 
 
 class WorkerClock:
-    """A clock that only advances by what the worker measured."""
+    """A clock for pytest-benchmark that advances only by the seconds that the worker measured."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -36,12 +38,12 @@ CLOCK = WorkerClock()
 @check("latency.task", timed=True, applies=lambda case: case.target.evidence == "device")
 @pytest.mark.benchmark(timer=CLOCK)
 def test_task(measurement: Measurement, benchmark: Any) -> None:
-    """The whole task, by stage, on the inputs whose outputs accuracy judges."""
+    """The time of the whole task and its stages, on inputs whose outputs accuracy judges."""
     cold = measurement.stage("loads")["cold"]
     suspected = measurement.stage("suspicions")
     warmup, iterations = measurement.warmup, measurement.iterations
     if not measurement.chosen:
-        # A slow case does not get more of the run than it needs: a few seconds of rounds.
+        # A slow case gets fewer rounds, so that they take a few seconds.
         typical = median(suspected["samples"]["repeat_s"])
         iterations = max(MINIMUM, min(iterations, int(BUDGET / typical)))
     rounds: list[dict[str, Any]] = []
@@ -54,12 +56,12 @@ def test_task(measurement: Measurement, benchmark: Any) -> None:
         CLOCK.now += rounds[-1]["seconds"]
 
     def calm() -> list[dict[str, Any]]:
-        """Rounds that nothing disturbed, judged by the arithmetic beside them."""
+        """Return the undisturbed rounds after warm-up, by the arithmetic beside each round."""
         good = undisturbed([one["baseline_s"] for one in rounds], NOISE)
         return [one for one, found in list(zip(rounds, good, strict=True))[warmup:] if found]
 
     benchmark.pedantic(one_round, rounds=iterations, iterations=1, warmup_rounds=warmup)
-    # More, where benchmarks are switched off or reduced to a single call, and for disturbed ones.
+    # Further rounds replace disturbed ones, and those that pytest-benchmark left out if it is off.
     while len(rounds) < warmup + iterations or (
         len(calm()) < iterations and len(rounds) < warmup + 3 * iterations
     ):
@@ -113,9 +115,9 @@ def _medians(rows: list[dict[str, float]]) -> dict[str, float]:
     applies=lambda case: case.target.evidence == "device",
 )
 def test_throughput(measurement: Measurement) -> None:
-    """Items per second by batch size: a sweep up to the recommended one, or the largest usual one.
+    """Items per second by batch size: a sweep up to the recommended size, or the largest usual one.
 
-    Memory that runs out ends the sweep; what it found before stands.
+    The sweep ends if memory runs out, and keeps the smaller sizes.
     """
     full = measurement.profile.whole
     recommendation = measurement.recommendation
@@ -124,7 +126,7 @@ def test_throughput(measurement: Measurement) -> None:
     values: dict[str, Any] = {"batches": batches}
     if recommendation:
         values["recommended"] = recommendation.values(measurement.case)
-    # Whatever ends it, what was measured by then is kept.
+    # Noted before the sweep, so that an early end keeps the sizes so far.
     measurement.note(values=values, samples=samples)
     wanted = recommendation.batch if recommendation and full else 0
     sizes = measurement.stage("batches", recommended=wanted)
@@ -162,10 +164,10 @@ def test_throughput(measurement: Measurement) -> None:
     ),
 )
 def test_host(measurement: Measurement) -> None:
-    """An accelerator is faster than its host: what fell back to the host unseen is not.
+    """An accelerator is faster than its host, unless it silently fell back to the host.
 
-    The host runs the same graphs in PyTorch, fp32. Small models that nobody published are not
-    asked: starting a device may cost more than their work.
+    The host runs the same graphs in PyTorch, fp32. Small unpublished models are left out, as
+    starting a device may take longer than their work.
     """
     found = measurement.stage("host")
     fastest = {name: min(seconds) for name, seconds in found["samples"].items()}
@@ -173,6 +175,7 @@ def test_host(measurement: Measurement) -> None:
     measurement.note(samples=found["samples"], values=values)
     crowded = crowding(values, measurement.worker.request.threads)
     if crowded:
-        # Unlike a time, a ratio of two is no bound: the host may have lost more than the device.
+        # A busy machine makes a single time an upper bound, but not a ratio of two times: the host
+        # may have been slowed more than the device.
         raise Finding("inconclusive", f"the machine was busy: {crowded}", QUIETER)
     measurement.judge(values)

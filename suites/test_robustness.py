@@ -1,4 +1,4 @@
-"""Does it survive what users feed it: silence, noise, extremes, batches, any order?"""
+"""Checks of robustness: hard inputs such as silence, noise and extremes, batches, and order."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from compat.run.measurement import Finding, Measurement, check, remember
 
 @check("robustness.stress", headline=True, lengthy=True)
 def test_stress(measurement: Measurement) -> None:
-    """The fixed list of hard inputs: no crash, no NaN, and no worse than the reference on each."""
+    """The fixed list of hard inputs: no crash, no NaN, and on each no worse than the reference."""
     found = measurement.stage("stress")
     inputs: dict[str, Any] = {}
     faults: list[str] = []
@@ -52,13 +52,14 @@ def test_stress(measurement: Measurement) -> None:
 @check(
     "robustness.search",
     lengthy=True,
-    # Small sizes with generated weights are there for emulators, which take seconds for an input.
+    # The search runs many inputs, so that only small trained models are searched. Small sizes with
+    # generated weights are meant for emulators, which take seconds for an input.
     applies=lambda case: (
         not case.variant.published and case.weights == "trained" and case.recipe.name == "fp32"
     ),
 )
 def test_search(measurement: Measurement) -> None:
-    """Search beyond the list; what breaks the case is written down and joins it."""
+    """A random search for hard inputs. An input that breaks the case joins the fixed list."""
     if not measurement.stage("searchable"):
         raise Finding(
             "skipped",
@@ -87,7 +88,7 @@ def test_search(measurement: Measurement) -> None:
         try:
             found = measurement.worker.ask("found", entry=entry)
         except StageInput:
-            raise  # Nothing was learnt of the case.
+            raise  # The input itself was at fault, which tells nothing about the case.
         except StageFailure as failure:
             raise Finding("failed", f"{failure.status}: {failure} on {entry}") from failure
         if found["faults"]:

@@ -1,11 +1,11 @@
-"""Does the case run at all, and does it run where it is said to?"""
+"""Checks of support: the case runs, in the right precision and on the right device."""
 
 from compat.run.measurement import Measurement, check
 
 
 @check("support.loads")
 def test_loads(measurement: Measurement) -> None:
-    """It compiles, runs every standard input, and executes the precision that was asked for."""
+    """The case compiles, runs every standard input, and executes in the precision of its recipe."""
     found = dict(measurement.stage("loads"))
     standard = measurement.stage("standard")
     faults = dict.fromkeys((*found.pop("faults"), *standard["faults"]))
@@ -17,5 +17,5 @@ def test_loads(measurement: Measurement) -> None:
     applies=lambda case: not case.target.on_host_cpu and case.target.evidence != "conversion",
 )
 def test_placed(measurement: Measurement) -> None:
-    """Its nodes ran on the target, and not on the host's processor beside it."""
+    """The nodes of the case ran on the target, and not on the host's processor."""
     measurement.judge(measurement.stage("placed"))

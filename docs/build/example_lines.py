@@ -1,4 +1,4 @@
-"""One line of each kind of a published results file, shortened to what a reader looks at."""
+"""Example lines of a published results file: one of each kind, shortened."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import msgspec
 from compat.judge.results import Line, Run
 
 CHECK = "accuracy.numerics"
-"""The check whose lines are shown: an observation with values and limits."""
+"""The check whose lines are shown. Its observations have values and limits."""
 _SHORT = ("arguments", "checks", "facts", "hashes", "metrics", "values", "versions")
-"""Fields of which the first entries are shown."""
+"""Fields of which only the first :data:`_MOST` entries are shown."""
 _MOST = 2
 
 
 def example_lines(runs: tuple[Run, ...]) -> str:
-    """Return a line of each kind, of the first published run that measured :data:`CHECK`."""
+    """Return a line of each kind as a JSON block, from the first run that has :data:`CHECK`."""
     run = next(one for one in runs if any(o.check == CHECK and o.limits for o in one.observations))
     observation = next(o for o in run.observations if o.check == CHECK and o.limits)
     planned = next(one for one in run.planned if one.case.id == observation.case)
@@ -36,7 +36,7 @@ def _shortened(line: Line) -> dict[str, Any]:
 
 
 def _first(value: Any) -> Any:
-    """Return the first entries of a list or an object, and of the objects inside it."""
+    """Return the first entries of a list or an object, and of the objects inside an object."""
     if isinstance(value, dict):
         return {name: _first(one) for name, one in list(value.items())[:_MOST]}
     return list(value[:_MOST]) if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""The matrix as an SVG: what README shows of the published results in one look."""
+"""The compatibility matrix of the published results as an SVG, for README."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from compat.report.matrix import matrix
 from compat.report.model import Cell, Report
 
 LEFT, WIDTH, HEIGHT, HEAD = 180, 200, 62, 58
-"""Pixels: the column with the names of rows, the other columns, a row, the heading."""
+"""Sizes in pixels: width of the column with the rows' names, width of the other columns, height of
+a row, height of the heading."""
 _FONT = "Verdana,DejaVu Sans,sans-serif"
 
 
 def picture(report: Report) -> str:
-    """Return the matrix: a coloured field for each cell, with its rating, what ran and how fast."""
+    """Return the matrix as SVG text: a coloured field per cell, with rating, place and speed."""
     found = matrix(report)
     kinds = {name: kind for kind, names in found.groups for name in names}
     width = LEFT + WIDTH * len(kinds)
@@ -71,7 +72,7 @@ def _cell(cell: Cell, left: float, top: float) -> str:
 
 
 def _text(x: float, y: float, words: str, anchor: str, fill: str, bold: bool = False) -> str:
-    """Return a line of text; what is too long for a cell is made narrower."""
+    """Return a line of text as SVG. Text that is too long for a cell is made narrower."""
     narrow = f' textLength="{WIDTH - 14}" lengthAdjust="spacingAndGlyphs"' * (len(words) > 27)
     weight = ' font-weight="bold"' * bold
     return (

@@ -15,12 +15,15 @@ from compat.report.claim_words import shown
 
 @dataclass(frozen=True)
 class Asked:
-    """What the field says of a port against openai-whisper, and of which contestants."""
+    """A claim of the field about the speed of ports compared with openai-whisper."""
 
     text: str
     factor: float
+    """Claimed ratio of the speeds."""
     library: str
+    """Beginning of the names of the contestants that the claim is about; empty for all."""
     beams: str
+    """Part of the names of the contestants that the claim is about, such as ``5 beams,``."""
 
 
 ASKED = (
@@ -32,7 +35,7 @@ SIZE = "needs published small for the size of the claim"
 
 
 def beams(results: Path) -> str:
-    """Return ports of Whisper by beams and batches, and what the field claims of them."""
+    """Return tables of Whisper's ports by beams and batches, and of the field's claims."""
     stored = _newest(read_all([results]), "beams")
     if stored is None:
         return "Not measured yet: `compat experiment beams --save`."
@@ -68,7 +71,7 @@ def beams(results: Path) -> str:
 
 
 def _newest(answers: Answers, name: str) -> Stored | None:
-    """Return the newest answer of a calm machine, else the newest."""
+    """Return the newest answer that a calm machine gave, else the newest of any."""
     mine = [one for one in answers.stored if one.experiment == name]
     return next((one for one in reversed(mine) if not one.busy), mine[-1] if mine else None)
 
@@ -91,7 +94,10 @@ def _errors(found: dict[str, Finding], name: str) -> str:
 
 
 def _verdict(asked: Asked, ratios: dict[str, Finding]) -> str:
-    """Hold the fastest contestant that a claim is about against it; batches are other work."""
+    """Compare the fastest contestant that a claim is about with the claim.
+
+    Only batches of 1 count, as claims are about single recordings.
+    """
     about = {
         name: one
         for name, one in ratios.items()

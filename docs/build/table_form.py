@@ -1,4 +1,4 @@
-"""A Markdown table from rows of cells."""
+"""Writer of Markdown tables."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; columns that are empty in every row are left out."""
+    """Return rows of cells as a Markdown table, without columns that are empty in every row."""
     found = [list(row) for row in rows]
     kept = [i for i in range(len(head)) if any(row[i] for row in found)]
     lines = [[head[i] for i in kept], ["---"] * len(kept)]

@@ -47,11 +47,11 @@ NUMBERS = {
     "compat.contract.profile.CORE.rounds": "timed rounds of the core profile",
     "compat.contract.profile.FULL.rounds": "timed rounds of a whole run",
 }
-"""Numbers that the code fixes, with what they are."""
+"""Numbers that the code fixes, by name, with their meaning."""
 
 
 class _Group:
-    """Takes what the plugin tells pytest, as argparse takes it."""
+    """A stand-in for pytest's option group, which passes the plugin's options to argparse."""
 
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self.parser = parser
@@ -64,7 +64,7 @@ class _Group:
 
 
 def options() -> str:
-    """Return the options of the suites, with defaults that are numbers."""
+    """Return the table of the suites' options. Defaults are shown if they are numbers."""
     parser = argparse.ArgumentParser(add_help=False)
     plugin.pytest_addoption(_Group(parser))  # type: ignore[arg-type]
     rows = []
@@ -77,7 +77,7 @@ def options() -> str:
 
 
 def commands() -> str:
-    """Return the commands with the options that are their own."""
+    """Return the table of commands, each with the options that only it has."""
     parser = command_parser()
     (choices,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     rows = [
@@ -102,7 +102,7 @@ def _one_line(said: str | None) -> str:
 
 
 def query_tables() -> str:
-    """Return the tables of ``compat query`` with their columns."""
+    """Return the table of the relations of ``compat query``, with their columns."""
     rows = [
         (f"`{name}`", f"{one.about}: {', '.join(f'`{column}`' for column in one.columns)}")
         for name, one in RELATIONS.items()
@@ -111,13 +111,13 @@ def query_tables() -> str:
 
 
 def numbers() -> str:
-    """Return the numbers that the code fixes."""
+    """Return the table of the numbers that the code fixes."""
     rows = [(f"`{name}`", str(pkgutil.resolve_name(name)), NUMBERS[name]) for name in NUMBERS]
     return table(("name", "value", "meaning"), rows)
 
 
 def stages() -> str:
-    """Return what a worker measures, as its functions say of themselves."""
+    """Return the table of a worker's stages, described by the first lines of their docstrings."""
     found = {**protocol.STAGES, **protocol.REPEATABLE}
     rows = [(f"`{name}`", _first_sentence(stage)) for name, stage in found.items()]
     return table(("stage", "what it does"), rows)
@@ -128,7 +128,7 @@ def _first_sentence(function: Callable[..., Any]) -> str:
 
 
 def marks() -> str:
-    """Return the marks of which every case has one."""
+    """Return the table of marks, grouped: every case has a mark of each group."""
     rows = [
         (group if mark == next(iter(meanings)) else "", f"`{mark}`", meaning)
         for group, meanings in words.MARKS.items()
@@ -138,7 +138,7 @@ def marks() -> str:
 
 
 def metrics() -> str:
-    """Return what the numbers mean; a source that is a file stands in backquotes."""
+    """Return the table of metrics. A source that is a file of this project is in backquotes."""
     rows = [
         (name, meaning, f"`{source}`" if source.endswith(".py") else source)
         for name, meaning, source in METRICS
@@ -147,19 +147,19 @@ def metrics() -> str:
 
 
 def gates() -> str:
-    """Return what each gate asks, where it applies and what it rests on."""
+    """Return the table of gates: what each demands, where it applies and what it rests on."""
     rows = [(GATES[name], *asked) for name, asked in ASKED.items()]
     return table(("gate", "strict", "relaxed", "applies", "rests on"), rows)
 
 
 STATES: tuple[State, ...] = ("strict", "relaxed", "failed", "unknown")
-"""States of gates that always apply; the others may also be ``not-applicable``."""
+"""States of the gates that always apply. The other gates may also be ``not-applicable``."""
 RATED = ("High", "Medium", "Limited", "None", "Incomplete")
-"""Beginnings of the names of ratings, in the order of the table."""
+"""First words of the names of ratings, in the order of the table."""
 
 
 def rating_counts() -> str:
-    """Return how many combinations of gate states lead to each rating, by what evidence carries."""
+    """Return the table of how many combinations of gate states lead to each rating."""
     columns = [_ratings(Caps()), _ratings(Caps(weights="seeded"))]
     names = sorted({name for column in columns for name in column}, key=_place)
     rows = [(name, *(f"{column[name]:,}" for column in columns)) for name in names]
@@ -167,7 +167,10 @@ def rating_counts() -> str:
 
 
 def _ratings(caps: Caps) -> Counter[str]:
-    """Return the number of combinations for each rating; loads, accurate and robust must apply."""
+    """Return the number of combinations of gate states for each rating.
+
+    The gates for loading, accuracy and robustness always apply.
+    """
     sometimes: tuple[State, ...] = (*STATES, "not-applicable")
     combinations = product(STATES, sometimes, STATES, STATES, sometimes, sometimes)
     return Counter(rate(Gates(*states), caps).label for states in combinations)
@@ -178,7 +181,7 @@ def _place(name: str) -> tuple[int, str]:
 
 
 def corpus_forms() -> str:
-    """Return the forms of corpora that are recognised, as their modules say of themselves."""
+    """Return the table of recognised corpus layouts, from the docstrings of their modules."""
     docs = (_module_sentence(f"{layouts.__name__}.{name}") for name in layouts.NAMES)
     rows = [tuple(doc.replace("``", "`").split(": ", 1)) for doc in docs]
     return table(("form", "the folder has"), rows)
@@ -189,20 +192,20 @@ def _module_sentence(name: str) -> str:
 
 
 def statuses() -> str:
-    """Return the statuses of observations, with the symbols of the report."""
+    """Return the table of the statuses of observations, with the report's symbols."""
     rows = [(f"`{name}`", symbol, said) for name, (symbol, said) in text.STATUSES.items()]
     return table(("status", "shown", "meaning"), rows)
 
 
 def ratings() -> str:
-    """Return the ratings and the badges beside them."""
+    """Return the table of ratings, and of the badges beside them."""
     rows = [(name, symbol, said) for symbol, name, said in text.RATINGS.values()]
     rows += [(f"*{name}*", "", said) for name, said in text.BADGES.items()]
     return table(("rating", "shown", "meaning"), rows)
 
 
 def people() -> str:
-    """Return the packages with recordings of people, and their licences."""
+    """Return the table of packages with recordings of people, and their licences."""
     rows = [
         (f"`{one.distribution}` {one.version}", one.gives, one.licence)
         for one in recorded.read_table().package

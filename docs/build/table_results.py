@@ -22,7 +22,7 @@ from compat.report.measures import NOISE, NOISE_DB, Measure
 from compat.run.selection import Selection
 
 NATIVE = ("cpu-torch", "cpu-onnxruntime", "cpu-ctranslate2", "openvino-cpu")
-"""Targets on a processor that the core profile runs unasked."""
+"""Targets on a processor that the core profile runs without being asked."""
 PAGES = ("webnn-chromium-cpu", "wasm-chromium", "wasm-firefox")
 ADAPTERS = ("webgpu-firefox-software", "webgpu-chromium-software")
 MARKS = {"strict": "", "relaxed": " ~", "failed": " ✕"}
@@ -33,11 +33,12 @@ METRICS = ("miss", "false_alarm", "confusion", "der_collar_250ms", "jer", "speak
 
 @dataclass(frozen=True)
 class Case:
-    """What counts of one case, on the machine that answered most of its checks."""
+    """The observations of one case that count, on the machine that answered most of its checks."""
 
     id: str
     machine: str
     found: Mapping[str, Observation]
+    """Observations by check."""
     profile: str
 
     @property
@@ -53,11 +54,11 @@ class Case:
         return self.id.split("/")[2]
 
     def values(self, check: str) -> Mapping[str, Any]:
-        """Return the numbers of a check; none where it was not measured."""
+        """Return the numbers of a check, an empty mapping if it was not measured."""
         return self.found[check].values if check in self.found else {}
 
     def outputs(self) -> Mapping[str, Mapping[str, Any]]:
-        """Return the numerics of each output."""
+        """Return the numerics of each output, by the output's name."""
         numbers = self.values(NUMERICS).items()
         return {k: v for k, v in numbers if isinstance(v, Mapping) and "snr_db" in v}
 
@@ -68,7 +69,7 @@ class Case:
 
 
 def cases(runs: Sequence[Run], *targets: str) -> list[Case]:
-    """Return the cases of some targets in the order of their ids."""
+    """Return the cases of some targets, in the order of their ids."""
     found: dict[tuple[str, str], dict[str, Observation]] = defaultdict(dict)
     profiles: dict[tuple[str, str], str] = {}
     for (machine, case, check), one in sorted(choose(runs).items()):
@@ -83,7 +84,7 @@ def cases(runs: Sequence[Run], *targets: str) -> list[Case]:
 
 
 def accuracy(runs: Sequence[Run]) -> str:
-    """Return what each checkpoint scores on each test set, natively on a processor."""
+    """Return the table of each checkpoint's scores by test set, natively on a processor."""
     head = ["checkpoint", "target, recipe", "test set", "metric (95 %)", "float64"]
     head += ["degradation (95 %)", "other metrics", "RTFx", "peak memory", "model"]
     return table(head, [row for one in cases(runs, *NATIVE) for row in _scores(one)])
@@ -128,7 +129,7 @@ def _shown(key: str, value: Any) -> str:
 
 
 def without_device(runs: Sequence[Run], target: str) -> str:
-    """Return what an emulator, or a conversion, made of each model and recipe."""
+    """Return the table of models and recipes in an emulator or a conversion, without a device."""
     head = ["model", "recipe", "profile", "size", "task (reference)", "numerics"]
     head += ["simulation", "beyond strict limits"]
     return table(head, [_beside_simulation(one) for one in cases(runs, target)])
@@ -158,7 +159,10 @@ def _beside_reference(one: Case) -> Iterator[str]:
 
 
 def _shortcomings(one: Case) -> str:
-    """Return the checks that missed a limit, by how far; how the case ended if it did not run."""
+    """Return the checks of a case that missed a strict limit, failed ones first.
+
+    For a case that did not run it is the status in which it ended.
+    """
     loading = one.found.get(LOADS)
     if loading is not None and loading.level != "strict":
         return f"**{ENDED.get(loading.status, loading.status)}**"
@@ -179,7 +183,7 @@ def _decibels(value: Any) -> str:
 
 
 def browsers_seconds(runs: Sequence[Run]) -> str:
-    """Return the seconds of a task in pages, beside the fastest accurate native configuration."""
+    """Return the table of a task's seconds in pages, beside the fastest accurate native run."""
     found = [one for one in cases(runs, *PAGES) if one.recipe == "fp32"]
     pages = {(one.checkpoint, one.target): one for one in found}
     natives = [one for one in cases(runs, *NATIVE) if _accurate(one)]
@@ -212,7 +216,7 @@ def _accurate(one: Case) -> bool:
 
 
 def browsers_recipes(runs: Sequence[Run]) -> str:
-    """Return the numerics of the worst output by model, recipe and page."""
+    """Return the table of the worst output's numerics, by model, recipe and page."""
     pages = ("webnn-chromium-cpu", "wasm-chromium", *ADAPTERS)
     found = {(one.checkpoint, one.recipe, one.target): one for one in cases(runs, *pages)}
     keys = sorted({(checkpoint, recipe) for checkpoint, recipe, _ in found})
@@ -247,7 +251,7 @@ _FOLLOWED: tuple[_Kind, ...] = (
 
 
 def noise(runs: Sequence[Run]) -> str:
-    """Return how far successive runs of one case on one machine lie apart."""
+    """Return the table of differences between successive runs of one case on one machine."""
     apart: dict[str, list[float]] = defaultdict(list)
     beyond: dict[str, int] = defaultdict(int)
     for history in histories(runs):
@@ -306,9 +310,10 @@ def _from(check: str) -> str:
 
 
 def costs(runs: Sequence[Run]) -> str:
-    """Return what each family's cases of the core profile take on a processor, the dearest first.
+    """Return the table of the seconds of each family's cases on a processor, the dearest first.
 
-    A case that was published in a first look alone counts with that, which has fewer inputs.
+    The cases are those of the core profile. A case that was only published in a first look counts
+    with that run, which has fewer inputs.
     """
     wanted = (CORE.name, QUICK.name)
     measured = {one.id: one for one in cases(runs, *NATIVE) if one.profile in wanted}
@@ -335,5 +340,5 @@ def costs(runs: Sequence[Run]) -> str:
 
 
 def _seconds(one: Case, check: str = "") -> float:
-    """Return how long a case took, or one check of it."""
+    """Return the seconds that a case took, or one of its checks."""
     return sum(seen.seconds for name, seen in one.found.items() if check in ("", name))

@@ -60,9 +60,9 @@ OF_CODE: Mapping[str, Callable[[], str]] = {
     "statuses": table_reference.statuses,
 }
 OF_ANSWERS: Mapping[str, Callable[[Path], str]] = {"speed-beams": table_experiments.beams}
-"""Tables of stored answers of experiments, which are given the folder of all results."""
+"""Tables of the stored answers of experiments. Their functions take the folder of all results."""
 WHAT_RAN = "what-ran"
-"""The list of README of what the columns of the matrix rest on."""
+"""Name of README's list of the evidence behind the columns of the matrix."""
 MEASURED = {
     "benchmarks": "tests/benchmarks/bench.py",
     "libraries": "fixtures/build/libraries.py",
@@ -70,7 +70,7 @@ MEASURED = {
     "speed-whisper-small": "tests/benchmarks/speed.py",
     "speed-whisper-tiny": "tests/benchmarks/speed.py",
 }
-"""Names of the tables that a measurement writes, each with its script."""
+"""Tables that a measurement writes, by name, each with its script."""
 
 
 @cache
@@ -86,16 +86,16 @@ def published_report() -> Report:
 
 
 def what_ran() -> str:
-    """Return a line for each kind of evidence, as above the matrix."""
+    """Return a list with a line for each kind of evidence, as above the matrix."""
     return "\n".join(f"- {line}" for _, line in summary(published_report()))
 
 
 @cache
 def made(name: str) -> str | None:
-    """Return a table as it should be; None for one that a measurement writes.
+    """Return the up-to-date text of a table, or None if a measurement writes it.
 
     Raises:
-        KeyError: nothing writes a table of that name.
+        KeyError: no table has that name.
     """
     if name in MEASURED:
         return None
@@ -108,12 +108,12 @@ def made(name: str) -> str | None:
 
 @cache
 def drawn() -> str:
-    """Return the picture of the matrix."""
+    """Return the picture of the matrix as SVG text."""
     return picture(published_report())
 
 
 def wanted() -> dict[Path, str]:
-    """Return every file that holds something generated, with the text that it should have."""
+    """Return the up-to-date text of every file with generated parts, by path."""
     found = {
         path: filled(path.read_text(encoding="utf-8"), made)
         for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -123,7 +123,7 @@ def wanted() -> dict[Path, str]:
 
 
 def stale() -> dict[Path, str]:
-    """Return the files that are not as they should be, with the text that they should have."""
+    """Return the up-to-date text of every file whose present text differs, by path."""
     return {
         path: text
         for path, text in wanted().items()
@@ -132,7 +132,7 @@ def stale() -> dict[Path, str]:
 
 
 def main() -> int:
-    """Write, check or print tables, as the command line asks."""
+    """Write, check or print tables, as the command line asks; return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; 1 where one is stale")
     parser.add_argument("--print", choices=OF_RESULTS, metavar="NAME", help="print one table")

@@ -45,7 +45,7 @@ def load(variant: str, weights: str, checkpoint: str) -> LevelModel:
 
 
 class LevelModel(Model):
-    """The host side: cuts audio, calls the graph, and gives eight numbers for each recording."""
+    """The driver: it cuts audio, calls the graph, and gives eight numbers for each recording."""
 
     task = Agreement(scored=False)
 

@@ -1,4 +1,4 @@
-"""ONNX's reference evaluator: every operator in NumPy. Slow, and a second opinion."""
+"""ONNX's reference evaluator: every operator in NumPy. It is slow, but gives a second opinion."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from compat.api import (
 
 
 class OnnxReference(GraphRuntime):
-    """The runtime: where it can run, and how it compiles."""
+    """The runtime: its targets, whether they exist on this machine, and how it compiles graphs."""
 
     name = "onnx-reference"
     packages = ("onnx", "torch", "onnxscript")
@@ -46,7 +46,7 @@ class OnnxReference(GraphRuntime):
 
 
 class ReferenceSession(TensorSession):
-    """Graphs that were opened: arrays are its device tensors."""
+    """A session of opened graphs, whose device tensors are NumPy arrays."""
 
     def __init__(self, sources: Mapping[str, Source]) -> None:
         super().__init__({name: source.graph for name, source in sources.items()})

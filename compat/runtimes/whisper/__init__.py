@@ -1,1 +1,1 @@
-"""Ports of Whisper that own the whole task."""
+"""Ports of Whisper: libraries that do the whole decoding themselves."""

@@ -1,4 +1,4 @@
-"""Whisper checkpoints for libraries that read their own: in Hugging Face's layout, and OpenAI's."""
+"""Whisper checkpoints in the layouts that ports of Whisper read: Hugging Face's and OpenAI's."""
 
 from __future__ import annotations
 
@@ -35,15 +35,16 @@ NAMES = (
     (r"\bembed_tokens\b", "token_embedding"),
     (r"\bembed_positions\.weight$", "positional_embedding"),
 )
-"""What a part is called in Hugging Face's checkpoints, and in OpenAI's."""
+"""Patterns in the names of Hugging Face's parameters, each with its replacement in OpenAI's names,
+applied one after the other."""
 
 
 def hugging_face_folder(host: WhisperModel, folder: Path) -> Path:
     """Return a folder with configuration and tokenizer in Hugging Face's layout.
 
-    It is the checkpoint's own. For generated weights it is ``folder``, into which they are written,
-    with a vocabulary of numbered words. Weights are not among them: they are those of
-    ``host.network``, and a library that read them again would fill what it does not find.
+    A checkpoint's own folder is returned. For generated weights the files are written into
+    ``folder``, with a vocabulary of numbered words. No weights are written: a converter takes those
+    of ``host.network``, as a library that read weights again would generate missing ones.
     """
     if host.folder:
         return host.folder
@@ -67,14 +68,17 @@ def hugging_face_folder(host: WhisperModel, folder: Path) -> Path:
 
 
 def export(folder: Path, reference: Mapping[str, str], graph: str) -> None:
-    """Job: write weights and dimensions under the names of OpenAI's checkpoints."""
+    """Job: write the weights and the dimensions of a model under OpenAI's names.
+
+    The files are ``model.safetensors`` and ``dimensions.json``.
+    """
     from safetensors.torch import save_file
 
     from compat.contract.model_reference import ModelReference
 
     host: Any = catalog.open_model(ModelReference(**reference))
     state = host.network.state_dict()
-    # The projection onto the vocabulary is the embedding of tokens, under another name.
+    # proj_out is left out: it is tied to the embedding of tokens.
     tensors = {
         openai_name(name): tensor.contiguous()
         for name, tensor in state.items()
@@ -98,7 +102,7 @@ def export(folder: Path, reference: Mapping[str, str], graph: str) -> None:
 
 
 def openai_name(name: str) -> str:
-    """Translate the name of a parameter of Hugging Face's Whisper into OpenAI's."""
+    """Return OpenAI's name of a parameter of Hugging Face's Whisper."""
     for pattern, replacement in NAMES:
         name = re.sub(pattern, replacement, name)
     return name

@@ -1,4 +1,7 @@
-"""CTranslate2: what faster-whisper runs on. It owns Whisper's decoding, features and text aside."""
+"""CTranslate2, the library below faster-whisper.
+
+It does Whisper's encoding and decoding itself; features and text come from the suite.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +35,10 @@ COMPUTE_TYPES = {
     "bf16": "bfloat16",
     "int8-dynamic": "int8",
 }
-"""Stored and computed types; with ``int8`` activations are quantised per row as they come."""
+"""CTranslate2's type of weights and arithmetic, by scheme. With ``int8``, activations are quantised
+per row at run time."""
 BESIDE = ("tokenizer.json", "preprocessor_config.json")
-"""Files of a checkpoint that faster-whisper wants beside a converted model."""
+"""Files of a checkpoint that faster-whisper needs beside a converted model."""
 EXECUTED = {
     "float32": "fp32",
     "float16": "fp16",
@@ -100,9 +104,10 @@ class CTranslate2(Runtime):
 
 
 def convert(folder: Path, reference: Mapping[str, str], graph: str, compute_type: str) -> None:
-    """Job: convert a model, as ``ct2-transformers-converter`` does, without the network.
+    """Job: convert a model to CTranslate2, as ``ct2-transformers-converter`` does.
 
-    The converter gets the module that every runtime executes, and does not load another one.
+    The converter is given the module that every runtime executes, so that it neither loads another
+    one nor uses the network.
     """
     import tempfile
 
@@ -128,7 +133,7 @@ def convert(folder: Path, reference: Mapping[str, str], graph: str, compute_type
 
 
 class CTranslate2Execution(Execution):
-    """The whole decoding of a Whisper checkpoint in one call."""
+    """An execution of Whisper in CTranslate2, which does the whole decoding in one call."""
 
     def __init__(
         self,
@@ -144,7 +149,7 @@ class CTranslate2Execution(Execution):
         self.host = model
         self.target = target
         self.beams = 1
-        """Hypotheses that are kept; the experiment ``beams`` asks for more."""
+        """Width of beam search; the experiment ``beams`` sets more than 1."""
         supported = ctranslate2.get_supported_compute_types(target.device)
         if compute_type not in supported:
             names = ", ".join(sorted(supported))
@@ -156,7 +161,7 @@ class CTranslate2Execution(Execution):
         self.model = self.open(compute_type, options)
 
     def open(self, compute_type: str, options: Options) -> Any:
-        """Load the converted model."""
+        """Return the converted model, loaded on the target's device."""
         import ctranslate2
 
         return ctranslate2.models.Whisper(
@@ -173,7 +178,7 @@ class CTranslate2Execution(Execution):
     def trace(self, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
         mel, forced = self.host.traced_input(item, guide)
         encoded = self.model.encode(_view(mel), to_cpu=True)
-        # What follows the start of the prompt is taken as given, and its steps have logits too.
+        # The prompt holds all forced tokens: CTranslate2 returns logits for its steps too.
         (found,) = self._generate(
             encoded, [forced], len(forced) + 1, suppress=False, return_logits_vocab=True
         )
@@ -201,10 +206,10 @@ class CTranslate2Execution(Execution):
         return [Decoded(list(result.sequences_ids[0])[:most]) for result in found]
 
     def check_detection(self) -> None:
-        """Refuse to detect a language where the library would, with an error of its own.
+        """Check that the library can detect a language, which it would otherwise refuse later.
 
         Raises:
-            Unsupported: it takes the model for one that knows English alone.
+            Unsupported: the library takes the model for an English-only one.
         """
         if not self.model.is_multilingual:
             raise Unsupported(
@@ -214,7 +219,7 @@ class CTranslate2Execution(Execution):
             )
 
     def token(self, name: str) -> int:
-        """Return the token of a language that the library names (``<|de|>``)."""
+        """Return the token of a language, given by its name in the library, such as ``<|de|>``."""
         return self.host.vocabulary.languages[name.strip("<|>")]
 
     def _generate(
@@ -230,7 +235,7 @@ class CTranslate2Execution(Execution):
             encoded,
             prompts,
             beam_size=self.beams,
-            # It generates half of this at most, leaving the rest for prompts as Whisper does.
+            # CTranslate2 generates at most half of this, and leaves the rest for the prompt.
             max_length=2 * length,
             suppress_tokens=list(vocabulary.suppress) if suppress else [],
             suppress_blank=suppress and bool(vocabulary.begin_suppress),

@@ -1,7 +1,7 @@
 """faster-whisper's batched pipeline: CTranslate2, with features and batches of its own.
 
-It is given the windows that every runtime decodes, as clips: its own voice activity detection
-would choose other audio.
+The pipeline is given the same windows of audio as every runtime, as clips, since its own voice
+activity detection would choose other audio.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install faster-whisper==1.2.1"
 BATCH = 8
-"""Windows that are decoded together, of one recording too: its own default. More where more
-recordings are given at once."""
+"""Number of windows that are decoded together, its own default; more if more recordings are given
+at once."""
 
 
 class FasterWhisper(CTranslate2):
@@ -46,7 +46,7 @@ class FasterWhisper(CTranslate2):
             target,
             name=target.name.replace("ctranslate2", "faster-whisper"),
             runtime="faster-whisper",
-            # CTranslate2 itself is in the core profile; here it gets many windows at once.
+            # The core profile has CTranslate2 itself; this target only adds batches of windows.
             on_request=True,
         )
         for target in CTranslate2.targets
@@ -76,14 +76,14 @@ class FasterWhisperExecution(CTranslate2Execution):
         execution = self
 
         class AnySize(WhisperModel):  # type: ignore[misc]
-            """Published sizes are as they were; smaller windows and vocabularies work too."""
+            """faster-whisper's model for any size; published sizes behave as without this class."""
 
             def encode(self, features: np.ndarray) -> Any:
-                # It has padded them to 30 s.
+                # The library has padded the features to 30 s, which small models do not take.
                 return super().encode(np.ascontiguousarray(features[..., :frames]))
 
             def get_prompt(self, *arguments: Any, **options: Any) -> list[int]:
-                # It takes a model of few tokens for one that knows no languages.
+                # The library takes a model with a small vocabulary for an English-only one.
                 return list(execution.prompt)
 
         model = AnySize(
@@ -120,7 +120,7 @@ class FasterWhisperExecution(CTranslate2Execution):
         vocabulary = self.host.vocabulary
         rate = self.host.sample_rate
         ends = np.cumsum([len(window) for window in windows])
-        # Half a sample more, as it cuts off what is behind the point.
+        # Half a sample is added, as the library truncates seconds to whole samples.
         clips = [
             {"start": (end - len(window) + 0.5) / rate, "end": (end + 0.5) / rate}
             for end, window in zip(ends, windows, strict=True)
@@ -138,7 +138,7 @@ class FasterWhisperExecution(CTranslate2Execution):
             vad_filter=False,
             clip_timestamps=clips,
             batch_size=max(BATCH, together),
-            # CTranslate2 generates half of it at most, leaving the rest for prompts.
+            # CTranslate2 generates at most half of this, and leaves the rest for the prompt.
             max_new_tokens=min(2 * most + prompt, self.pipeline.model.max_length - prompt),
         )
         return [Decoded(list(segment.tokens)[:most]) for segment in segments]

@@ -1,8 +1,8 @@
-"""Whisper in the file format of whisper.cpp, as its own converter and quantiser write it.
+"""Writer of whisper.cpp's file format, as its own converter and quantiser write it.
 
-Little-endian: int32 magic; eleven int32 of dimensions and type; mel filters; the tokens that are
-text, each int32 length and bytes; then per tensor int32 rank, length of name, type, dimensions
-from the fastest, the name as OpenAI has it, and the values.
+The file is little-endian. It has an int32 magic number, eleven int32 of dimensions and file type,
+the mel filters, and the text tokens, each as int32 length and bytes. Then comes each tensor: int32
+rank, length of the name, type, dimensions from the fastest one on, OpenAI's name, and the values.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
 MODEL = "ggml-model.bin"
 MAGIC = 0x67676D6C
 BLOCK = 32
-"""Values of a row that share a scale."""
+"""Number of successive values of a row that share a scale."""
 QUANTISED_VERSION = 2000
-"""Added to the type of quantised files: version 2 of the blocks' layout, times 1,000."""
+"""Added to the file type of quantised files: version 2 of the blocks' layout, times 1,000."""
 FLOAT32, FLOAT16 = 0, 1
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How matrices are stored."""
+    """A form in which matrices are stored."""
 
     name: str
-    """As the library ``gguf`` and whisper.cpp call it."""
+    """Name in the library ``gguf`` and in whisper.cpp, such as ``Q5_1``."""
     file_type: int
-    """Number of the kind of file (ggml's ``ggml_ftype``), which the loaded model tells as well."""
+    """ggml's number for the file (``ggml_ftype``), which a loaded model also reports."""
     tensor_type: int
-    """Number of the type of its matrices (``ggml_type``)."""
+    """ggml's number for the matrices (``ggml_type``)."""
 
 
 KINDS = {
@@ -55,11 +55,12 @@ KINDS = {
     "int8-q5_0": Kind("Q5_0", 8, 6),
     "int4-q4_0": Kind("Q4_0", 2, 2),
 }
-"""By scheme. Five bits count as the class of eight: they are stored, and products are of 8 bits."""
+"""Forms by scheme. Schemes that store 5 bits count as int8, since their products are computed in 8
+bits."""
 
 
 def convert(folder: Path, reference: Mapping[str, str], graph: str, scheme: str) -> None:
-    """Job: write a model for whisper.cpp."""
+    """Job: write a model for whisper.cpp as ``ggml-model.bin``."""
     from compat.contract.model_reference import ModelReference
 
     host: Any = catalog.open_model(ModelReference(**reference))
@@ -67,12 +68,17 @@ def convert(folder: Path, reference: Mapping[str, str], graph: str, scheme: str)
     with (folder / MODEL).open("wb") as file:
         _write_header(file, host, kind)
         for name, values in host.network.state_dict().items():
-            if not name.startswith("proj_out"):  # The embedding of tokens, under another name.
+            if not name.startswith("proj_out"):  # It is tied to the embedding of tokens.
                 _write_tensor(file, openai_name(name), values.numpy(), kind)
 
 
 def refuse(host: WhisperModel, scheme: str) -> None:
-    """Raise :class:`Unsupported` for a model that whisper.cpp's architecture has no place for."""
+    """Check that whisper.cpp's architecture and a scheme suit a model.
+
+    Raises:
+        Unsupported: the output projection is not tied, the width is no multiple of :data:`BLOCK`,
+            or the feed-forward layers are not four times as wide.
+    """
     if not host.tied:
         raise Unsupported(
             "whisper.cpp projects onto the embedding of tokens, and this checkpoint has a "
@@ -110,7 +116,7 @@ def _write_header(file: BinaryIO, host: WhisperModel, kind: Kind) -> None:
 
 
 def _words(host: WhisperModel) -> Iterator[bytes]:
-    """Yield the bytes of the tokens that are text: those before the one that ends a transcript."""
+    """Yield the bytes of each text token: the tokens before the one that ends a transcript."""
     if host.folder is None:
         yield from (f" word{token}".encode() for token in range(host.vocabulary.end))
         return
@@ -153,9 +159,10 @@ def _quantised(values: np.ndarray, kind: Kind) -> np.ndarray:
 
 
 def oracle(scheme: str) -> Callable[[torch.nn.Module], torch.nn.Module]:
-    """Return a simulation of a scheme: weights in its blocks, inputs of products in 8-bit blocks.
+    """Return a function that makes a module simulate a scheme of whisper.cpp.
 
-    Tables of positions and convolutions stay as they are: whisper.cpp quantises matrices alone.
+    Weights are rounded in the scheme's blocks, and inputs of products in 8-bit blocks. Tables of
+    positions and convolutions stay as they are, since whisper.cpp quantises matrices only.
     """
 
     def simulate(module: torch.nn.Module) -> torch.nn.Module:
@@ -176,7 +183,7 @@ def oracle(scheme: str) -> Callable[[torch.nn.Module], torch.nn.Module]:
 
 
 def round_blocks(values: torch.Tensor, scheme: str) -> torch.Tensor:
-    """Round float32 values (…, n), n a multiple of 32, to what a scheme's blocks can hold."""
+    """Round float32 values (…, n), n a multiple of 32, to the values of a scheme's blocks."""
     import torch
 
     def half(scale: torch.Tensor) -> torch.Tensor:
@@ -194,7 +201,7 @@ def round_blocks(values: torch.Tensor, scheme: str) -> torch.Tensor:
         scale = (blocks.amax(-1, keepdim=True) - low) / 31
         blocks = blocks - low
         rounded = divided(scale).round() * half(scale) + half(low)
-    else:  # The largest value of a block, with its sign, is the lowest of the steps.
+    else:  # The value of largest magnitude in a block becomes the lowest code, whatever its sign.
         steps = {"int8-q5_0": 16, "int4-q4_0": 8}[scheme]
         largest = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
         scale = largest / -steps

@@ -1,7 +1,7 @@
-"""MLX: Apple's array library, on Metal and on processors. It runs the Whisper of mlx-whisper.
+"""MLX, Apple's array library, on Metal and on processors, with the Whisper of mlx-whisper.
 
-The port's model is used, and not its ``decode``, which knows the tokenizers of the published sizes
-only.
+Only the model of mlx-whisper is used. Its ``decode`` knows the tokenizers of the published sizes
+only, so that decoding is done here.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 
 INSTALL = 'pip install "mlx[cpu]==0.32.4" mlx-whisper==0.4.3'
 GLIBC = (2, 35)
-"""The oldest C library that its wheels for Linux run with."""
+"""Oldest version of glibc that MLX's wheels for Linux run with."""
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8-weights": "float32"}
 GROUP = 64
-"""Weights of a row that share scale and offset when quantised."""
+"""Number of weights of a row that share scale and offset when quantised."""
 
 
 def round_weights(module: torch.nn.Module) -> torch.nn.Module:
     """Simulate 8-bit weights as MLX stores them: scale and offset for each group of a row.
 
-    The end of a group's range that is farther from zero is kept, and zero is on the grid. Tables of
-    positions are no layers of the port and stay as they are.
+    The end of a group's range that is farther from zero is exact, and so is zero. Tables of
+    positions are plain arrays in mlx-whisper, which quantises layers only: they stay as they are.
     """
     import torch
 
@@ -75,7 +75,7 @@ class Mlx(Runtime):
             "cpu",
             tuple(DTYPES),
             on_host_cpu=True,
-            # Its wheels for Linux multiply with the reference BLAS, on one thread.
+            # MLX's wheels for Linux multiply with the reference BLAS, on one thread.
             on_request=True,
             families=("whisper",),
         ),
@@ -117,7 +117,7 @@ class Mlx(Runtime):
 
 
 class MlxExecution(Execution):
-    """The model of mlx-whisper, decoded greedily with its own caches."""
+    """An execution of mlx-whisper's model, decoded greedily with the model's own caches."""
 
     def __init__(
         self,
@@ -141,7 +141,8 @@ class MlxExecution(Execution):
         self.model: Any = Whisper(ModelDimensions(**dimensions), dtype)
         stored: Any = mx.load(str(folder / WEIGHTS))
         weights = {name: tensor.astype(dtype) for name, tensor in stored.items()}
-        # One table is no parameter of this port, and one is: what timestamps of words look at.
+        # In mlx-whisper the encoder's positions are no parameter, but alignment_heads, which
+        # timestamps of words use, is one.
         self.model.encoder._positional_embedding = weights.pop("encoder.positional_embedding")
         weights["alignment_heads"] = self.model.alignment_heads
         self.model.load_weights([_ported(*pair) for pair in weights.items()])
@@ -223,7 +224,7 @@ class MlxExecution(Execution):
 
 
 def _ported(name: str, tensor: Any) -> tuple[str, Any]:
-    """Return a parameter of OpenAI's under the name, and in the layout, of the port."""
+    """Return the name and the tensor of a parameter of OpenAI's as mlx-whisper has them."""
     name = name.replace("mlp.0", "mlp1").replace("mlp.2", "mlp2")
     return name, tensor.swapaxes(1, 2) if "conv" in name and tensor.ndim == 3 else tensor
 

@@ -1,7 +1,7 @@
-"""openai-whisper: the baseline that the field compares with. It owns Whisper's decoding.
+"""openai-whisper, OpenAI's own library: the baseline that the field compares with.
 
-Only ``decode`` is used, for a fixed number of tokens: ``transcribe`` decodes again at other
-temperatures where it does not trust the result, and no two runs would do the same work.
+Only ``decode`` is used, for a fixed number of tokens. ``transcribe`` decodes again at other
+temperatures if it does not trust a result, so that two runs would do different work.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class OpenAIWhisper(Runtime):
             "cpu",
             "openai-whisper",
             "cpu",
-            # Its own command line runs float32 on processors, whatever it is asked for.
+            # The library's own command line always runs float32 on processors.
             ("fp32",),
             on_host_cpu=True,
             families=("whisper",),
@@ -83,7 +83,7 @@ class OpenAIWhisper(Runtime):
 
 
 class OpenAIWhisperExecution(Execution):
-    """The model and the decoding loop of the package, on given weights."""
+    """An execution of the package's model and decoding loop, on given weights."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class OpenAIWhisperExecution(Execution):
         scheme = only_scheme(recipe)
         self.host = model
         self.beams = 1
-        """Hypotheses that are kept; the experiment ``beams`` asks for more."""
+        """Width of beam search; the experiment ``beams`` sets more than 1."""
         torch.set_num_threads(options.threads)
         source = next(iter(sources.values()))
         self.folder, dimensions = exported(source, self.host)
@@ -109,7 +109,7 @@ class OpenAIWhisperExecution(Execution):
         vocabulary = self.host.vocabulary
         self.fp16 = scheme == "fp16"
         device = torch.device(target.device + (f":{options.device}" if options.device else ""))
-        # Parameters stay in float32, and layers cast them to the precision of what they are given.
+        # Parameters stay in float32: the layers cast them to the precision of their inputs.
         self.model: Any = network.to(device).eval()
         self._options(vocabulary.prompt)
         tokenizer = get_tokenizer(network.is_multilingual, num_languages=network.num_languages)
@@ -123,10 +123,10 @@ class OpenAIWhisperExecution(Execution):
         self._seen = ""
 
     def _options(self, prompt: Prompt) -> Any:
-        """Return the options under which the package makes a prompt.
+        """Return the package's options for decoding with a prompt.
 
         Raises:
-            Unsupported: it makes another.
+            Unsupported: the package makes another prompt for this language.
         """
         from whisper.decoding import DecodingOptions
         from whisper.tokenizer import LANGUAGES, get_tokenizer
@@ -168,7 +168,7 @@ class OpenAIWhisperExecution(Execution):
             with stopwatch("encoder"):
                 encoded = self.model.embed_audio(self._upload(mel))
                 self._seen = str(encoded.dtype)
-                # Fetched, so that the encoder has ended when its time is taken.
+                # Copied to the CPU, so that the encoder has ended when its time is taken.
                 level = encoded.float().abs().mean(dim=(1, 2)).cpu().numpy()
 
             def detect(rows: Sequence[int]) -> list[int]:
@@ -177,7 +177,7 @@ class OpenAIWhisperExecution(Execution):
                 return [int(tokens[row]) for row in rows]
 
             found: dict[int, list[int]] = {}
-            # It takes one language at a time.
+            # The package decodes one language at a time.
             for prompt, rows in grouped(ask(detect)).items():
                 with stopwatch("decoder"):
                     part = decode(self.model, encoded[rows], self._options(prompt))

@@ -1,9 +1,10 @@
 """whisper.cpp, from the wheel of pywhispercpp: what most people run Whisper with on a processor.
 
-Its C functions are called one by one: mel in, encoder, one decoder step after another. So every
-checkpoint is asked by its own prompt and suppresses its own tokens, small vocabularies too, and
-logits can be compared. ``whisper_full`` knows the tokens of the published sizes alone and decodes
-again at other temperatures. The Python functions of the wheel hide logits; the library is the same.
+The C functions are called one by one: set the mel spectrum, encode, decode step by step. Every
+checkpoint then gets its own prompt and suppresses its own tokens, small vocabularies too, and
+logits can be compared. ``whisper_full`` would not do: it knows the tokens of the published sizes
+only, and decodes again at other temperatures. The wheel's Python functions give no logits, but its
+library does.
 """
 
 from __future__ import annotations
@@ -38,17 +39,18 @@ if TYPE_CHECKING:
 
 INSTALL = "pip install pywhispercpp==1.5.1 gguf==0.19.0"
 SERIES = "1.8."
-"""Of whisper.cpp; in another, the structure below may have other fields."""
+"""Series of whisper.cpp versions that is supported. In others ``_Parameters`` may have other
+fields."""
 DEVICES = {"cuda": "CUDA", "mps": "MTL"}
-"""How the names of its devices begin, by column."""
+"""Prefix of whisper.cpp's names of devices, by column."""
 BUILD = {
     "cuda": "GGML_CUDA=1 pip install --no-binary pywhispercpp pywhispercpp==1.5.1",
     "mps": "run it on an Apple chip",
 }
 TROUBLE = ("fail", "error", "wrong", "invalid", "unknown", "not all")
-"""Words of the lines that say why a file is refused."""
+"""Words in the lines of whisper.cpp's log that tell why it refuses a file."""
 NEVER = -1e4
-"""Added to the logits of tokens that are suppressed, as in the graphs of other runtimes."""
+"""Number added to the logits of suppressed tokens, as in the graphs of other runtimes."""
 
 
 class WhisperCpp(Runtime):
@@ -111,7 +113,7 @@ class WhisperCpp(Runtime):
 
 
 class WhisperCppExecution(Execution):
-    """A model of whisper.cpp, decoded greedily, one window after the other."""
+    """An execution of a model in whisper.cpp, decoded greedily, one window after the other."""
 
     def __init__(
         self,
@@ -167,7 +169,7 @@ class WhisperCppExecution(Execution):
                 tokens.append(int((logits + mask).argmax()))
                 past += len(fed)
                 fed, mask = tokens[-1:], self.mask
-        # The encoder's output stays inside, so that its level is not known.
+        # whisper.cpp does not give out the encoder's output, so that its level is not known.
         finite = bool(np.isfinite(logits).all())
         return Decoded(tokens, 0.0 if finite else float("nan"))
 
@@ -193,8 +195,8 @@ class WhisperCppExecution(Execution):
         return self.path.stat().st_size
 
     def notes(self) -> Mapping[str, Any]:
-        # Flash attention is on by default. With it, half-precision logits of whisper-tiny.en have
-        # 27 to 33 dB, without it 54.
+        # whisper.cpp's default is flash attention. With it half-precision logits of whisper-tiny.en
+        # have 27 to 33 dB, without it 54 dB.
         return {"attention": "flash_attn off"}
 
     def close(self) -> None:
@@ -243,10 +245,10 @@ FUNCTIONS: Mapping[str, tuple[Any, ...]] = {
     "ggml_backend_dev_get": (_POINTER, ctypes.c_size_t),
     "ggml_backend_dev_name": (_TEXT, _POINTER),
 }
-"""What is called of it: the types of the result and of the arguments."""
+"""C functions that are called, each with the type of its result, then those of its arguments."""
 
 lines: deque[str] = deque(maxlen=200)
-"""What the library said last."""
+"""The last lines of the library's log."""
 
 
 def _listen(level: int, text: bytes, data: object) -> None:
@@ -258,15 +260,16 @@ _LISTENER = _LOG(_listen)
 
 @cache
 def library() -> Any:
-    """Return the C library that the Python module is linked with.
+    """Return the C library that pywhispercpp's module is linked with, its functions declared.
 
     Raises:
-        OSError: it cannot be opened.
-        AttributeError: it lacks a function.
+        OSError: the library cannot be opened.
+        AttributeError: the library lacks a function.
     """
     import _pywhispercpp
 
-    # A name is looked up in what the module was linked with, too; the wheels mangle file names.
+    # The module is opened, as wheels mangle the library's file name. A function is looked up in the
+    # libraries that the module is linked with, too.
     opened = ctypes.CDLL(_pywhispercpp.__file__)
     for name, (result, *arguments) in FUNCTIONS.items():
         function = getattr(opened, name)
@@ -276,7 +279,7 @@ def library() -> Any:
 
 
 def devices() -> list[str]:
-    """Return the names of the devices that the library was built for and finds."""
+    """Return the names of the devices that the library supports and finds, such as ``CUDA0``."""
     found = library()
     handles = [found.ggml_backend_dev_get(one) for one in range(found.ggml_backend_dev_count())]
     return [found.ggml_backend_dev_name(handle).decode() for handle in handles]
@@ -287,16 +290,18 @@ class Context:
 
     Args:
         path: the model.
-        gpu: number of the GPU, None for the processor.
+        gpu: number of the GPU; None for the processor.
 
     Raises:
         CompatError: the library refuses the file.
+        Unsupported: a GPU is asked for, and the library finds none.
     """
 
     def __init__(self, path: Path, gpu: int | None) -> None:
         self.library = library()
         parameters = self.library.whisper_context_default_params()
-        # Its default in 1.8 pads keys with zeros that no mask hides: 27 dB in place of 54.
+        # Flash attention, the default in 1.8, pads keys with zeros that no mask hides: logits have
+        # 27 dB in place of 54.
         parameters.flash_attn = False
         parameters.use_gpu = gpu is not None
         parameters.gpu_device = gpu or 0
@@ -317,19 +322,22 @@ class Context:
 
     @property
     def file_type(self) -> int:
-        """Number of the kind of file that was loaded."""
+        """Number of the loaded file's type (``ggml_ftype``)."""
         found: int = self.library.whisper_model_ftype(self.handle)
         return found
 
     def encode(self, mel: np.ndarray, threads: int) -> None:
-        """Encode a window: log-mel, float32 (mels, frames)."""
+        """Encode a window, given as its log-mel spectrum, float32 (mels, frames)."""
         mel = np.ascontiguousarray(mel, np.float32)
         pointer = mel.ctypes.data_as(_FLOATS)
         self._call("whisper_set_mel", pointer, mel.shape[1], mel.shape[0])
         self._call("whisper_encode", 0, threads)
 
     def decode(self, tokens: Sequence[int], past: int, threads: int) -> np.ndarray:
-        """Return the logits (vocabulary,) after some tokens, which follow ``past`` others."""
+        """Decode tokens, and return the logits (vocabulary,) after the last one.
+
+        ``past`` is the number of tokens that were decoded before, whose keys are in the cache.
+        """
         given = (ctypes.c_int * len(tokens))(*tokens)
         self._call("whisper_decode", given, len(tokens), past, threads)
         rows = self.library.whisper_get_logits(self.handle)
@@ -342,7 +350,7 @@ class Context:
             raise RuntimeError(f"{name} returned {code}: {' '.join(list(lines)[-2:])}")
 
     def close(self) -> None:
-        """Release its memory."""
+        """Release the model's memory."""
         if self.handle:
             self.library.whisper_free(self.handle)
             self.handle = None
