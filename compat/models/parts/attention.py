@@ -1,9 +1,9 @@
-"""Decoders with caches: the tensors of a graph that is one step, its layers, and its loop.
+"""Autoregressive decoders with key and value caches: the step's tensors, its layers, and the loop.
 
-Libraries append to their caches, which copies them at every step and gives each step a shape of its
-own. Here a step attends to its own key and value directly and returns both as slices, which the
-runtime writes: shapes stay the same, and nothing copies a cache. The layers are those of the
-library, so that its checkpoints load unchanged.
+Libraries append to their caches. That copies the caches at every step and gives each step another
+shape. Here a step attends to its own key and value directly and returns both as slices, which the
+runtime writes into the cache: shapes stay the same, and nothing copies a cache. The layers are
+those of the library, so that its checkpoints load unchanged.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CachedDecoder:
-    """Sizes of a decoder that attends to its own past and across, to what an encoder made."""
+    """Sizes of a decoder with self-attention to its past and cross-attention to an encoder."""
 
     layers: int
     heads: int
     head: int
     """Features of each head."""
     past: int
-    """Positions of the caches: the most steps there are."""
+    """Positions of the caches: the largest number of steps."""
     cross: int | str
-    """Positions of what the encoder made, or the symbol of points that says how many."""
+    """Positions of the encoder's output, or the symbol of the graph's points that gives them."""
     codebooks: int = 0
-    """Codes that each step takes, (batch, codebooks); 0: one token, (batch,)."""
+    """Codes that each step takes, as (batch, codebooks); 0 for one token, as (batch,)."""
     guidance: bool = False
-    """Whether every row is decoded with its prompt and without, to be guided by the difference.
+    """Whether every row is decoded both with its prompt and without (classifier-free guidance).
 
-    Both ways are in one step: hidden is (batch, 2, width), and there are twice as many heads.
+    One step computes both ways: hidden is (batch, 2, width), and there are twice as many heads.
     """
 
     @property
@@ -72,31 +72,31 @@ class CachedDecoder:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a library calls the parts of a decoder's layer; they come in the same order in all."""
+    """A library's names of the parts of a decoder's layer, whose order is the same in all."""
 
     cross: str
-    """The attention across. Its normalisation has the same name and ``_layer_norm`` behind it."""
+    """The cross-attention. Its normalisation has the same name with ``_layer_norm`` appended."""
     norm: str
     """The normalisation before the feed-forward part."""
     feed: tuple[str, ...]
-    """The feed-forward part: modules and functions, one after the other."""
+    """The feed-forward part: modules and functions, in the order in which they are applied."""
 
 
 BART = Layout("encoder_attn", "final_layer_norm", ("fc1", "activation_fn", "fc2"))
-"""Whisper, MusicGen, and whatever else was written after BART."""
+"""The layout of Whisper, MusicGen and other decoders modelled on BART."""
 SEAMLESS = Layout("cross_attention", "ffn_layer_norm", ("ffn",))
-"""SeamlessM4T's decoder of text."""
+"""The layout of SeamlessM4T's text decoder."""
 
 
 def cross_attention_module(attentions: Sequence[Any]) -> torch.nn.Module:
-    """Return what makes the keys and values of the attention across, once for all steps.
+    """Return the module that makes the keys and values of cross-attention, once for all steps.
 
-    Maps what an encoder made, (batch, positions, width), to the keys of each layer
+    It maps an encoder's output (batch, positions, width) to the keys of each layer
     (batch, heads, head width, positions), then to the values (batch, heads, positions, head width).
-    Two such inputs are the two ways of guidance: with the prompt and without.
+    With guidance it takes two such inputs: one with the prompt, one without.
 
     Args:
-        attentions: those of a library, with ``k_proj``, ``v_proj`` and ``num_heads``.
+        attentions: a library's modules, with ``k_proj``, ``v_proj`` and ``num_heads``.
     """
     import torch
 
@@ -126,19 +126,20 @@ def cross_attention_module(attentions: Sequence[Any]) -> torch.nn.Module:
 
 
 def step_module(layers: Any, past: int, layout: Layout = BART) -> torch.nn.Module:
-    """Return all layers of a decoder for one position.
+    """Return the module that runs all layers of a decoder for one position.
 
-    Maps hidden (batch, ways, width), position (1,) and the tensors of :class:`CachedDecoder`
-    (keys and values across, then the caches) to hidden, and then the new keys
+    It maps hidden (batch, ways, width), position (1,) and the tensors of :class:`CachedDecoder`
+    (cross-attention keys and values, then the caches) to hidden, and then the new keys
     (batch, heads, head width, 1) and values (batch, heads, 1, head width) of every layer.
+    ``ways`` is 2 with guidance, else 1.
 
     Args:
         layers: the library's ``ModuleList``.
         past: positions of the caches.
-        layout: what the library calls their parts.
+        layout: the library's names of the parts of a layer.
 
-    ``cross_mask`` (batch, 1, 1, positions), where there is one, is added to the scores across: 0,
-    and -10,000 where an input of another length was padded.
+    The optional ``cross_mask`` (batch, 1, 1, positions) is added to the scores of cross-attention:
+    0 for positions that count, -10,000 for padding.
     """
     import torch
 
@@ -157,8 +158,8 @@ def step_module(layers: Any, past: int, layout: Layout = BART) -> torch.nn.Modul
             *tensors: torch.Tensor,
             cross_mask: torch.Tensor | None = None,
         ) -> tuple[torch.Tensor, ...]:
-            # (positions,): 0 for earlier ones. Others are finite, as a mask of infinities becomes
-            # NaN in reduced precision on some targets.
+            # (positions,): 0 for earlier positions. The others get a finite number, because a mask
+            # of infinities becomes NaN in reduced precision on some targets.
             mask = torch.where(self.positions < position, 0.0, -1e4).to(hidden.dtype)
             keys, values = [], []
             for index, layer in enumerate(self.layers):
@@ -187,7 +188,7 @@ def _own(
     past_value: torch.Tensor,
     mask: torch.Tensor,
 ) -> tuple[torch.Tensor, ...]:
-    """Return what attention to the past and to itself gives, and the new key and value."""
+    """Return the output of attention to the past and to itself, and the new key and value."""
     import torch
 
     query = _split(attention.q_proj(hidden), attention) * attention.scaling
@@ -205,7 +206,7 @@ def _across(
     value: torch.Tensor,
     mask: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Return what attention to the encoder's output gives."""
+    """Return the output of cross-attention to the encoder's positions."""
     query = _split(attention.q_proj(hidden), attention) * attention.scaling
     scores = query @ key
     mixed = (scores if mask is None else scores + mask).softmax(dim=-1) @ value
@@ -221,7 +222,7 @@ def _split(tensor: torch.Tensor, attention: Any) -> torch.Tensor:
 
 
 def _join(tensor: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    """Return the opposite of :func:`_split`, in the shape of ``hidden``."""
+    """Undo :func:`_split`: return the tensor in the shape of ``hidden``."""
     return tensor.transpose(1, 2).reshape(hidden.shape)
 
 
@@ -233,10 +234,10 @@ def at_position(table: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
 
 
 def guided(logits: torch.Tensor, scale: float) -> torch.Tensor:
-    """Return what two ways say together, (batch, …), of logits (batch, 2, …).
+    """Return guided logits (batch, …) from logits (batch, 2, …) with the prompt and without it.
 
-    With the prompt comes first; ``scale`` says how far to go from the other way towards it, and
-    beyond it above 1. Source: Ho and Salimans, "Classifier-Free Diffusion Guidance", 2022.
+    The result is ``without + scale * (with - without)``. Source: Ho and Salimans, "Classifier-Free
+    Diffusion Guidance", 2022.
     """
     prompted, free = logits[:, 0], logits[:, 1]
     return free + scale * (prompted - free)
@@ -251,15 +252,15 @@ def greedy(
     end: int | None = None,
     along: Mapping[str, np.ndarray] | None = None,
 ) -> Steps:
-    """Run the graph ``decoder`` over a prompt, and on over its own ``next_token``.
+    """Decode greedily: run the graph ``decoder`` over a prompt, then over its own ``next_token``.
 
     Args:
-        session: has the graph.
-        feeds: its inputs but for token and position.
+        session: the session that has the graph.
+        feeds: the graph's inputs except token and position.
         point: name of the static shape point.
         prompt: int32 (steps, batch), or (steps, batch, codebooks).
-        most: tokens after the prompt.
-        end: the token that ends a row; None: none does.
+        most: largest number of tokens after the prompt.
+        end: the token that ends a row; None if no token does.
         along: values of other inputs step by step, such as the noise by which codes are drawn.
     """
     count = len(prompt) - 1 + most
@@ -280,7 +281,7 @@ def forced(
 ) -> np.ndarray:
     """Return the ``logits`` (steps, batch, …) of the graph ``decoder`` along given tokens.
 
-    ``tokens`` are as the prompt of :func:`greedy`.
+    ``tokens`` has the shape of the prompt of :func:`greedy`.
     """
     count = len(tokens)
     along = {"token": tokens, POSITION: _positions(count)}

@@ -11,9 +11,9 @@ from compat.contract.session import Session
 
 
 def parts(rows: int, sizes: Sequence[int]) -> Iterator[tuple[slice, int]]:
-    """Yield which rows go through a graph at once, and the size of the batch that takes them.
+    """Yield the slices of rows that go through a graph at once, each with its batch size.
 
-    That is the smallest size which holds all that are left, or the largest.
+    The batch size is the smallest that holds all rows that are left, or else the largest.
     """
     start = 0
     while start < rows:
@@ -33,19 +33,21 @@ def in_batches(
     """Run rows through a graph, as many at once as it has points for.
 
     Args:
-        session: what the graph is compiled in.
-        graph: name of the graph. The first axis of its inputs is the batch, be it a symbol or a
-            number; of points for several lengths, those take part that the rows fit.
+        session: the session that has the compiled graph.
+        graph: name of the graph. The first axis of its inputs is the batch, as a symbol or as a
+            number. If the graph has points for several lengths, only those that the rows fit are
+            used.
         feeds: at least one row for each input, all of one shape, without the batch axis.
-        outputs: names of the outputs that are fetched; none: all.
-        inputs: how many inputs of the model the rows come from. Large batches take part where
-            these are more than the usual sizes hold, and not for the windows of one recording.
+        outputs: names of the outputs that are fetched; empty for all.
+        inputs: number of the model's inputs (such as recordings) that the rows come from. The
+            graph's large batches are used only if there are more inputs than the largest usual
+            batch holds, so that many windows of one recording do not call for them.
 
     Returns:
         Outputs by name, each (rows, …).
 
     Raises:
-        ValueError: there are no rows, or the graph has no point that they fit.
+        ValueError: there are no rows, or the graph has no point that the rows fit.
     """
     spec = session.graphs[graph]
     rows = min(len(arrays) for arrays in feeds.values())

@@ -1,7 +1,8 @@
 """Beam search over the graph ``decoder``: several hypotheses, each a row of a batch.
 
-As openai-whisper has it (``BeamSearchDecoder`` with a patience of 1): the best continuations of all
-hypotheses go on, until as many have ended as there are beams; the best mean log-probability wins.
+The algorithm is that of openai-whisper (``BeamSearchDecoder`` with a patience of 1). The best
+continuations of all hypotheses go on, until as many hypotheses have ended as there are beams. The
+hypothesis with the best mean log-probability wins.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ def beam_search(
     suppress: Sequence[int] = (),
     begin_suppress: Sequence[int] = (),
 ) -> list[int]:
-    """Return the tokens after a prompt, without the end.
+    """Return the tokens of the best hypothesis, without the prompt and the end.
 
     Args:
-        session: has the graph ``decoder``, with the outputs ``logits``.
-        encoded: what an encoder made of one input, a batch of one.
-        point: a static shape point with at least as many rows as beams; the rest idles.
+        session: the session that has the graph ``decoder`` with its output ``logits``.
+        encoded: the encoder's outputs for one input, a batch of one.
+        point: a static shape point with at least as many rows as beams; further rows are idle.
         prompt: tokens that are given.
-        beams: hypotheses.
-        most: tokens after the prompt.
+        beams: number of hypotheses.
+        most: largest number of tokens after the prompt.
         end: the token that ends a hypothesis.
         suppress: tokens that never come.
         begin_suppress: tokens that do not come first.
@@ -52,7 +53,7 @@ def beam_search(
     }
     session.reset("decoder", point)
     live: list[list[int]] = [[] for _ in range(beams)]
-    # All rows are alike at first: one of them counts.
+    # All rows are equal at first, so only one of them may be continued.
     scores = np.full(beams, -np.inf)
     scores[0] = 0.0
     done: list[tuple[float, list[int]]] = []
@@ -77,10 +78,10 @@ def beam_search(
             break
         order = np.arange(rows)
         order[:beams] = parents
-        # Copying caches costs more than a step: most steps keep the order.
+        # Copying caches costs more than a step. Most steps keep the order and need no copy.
         if not np.array_equal(order, np.arange(rows)):
             session.gather("decoder", point, order)
-    # Who has not ended counts where too few have.
+    # Where too few hypotheses have ended, those that have not are candidates too.
     open_ones = [(score / max(len(one), 1), one) for score, one in zip(scores, live, strict=True)]
     return max(done if len(done) >= beams else [*done, *open_ones], key=lambda one: one[0])[1]
 
@@ -92,12 +93,13 @@ def _step(
     end: int,
     done: list[tuple[float, list[int]]],
 ) -> tuple[list[int], list[list[int]], np.ndarray]:
-    """Continue the best hypotheses; return their rows before, their tokens and their scores.
+    """Continue the best hypotheses; return the row each came from, their tokens and their scores.
 
-    Those that end are added to ``done``, with their mean log-probability.
+    Hypotheses that end are added to ``done``, with their mean log-probability.
     """
     flat = sums.ravel()
-    # Each hypothesis ends in one way at most, so that as many go on.
+    # At most one continuation of each hypothesis is the end. So of twice as many continuations as
+    # beams, at least as many as beams go on.
     best = np.argsort(-flat, kind="stable")[: 2 * beams]
     parents: list[int] = []
     following: list[list[int]] = []
@@ -111,7 +113,7 @@ def _step(
         parents.append(row)
         following.append([*live[row], token])
         scores.append(float(flat[index]))
-        # An end that is less likely than all that goes on does not count.
+        # An end that is less likely than all hypotheses that go on does not count.
         if len(following) == beams:
             break
     return parents, following, np.array(scores)

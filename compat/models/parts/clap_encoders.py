@@ -1,8 +1,8 @@
-"""CLAP's two encoders as graphs: of spectra, and of sentences.
+"""CLAP's two encoders as graphs: one for spectra, one for sentences.
 
-The layers are those of transformers, so that its checkpoints load unchanged. What runtimes lack is
-written otherwise: resampling as a product with a constant matrix, positions without a running sum,
-a mask of finite scores.
+The layers are those of transformers, so that its checkpoints load unchanged. Operators that
+runtimes lack are replaced: resampling is a product with a constant matrix, positions need no
+running sum, and the mask consists of finite scores.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ if TYPE_CHECKING:
 TOKENS = 77
 """Length of a sentence in tokens, as CLAP was trained."""
 MASKED = -100.0
-"""Score of a padded token: none in any precision, and no wide range for one that counts steps."""
+"""Score of a padded token. Its weight vanishes in any precision, and the range of the scores stays
+narrow enough for integer quantisation."""
 
 
 def bicubic(size: int, wanted: int) -> NDArray[np.float64]:
     """Return the matrix (wanted, size) that stretches ``size`` values to ``wanted``.
 
-    It is ``torch.nn.functional.interpolate`` with ``mode="bicubic"`` and ``align_corners=True``.
+    The matrix does what ``torch.nn.functional.interpolate`` does with ``mode="bicubic"`` and
+    ``align_corners=True``.
     Source: Keys, "Cubic convolution interpolation for digital image processing", 1981, a = -0.75.
     """
     a = -0.75
@@ -41,15 +43,15 @@ def bicubic(size: int, wanted: int) -> NDArray[np.float64]:
 
 
 def _unit(vectors: torch.Tensor) -> torch.Tensor:
-    """Return vectors (batch, n) of length one; no operator but elementary ones is exported."""
+    """Return vectors (batch, n) scaled to length one, by elementary operators only."""
     return vectors / vectors.square().sum(dim=-1, keepdim=True).sqrt()
 
 
 def audio_module(network: Any, frames: int) -> torch.nn.Module:
     """Return the encoder of audio: features (batch, 1, frames, mels) to unit vectors (batch, n).
 
-    The bicubic stretch of the spectrum is a product with a constant matrix, as few runtimes have
-    that resampling; the library's pooling comes to the mean over all patches.
+    The bicubic stretch of the spectrum is a product with a constant matrix, because few runtimes
+    have bicubic resampling. The library's pooling amounts to the mean over all patches.
     """
     import torch
 
@@ -75,7 +77,7 @@ def audio_module(network: Any, frames: int) -> torch.nn.Module:
             return (_unit(self.projection(pooled)),)
 
         def image(self, spectrum: torch.Tensor) -> torch.Tensor:
-            """Cut (batch, 1, frames, mels) into parts in time, and lay them above one another."""
+            """Cut (batch, 1, frames, mels) into parts in time, stacked along the axis of mels."""
             stretched = self.stretch @ spectrum
             batch, _, width, mels = stretched.shape
             parts = stretched.reshape(batch, self.ratio, width // self.ratio, mels)
@@ -87,7 +89,7 @@ def audio_module(network: Any, frames: int) -> torch.nn.Module:
 def text_module(network: Any) -> torch.nn.Module:
     """Return the encoder of sentences: ids and mask (batch, tokens) to unit vectors (batch, n).
 
-    The mask is one for tokens, and zero for the padding behind them, which shares one position.
+    The mask is 1 for tokens and 0 for the padding behind them. All padding has the same position.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""CTC: what the outputs of a recogniser stand for, and the text of the best one of each frame.
+"""CTC: the vocabulary of a recogniser's outputs, and greedy decoding of its frames to text.
 
-Source: Graves et al., "Connectionist Temporal Classification", 2006; the files are those of
-transformers' ``Wav2Vec2CTCTokenizer``.
+Source: Graves et al., "Connectionist Temporal Classification", 2006. The vocabulary files are those
+of transformers' ``Wav2Vec2CTCTokenizer``.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from compat.inputs.checkpoints import CheckpointError
 from compat.inputs.weights import read_json
 
 SPECIAL = {"pad": "<pad>", "bos": "<s>", "eos": "</s>", "unk": "<unk>", "word_delimiter": "|"}
-"""Tokens that are no letters, as they are called where ``tokenizer_config.json`` does not say."""
+"""Default names of the tokens that are no letters, used if ``tokenizer_config.json`` has none."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the outputs of the network stand for."""
+    """The symbols of the network's outputs."""
 
     symbols: tuple[str, ...]
-    """Text of each output: a letter, a space for the word delimiter, nothing for the rest."""
+    """Text of each output: a letter, a space for the word delimiter, empty for the rest."""
     blank: int
-    """The output that stands for no letter, and parts equal ones."""
+    """The output that stands for no letter; between two equal letters it keeps them apart."""
 
     def decode(self, frames: Sequence[int]) -> tuple[list[int], str]:
-        """Decode the best output of each frame greedily: outputs and text.
+        """Return the outputs and the text of a greedy decoding of the best output of each frame.
 
-        Repetitions are one letter, unless a blank parts them.
+        Repetitions count as one letter, unless a blank lies between them.
         """
         collapsed = [int(output) for output, _ in groupby(frames)]
         letters = [output for output in collapsed if output != self.blank]
@@ -42,7 +42,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     """Read the vocabulary of a checkpoint whose network has ``size`` outputs.
 
     Raises:
-        CheckpointError: there is none, or it does not fit the network.
+        CheckpointError: the checkpoint has no vocabulary, or one that does not fit the network.
     """
     path = folder / "vocab.json"
     if not path.is_file():
@@ -74,7 +74,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
 
 
 def _of_language(path: Path, ids: dict[str, Any], language: str | None) -> dict[str, Any]:
-    """Return the vocabulary of one language, of checkpoints such as MMS that have one for each."""
+    """Return one language's vocabulary; checkpoints such as MMS have one for each language."""
     if not ids or not all(isinstance(of_language, dict) for of_language in ids.values()):
         return ids
     if language is None and len(ids) == 1:
@@ -90,5 +90,5 @@ def _of_language(path: Path, ids: dict[str, Any], language: str | None) -> dict[
 
 
 def _text(token: Any) -> str:
-    """Return the text of a token, which may be written as an object; nothing where it is absent."""
+    """Return the text of a token, which the file may write as an object; empty if it is absent."""
     return str((token.get("content") if isinstance(token, dict) else token) or "")

@@ -1,8 +1,9 @@
-"""Diffusion samplers as data: times and factors of every step, which a graph multiplies by.
+"""Diffusion samplers as data: the times and the factors of every step.
 
-A sampler of latents is linear in what it is given, so that a step needs no more than a few numbers,
-which are known before the first one. They are inputs of the step's graph, as noise is: every
-runtime does the same arithmetic, and the loop over steps is one call of ``Session.steps``.
+A sampler's next latent is a linear function of its inputs. A step therefore needs only a few
+factors, which are known before the first step. They are inputs of the step's graph, as the noise
+is: every runtime does the same arithmetic, and the loop over steps is one call of
+``Session.steps``.
 """
 
 from __future__ import annotations
@@ -22,27 +23,28 @@ if TYPE_CHECKING:
     import torch
 
 LATENT, PREDICTION, DENOISED = "next_latent", "prediction", "denoised"
-"""Outputs of a step: the next latent, the guided prediction, and what the latent is without noise,
-which a sampler of second order gives to its next step."""
+"""Outputs of a step: the next latent, the guided prediction, and the denoised latent, which a
+sampler of second order gives to its next step."""
 JUDGED = 10
-"""Steps of a schedule at which predictions are judged, at most."""
+"""Largest number of a schedule's steps at which predictions are judged."""
 LATENTS = "latents"
-"""Array of a prediction: what follows each step, (steps, *latent)."""
+"""Name of a prediction's array with the latent after each step, (steps, *latent)."""
 
 
 @dataclass(frozen=True)
 class Schedule:
     """The steps of a sampler.
 
-    ``factors`` of a sampler of first order are those of latent and prediction in the next latent;
-    one of second order adds those of the denoised latent of the step before and of fresh noise, and
-    then those of latent and prediction in the denoised latent.
+    A sampler of first order has two factors per step: the next latent is the sum of latent and
+    prediction times these. A sampler of second order has six. In the next latent they multiply
+    latent, prediction, the previous step's denoised latent and fresh noise; in the denoised latent
+    they multiply latent and prediction.
     """
 
     times: np.ndarray
-    """What the network is told of each step, (steps, 1)."""
+    """The network's time input at each step, (steps, 1)."""
     factors: NDArray[np.float32]
-    """(steps, 2), or (steps, 6)."""
+    """Factors of each step: (steps, 2) of first order, (steps, 6) of second order."""
 
     @property
     def steps(self) -> int:
@@ -51,7 +53,7 @@ class Schedule:
 
     @property
     def second_order(self) -> bool:
-        """Whether steps take the denoised latent of the one before, and noise."""
+        """Whether steps take the denoised latent of the step before, and noise."""
         return len(self.factors[0]) > 2
 
 
@@ -61,7 +63,7 @@ def ddim(settings: Mapping[str, Any], steps: int) -> Schedule:
     Args:
         settings: those of diffusers' class: ``num_train_timesteps``, ``beta_start``, ``beta_end``,
             ``steps_offset`` and ``set_alpha_to_one``, with scaled linear betas and leading times.
-        steps: how many.
+        steps: number of steps.
 
     Source: Song, Meng and Ermon, "Denoising Diffusion Implicit Models", ICLR 2021, equation 12.
     """
@@ -82,13 +84,14 @@ def ddim(settings: Mapping[str, Any], steps: int) -> Schedule:
 def cosine_dpm(settings: Mapping[str, Any], steps: int) -> Schedule:
     """Return the stochastic sampler of a ``CosineDPMSolverMultistepScheduler``.
 
-    Latents are kept at a deviation of one, as the network takes them, where the scheduler's grow to
-    500: half precisions hold them. The last is the scheduler's own.
+    Latents are kept at a standard deviation of one, as the network takes them, so that half
+    precision can hold them; the scheduler's own have deviations of up to 500. The last latent is
+    equal to the scheduler's.
 
     Args:
         settings: those of diffusers' class: ``sigma_min``, ``sigma_max`` and ``sigma_data``, with
             exponential sigmas, prediction of velocity, order 2, midpoint and a last sigma of zero.
-        steps: how many, two at least.
+        steps: number of steps, at least two.
 
     Source: Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic
     Models", 2022, SDE-DPM-Solver++(2M); Evans et al., "Stable Audio Open", 2024.
@@ -99,11 +102,12 @@ def cosine_dpm(settings: Mapping[str, Any], steps: int) -> Schedule:
     sizes = np.sqrt(sigmas**2 + data**2)
     now, then, size = sigmas[:-1], sigmas[1:], sizes[:-1]
     ratio = then / now
-    # Of the scheduler's latent: what is denoised of it, and how the next one is put together.
+    # The denoised latent is own times the scaled latent plus predicted times the prediction.
     own, predicted = data**2 / size, -now * data / size
     fresh = 1 - ratio**2
     second = np.zeros(steps)
-    # The first step has none before it, and the last one goes all the way.
+    # The first step has no denoised latent before it, and the last one ends without any noise:
+    # neither has a term of second order.
     gone = np.log(now[:-1] / now[1:])
     second[1:-1] = 0.5 * fresh[1:-1] * gone[1:] / gone[:-1]
     factors = np.stack(
@@ -125,7 +129,7 @@ def cosine_dpm(settings: Mapping[str, Any], steps: int) -> Schedule:
 
 
 def inputs(shape: tuple[int | str, ...], schedule: Schedule) -> dict[str, Tensor]:
-    """Return the inputs of a step's graph, in order, but for what the network is conditioned by."""
+    """Return the inputs of a step's graph, in order, except the network's conditions."""
     latent = Tensor(shape)
     known = {
         "latent": latent,
@@ -136,19 +140,20 @@ def inputs(shape: tuple[int | str, ...], schedule: Schedule) -> dict[str, Tensor
 
 
 def outputs(schedule: Schedule) -> tuple[str, ...]:
-    """Return the outputs of a step's graph."""
+    """Return the names of the outputs of a step's graph."""
     return (LATENT, PREDICTION, DENOISED) if schedule.second_order else (LATENT, PREDICTION)
 
 
 def step_module(
     network: torch.nn.Module, predict: Callable[..., torch.Tensor], guidance: float
 ) -> torch.nn.Module:
-    """Return one step of a sampler, classifier-free guidance among it.
+    """Return the module of one sampler step, with classifier-free guidance.
 
     Args:
-        network: what predicts; a submodule of the result.
+        network: the network that predicts; it becomes a submodule of the result.
         predict: called with the network, two latents (2, …), a time (1,) and the conditions, whose
-            rows are with the prompt and without; returns predictions of the latents' shape.
+            first row is with the prompt and whose second is without; returns predictions of the
+            latents' shape.
         guidance: how far the prediction goes from the one without the prompt to the one with it.
     """
     import torch
@@ -190,16 +195,16 @@ def sample(
     noises: np.ndarray,
     conditions: Mapping[str, np.ndarray | Handle],
 ) -> Steps:
-    """Carry noise through the steps of a schedule; every next latent is fetched.
+    """Run all steps of a schedule from noise to the last latent; every next latent is fetched.
 
     Args:
-        session: what the step's graph is compiled in.
-        graph: its name.
-        point: its point.
+        session: the session that has the step's compiled graph.
+        graph: name of the graph.
+        point: name of the graph's point.
         schedule: the sampler.
-        noises: the first latent, and what a sampler of second order adds at each step: (1, *latent)
-            or (1 + steps, *latent).
-        conditions: what the network is conditioned by, at every step.
+        noises: the first latent, (1, *latent). A sampler of second order also takes the noise that
+            it adds at each step: (1 + steps, *latent).
+        conditions: the network's conditions, the same at every step.
     """
     first = noises[:1]
     feeds = {"latent": first, **conditions}
@@ -222,12 +227,12 @@ def predictions(
     latents: np.ndarray,
     conditions: Mapping[str, np.ndarray | Handle],
 ) -> np.ndarray:
-    """Return the guided prediction at given latents, (steps, *latent).
+    """Return the guided predictions at given latents, (steps, *latent).
 
-    ``latents`` has one for each step of the schedule; of many steps :data:`JUDGED` are taken,
-    spread evenly, the first and the last among them. Latents of the reference are given: the error
-    of one step moves a target's own next latent, so that later steps would say little of its
-    arithmetic.
+    ``latents`` has one latent for each step of the schedule. At most :data:`JUDGED` steps are run,
+    spread evenly from the first to the last. The latents come from the reference: an error in one
+    step would move a target's own next latent, and later steps would then measure that drift
+    instead of the target's arithmetic.
     """
     count = min(schedule.steps, JUDGED)
     taken = np.linspace(0, schedule.steps - 1, count).round().astype(int)

@@ -1,6 +1,6 @@
-"""Windows filled with speech: inputs of generated weights, which know no words.
+"""Windows filled with speech: the inputs of models with generated weights, which know no words.
 
-Timing wants windows that are full, and numerics want inputs that differ.
+Timing needs windows that are full, and numerics need inputs that differ.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ from compat.inputs.audio import CorpusError
 from compat.inputs.corpus import TestSet
 
 MOST = 200
-"""Recordings of a test set that are looked at."""
+"""Largest number of a test set's recordings that are read."""
 
 
 def joined(test_set: TestSet, rate: int, window: int) -> Iterator[Item]:
-    """Yield inputs of nearly ``window`` samples: whole utterances joined, over and over.
+    """Yield inputs of nearly ``window`` samples without end: whole utterances, joined.
 
-    Every round begins one utterance later, so that no two windows are alike.
+    When the utterances are used up, the next round begins one utterance later, so that no two
+    windows are alike.
 
     Raises:
-        CorpusError: there is one utterance alone.
+        CorpusError: the test set has a single utterance.
     """
     items = test_set.items(rate, MOST)
     if len(items) < 2:
@@ -49,9 +50,9 @@ def _join(items: Sequence[Item], identifier: str) -> Item:
 
 
 def cut(test_set: TestSet, rate: int, window: int, number: int) -> list[Item]:
-    """Return ``number`` inputs of just ``window`` samples, cut without regard to utterances.
+    """Return ``number`` inputs of exactly ``window`` samples, cut without regard to utterances.
 
-    Those of a small test set overlap.
+    If the test set is small, the inputs overlap.
     """
     speech = np.concatenate([item.audio for item in test_set.items(rate, MOST)], axis=-1)
     step = min(window, speech.shape[-1] // number)

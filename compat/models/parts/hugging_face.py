@@ -23,13 +23,16 @@ from compat.models.base import Model
 
 
 def published(name: str, checkpoint: str, parameters: float, core: bool = False) -> Variant:
-    """Return a published size: its weights where they are, else generated ones."""
+    """Return the variant of a published size: with its weights if they are here, else generated."""
     kinds = ("pretrained", "seeded")
     return Variant(name, kinds, core=core, parameters=parameters, checkpoint=checkpoint)
 
 
 def stand_in(name: str, parameters: float) -> Variant:
-    """Return a small size that this project trained, with its checkpoint below ``fixtures/``."""
+    """Return the variant of a small model that this project trained, with weights in ``fixtures/``.
+
+    Its checkpoint is ``fixtures/checkpoints/NAME``.
+    """
     return Variant(
         name,
         ("trained",),
@@ -47,17 +50,18 @@ def read_checkpoint(
     variant: str,
     settings: Collection[str] = (),
 ) -> tuple[Path, dict[str, Any]]:
-    """Return the folder of a checkpoint, and its configuration after a look at it.
+    """Return the folder of a checkpoint, and its configuration after checking it.
 
     Args:
         checkpoint: the folder, absolute or below ``fixtures/``.
-        kind: the ``model_type`` that the configuration must have, or several of which it has one.
-        title: what messages call checkpoints of this kind.
-        variant: what a message says that the checkpoint is for.
-        settings: names that the configuration must have.
+        kind: the ``model_type`` that the configuration must have, or several, one of which it must
+            have.
+        title: name of this kind of checkpoint in messages.
+        variant: the variant that messages name as the one to be loaded.
+        settings: names of settings that the configuration must have.
 
     Raises:
-        CheckpointError: files or settings are missing, or it is of another architecture.
+        CheckpointError: files or settings are missing, or the architecture is another one.
     """
     folder = FIXTURES / checkpoint  # An absolute path stays as it is.
     checkpoint_files(folder)
@@ -77,12 +81,13 @@ def read_checkpoint(
 
 
 def read_features(folder: Path, rate: int) -> dict[str, Any]:
-    """Return how a checkpoint wants its audio, ``preprocessor_config.json``.
+    """Return a checkpoint's settings of features, from ``preprocessor_config.json``.
 
-    Transformers 5 saves the same inside ``processor_config.json``, where a tokenizer is beside it.
+    Transformers 5 saves the same settings inside ``processor_config.json`` if the checkpoint also
+    has a tokenizer.
 
     Raises:
-        CheckpointError: the file is missing, or wants another sampling rate than ``rate`` hertz.
+        CheckpointError: the file is missing, or has another sampling rate than ``rate`` hertz.
     """
     path = folder / "preprocessor_config.json"
     newer = folder / "processor_config.json"
@@ -106,19 +111,19 @@ class HuggingFaceModel(Model):
     """A model around one class of transformers, with a checkpoint's weights or generated ones."""
 
     architecture: ClassVar[str]
-    """The name of the class."""
+    """Name of transformers' class."""
     gains: ClassVar[Mapping[str, float | None]]
     """Factors of generated weights, by parts of their names: see ``generator.gains``."""
     needless: ClassVar[tuple[str, ...]] = POSITIONS
-    """Last parts of names of weights that inference does not use."""
+    """Last parts of the names of weights that inference does not use."""
     unused: ClassVar[tuple[str, ...]] = ()
-    """First parts of names of weights of components that are not run, which a checkpoint has."""
+    """First parts of the names of weights that belong to components which are not run."""
 
     def __init__(self, config: Mapping[str, Any], folder: Path | None = None) -> None:
         self.config = config
         """Settings under the names of transformers; its defaults hold for all others."""
         self.folder = folder
-        """The checkpoint; None for generated weights."""
+        """The checkpoint's folder; None for generated weights."""
 
     def content(self) -> Any:
         if self.folder:

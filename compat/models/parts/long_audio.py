@@ -1,4 +1,4 @@
-"""Long audio: cut into windows that overlap, in pauses, and what was heard in them joined again."""
+"""Long audio: cuts in pauses into windows that may overlap, and the joining of their tokens."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Pauses:
-    """Cuts where it is quietest near the end of a window; all lengths in samples.
+    """Cuts audio where it is quietest near the end of a window; all lengths are in samples.
 
-    A word that is cut is heard wrongly on both sides, whatever the overlap: better a pause.
+    Cuts lie in pauses, because a word that is cut is recognised wrongly on both sides, whatever the
+    overlap.
     """
 
     window: int
@@ -19,21 +20,21 @@ class Pauses:
     reach: int
     """How far before the end of a window a cut may lie."""
     overlap: int
-    """What a piece shares with the next, on either side of the cut."""
+    """Samples on either side of a cut that both pieces have."""
     frame: int
-    """What the level is measured in."""
+    """Samples of a frame whose level is measured."""
     frames: int = 1
-    """Frames that are quietest together: the cut is in their middle."""
+    """Number of adjacent frames whose common level decides: the cut is in the middle of them."""
     grid: int = 1
-    """Cuts are multiples of this, where a network makes a frame of so many samples."""
+    """Cuts are multiples of this: the samples that the network turns into one frame."""
     last: bool = True
-    """Whether the last of equal pauses counts, as in silence, for the fewest pieces; or the first,
-    farther from the end of the window."""
+    """Which of equally quiet pauses (as in silence) is taken: True for the last one, which gives
+    the fewest pieces; False for the first one, farther from the end of the window."""
 
     def pieces(self, samples: np.ndarray) -> list[np.ndarray]:
-        """Return pieces (samples,) that fit the window, as views.
+        """Return the pieces (samples,), each at most a window long, as views.
 
-        All but the last piece are ``overlap`` longer than their cut.
+        Every piece but the last reaches ``overlap`` samples beyond the cut at its end.
         """
         start = (self.window - self.reach) // self.grid * self.grid
         pieces = []
@@ -53,12 +54,12 @@ class Pauses:
 def merge(left: list[int], right: list[int], most: int) -> list[int]:
     """Join the tokens of two overlapping windows where they agree best.
 
-    Of all alignments of the end of ``left`` with the start of ``right`` the one with the largest
-    share of equal tokens is taken, longer ones preferred; the join is in its middle, so that each
-    side contributes what it saw away from its edge. Source: the long-form pipeline of Hugging
-    Face's transformers, in its form without timestamps, but for two conditions. Without them a full
-    stop and another common token, twenty tokens apart on either side, passed for an overlap, and
-    the words between were lost.
+    All alignments of the end of ``left`` with the start of ``right`` are compared. The one with the
+    largest share of equal tokens is taken, a longer one if several are equal. The join is in its
+    middle, so that each side contributes the tokens away from its edge. Source: the long-form
+    pipeline of Hugging Face's transformers, in its form without timestamps, with two conditions
+    added. Without them a full stop and another common token, twenty tokens apart on either side,
+    passed for an overlap, and the words between were lost.
 
     Args:
         left: tokens of a window.

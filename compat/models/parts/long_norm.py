@@ -1,7 +1,7 @@
 """Normalisation over long audio that keeps its precision in every runtime.
 
-Exporters write GroupNorm as InstanceNormalization, which ONNX Runtime and OpenVINO add up in plain
-float32, one value after the other: over eight million values that loses 60 dB, in both alike.
+Exporters write GroupNorm as InstanceNormalization, whose sums ONNX Runtime and OpenVINO compute in
+plain float32, one value after the other. Over eight million values that loses 60 dB in either.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ EPSILON = 1e-5
 def mean(values: torch.Tensor) -> torch.Tensor:
     """Return the mean over all but the first axis of (batch, a, b), as (batch, 1, 1).
 
-    A row is summed in blocks, and the blocks are. Of two stages OpenVINO makes one again, of three
-    it does not.
+    The sum has three stages: within blocks, over the blocks of a row, and over rows. With two
+    stages OpenVINO would fuse them into one again.
     """
     batch, rows, length = values.shape
     width = block_width(length)
@@ -31,7 +31,7 @@ def mean(values: torch.Tensor) -> torch.Tensor:
 
 
 def block_width(length: int) -> int:
-    """Return the width near the root of a length that leaves the least to be filled up."""
+    """Return the block width, near the square root of a length, that needs the least padding."""
     root = max(1, math.isqrt(length))
     return min(range(max(1, root // 2), 2 * root + 1), key=lambda width: (-length % width, -width))
 
@@ -53,7 +53,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 class GroupNormLast(GroupNorm):
-    """The same of (batch, time, channels)."""
+    """Normalisation of (batch, time, channels) over time and channels together."""
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         return standardised(values) * self.weight + self.bias
@@ -62,7 +62,8 @@ class GroupNormLast(GroupNorm):
 def sum_in_blocks(network: nn.Module) -> None:
     """Replace every ``GroupNorm`` of one group in a network, in place, by one that sums in blocks.
 
-    Parameters keep their names. Values are (batch, channels, time), and epsilon is the usual one.
+    Parameters keep their names. Values are (batch, channels, time), and epsilon is PyTorch's
+    default, 1e-5.
     """
     for module in network.modules():
         if type(module) is nn.GroupNorm and module.num_groups == 1:

@@ -1,4 +1,4 @@
-"""LSTMs as graphs want them: PyTorch's own, and one node for each layer in an ONNX file."""
+"""LSTMs for graphs: PyTorch's own in PyTorch, and one node for each layer in an ONNX file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 def exportable(lstm: torch.nn.LSTM) -> torch.nn.Module:
     """Return a module that gives an LSTM's output, (batch, time, directions × width), in a tuple.
 
-    The exporter would make the same nodes, yet follow every step of every layer on the way: for
-    the 160 steps of Resemblyzer it took 10 s, this takes 3.6. The LSTM has its batch first and
-    starts from zeros.
+    PyTorch's exporter would make the same nodes, but traces every step of every layer on the way:
+    for the 160 steps of Resemblyzer it took 10 s, this module takes 3.6 s. The LSTM must have its
+    batch first and starts from zeros.
     """
     import torch
 
@@ -21,7 +21,7 @@ def exportable(lstm: torch.nn.LSTM) -> torch.nn.Module:
         def __init__(self) -> None:
             super().__init__()
             self.lstm = lstm
-            # No buffers: constants of the ONNX file, which nothing else looks at.
+            # Not buffers: they are constants of the ONNX file, and nothing else uses them.
             self.packed = [_onnx_weights(lstm, layer) for layer in range(lstm.num_layers)]
 
         def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -52,8 +52,8 @@ def exportable(lstm: torch.nn.LSTM) -> torch.nn.Module:
 def step(gates: torch.Tensor, cell: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return output and cell (…, width) after one step of an LSTM.
 
-    ``gates`` (…, 4 × width) are the sums of what input and last output give, in PyTorch's order.
-    Linear layers make them: every scheme quantises those.
+    ``gates`` (…, 4 × width), in PyTorch's order, is the sum of two linear layers: one of the input,
+    one of the last output. Every quantisation scheme supports linear layers.
     """
     enter, forget, candidate, leave = gates.chunk(4, dim=-1)
     cell = forget.sigmoid() * cell + enter.sigmoid() * candidate.tanh()

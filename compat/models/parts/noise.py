@@ -1,7 +1,7 @@
-"""Noise that is an input: made by the host from a seed, so that every runtime computes the same.
+"""Noise as an input of graphs: the host makes it from a seed, so that all runtimes get the same.
 
-Values come from the raw bits of a counter-based generator, through float64 to float32: NumPy's own
-distributions may change from version to version.
+Values are computed from the raw bits of a counter-based generator, in float64, and rounded to
+float32. NumPy's own distributions are not used, as they may change from version to version.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ def normal(seed: int, shape: tuple[int, ...], stream: str = "normal") -> Floats:
     """Return values of a standard normal distribution, of magnitude 5.9 at most.
 
     Args:
-        seed: the item's. Another one gives other values.
-        shape: of the values.
-        stream: tells draws of one seed apart, such as the latent and what a later step adds.
+        seed: the seed of the item.
+        shape: shape of the values.
+        stream: name of the draw. Draws with one seed and different names are independent, such as
+            the first latent and the noise of a later step.
 
     Source: Box and Muller, "A Note on the Generation of Random Normal Deviates", 1958.
     """
@@ -36,8 +37,9 @@ def normal(seed: int, shape: tuple[int, ...], stream: str = "normal") -> Floats:
 def gumbel(seed: int, shape: tuple[int, ...], stream: str = "gumbel") -> Floats:
     """Return values of a standard Gumbel distribution, between -2.9 and 17.4.
 
-    The largest of logits to which such noise was added is a sample of their softmax. Arguments are
-    those of :func:`normal`. Source: Gumbel, "Statistical Theory of Extreme Values", 1954.
+    Such noise is added to logits: the position of the largest sum is then a sample from the softmax
+    of the logits. Arguments are those of :func:`normal`. Source: Gumbel, "Statistical Theory of
+    Extreme Values", 1954.
     """
     uniform = _uniform(f"noise.{stream}.{seed}", prod(shape))
     values: Floats = (-np.log(-np.log(uniform))).astype(np.float32).reshape(shape)
@@ -47,7 +49,7 @@ def gumbel(seed: int, shape: tuple[int, ...], stream: str = "gumbel") -> Floats:
 def _uniform(name: str, count: int) -> NDArray[np.float64]:
     """Return float64 values within (0, 1), ends excluded: odd multiples of 2 to the power of -25.
 
-    Halves of the steps of 24 bits, which are all that the generator gives.
+    They lie in the middle of the steps of 24 bits that are taken from the generator.
     """
     found = (generator.uniform(name, count).astype(np.float64) + 1.0) / 2.0
     exact: NDArray[np.float64] = found + 2.0**-25

@@ -1,6 +1,6 @@
 """Long audio through a model of short segments: one segment after the other, overlaps joined.
 
-What is held at a time is one segment and the answer, however long the recording is.
+Memory holds one segment and the answer at a time, however long the recording is.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from compat.models.parts.windows import triangular
 class OverlapAdd:
     """Segments of one length, every ``step`` samples from the start of the audio to its end.
 
-    A sample is the mean of what the segments over it say, weighted by ``weights``. Those of the
-    last segments begin where the segments do: a segment that reaches beyond the audio is moved to
-    the left by half of what is missing, and sees more of what came before, then zeros.
+    A sample of the answer is the mean of the answers of all segments over it, weighted by
+    ``weights``. A segment that reaches beyond the end of the audio is moved to the left by half of
+    what is missing: it sees more of the audio before it, then zeros. Only its samples from its
+    regular start on are used, with the first of the weights.
 
     Source: ``apply_model`` of Demucs (Défossez, "Hybrid Spectrogram and Waveform Source
     Separation", 2021), without its random shifts.
 
     Raises:
-        ValueError: a step is longer than a segment, or none, or a weight is not positive.
+        ValueError: the step is longer than a segment or not positive, or a weight is not positive.
     """
 
     length: int
@@ -44,14 +45,14 @@ class OverlapAdd:
 
     @classmethod
     def triangular(cls, length: int, overlap: float) -> OverlapAdd:
-        """Return segments that share a part (0 to 1) with their neighbours, weighted by triangles.
+        """Return segments with triangular weights that share ``overlap`` (0 to 1) with the next.
 
-        Where the overlap is half or less, one segment fades into the next along a straight line.
+        If the overlap is half or less, one segment fades into the next along a straight line.
         """
         return cls(length, int((1 - overlap) * length), triangular(length))
 
     def starts(self, samples: int) -> range:
-        """Return where the segments over audio of so many samples begin."""
+        """Return the first sample of each segment over audio of so many samples."""
         return range(0, samples, self.step)
 
     def segment(self, audio: np.ndarray, start: int) -> tuple[np.ndarray, slice]:
@@ -92,7 +93,7 @@ class OverlapAdd:
                 sums = np.zeros((*answered.shape[:-1], self.length))
             sums[..., :count] += answered * self.weights[:count]
             covered[:count] += self.weights[:count]
-            # No later segment says anything of what lies before the next one.
+            # Samples before the next segment are complete: no later segment covers them.
             done = min(self.step, samples - start)
             answer[..., start : start + done] = sums[..., :done] / covered[:done]
             for values in (sums, covered):

@@ -28,40 +28,40 @@ from compat.inputs.weights import (
 from compat.models.base import Model
 
 INDEX = "model_index.json"
-"""Names the class of a pipeline and those of its components."""
+"""File that names the class of a pipeline and the classes of its components."""
 
 Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Component:
-    """A network of a pipeline, or its scheduler; it has a folder of its name."""
+    """A network of a pipeline, or its scheduler; a saved pipeline has a folder for each."""
 
     library: str
     """``diffusers`` or ``transformers``."""
     architecture: str
-    """The name of the class."""
+    """Name of the library's class."""
     settings: Settings
-    """What was published; the class's defaults hold for all others."""
+    """The published settings; the class's defaults hold for all others."""
     gains: Mapping[str, float | None] = field(default_factory=dict)
     """Factors of generated weights, by parts of their names: see ``generator.gains``."""
     fixed: Settings = field(default_factory=dict)
-    """Settings without which a checkpoint is of another kind than is run here."""
+    """Settings that a checkpoint may not have with other values, as no other kind is run here."""
     needless: tuple[str, ...] = POSITIONS
-    """Last parts of names of weights that inference does not use."""
+    """Last parts of the names of weights that inference does not use."""
 
     @property
     def is_scheduler(self) -> bool:
-        """Whether it is data alone."""
+        """Whether the component is a scheduler, which has settings and no weights."""
         return self.architecture.endswith("Scheduler")
 
     @property
     def settings_file(self) -> str:
-        """Name of the file of its settings."""
+        """Name of the component's settings file."""
         return "scheduler_config.json" if self.is_scheduler else "config.json"
 
     def weights(self, folder: Path) -> list[Path]:
-        """Return the files of its weights."""
+        """Return the component's weight files."""
         if self.is_scheduler:
             return []
         plain = self.library == "transformers"
@@ -71,7 +71,7 @@ class Component:
         """Return the settings in a checkpoint's folder.
 
         Raises:
-            CheckpointError: files are missing or damaged, or it is another architecture.
+            CheckpointError: files are missing or damaged, or the architecture is another one.
         """
         if not folder.is_dir():
             raise CheckpointError(
@@ -99,16 +99,16 @@ class Component:
 def read_pipeline(
     checkpoint: str, kind: str, variant: str, components: Mapping[str, Component]
 ) -> tuple[Path, dict[str, Settings]]:
-    """Return the folder of a saved pipeline, and the settings of its components after a look at it.
+    """Return the folder of a saved pipeline, and the settings of its components after checking it.
 
     Args:
         checkpoint: the folder, absolute or below ``fixtures/``.
-        kind: the class that its index must name.
-        variant: what a message says that the checkpoint is for.
-        components: by the names of their folders.
+        kind: the class that the pipeline's index must name.
+        variant: the variant that messages name as the one to be loaded.
+        components: the components by the names of their folders.
 
     Raises:
-        CheckpointError: files are missing or damaged, or it is another pipeline.
+        CheckpointError: files are missing or damaged, or the pipeline is another one.
     """
     folder = FIXTURES / checkpoint  # An absolute path stays as it is.
     if not folder.is_dir():
@@ -130,32 +130,32 @@ def read_pipeline(
 def generated(
     components: Mapping[str, Component], changes: Mapping[str, Settings]
 ) -> dict[str, Settings]:
-    """Return what was published of components, with other values where ``changes`` has them."""
+    """Return the published settings of components, with the values in ``changes`` replaced."""
     return {name: {**one.settings, **changes.get(name, {})} for name, one in components.items()}
 
 
 class Pipeline(Model):
     """A model of several networks, with a checkpoint's weights or generated ones.
 
-    Each network is built when its graph is asked for, and kept by nobody: together they may not fit
-    into memory.
+    Each network is built when its graph is asked for, and not kept, because all networks together
+    may not fit into memory.
     """
 
     components: ClassVar[Mapping[str, Component]]
-    """By the names of their folders."""
+    """The components by the names of their folders."""
 
     def __init__(self, settings: Mapping[str, Settings], folder: Path | None = None) -> None:
         self.settings = settings
-        """By component."""
+        """The settings of each component, by its name."""
         self.folder = folder
-        """The checkpoint; None for generated weights."""
+        """The checkpoint's folder; None for generated weights."""
 
     def content(self) -> Any:
         return [self._weights, {name: dict(one) for name, one in self.settings.items()}, _version()]
 
     @cached_property
     def _weights(self) -> str:
-        """Digest of what determines the weights."""
+        """Return a digest of everything that determines the weights."""
         if self.folder is None:
             return digest({n: generator.generated_digest(c.gains) for n, c in self._networks()})
         files = [
@@ -175,7 +175,8 @@ class Pipeline(Model):
         architecture = _architecture(component)
         settings = {n: one for n, one in self.settings[name].items() if not n.startswith("_")}
         with generator.unfilled(), warnings.catch_warnings():
-            # Diffusers makes autoencoders of sound by PyTorch's old weight normalisation.
+            # Diffusers builds autoencoders of sound with PyTorch's old weight normalisation, which
+            # warns.
             warnings.simplefilter("ignore", FutureWarning)
             if component.library == "transformers":
                 network = architecture(architecture.config_class(**settings))

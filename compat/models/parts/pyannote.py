@@ -30,24 +30,24 @@ class Published:
     """A network with the weights of a folder, or with generated ones where there is none."""
 
     hub: str
-    """Name of the published checkpoint, for messages."""
+    """Name of the published checkpoint on the hub, for messages."""
     rules: Rules
     build: Callable[[], torch.nn.Module]
     """Returns the architecture with any weights."""
     gains: Mapping[str, float | None]
-    """Of generated weights."""
+    """Factors of generated weights, by parts of their names."""
     finish: Callable[[torch.nn.Module], None] = lambda network: None
     """Changes generated weights in place."""
     architecture: str = ""
     """Class that pyannote's ``config.yaml`` names; empty: no configuration is asked for."""
     model_type: str = ""
-    """What this project's ``config.json`` names instead."""
+    """Model type that this project's ``config.json`` names instead."""
 
     def file(self, folder: Path) -> Path:
-        """Return the file with the weights; of safetensors, the header is read.
+        """Return the file with the weights; the header of a safetensors file is checked.
 
         Raises:
-            CheckpointError: something is missing or damaged, or another architecture's.
+            CheckpointError: files are missing or damaged, or the architecture is another one.
         """
         if not folder.is_dir():
             raise CheckpointError(f"no checkpoint folder {folder}: check the path.")
@@ -73,8 +73,8 @@ class Published:
         """Return the network with the weights of a folder, or with generated ones for None.
 
         Raises:
-            CheckpointError: as :meth:`file`, another architecture's weights, or a pickle that
-                holds more than tensors.
+            CheckpointError: for the reasons of :meth:`file`, or because the weights do not fit the
+                architecture, or because a pickle holds more than tensors.
         """
         network = self.build()
         if folder is None:
@@ -128,7 +128,10 @@ def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _inert_classes() -> list[Any]:
-    """What pyannote.audio stores beside the tensors, read as objects without any behaviour."""
+    """Return classes without any behaviour for the objects that pyannote.audio stores with tensors.
+
+    A pickle can then be read without running pyannote's code.
+    """
     import torch
 
     class Inert:

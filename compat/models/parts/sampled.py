@@ -1,4 +1,4 @@
-"""Pipelines that make sound of noise and a prompt: what their drivers share."""
+"""The common driver of pipelines that turn noise and a prompt into sound."""
 
 from __future__ import annotations
 
@@ -39,4 +39,4 @@ class SampledAudio(Pipeline):
 
     @abstractmethod
     def sound(self, session: Session, item: Item, stopwatch: Stopwatch) -> Prediction:
-        """Return the sound of one prompt, and the latents that follow its steps."""
+        """Return the sound of one prompt, and the latent after each step."""

@@ -17,13 +17,14 @@ from compat.inputs.checkpoints import CheckpointError
 from compat.inputs.protobuf import fields
 
 Tokens = Callable[[Sequence[str]], tuple[NDArray[np.int32], NDArray[np.int32]]]
-"""Takes sentences; returns ids (sentences, tokens), and a mask that is one where a token is."""
+"""Tokenizer: maps sentences to ids (sentences, tokens) and a mask of that shape, 1 for tokens and 0
+for padding."""
 
 BEGIN, END, UNKNOWN, PADDING = "<s>", "</s>", "<unk>", "<pad>"
 TOKENIZER, VOCAB, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
-"""Files of a tokenizer: the first, or the other two."""
+"""Files of a tokenizer: a checkpoint has the first, or the other two."""
 PIECES = "spiece.model"
-"""SentencePiece's file, which T5 has in the place of the other two."""
+"""SentencePiece's file, which T5 has instead of ``vocab.json`` and ``merges.txt``."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Marks:
     names: tuple[str, ...]
     """Special tokens that its tokenizer must have."""
     begin: tuple[int, ...]
-    """Ids before a sentence, none or one."""
+    """Ids before a sentence: none or one."""
     end: int
     """Id behind a sentence."""
     words: int
@@ -43,16 +44,17 @@ class Marks:
 
 
 ROBERTA = Marks("RoBERTa", (BEGIN, END, UNKNOWN), (0,), 2, 4)
-"""Begin 0, padding 1, end 2, unknown 3."""
+"""RoBERTa's special tokens: begin 0, padding 1, end 2, unknown 3."""
 T5 = Marks("T5", (PADDING, END, UNKNOWN), (), 1, 3)
-"""Padding 0, end 1, unknown 2."""
+"""T5's special tokens: padding 0, end 1, unknown 2."""
 
 
 def hashed_words(length: int, padding: int, vocabulary: int, marks: Marks = ROBERTA) -> Tokens:
     """Return a tokenizer for generated weights, which know no vocabulary.
 
-    A word, or a sign, has the id ``n + CRC-32 of its lower-case UTF-8 modulo (vocabulary - n)``,
-    n being ``marks.words``, between begin and end: the same on every machine, without any file.
+    A word or a punctuation mark has the id ``n + crc % (vocabulary - n)``, where ``n`` is
+    ``marks.words`` and ``crc`` the CRC-32 of its lower-case UTF-8. So ids are the same on every
+    machine, without any file. The ids of a sentence stand between begin and end.
     """
 
     def ids(sentence: str) -> list[int]:
@@ -70,15 +72,15 @@ def read_tokenizer(
     """Return the tokenizer of a checkpoint.
 
     Args:
-        folder: has ``tokenizer.json``; or ``vocab.json`` and ``merges.txt`` of RoBERTa, byte-level
-            BPE; or ``spiece.model`` of T5, SentencePiece's unigrams.
-        length: tokens of a sentence, begin and end among them; longer ones are cut.
-        padding: id of the token behind shorter ones.
-        vocabulary: ids that the network has.
-        marks: the kind of text encoder.
+        folder: has ``tokenizer.json``; or ``vocab.json`` and ``merges.txt`` (RoBERTa's byte-level
+            BPE); or ``spiece.model`` (T5's SentencePiece unigrams).
+        length: tokens of a sentence, including begin and end; longer sentences are cut.
+        padding: id of the tokens behind shorter sentences.
+        vocabulary: number of ids that the network has.
+        marks: the special tokens of the kind of text encoder.
 
     Raises:
-        CheckpointError: files are missing or damaged, or have ids that the network has not.
+        CheckpointError: files are missing or damaged, or have ids that the network lacks.
     """
     tokenizer, where = _open_t5(folder) if marks is T5 else _open(folder)
     names = tokenizer.get_vocab(with_added_tokens=True)
@@ -160,13 +162,13 @@ def _open_t5(folder: Path) -> tuple[Any, Path]:
 
 
 def read_pieces(data: bytes) -> tuple[list[tuple[str, float]], int, bytes]:
-    """Return the vocabulary in a file of SentencePiece.
+    """Return the vocabulary in the bytes of a SentencePiece file.
 
-    That are pieces with their scores, in order; the position of the unknown one; and the compiled
-    rules by which text is normalised, empty if there are none.
+    The result is: the pieces with their scores, in order; the position of the unknown piece; and
+    the compiled rules that normalise text, empty if there are none.
 
-    Source: ``sentencepiece_model.proto``: pieces (1) of text (1), score (2) and type (3, unknown
-    is 2), and the normaliser (3) with its rules (2).
+    Source: ``sentencepiece_model.proto``. The numbers of its fields are: pieces 1, with text 1,
+    score 2 and type 3 (value 2: unknown); normaliser 3, with rules 2.
 
     Raises:
         ValueError: the bytes are no such message, or lack the unknown piece or the normaliser.

@@ -1,8 +1,8 @@
-"""Short-time Fourier transforms of the driver, in NumPy and SciPy, along the last axis.
+"""Short-time Fourier transforms for host-side drivers, in NumPy and SciPy, along the last axis.
 
-They are those of ``torch.stft`` and ``torch.istft`` with ``normalized=True``, ``center=False`` and
-a periodic Hann window: who wants centred frames pads the audio by half a frame on either side.
-Frames overlap by three quarters. Precision is that of what is given.
+The transforms are those of ``torch.stft`` and ``torch.istft`` with ``normalized=True``,
+``center=False`` and a periodic Hann window. For centred frames, the caller pads the audio by half a
+frame on either side. Frames overlap by three quarters. The precision is that of the input.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from compat.models.parts.spectral import hann
 
 OVERLAP = 4
-"""Frames over each sample."""
+"""Number of frames over each sample."""
 
 
 def stft(audio: np.ndarray, size: int) -> NDArray[Any]:
     """Return spectra (…, size // 2 + 1, frames) of audio (…, samples), every ``size // 4`` samples.
 
-    What no whole frame holds is left out.
+    Samples at the end that fill no whole frame are left out.
     """
     from scipy.fft import rfft
 
@@ -35,9 +35,8 @@ def stft(audio: np.ndarray, size: int) -> NDArray[Any]:
 def istft(spectra: np.ndarray, size: int) -> NDArray[Any]:
     """Return audio (…, (frames + 3) x size // 4) of spectra (…, size // 2 + 1, frames).
 
-    Frames are windowed, added up, and divided by the sum of the squared windows over each sample,
-    as if there were frames before the first and after the last: the outer three quarters of a frame
-    are too faint.
+    Frames are windowed, added up, and divided by the sum of four squared windows, also at the ends,
+    where fewer frames overlap: the first and the last three quarters of a frame are too faint.
     """
     from scipy.fft import irfft
 
@@ -56,7 +55,7 @@ def istft(spectra: np.ndarray, size: int) -> NDArray[Any]:
 
 @cache
 def _window(size: int) -> NDArray[np.float64]:
-    """Return the window, scaled so that transforms keep a signal's power."""
+    """Return the Hann window, scaled so that transforms keep a signal's power."""
     window: NDArray[np.float64] = hann(size) / np.sqrt(size)
     return window
 

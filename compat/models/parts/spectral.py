@@ -1,8 +1,8 @@
 """Spectra inside graphs: Fourier transforms and mel filters as convolutions.
 
-Exporters turn ``torch.stft`` into operators that few runtimes have, and complex tensors into none.
-A convolution runs everywhere. A spectrum is (batch, 2 × bins, frames) here, ``size // 2 + 1`` bins:
-real parts first, then imaginary ones.
+Exporters turn ``torch.stft`` into operators that few runtimes have, and cannot export complex
+tensors at all. A convolution runs everywhere. A spectrum is (batch, 2 × bins, frames) here, with
+``size // 2 + 1`` bins: real parts first, then imaginary parts.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 
 def hann(size: int) -> NDArray[np.float64]:
-    """Return the periodic Hann window (size,), ``torch.hann_window``'s."""
+    """Return the periodic Hann window (size,), as ``torch.hann_window`` does."""
     window: NDArray[np.float64] = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(size) / size)
     return window
 
 
 def fourier(size: int, hop: int, window: np.ndarray | None = None) -> torch.nn.Conv1d:
-    """Return the transform of frames of audio (batch, 1, samples) as a convolution.
+    """Return a convolution that maps audio (batch, 1, samples) to its spectrum.
 
-    It is that of ``torch.stft`` with ``center=False``: who wants centred frames pads the audio by
-    half a frame on either side.
+    The transform is that of ``torch.stft`` with ``center=False``. For centred frames, the caller
+    pads the audio by half a frame on either side.
 
     Args:
         size: samples of a frame.
         hop: samples from one frame to the next.
-        window: (size,), multiplied with each frame; none: :func:`hann`.
+        window: (size,), multiplied with each frame; None for :func:`hann`.
     """
     import torch
 
@@ -58,7 +58,7 @@ def mel_bands(
         mels: number of bands.
         size: samples of a frame.
         rate: sampling rate in hertz.
-        filters: (bins, mels); none: Slaney's scale and area, as librosa and Whisper have them.
+        filters: (bins, mels); None for Slaney's scale and area, as librosa and Whisper have them.
     """
     import torch
 
@@ -73,18 +73,18 @@ def inverse(
 ) -> torch.nn.Module:
     """Return the inverse transform: a spectrum of centred frames to audio (batch, 1, length).
 
-    It is ``torch.istft``: frames are windowed, added up, and divided by the sum of the squared
-    windows over each sample.
+    It is that of ``torch.istft``: frames are windowed, added up, and divided by the sum of the
+    squared windows over each sample.
 
     Args:
         size: samples of a frame.
         hop: samples from one frame to the next.
-        frames: how many there are.
+        frames: number of frames.
         length: samples of the audio, which begins in the middle of the first frame.
-        window: (size,), that of the transform; none: :func:`hann`.
+        window: (size,), the window of the transform; None for :func:`hann`.
 
     Raises:
-        ValueError: the frames do not cover the audio, or a sample of it only with zeros.
+        ValueError: a sample of the audio lies in no frame, or only where windows are zero.
     """
     import torch
 
@@ -95,7 +95,7 @@ def inverse(
     covered = covered[size // 2 : size // 2 + length]
     if len(covered) < length or covered.min() < 1e-11:
         raise ValueError(f"{frames} frames of {size} samples do not cover {length} samples")
-    # Of a real signal every bin but the first and the last stands for two.
+    # For a real signal, every bin but the first and the last also stands for its mirrored bin.
     twice = np.full(size // 2 + 1, 2.0)
     twice[0] = 1.0
     if size % 2 == 0:
@@ -120,6 +120,6 @@ def inverse(
 
 def _waves(size: int) -> NDArray[np.float64]:
     """Return a cosine and minus a sine for each bin, (2 × bins, size)."""
-    # Modulo the size in whole numbers: the phases of high bins are many turns.
+    # Integers modulo the size keep phases exact: those of high bins are many turns.
     turns = np.arange(size // 2 + 1)[:, None] * np.arange(size) % size / size
     return np.concatenate((np.cos(2 * np.pi * turns), -np.sin(2 * np.pi * turns)))

@@ -2,7 +2,8 @@
 
 Source: Raffel et al., "Exploring the Limits of Transfer Learning with a Unified Text-to-Text
 Transformer", 2020. The layers are those of transformers, so that its checkpoints load unchanged.
-Distances of tokens, which have one length here, are a table; the mask is one of finite scores.
+Prompts have one length here, so the biases for the distances of tokens are a constant table. The
+mask consists of finite scores.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     import torch
 
 MASKED = -1000.0
-"""Score of a padded token: scores are not divided by the width of a head, and reach hundreds."""
+"""Score of a padded token. T5 does not scale its scores by the width of a head, so that they reach
+hundreds, and the mask must be far below."""
 GAINS: Mapping[str, float] = MappingProxyType({"SelfAttention.q.": 1 / 8})
-"""Of generated weights: T5 keeps the division by the root of the width in its queries. Without it
-attention saturates, and float32 keeps 91 dB where it could have 123, int8 11 in place of 35."""
+"""Factors of generated weights. T5's trained queries contain the division by the square root of the
+head's width. Without that division attention saturates: the SNR of float32 is 91 dB instead of 123,
+that of int8 11 dB instead of 35."""
 BASE: Mapping[str, Any] = MappingProxyType(
     {
         "vocab_size": 32_128,
@@ -43,10 +46,10 @@ def text_graph(encoder: Any, tokens: int, points: Mapping[str, Point], name: str
     """Return the graph of a text encoder: ``ids`` and ``mask`` to ``memory``.
 
     Args:
-        encoder: function that gives the module of :func:`text_module`.
-        tokens: length of a prompt.
-        points: the batches.
-        name: of the graph.
+        encoder: function that returns the module of :func:`text_module`.
+        tokens: length of a prompt in tokens.
+        points: the graph's points, one for each batch size.
+        name: name of the graph.
     """
     prompt = Tensor(("batch", tokens), "int32")
     return Graph(name, {"ids": prompt, "mask": prompt}, ("memory",), points, encoder)
@@ -55,12 +58,12 @@ def text_graph(encoder: Any, tokens: int, points: Mapping[str, Point], name: str
 def text_module(encoder: Any, tokens: int) -> torch.nn.Module:
     """Return an encoder of prompts: ids and mask (batch, tokens) int32 to (batch, tokens, width).
 
-    The mask is one for tokens and zero for the padding behind them. What stands at padded tokens is
-    finite and means nothing: the next stage masks it too.
+    The mask is 1 for tokens and 0 for the padding behind them. The output at padded tokens is
+    finite and has no meaning: the next stage must mask it too.
 
     Args:
         encoder: ``T5EncoderModel(…).encoder`` of transformers, a ``T5Stack``.
-        tokens: length of a prompt, to which the distances are fixed.
+        tokens: length of a prompt in tokens; the module takes no other length.
     """
     import torch
 
@@ -72,7 +75,7 @@ def text_module(encoder: Any, tokens: int) -> torch.nn.Module:
             self.encoder = encoder
             first = encoder.block[0].layer[0].SelfAttention
             with torch.no_grad():
-                # (1, heads, tokens, tokens): the first layer's, which all layers share.
+                # (1, heads, tokens, tokens): the first layer's biases, which all layers share.
                 self.register_buffer("distances", first.compute_bias(tokens, tokens))
 
         def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -90,10 +93,11 @@ def text_module(encoder: Any, tokens: int) -> torch.nn.Module:
 
 
 def _normed(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """Return what a ``T5LayerNorm`` gives, its squares as products.
+    """Apply a ``T5LayerNorm``, with squares computed as products.
 
-    The library's are powers, which Qualcomm's compiler refuses: the graph cannot be finalised,
-    ``QNN_COMMON_ERROR_MEM_ALLOC`` (onnxruntime-qnn 2.7). The values are the same bits.
+    The library's code exports them as powers, with which Qualcomm's compiler cannot finalise the
+    graph: ``QNN_COMMON_ERROR_MEM_ALLOC`` (onnxruntime-qnn 2.7). The results are identical to the
+    bit.
     """
     import torch
 
@@ -103,7 +107,7 @@ def _normed(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _attended(attention: Any, hidden: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-    """Return what attention gives, to whose scores (…, tokens, tokens) others are added."""
+    """Apply self-attention, with ``scores`` (…, tokens, tokens) added to its own."""
     batch, tokens, _ = hidden.shape
     shape = (batch, tokens, attention.n_heads, attention.key_value_proj_dim)
     query, key, value = (

@@ -1,7 +1,7 @@
 """The body of Wav2Vec2 and HuBERT: convolutions over a waveform, and a transformer behind them.
 
-The modules are those of transformers. What it does around them to mask padded audio is written out
-here, as the library's own exports as operators of unknown shape.
+The modules are those of transformers. The masking of padded audio around them is written out here,
+because the library's own code exports as operators of unknown shape.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def frame_count(config: Mapping[str, Any], samples: int) -> int:
-    """Return how many frames the convolutions make of ``samples`` samples, at least one."""
+    """Return the number of frames that the convolutions make of ``samples`` samples, at least 1."""
     for kernel, stride in zip(config["conv_kernel"], config["conv_stride"], strict=True):
         samples = (samples - kernel) // stride + 1
     return max(samples, 1)
@@ -30,9 +30,10 @@ def normalised(samples: np.ndarray) -> np.ndarray:
 
 
 def fold_positions(body: Any) -> None:
-    """Replace a kernel that training stores as length and direction by the kernel itself.
+    """Replace the kernel of positions, stored as length and direction, by an ordinary kernel.
 
-    Runtimes get it, and the generator of weights fills it as any other.
+    Training needs the two parts. Runtimes get the kernel, and the generator of weights fills it
+    like any other.
     """
     from torch.nn.utils.parametrize import remove_parametrizations
 
@@ -40,11 +41,12 @@ def fold_positions(body: Any) -> None:
 
 
 def wave_encoder_module(body: Any) -> torch.nn.Module:
-    """Return a ``Wav2Vec2Model`` or a ``HubertModel`` as a module that exports.
+    """Return a ``Wav2Vec2Model`` or a ``HubertModel`` as a module that can be exported.
 
-    Maps samples (batch, samples), and for checkpoints trained with a mask (batch, frames) of ones
-    where there is audio, to the projected features (batch, frames, width) and to hidden states of
-    that shape: what the first layer gets, and what each layer gives, the last one normalised.
+    It maps samples (batch, samples) to the projected features (batch, frames, width) and to hidden
+    states of that shape: the first layer's input, then each layer's output, the last one
+    normalised. Checkpoints that were trained with a mask also take it: (batch, frames), 1 where
+    there is audio.
     """
     import torch
 
@@ -60,7 +62,7 @@ def wave_encoder_module(body: Any) -> torch.nn.Module:
             self, samples: torch.Tensor, mask: torch.Tensor | None = None
         ) -> tuple[torch.Tensor, ...]:
             projected = self.projection(self.extractor(samples).transpose(1, 2))
-            # Wav2Vec2 returns its input beside it.
+            # Wav2Vec2's projection returns a pair, the features and its input.
             features = projected[0] if isinstance(projected, tuple) else projected
             hidden, bias = features, None
             if mask is not None:

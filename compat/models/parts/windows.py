@@ -17,13 +17,13 @@ class Windows:
     """Windows of one length, one after the other or overlapping, over audio of any length.
 
     Raises:
-        ValueError: a step is longer than a window, or none.
+        ValueError: the step is longer than a window, or not positive.
     """
 
     length: int
     """Samples of a window."""
     step: int
-    """Samples from the start of a window to that of the next, at most a length."""
+    """Samples from the start of one window to the start of the next, at most ``length``."""
 
     def __post_init__(self) -> None:
         if not 0 < self.step <= self.length:
@@ -31,12 +31,12 @@ class Windows:
 
     @classmethod
     def overlapping(cls, seconds: float, overlap: float, rate: int) -> Windows:
-        """Return windows of so many seconds; neighbours share a part (0 to 1) of each."""
+        """Return windows of so many seconds; neighbours share ``overlap`` (0 to 1) of a window."""
         length = round(seconds * rate)
         return cls(length, int(length * (1 - overlap)))
 
     def starts(self, samples: int) -> range:
-        """Return the first sample of each window: the fewest that cover the audio, one at least."""
+        """Return the first sample of each window: as few windows as cover the audio, at least one."""
         return range(0, max(1, samples - self.length + self.step), self.step)
 
     def cut(self, audio: np.ndarray) -> np.ndarray:
@@ -48,8 +48,9 @@ class Windows:
     def join(self, windows: np.ndarray, samples: int, weights: np.ndarray) -> NDArray[np.float32]:
         """Add overlapping windows up, (windows, …, length), to audio (…, samples).
 
-        Every sample is the mean of what the windows over it say, weighted by ``weights`` (length,),
-        which are positive. Sums are float64: equal windows give what they were cut from, exactly.
+        Every sample is the mean of the windows over it, weighted by ``weights`` (length,), which
+        are positive. Sums are float64, so that joining unchanged windows gives back the audio that
+        they were cut from, exactly.
 
         Raises:
             ValueError: there are more or fewer windows than :meth:`cut` gives.
@@ -68,7 +69,7 @@ class Windows:
 def triangular(length: int) -> NDArray[np.float64]:
     """Return weights (length,) that rise to 1 in the middle of a window and fall again.
 
-    Those of Demucs (Défossez, "Hybrid Spectrogram and Waveform Source Separation", 2021).
+    Source: Demucs (Défossez, "Hybrid Spectrogram and Waveform Source Separation", 2021).
     """
     rise = np.minimum(np.arange(1, length + 1), np.arange(length, 0, -1))
     weights: NDArray[np.float64] = rise / rise.max()
@@ -76,7 +77,7 @@ def triangular(length: int) -> NDArray[np.float64]:
 
 
 def window_at(audio: np.ndarray, start: int, length: int) -> np.ndarray:
-    """Return a window of audio (…, samples) from one sample on, with zeros after its end."""
+    """Return ``length`` samples of audio (…, samples) from ``start`` on, zeros after its end."""
     found = audio[..., start : start + length]
     missing = length - found.shape[-1]
     return np.pad(found, [(0, 0)] * (audio.ndim - 1) + [(0, missing)]) if missing else found
@@ -85,8 +86,8 @@ def window_at(audio: np.ndarray, start: int, length: int) -> np.ndarray:
 def filled(utterances: Sequence[Item], length: int, count: int) -> list[Item]:
     """Join utterances into ``count`` inputs of ``length`` samples, for weights that know no task.
 
-    Each begins with an utterance of its own. There are fewer where the utterances do not suffice,
-    and a shorter one where they do not fill any.
+    Each input begins with another utterance. If the utterances do not suffice, there are fewer
+    inputs; if they do not fill a single one, there is one shorter input.
     """
     windows: list[Item] = []
     joined: list[np.ndarray] = []

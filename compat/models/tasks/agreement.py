@@ -1,4 +1,4 @@
-"""Agreement: the reference's own answers are what is right, where a corpus holds no truth."""
+"""Agreement: a task that takes the reference's answers for right, as its corpus holds no truth."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from compat.models.tasks.base import Task
 
 @dataclass(frozen=True)
 class Agreement(Task):
-    """Counts the inputs whose answer is the reference's, but for rounding.
+    """Counts the inputs whose answer equals the reference's but for rounding.
 
-    It needs no truth, so that a new model is measured before anybody has annotated audio for it.
+    It needs no truth, so that a new model can be measured before anybody has annotated audio for it.
     """
 
     scored: bool = True

@@ -1,6 +1,6 @@
 """Speech recognition: a text per utterance, scored by its word error rate.
 
-Where a set's language has no spaces between words, by its character error rate.
+Sets in a language without spaces between words are scored by the character error rate.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ class Transcription(Task):
     """Transcribes utterances. A prediction has a ``text`` where the weights know words."""
 
     open_vocabulary: bool
-    """Whether the model writes any word. The words of a closed vocabulary have one spelling, and
-    the normaliser would join its number words."""
+    """Whether the model can write any word. If not, texts are not normalised: the words of a closed
+    vocabulary have one spelling each, and the normaliser would join its number words."""
     brief_seconds: float = 1.0
-    """One utterance of a set."""
+    """Seconds of each set in a slow target's first look: so few that one utterance is taken."""
 
     name: ClassVar[str] = "asr"
     fact: ClassVar[str] = "text"
@@ -58,17 +58,18 @@ class Transcription(Task):
     )
 
     def preferred(self, profile: Profile) -> tuple[str, ...]:
-        # People say any word.
+        # People's recordings hold any words, which a closed vocabulary does not know.
         return (*self.sets, PEOPLE) if self.open_vocabulary else self.sets
 
     def unscored_count(self, profile: Profile) -> int | None:
         return profile.pick(16, 60, None)
 
     def recordings(self, test_set: TestSet, rate: int, profile: Profile) -> Sequence[Item]:
-        # The synthesised words of the shipped corpus are what a closed vocabulary is about. A model
-        # of any words mishears half of them, each at the price of a whole window of 30 s. People's
-        # speech makes the interval of the degradation: with 16, 8 or 4 of each synthetic set that
-        # of PyTorch's int8 (whisper-tiny.en) is -1.0 to 3.7, -1.1 to 3.7 or -0.8 to 3.0 points.
+        # The synthesised words of the shipped corpus are meant for closed vocabularies. A model
+        # with an open vocabulary mishears half of them, and each costs a whole window of 30 s. So
+        # it gets few: the width of the degradation's interval depends on people's speech. With 16,
+        # 8 or 4 recordings of each synthetic set, the interval of PyTorch's int8 (whisper-tiny.en)
+        # is -1.0 to 3.7, -1.1 to 3.7 or -0.8 to 3.0 points.
         if self.open_vocabulary and test_set.folder.is_relative_to(DEFAULT):
             return test_set.items(rate, None if profile.whole else 4)
         return super().recordings(test_set, rate, profile)
@@ -113,7 +114,7 @@ class Transcription(Task):
         from compat.metrics.wer import word_errors
 
         spoken = _language(item)
-        # Without regard to capitals: some checkpoints write nothing else.
+        # Capitals are ignored, because some checkpoints write nothing but capitals.
         ours, theirs = (
             word_errors(units(item.text.lower(), spoken), units(str(one["text"]).lower(), spoken))
             for one in (prediction, reference)

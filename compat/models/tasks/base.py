@@ -1,7 +1,8 @@
-"""Tasks: the inputs that they choose, the facts that they need, and the scores of answers.
+"""The base class of tasks, which choose inputs, name the facts they need, and score answers.
 
-Families of one task share it: two speech recognisers are scored by the same code. The rest of the
-suite (measurement, thresholds, report) reads a task's declared metrics and knows no task by name.
+Families with the same task share its class: two speech recognisers are scored by the same code. The
+rest of the suite (measurement, thresholds, report) reads a task's declared metrics and knows no
+task by name.
 """
 
 from __future__ import annotations
@@ -25,41 +26,43 @@ from compat.models.items import Items, beginnings
 ScoredSet = tuple[Sequence[Item], Sequence[Prediction], Sequence[Prediction]]
 """Items of a test set, the predictions for them, and the reference's predictions."""
 OUTSIDE_UEM = "outside_uem"
-"""Among the values of a task: how many recordings were not scored, as their UEM leaves nothing."""
+"""Name of the value that counts the recordings whose UEM leaves nothing to be scored."""
 PAIRED = (DEGRADATION.name, f"{DEGRADATION.name}_interval", NO_WORSE_SHARE.name)
-"""Values that compare answers with the reference's on the same inputs."""
+"""Names of the values that compare answers with the reference's on the same inputs."""
 FAINTER = 0.002
-"""Share by which each unseen input is fainter than the one before: other bytes, the same work."""
+"""Share by which each unseen input is fainter than the one before. Its bytes differ, so that no
+cache knows it, and the work stays the same."""
 
 
 class Task(ABC):
-    """Says what is right: chooses inputs, scores answers, and declares its metrics."""
+    """A task of models: it chooses inputs, scores answers, and declares its metrics."""
 
     name: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
-    """Every number that :meth:`score` returns for a test set, intervals apart; one is primary."""
+    """All numbers except intervals that :meth:`score` returns for a test set; one is primary."""
     fact: ClassVar[str] = ""
     """Fact that every recording of a test set must have, such as ``text``, to be scored."""
     counted: ClassVar[tuple[str, ...]] = ()
-    """Lists in a prediction that are written step by step, such as ``tokens``. Timings say how long
-    they are; those of generated weights, which never end by themselves, may not be cut short."""
+    """Lists in a prediction that are written step by step, such as ``tokens``. Timings record their
+    lengths. Generated weights never end by themselves, so their lists may not be cut short."""
     truths: ClassVar[tuple[str, ...]] = ()
     """Facts of an item that are kept beside its prediction, so that scores can be recomputed."""
     rescorable: ClassVar[bool] = True
-    """Whether :meth:`scores` needs no more than what :meth:`stored` keeps. Scores of arrays do:
-    ``compat rescore`` leaves them as they were measured, and judges them by the new limits."""
+    """Whether :meth:`scores` needs no more than what :meth:`stored` keeps. Scores computed from
+    arrays need more: ``compat rescore`` leaves such scores as they were measured, and judges them
+    by the new limits."""
     sets: ClassVar[tuple[str, ...]] = ()
-    """Names of the test sets that are preferred where a corpus has them."""
+    """Names of the test sets that are preferred if a corpus has them."""
     unjudged: ClassVar[tuple[str, ...]] = ()
-    """Names of shipped sets that are made for calibration and training, and never judged. Without
-    any, what is calibrated gets the sets of the corpus that are not judged."""
+    """Names of shipped sets that are made for calibration and training, and never judged. If there
+    are none, calibration uses the corpus's sets that are not judged."""
     unscored: ClassVar[int] = 12
-    """Recordings taken from a corpus without the facts, for timing and numerics alone."""
+    """Number of recordings taken from a corpus without the facts, for timing and numerics alone."""
     pooled: ClassVar[bool] = False
-    """Whether the fall behind the reference is also computed over all test sets together, where
-    more inputs make its interval narrow enough to judge by."""
+    """Whether the degradation against the reference is also computed over all test sets together,
+    because only that many inputs make its interval narrow enough to judge by."""
     beginning_seconds: ClassVar[float | None] = None
-    """Seconds of a recording that a first look hears; None for whole recordings."""
+    """Seconds at a recording's beginning that a first look uses; None for whole recordings."""
     brief_seconds: float = 10.0
     """Seconds of audio of each test set in a slow target's first look."""
 
@@ -68,14 +71,14 @@ class Task(ABC):
     def items(self, corpus: Corpus, rate: int, profile: Profile) -> Items:
         """Choose the inputs of weights that know the task.
 
-        A corpus without the facts gives inputs whose answers are not scored: numerics, latency
+        A corpus without the facts gives inputs whose answers are not scored; numerics, latency
         and robustness are measured as usual. A task whose inputs are no recordings (prompts, noise)
-        overrides this, and needs neither the corpus nor :meth:`recordings`.
+        overrides this method, and needs neither the corpus nor :meth:`recordings`.
 
         Args:
             corpus: test sets by name.
             rate: sampling rate in hertz.
-            profile: how many are wanted.
+            profile: decides how many inputs are chosen.
         """
         chosen = {
             name: self.recordings(test_set, rate, profile)
@@ -93,7 +96,7 @@ class Task(ABC):
         return self.sets
 
     def unscored_count(self, profile: Profile) -> int | None:
-        """Return how many recordings are taken of a corpus without the facts; None for all."""
+        """Return the number of recordings taken from a corpus without the facts; None for all."""
         return self.unscored
 
     def recordings(self, test_set: TestSet, rate: int, profile: Profile) -> Sequence[Item]:
@@ -101,7 +104,7 @@ class Task(ABC):
         return test_set.items(rate, self.unscored_count(profile))
 
     def fresh(self, item: Item, number: int) -> Item:
-        """Return an input that no model has seen, which takes the same work as ``item``.
+        """Return an input that no model has seen, and that takes as much work as ``item``.
 
         ``number`` counts from 1. The default makes the audio a trace fainter each time.
         """
@@ -114,12 +117,12 @@ class Task(ABC):
         """Make hard inputs from the entries of a stress list, and from easy ones.
 
         The default makes audio: silence, noise, clipping, very short and very long recordings. A
-        task whose inputs are other than audio, or more, returns what is hard for it, whatever the
-        entries say.
+        task whose inputs are not audio alone returns hard inputs of its own and ignores the
+        entries.
 
         Args:
             entries: recipes of audio, as in ``fixtures/stress.toml``.
-            easy: speech of the corpus, or, where inputs are other than audio, some of the task's.
+            easy: speech of the corpus, or some of the task's own inputs if these are not audio.
             rate: sampling rate in hertz.
         """
         return [stress.make(dict(entry), easy, rate) for entry in entries]
@@ -127,13 +130,13 @@ class Task(ABC):
     # Answers -----------------------------------------------------------------------------------
 
     def learnt(self, items: Sequence[Item], answers: Sequence[Prediction]) -> Task:
-        """Return the task with what it learnt from the reference's answers to the examples.
+        """Return a copy of the task that has learnt from the reference's answers to the examples.
 
-        It scores and stores by it. The default learns nothing.
+        The copy uses it in scores and in stored answers. The default learns nothing.
 
         Args:
             items: :attr:`Items.examples`, which no target has seen; none for most tasks.
-            answers: the reference's, one for each.
+            answers: the reference's answers, one for each item.
         """
         return self
 
@@ -145,8 +148,8 @@ class Task(ABC):
     ) -> dict[str, Any]:
         """Return the metrics of one test set against the truth and against the reference.
 
-        Values are built-in numbers that JSON can carry. A metric that brings its own function is
-        computed from what :meth:`compared` gives.
+        Values are built-in numbers that JSON can carry. A metric with a function of its own is
+        computed from the result of :meth:`compared`.
         """
         values = self.scores(items, predictions, references)
         for metric in self.metrics:
@@ -158,8 +161,9 @@ class Task(ABC):
     def score_sets(self, sets: Mapping[str, ScoredSet]) -> dict[str, Any]:
         """Score test sets by name.
 
-        Recordings of which no part counts would be free of errors, so they are left out, and a set
-        that has no other. ``worst_recording`` stays the position among all items of a set.
+        Recordings of which no part is to be scored would count as free of errors. They are left
+        out, and so is a set that has no others. ``worst_recording`` still is the position among all
+        items of a set.
         """
         scores: dict[str, Any] = {}
         left_out = 0
@@ -179,7 +183,7 @@ class Task(ABC):
         return {**scores, OUTSIDE_UEM: left_out} if scores and left_out else scores
 
     def _pooled(self, sets: Sequence[ScoredSet]) -> dict[str, Any]:
-        """Score all inputs together, for what compares answers with the reference's."""
+        """Score all inputs together; return only the values of :data:`PAIRED`."""
         rows = [row for columns in sets for row in zip(*columns, strict=True)]
         items, predictions, references = zip(*rows, strict=True)
         values = self.score(items, predictions, references)
@@ -200,34 +204,36 @@ class Task(ABC):
 
     @abstractmethod
     def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
-        """Return how far one answer is off, and the reference's: ``{"errors", "reference"}``.
+        """Return the errors of one answer and of the reference's: ``{"errors", "reference"}``.
 
-        Single hard inputs are judged by it, so that each is held against what the reference makes
-        of it.
+        Hard inputs are judged one by one, so each answer is compared with the reference's answer to
+        the same input.
         """
 
     def seconds(self, item: Item, prediction: Prediction) -> float:
-        """Return the seconds of audio that an answer stands for, which its time is divided by.
+        """Return the seconds of audio of an answer; the real-time factor is its time over these.
 
-        A task whose answers have a length of their own (speech from text) returns what was made,
-        more than 0 even of an answer without any.
+        The default is the length of the input. A task that makes audio (speech from text) returns
+        the length of the answer, which must be more than 0 even if the answer holds no audio.
         """
         return item.seconds
 
     def same(self, one: Prediction, other: Prediction) -> bool:
-        """Return whether two answers are equal but for rounding."""
+        """Return whether two answers are equal except for rounding."""
         return same_prediction(one, other)
 
     def faults(
         self, predictions: Sequence[Prediction], references: Sequence[Prediction] | None = None
     ) -> list[str]:
-        """Return the faults that no average may hide: NaN, one answer for all, empty answers."""
+        """Return faults that averages would hide: NaN, the same answer to all inputs, empty answers.
+        """
         return prediction_faults(predictions, references)
 
     def inventions(self, item: Item, prediction: Prediction, reference: Prediction) -> list[str]:
-        """Return what an answer holds that its input cannot, and that the reference's lacks.
+        """Return the parts of an answer that its input cannot hold and the reference's answer lacks.
 
-        The default knows of nothing: inventions are a matter of tasks whose answers are written.
+        An example are words transcribed from silence. The default returns nothing; only tasks that
+        write texts override it.
         """
         return []
 
@@ -240,8 +246,8 @@ class Task(ABC):
     def stored(self, prediction: Prediction) -> dict[str, Any]:
         """Return what a results file keeps of an answer, as JSON: arrays become digests.
 
-        :meth:`scores` is given the same when results are scored again. A task that needs more of an
-        array than its digest keeps that too (a few numbers), or is not :attr:`rescorable`.
+        :meth:`scores` gets the same values when results are scored again. A task that needs more
+        than the digest of an array also keeps a few numbers of it, or is not :attr:`rescorable`.
         """
         return {
             name: _array_facts(value) if isinstance(value, np.ndarray) else value
@@ -251,7 +257,7 @@ class Task(ABC):
     def row(
         self, test_set: str, item: Item, prediction: Prediction, reference: Prediction
     ) -> dict[str, Any]:
-        """Return all that a score is computed from, so that it can be computed again."""
+        """Return everything that a score is computed from, so that it can be computed again."""
         kept, expected = self.stored(prediction), self.stored(reference)
         row = {
             "set": test_set,
@@ -263,12 +269,12 @@ class Task(ABC):
         return row if kept == expected else {**row, "reference": expected}
 
     def restored(self, identifier: str, truth: Mapping[str, Any], seconds: float) -> Item:
-        """Return an item from what a row keeps: it can be scored, but it holds no inputs."""
+        """Return an item made from a stored row: it can be scored, but it holds no inputs."""
         return Item(identifier, {}, seconds, facts=truth)
 
 
 def is_recording(item: Item) -> bool:
-    """Return whether audio is all that an item has, so that any other recording may replace it."""
+    """Return whether an item's only input is audio, so that any other recording may replace it."""
     return item.inputs.keys() == {AUDIO}
 
 

@@ -1,4 +1,4 @@
-"""Codecs: audio becomes codes at a bitrate and audio again, compared with what went in."""
+"""Codecs: audio is encoded at a bitrate and decoded again, then compared with the input."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from compat.models.items import Items
 from compat.models.tasks.base import Task
 
 BITRATE = "bitrate"
-"""Fact of an item: kilobits a second at which it is to be decoded."""
+"""Fact of an item: the bitrate at which it is to be decoded, in kilobits a second."""
 NO_WORSE_DB = 0.1
-"""Mel distance by which an answer may be farther from its input than the reference's and still be
-no worse: a tenth of what a trained ear tells apart."""
+"""Mel distance in dB. An answer counts as no worse if it is at most this much farther from its
+input than the reference's answer: a tenth of what a trained ear tells apart."""
 AUDIBLE_DB = 0.5
-"""The same beyond which the answer to a hard input counts as an error."""
+"""Mel distance in dB. The answer to a hard input counts as an error if it is more than this much
+farther from its input than the reference's answer."""
 SAME_CODES = 0.98
-"""Share of equal codes of two answers that are the same but for rounding: a code near a tie tips,
-and with it those that encode what it leaves."""
+"""Least share of equal codes of two answers that are the same except for rounding. Rounding can tip
+a code near a tie, and with it the codes of later codebooks, which encode its residual."""
 SAME_DB = 20.0
-"""Waveform SNR of two such answers."""
+"""Least waveform SNR in dB of two answers that are the same except for rounding."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,21 @@ class Codec(Task):
     """Encodes recordings and decodes them at each bitrate.
 
     A prediction is ``{"codes": int32 (windows, codebooks, frames), "audio": float32}``; the audio
-    has the shape of the item's. There is a set for each set of recordings and bitrate, such as
-    ``music-6kbps``, that of the timed bitrate last.
+    has the shape of the item's. There is a test set for each set of recordings and each bitrate,
+    such as ``music-6kbps``. The sets with the timed bitrate come last.
     """
 
     bitrates: tuple[float, ...]
     """Kilobits a second, ascending."""
     main: float
-    """That of timed inputs."""
+    """Kilobits a second of timed inputs."""
 
     name: ClassVar[str] = "codec"
     sets: ClassVar[tuple[str, ...]] = ("music", "clean")
     unjudged: ClassVar[tuple[str, ...]] = ("music-train",)
     truths: ClassVar[tuple[str, ...]] = (BITRATE,)
     rescorable: ClassVar[bool] = False
-    """Scores are of audio, which results do not keep."""
+    """Scores are computed from audio, which results do not keep."""
     brief_seconds: float = 5.0
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("mel_distance", "dB", "lower", primary=True),
@@ -173,13 +174,13 @@ class Codec(Task):
 
 
 def at_bitrate(item: Item, bitrate: float) -> Item:
-    """Return a recording that is to be decoded at so many kilobits a second."""
+    """Return a copy of a recording that is to be decoded at a bitrate in kilobits a second."""
     facts = {**item.facts, BITRATE: bitrate}
     return replace(item, id=f"{item.id}-{bitrate:g}kbps", facts=facts)
 
 
 def fitted(audio: np.ndarray, item: Item) -> np.ndarray:
-    """Return decoded audio with as many samples as went in: silence for those that are missing."""
+    """Return decoded audio with as many samples as its input; missing ones are silent."""
     samples = item.audio.shape[-1]
     missing = max(0, samples - audio.shape[-1])
     edges = [(0, 0)] * (audio.ndim - 1) + [(0, missing)]
@@ -187,9 +188,9 @@ def fitted(audio: np.ndarray, item: Item) -> np.ndarray:
 
 
 def equal_codes(prediction: Prediction, reference: Prediction) -> np.ndarray:
-    """Return the share of a reference's codes that an answer has too, for each codebook.
+    """Return, for each codebook, the share of codes that equal the reference's.
 
-    Codes that are missing are no equal ones.
+    If the shapes differ, all shares are 0.
     """
     ours, theirs = np.asarray(prediction["codes"]), np.asarray(reference["codes"])
     if ours.shape != theirs.shape:

@@ -15,12 +15,13 @@ from compat.models.tasks.base import Task
 STRESS_SHARE = 0.1
 """Share of a stress input's time in which an answer may differ from the reference's."""
 STRESS_SECONDS = 3.0
-"""As long as shorter stress inputs count: in a tenth of a second a frame is a sixth."""
+"""Seconds that a shorter stress input counts as. Otherwise a single frame, a sixth of an input of
+0.1 s, would exceed the share."""
 
 
 @dataclass(frozen=True)
 class Diarization(Task):
-    """Says who speaks when. A prediction has ``segments``: lists [start, end, speaker]."""
+    """Says who speaks when. A prediction has ``segments``: lists [start, end, speaker] in seconds."""
 
     name: ClassVar[str] = "diarization"
     fact: ClassVar[str] = "segments"
@@ -50,7 +51,7 @@ class Diarization(Task):
     )
 
     def recordings(self, test_set: TestSet, rate: int, profile: Profile) -> Sequence[Item]:
-        """Read as many recordings, spread over the set, as fit into a time; one at least."""
+        """Read recordings, spread over the set, that fit into the profile's time; at least one."""
         seconds = profile.pick(90.0, 1800.0, float("inf"))
         lengths = [float(line["duration"]) for line in test_set.lines]
         count = len(lengths)
