@@ -1,7 +1,7 @@
-"""Questions that no single case answers.
+"""Experiments: each answers a question that no single case answers.
 
-Each experiment is a module of this package that declares ``EXPERIMENT``. A new experiment is one
-file, its name in :data:`EXPERIMENTS`, and its version in ``compat/judge/experiments.py``.
+Each experiment is a module of this package that declares ``EXPERIMENT``. To add one, write its
+module, and add its name to :data:`EXPERIMENTS` and its version to ``compat/judge/experiments.py``.
 """
 
 EXPERIMENTS = (

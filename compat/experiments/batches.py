@@ -16,11 +16,11 @@ from compat.judge.experiments import Finding
 
 SIZES = (1, 2, 4, 8, 16, 32)
 LEAST = 8
-"""Inputs of a turn, in batches of any size below it."""
+"""Least number of inputs in a turn: smaller batches are repeated until they make so many."""
 
 
 def batches(rounds: int, said: Callable[[str], None]) -> Measured:
-    """Run the experiment: the encoder of Whisper and segmentation, in PyTorch."""
+    """Run the experiment on Whisper's encoder and on segmentation, in PyTorch."""
     import torch
 
     from compat.models.whisper_network import Encoder

@@ -1,10 +1,10 @@
 """The experiment ``beams``: what beams and batches cost and gain, in ports and in this driver.
 
-Weights are published ones of Whisper tiny.en, recordings those of people. All contestants of a
-round hear the same windows, and every round others, so that words are counted over all of them.
-openai-whisper is the baseline: each contestant is held against it with as many beams, a window at a
-time, as its beams take no batch. faster-whisper is run by its batched pipeline, whisper.cpp by its
-own ``whisper_full`` without fallbacks to other temperatures.
+The weights are Whisper tiny.en's published ones, the recordings are people's. All contestants of a
+round hear the same windows. Every round has other windows, so that word errors are counted over all
+of them. openai-whisper is the baseline: each contestant is compared with it at the same number of
+beams, one window at a time, because its beam search takes no batch. faster-whisper runs its batched
+pipeline, whisper.cpp its own ``whisper_full`` without fallbacks to other temperatures.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ PORTS = {
     "faster-whisper fp32": "cpu-faster-whisper/fp32",
     "faster-whisper int8": "cpu-faster-whisper/int8-dynamic",
 }
-"""What has beams and batches of its own."""
+"""Ports with beams and batches of their own: their names, and their targets and recipes."""
 CPP = {"whisper.cpp fp16": "cpu-whisper-cpp/fp16", "whisper.cpp q8_0": "cpu-whisper-cpp/int8-q8_0"}
-"""What hears one window at a time."""
+"""Ports that take one window at a time: their names, and their targets and recipes."""
 OWN = {"OpenVINO int8, this suite's driver": "openvino-cpu/int8-dynamic"}
-"""What runs graphs, which :func:`beam_search` drives; its programs have 1, 4 and 8 rows."""
+"""Runtimes of graphs, driven by :func:`beam_search`; the graphs have points of 1, 4 and 8 rows."""
 BEAMS = (1, 2, 5)
 WINDOWS = 4
-"""Windows of a round, and of a batch."""
+"""Number of windows in a round, and in a batch."""
 LONGEST = 30.0
-"""Seconds of a window: longer recordings are left out."""
+"""Seconds of a window; longer recordings are left out."""
 ROWS = {1: "b1", 2: "b4", 5: "b8"}
-"""Program of this suite that has rows for so many beams."""
+"""Number of beams to the point of this suite's graphs that has enough rows for them."""
 
 Hear = Callable[[Sequence[Item]], list[Prediction]]
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A library with its settings."""
+    """A library with a number of beams and a batch size."""
 
     library: str
     beams: int
@@ -75,7 +75,7 @@ class Contestant:
 
 
 def setting(beams: int, batch: int) -> str:
-    """Return beams and batch in words: ``5 beams, batch 4``."""
+    """Return beams and batch in words, for example ``5 beams, batch 4``."""
     return f"{beams} beam{'s' if beams > 1 else ''}, batch {batch}"
 
 
@@ -106,7 +106,10 @@ def findings(
     items: Sequence[Item],
     task: Any,
 ) -> Iterator[Finding]:
-    """Return of each contestant time and words; against the baseline, and against one beam."""
+    """Yield time and word error rate of each contestant, alone and compared with others.
+
+    The others are the baseline, the same library with one beam, and the same library without batch.
+    """
     for one in contestants:
         taken = [value / WINDOWS for value in seconds[one.name]]
         centre = median_interval(taken)
@@ -180,7 +183,8 @@ def _ports(said: Callable[[str], None]) -> Iterator[Contestant]:
 
         for count in BEAMS:
             yield Contestant(library, count, 1, _alone(hearing(count)))
-        # openai-whisper does not repeat what it encoded for the beams of a batch, and fails.
+        # openai-whisper fails on a batch with beams, as it does not repeat the encoder's output for
+        # each beam.
         for count in BEAMS[:1] if library == BASELINE else (BEAMS[0], BEAMS[-1]):
             yield Contestant(library, count, WINDOWS, hearing(count))
 
@@ -200,7 +204,7 @@ def _cpp(said: Callable[[str], None]) -> Iterator[Contestant]:
                 str(converted.path),
                 params_sampling_strategy=int(count > 1),
                 print_progress=False,
-                # As the execution has it, and says why.
+                # The same settings as in the suite's own execution, which gives the reasons.
                 context_params={"flash_attn": False, "use_gpu": False},
                 n_threads=available_cpus(),
                 language="en",

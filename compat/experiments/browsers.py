@@ -1,8 +1,8 @@
 """The experiment ``browsers``: whether Firefox runs audio models on WebGPU faster than Chrome.
 
 Both get the same model, the same audio and, where there is no GPU, the same software adapter. They
-take turns, one round each, while the other is stopped. Only a GPU can decide; a software adapter
-shows a direction.
+take turns, one round each, while the other browser is stopped. Only a GPU can decide the question;
+a software adapter shows a direction.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from compat.runtimes.web import session as web_session
 SHAPES = ((256, 1), (128, 2))
 FRAMES = {False: 1000, True: 100}
 DISPATCHES = {False: 20, True: 1}
-"""Of the spectral transform, on a GPU and on a software adapter."""
+"""Dispatches of the spectral transform in a round; the key says whether the adapter is software."""
 RESAMPLES = 5_000
 MODEL = ModelReference("whisper", "whisper-nano", "trained", "checkpoints/whisper-nano")
 BOTH = ("chromium", "firefox")
@@ -53,14 +53,14 @@ class Comparison:
     chromium_ms: float
     firefox_ms: float
     firefox_faster: float
-    """(chromium − firefox) ÷ chromium, of medians: 0.2 is what is claimed."""
+    """(chromium − firefox) ÷ chromium, of medians; the claim is 0.2."""
     low: float
     high: float
     rounds: int
 
     @property
     def words(self) -> str:
-        """What the comparison found, with its interval."""
+        """The result in words, with its interval."""
         less = self.firefox_faster >= 0
         ends = sorted(end if less else -end for end in (self.low, self.high))
         return (
@@ -71,7 +71,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the experiment found."""
+    """The experiment's answer: its comparisons, and what may be concluded."""
 
     adapters: dict[str, str]
     software: bool
@@ -79,11 +79,11 @@ class Outcome:
     """Whether both computed the same tokens and the same spectrum."""
     comparisons: tuple[Comparison, ...]
     cold_ms: dict[str, float] = field(default_factory=dict)
-    """The first whole task of each browser, which compiles shaders."""
+    """Milliseconds of the first whole task in each browser, which compiles shaders."""
 
     @property
     def verdict(self) -> str:
-        """What may be concluded."""
+        """The conclusion that the comparisons allow, in words."""
         if not self.same:
             return "no verdict: the two browsers did not compute the same"
         if self.software:
@@ -108,7 +108,7 @@ class Outcome:
 
     @property
     def findings(self) -> list[Finding]:
-        """Each comparison, with a doubt where nothing may be concluded; of spectra also shapes."""
+        """Each comparison, and that of two workgroup shapes; with a doubt if nothing is decided."""
         doubt = ""
         if not self.same:
             doubt = "the two browsers did not compute the same"
@@ -141,7 +141,7 @@ class Outcome:
             )
         shapes = [one for one in self.comparisons if one.measure.startswith("spectrum ")]
         if len(shapes) == len(SHAPES):
-            # Of medians alone: an interval of it would need the rounds of both.
+            # This quotient is one of medians alone: an interval would need the rounds of both.
             ours, theirs = (one.firefox_ms for one in shapes)
             said = doubt or "medians without an interval"
             found.append(
@@ -164,7 +164,7 @@ def compare(measure: str, chromium: Sequence[float], firefox: Sequence[float]) -
     """Compare paired rounds: medians, and a bootstrap 95 % interval over rounds.
 
     Args:
-        measure: its name.
+        measure: name of the measure.
         chromium: milliseconds per round.
         firefox: milliseconds per round, in the same order.
     """
@@ -191,11 +191,11 @@ def browsers(rounds: int, threads: int, said: Callable[[str], None]) -> Outcome:
 
     Args:
         rounds: interleaved rounds of each measure.
-        threads: threads of WebAssembly, for what a provider leaves to it.
-        said: told what is going on.
+        threads: threads of WebAssembly, for nodes that the WebGPU provider leaves to it.
+        said: called with a line of progress.
 
     Raises:
-        CompatError: a browser or what drives it is missing.
+        CompatError: a browser or the package that drives it is missing.
     """
     with contextlib.ExitStack() as stack:
         opened = {name: stack.enter_context(_page(name, threads)) for name in BOTH}
@@ -210,7 +210,7 @@ def browsers(rounds: int, threads: int, said: Callable[[str], None]) -> Outcome:
         cold: dict[str, float] = {}
         for number in range(rounds + 1):
             item = items[number % len(items)]
-            # Whoever is first in one round is second in the next.
+            # The browser that is first in one round is second in the next.
             for name in BOTH if number % 2 else BOTH[::-1]:
                 with awake(opened, name):
                     for measure, ms, found in _round(opened[name], model, item, software):
@@ -267,7 +267,7 @@ def _page(name: str, threads: int) -> Iterator[web_session.WebSession]:
 
 @contextlib.contextmanager
 def awake(opened: Mapping[Any, web_session.WebSession], name: Any) -> Iterator[None]:
-    """Stop every browser but the one that is open under a name."""
+    """Stop every browser except the one that is open under ``name``, while the block runs."""
     others = [one.page for other, one in opened.items() if other != name]
     for page in others:
         page.signal(signal.SIGSTOP)
@@ -281,7 +281,7 @@ def awake(opened: Mapping[Any, web_session.WebSession], name: Any) -> Iterator[N
 def _round(
     session: web_session.WebSession, model: Any, item: Any, software: bool
 ) -> Iterator[tuple[str, float, Any]]:
-    """Yield measure, milliseconds in the page, and what was computed."""
+    """Yield each measure with its milliseconds in the page and the result that was computed."""
     before = session.page.inside_s
     (prediction,) = model.run(session, [item], Stopwatch())
     yield "whole task", (session.page.inside_s - before) * 1000, prediction["tokens"]

@@ -1,8 +1,8 @@
 """The experiment ``cache``: key/value caches concatenated or preallocated, cross-attention cached.
 
-The decoder is Whisper tiny's by its sizes (4 layers, 384 wide, 6 heads, 1500 positions of the
-encoder), with weights at random: what a step costs does not depend on them. All ways give the same
-numbers, which is checked.
+The decoder has the sizes of Whisper tiny's (4 layers, 384 wide, 6 heads, 1500 positions of the
+encoder) and random weights, because the cost of a step does not depend on them. All ways must give
+the same numbers, which is checked.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ WAYS = {
     "concatenated": (False, True),
     "cross anew": (True, False),
 }
-"""Name to whether the cache is preallocated, and whether cross-attention's keys are kept."""
+"""Ways of decoding: whether the cache is preallocated, and whether the keys and values of
+cross-attention are kept."""
 
 
 def cache(rounds: int, said: Callable[[str], None], steps: int = STEPS) -> Measured:
     """Run the experiment."""
     import torch
 
-    # Products with one vector are too small to share, and waiting for a second thread is noise.
+    # Products with one vector are too small to share among threads, and waiting for a second thread
+    # would add noise.
     torch.set_num_threads(1)
     torch.manual_seed(0)
     decoder = _decoder()
@@ -43,7 +45,8 @@ def cache(rounds: int, said: Callable[[str], None], steps: int = STEPS) -> Measu
     names = list(WAYS)
     for number in range(rounds + 1):
         for name in names if number % 2 else names[::-1]:
-            # Keys of cross-attention made anew at every step cost so much that a tenth will do.
+            # Making the keys of cross-attention anew at every step costs so much that a tenth of
+            # the steps must do.
             some = tokens if WAYS[name][1] else tokens[: max(8, steps // 10)]
             taken, outputs[name] = _decode(decoder, hidden, some, *WAYS[name])
             if number:
@@ -84,13 +87,14 @@ def cache(rounds: int, said: Callable[[str], None], steps: int = STEPS) -> Measu
 
 
 def _growth(measure: str, seconds: list[list[float]], detail: str) -> Finding:
-    """Return how much longer a step takes at the end than at the start, relatively.
+    """Return by which share a step takes longer at the end of a round than at its start.
 
-    Of the straight line through the steps of each round.
+    The share is that of a straight line fitted to the steps of each round.
     """
     grown = []
     for taken in seconds:
-        # Single steps that the scheduler interrupted draw a line of least squares aside.
+        # The line goes through medians of twenty parts, because a few steps that the scheduler
+        # interrupted would distort a least-squares fit to all steps.
         parts = np.array_split(np.asarray(taken), 20)
         middles = [float(np.median(part)) for part in parts]
         slope, level = np.polyfit(np.linspace(0, 1, len(middles)), middles, 1)

@@ -1,6 +1,7 @@
 """The experiment ``chunks``: memory by length, at once and in chunks, and what chunks change.
 
-Memory is the peak of a process of its own for each length, so that none profits from another's.
+Each length runs in a process of its own, whose peak memory counts. So no length reuses memory that
+another one allocated.
 """
 
 from __future__ import annotations
@@ -25,18 +26,19 @@ LENGTHS = (30, 120)
 POSITIONS = (1024, 4096)
 HEADS, WIDTH = 8, 64
 FRAME = 512
-"""Samples of a frame of Silero VAD: chunks begin where one does, or frames would not be alike."""
+"""Samples of a frame of Silero VAD. Chunks begin where a frame begins, so that the frames of chunks
+and of the whole recording can be compared."""
 CONTEXT, CHUNK = 15 * FRAME, 63 * FRAME
-"""Samples: 0.5 s of what was before, and 2 s that are new."""
+"""Samples before a chunk that are heard again (0.5 s), and new samples of a chunk (2 s)."""
 ATTEMPTS = 3
-"""Processes of which the smallest peak counts: allocators round up as they please."""
+"""Number of processes, of which the smallest peak counts, because allocators round up."""
 
 
 def memory_of(work: str) -> int:
     """Return the bytes that a piece of work adds to the peak of a fresh process.
 
     Args:
-        work: what :func:`main` is given: ``wav2vec2 at-once 30``, ``attention plain 2048``.
+        work: arguments of :func:`main`, such as ``wav2vec2 at-once 30`` or ``attention plain 2048``.
 
     Raises:
         CompatError: the process failed.
@@ -121,7 +123,10 @@ def _least(work: str) -> int:
 
 
 def _speech() -> list[Finding]:
-    """What of conversations is speech, and what a stream with a little context hears otherwise."""
+    """Return the share of speech in conversations, and the share of frames that a stream changes.
+
+    The stream hears chunks with 0.5 s of context instead of whole recordings.
+    """
     model, session = opened("silero-vad@pretrained/cpu-torch/fp32")
     items = recordings("conversations", model.sample_rate)
     speech = seconds = 0.0

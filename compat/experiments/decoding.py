@@ -1,4 +1,4 @@
-"""The experiment ``decoding``: what it costs to read MP3, Opus, FLAC and WAV."""
+"""The experiment ``decoding``: the cost of reading MP3, Opus, FLAC and WAV."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FORMATS = {
 
 
 def decoding(rounds: int, said: Callable[[str], None]) -> Measured:
-    """Run the experiment: a minute of speech, 48 kHz mono, from a file to float32."""
+    """Run the experiment: decode a minute of speech, 48 kHz mono, from a file to float32."""
     import soundfile
 
     speech = np.concatenate([one.audio for one in recordings("conversations", 48_000, 4)])

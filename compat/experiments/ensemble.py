@@ -17,7 +17,7 @@ WEIGHT = 0.5
 
 
 def ensemble(said: Callable[[str], None]) -> Measured:
-    """Run the experiment: segmentation, its pruned copy, and the mean of their probabilities."""
+    """Run the experiment on segmentation, its pruned copy, and the mean of their probabilities."""
     model, network = segmenting.trained()
     members = [segmenting.by_network(one) for one in (network, segmenting.pruned(PRUNED))]
 

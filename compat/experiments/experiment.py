@@ -1,4 +1,4 @@
-"""What an experiment declares, and what one finds."""
+"""The types of an experiment and of its answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from compat.judge.experiments import Finding
 
 
 class Answer(Protocol):
-    """What an experiment found."""
+    """The answer of an experiment."""
 
     @property
     def lines(self) -> Sequence[str]:
@@ -19,7 +19,7 @@ class Answer(Protocol):
 
     @property
     def findings(self) -> Sequence[Finding]:
-        """Every measure, as it is stored and held against claims."""
+        """Every measure, in the form in which it is stored and compared with claims."""
 
     def json(self) -> str:
         """Return everything as JSON."""
@@ -27,12 +27,13 @@ class Answer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """A question; the module that declares it gives its name."""
+    """A question and the function that answers it; its name is that of its module."""
 
     question: str
-    """For example ``is Firefox faster than Chrome on WebGPU?``"""
+    """The question, for example ``is Firefox faster than Chrome on WebGPU?``"""
     run: Callable[[Any, Callable[[str], None]], Answer]
-    """Answers it. Given the parsed arguments, and a callback that shows a line of progress."""
+    """Function that answers it, called with the parsed arguments and a callback that shows a line
+    of progress."""
     add_arguments: Callable[[argparse.ArgumentParser], None]
     example: str
     """A command line, for example ``compat experiment browsers --rounds 20``."""
@@ -43,7 +44,7 @@ def no_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def rounds_argument(default: int) -> Callable[[argparse.ArgumentParser], None]:
-    """Return what declares ``--rounds``, of which an interval needs two."""
+    """Return a function that declares ``--rounds``, at least two, as an interval needs."""
 
     def declare(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--rounds", type=_rounds, default=default, help="interleaved rounds")

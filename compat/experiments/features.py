@@ -1,7 +1,8 @@
 """The experiment ``features``: does it pay to keep features, or to compute them on the device?
 
-On the device log-mels are a module of PyTorch, as a graph would hold them: a convolution with a
-Fourier basis, and a product with the filters. The device is the first GPU, else the processor.
+On the device, log-mels are computed by a PyTorch module as a graph would compute them: by a
+convolution with a Fourier basis and a product with the filters. The device is the first GPU, else
+the processor.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from compat.judge.experiments import Finding
 
 CASE = "whisper-tiny.en@pretrained/cpu-onnxruntime/fp32"
 SENTENCES = "clap-htsat-unfused@seeded/cpu-onnxruntime/fp32"
-"""Of the published size: what a sentence costs does not depend on the weights."""
+"""Case that embeds sentences. It has the published size and generated weights, because the cost of
+a sentence does not depend on the weights."""
 
 
 def mel_module(mels: int, samples: int) -> Any:
@@ -56,7 +58,7 @@ def mel_module(mels: int, samples: int) -> Any:
 
 
 def features(rounds: int, said: Callable[[str], None]) -> Measured:
-    """Run the experiment: the whole task with log-mels computed, and with log-mels kept."""
+    """Run the experiment: time the whole task with log-mels computed, kept, or from the device."""
     model, session = opened(CASE)
     items = recordings("clean", model.sample_rate, 8)
     compute = model.padded_mel
@@ -87,7 +89,7 @@ def features(rounds: int, said: Callable[[str], None]) -> Measured:
     contenders = {"anew": contender("anew", compute), "cached": contender("cached", remembered)}
     on_device, device = _on_device(model)
     graph = contender("graph", on_device)
-    # The features of the four at once are kept by the round that warms up.
+    # The round that warms up keeps the features of the batch of four.
     answers["graph"] = []
     seconds = in_turns(contenders | {"graph": graph}, rounds, said)
     padded = [one.audio for one in items]
@@ -137,7 +139,7 @@ def features(rounds: int, said: Callable[[str], None]) -> Measured:
 def sentences(
     rounds: int, said: Callable[[str], None], case: str = SENTENCES
 ) -> tuple[Finding, ...]:
-    """Compare sounds with sentences that are embedded anew, and with those that are kept."""
+    """Time the comparison of sounds with sentences that are embedded anew, and with kept ones."""
     model, session = opened(case)
     items = recordings("sounds", model.sample_rate, 2)
     answers: dict[str, list[Any]] = {"anew": [], "kept": []}
@@ -166,7 +168,7 @@ def sentences(
 
 
 def _on_device(model: Any) -> tuple[Callable[..., np.ndarray], str]:
-    """Return what computes log-mels as ``padded_mel`` does, but on a device; and the device."""
+    """Return a function that computes log-mels like ``padded_mel``, on a device; and its name."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -175,7 +177,7 @@ def _on_device(model: Any) -> tuple[Callable[..., np.ndarray], str]:
     module = mel_module(size.mels, size.window).eval().to(device)
 
     def mel(chunks: Any, batch: int) -> np.ndarray:
-        # Rows without a window are zero, as the host has them.
+        # Rows without a window are zero, as on the host.
         found = np.zeros((batch, size.mels, size.source_positions * 2), np.float32)
         audio = np.zeros((len(chunks), size.window), np.float32)
         for row, chunk in enumerate(chunks):

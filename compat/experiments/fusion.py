@@ -1,7 +1,7 @@
-"""The experiment ``fusion``: what graphs gain over eager execution, and their optimisation alone.
+"""The experiment ``fusion``: the gain of graphs over eager execution, and of optimisation alone.
 
-The same network runs eagerly in PyTorch, and exported in ONNX Runtime with its optimisation of
-graphs and without.
+The same network runs eagerly in PyTorch, and as an exported graph in ONNX Runtime, with its graph
+optimisations and without.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CASE = "segmentation-3.0@trained/cpu-onnxruntime/fp32"
 
 
 def fusion(rounds: int, said: Callable[[str], None]) -> Measured:
-    """Run the experiment: segmentation with all optimisations, and with none."""
+    """Run the experiment on segmentation: eagerly, with all optimisations, and with none."""
     import onnxruntime
     import torch
 

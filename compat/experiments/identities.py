@@ -1,6 +1,6 @@
-"""The experiment ``identities``: what the guides state as equal, as a shape or as a number.
+"""The experiment ``identities``: checks of the guides' statements on equality, shapes and numbers.
 
-Nothing is timed, so that a busy machine decides as well as a calm one.
+Nothing is timed, so the answers do not depend on how busy the machine is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ EMBEDDING = "wespeaker-resnet34@seeded/cpu-torch/fp32"
 WHISPER = "whisper-tiny@seeded/cpu-torch/fp32"
 VOICES = "resemblyzer@pretrained/cpu-torch/fp32"
 CHUNKS = ((6.0, 0.25), (30.0, 0.1), (3.0, 0.25))
-"""Seconds and overlap, as the guide recommends them; of 3 s it names no overlap."""
+"""Chunks that the guide recommends: seconds, and overlap as a share. For 3 s it names no overlap,
+and 0.25 is taken."""
 RATE = 16_000
 OPTIONS = ("output", "compare", "quick", "models", "warmup", "iterations", "targets")
 
@@ -44,7 +45,7 @@ def identities(said: Callable[[str], None]) -> Measured:
 
 
 def _powerset() -> Iterator[Finding]:
-    """Masks with a softmax before argmax, and without."""
+    """Yield whether masks with a softmax before argmax equal those without."""
     import torch
 
     from compat.models.segmentation import WINDOWS
@@ -119,7 +120,7 @@ def _whisper() -> Iterator[Finding]:
 
 
 def _language() -> Iterator[Finding]:
-    """Steps of the decoder for a window whose language is known, and for one that is detected."""
+    """Yield the decoder's steps for a window with a known language and with a detected one."""
     from dataclasses import replace
 
     model, session = opened(WHISPER)
@@ -137,8 +138,8 @@ def _language() -> Iterator[Finding]:
     asked = {}
     for detects in (False, True):
         steps.clear()
-        # Generated weights name no language: which is found does not matter, that one is looked for
-        # does.
+        # Generated weights know no language. It does not matter which language is detected: only
+        # the steps of detection are counted.
         model.vocabulary = replace(known_vocabulary, languages=tokens, detects=detects)
         model.run(session, [item], Stopwatch())
         asked[detects] = Counter(steps)
@@ -164,7 +165,7 @@ def _overlap() -> Iterator[Finding]:
 
 
 def _cached() -> Iterator[Finding]:
-    """An embedding that was kept in a file, and one that another session computes anew."""
+    """Yield whether an embedding kept in a file equals the one that another session computes."""
     model, session = opened(VOICES)
     items = recordings("speakers", model.sample_rate, 4)
     first = [one["embedding"] for one in model.run(session, items, Stopwatch())]
@@ -182,7 +183,7 @@ def _cached() -> Iterator[Finding]:
 
 
 def _options() -> Iterator[Finding]:
-    """Options of pytest and of every command of ``compat``."""
+    """Yield the number of options of pytest and of every ``compat`` command."""
     asked = [["-m", "pytest", "--help"]]
     asked += [["-m", "compat", name, "--help"] for name in ("matrix", "report", "publish")]
     shown = ""

@@ -36,7 +36,7 @@ class Windows:
         return cls(length, int(length * (1 - overlap)))
 
     def starts(self, samples: int) -> range:
-        """Return the first sample of each window: as few windows as cover the audio, at least one."""
+        """Return the first sample of each window; at least one, and as few as cover the audio."""
         return range(0, max(1, samples - self.length + self.step), self.step)
 
     def cut(self, audio: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from compat.models.tasks.base import Task
 class Agreement(Task):
     """Counts the inputs whose answer equals the reference's but for rounding.
 
-    It needs no truth, so that a new model can be measured before anybody has annotated audio for it.
+    It needs no truth, so a new model can be measured before anybody has annotated audio for it.
     """
 
     scored: bool = True

@@ -225,14 +225,13 @@ class Task(ABC):
     def faults(
         self, predictions: Sequence[Prediction], references: Sequence[Prediction] | None = None
     ) -> list[str]:
-        """Return faults that averages would hide: NaN, the same answer to all inputs, empty answers.
-        """
+        """Return faults that averages would hide: NaN, empty answers, one answer to all inputs."""
         return prediction_faults(predictions, references)
 
     def inventions(self, item: Item, prediction: Prediction, reference: Prediction) -> list[str]:
-        """Return the parts of an answer that its input cannot hold and the reference's answer lacks.
+        """Return parts of an answer that its input cannot hold, unless the reference has them too.
 
-        An example are words transcribed from silence. The default returns nothing; only tasks that
+        For example, words transcribed from silence. The default returns nothing; only tasks that
         write texts override it.
         """
         return []

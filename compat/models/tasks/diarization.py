@@ -21,7 +21,7 @@ STRESS_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Diarization(Task):
-    """Says who speaks when. A prediction has ``segments``: lists [start, end, speaker] in seconds."""
+    """Says who speaks when. A prediction has ``segments``: [start, end, speaker], in seconds."""
 
     name: ClassVar[str] = "diarization"
     fact: ClassVar[str] = "segments"

@@ -1,8 +1,8 @@
 """Generation of audio from prompts: music and sounds.
 
-Items are prompts, each with a seed and seconds; no corpus is needed. Whatever is drawn by chance is
-made by the host from the seed (:mod:`compat.models.parts.noise`), so that every runtime is asked
-the same, and its answer is held against the reference's.
+Items are prompts, each with a seed and a length in seconds; no corpus is needed. All random numbers
+are made by the host from the seed (:mod:`compat.models.parts.noise`). So every runtime gets the
+same inputs, and its answer can be compared with the reference's.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from compat.models.items import Items
 from compat.models.tasks.base import Task
 
 PROMPT, SEED = "prompt", "seed"
-"""Facts of an item; the prompt is its input too."""
+"""Facts of an item; the prompt is also the item's input."""
 AUDIO, TOKENS = "audio", "tokens"
-"""Arrays of a prediction."""
+"""Names of a prediction's arrays."""
 PROMPTS = (
     "a drum and bass loop with a warm analogue synthesiser",
     "rain on a tin roof, and thunder far away",
@@ -42,7 +42,8 @@ PROMPTS = (
     "solo flute, breathy, in an empty church",
     "a steam train leaves the station",
 )
-"""Half ask for music, half for sounds: a model for either must answer both, and tell them apart."""
+"""The prompts: half ask for music, half for sounds. A model made for either must still give
+different answers to different prompts."""
 HARD: Mapping[str, str] = {
     "empty": "",
     "very-long": "and then a violin, and then a trumpet, " * 120,
@@ -50,16 +51,17 @@ HARD: Mapping[str, str] = {
     "foreign": "тихая музыка 雨の音 موسيقى 🎻🥁 déjà-vu",
 }
 UNSEEN = 1_000
-"""Seeds from here on are those of inputs that no model has seen."""
+"""First seed of the inputs that no model has seen."""
 ANOTHER_DB = 5.0
-"""Mel distance beyond which a sound may be another one. Between seconds of the shipped music it is
-8.4 dB and more; noise 40 dB below a sound adds up to 3, where the sound has pauses."""
+"""Mel distance in dB. A sound counts as another one than the reference's if it is farther than this
+and its SNR is below :data:`NEAR_DB`. Different seconds of the shipped music are 8.4 dB and more
+apart; noise 40 dB below a sound that has pauses makes up to 3 dB."""
 NEAR_DB = 10.0
-"""Waveform SNR below which it then is."""
+"""Waveform SNR in dB, see :data:`ANOTHER_DB`."""
 SAME_DB = 20.0
-"""Waveform SNR of two answers that are the same but for rounding."""
+"""Least waveform SNR in dB of two answers that are the same except for rounding."""
 COUNTS = {name: name.replace("_", " ") for name in FINDINGS}
-"""What messages call the findings."""
+"""Names of the findings in messages."""
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,13 @@ class AudioGeneration(Task):
     """
 
     lengths: tuple[float, float, float] = (1.0, 1.0, 10.0)
-    """Seconds that are asked for in a first look, in the usual run and in a whole one."""
+    """Seconds of sound that are asked for in a first look, in a usual run and in a whole one."""
     brief_seconds: float = 1.0
 
     name: ClassVar[str] = "audio-generation"
     truths: ClassVar[tuple[str, ...]] = (PROMPT, SEED)
     rescorable: ClassVar[bool] = False
-    """Scores are of audio, which results do not keep."""
+    """Scores are computed from audio, which results do not keep."""
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("mel_distance", "dB", "lower", primary=True),
         Metric("worst_mel_distance", "dB", "lower"),
@@ -95,15 +97,15 @@ class AudioGeneration(Task):
         return Items.of({"prompts": self.prompts(rate, profile, count)})
 
     def unscored_items(self, rate: int, profile: Profile) -> Items:
-        """Return prompts for generated weights, whose sounds nobody judges.
+        """Return two prompts for generated weights, whose sounds are not scored.
 
-        Two tell whether prompts are told apart; more would be asked the same.
+        Two suffice to see whether a model gives different answers to different prompts.
         """
         prompts = self.prompts(rate, profile, profile.pick(2, 2, len(PROMPTS)))
         return Items.of({"prompts": prompts}, scored=False)
 
     def prompts(self, rate: int, profile: Profile, count: int) -> list[Item]:
-        """Return the first prompts, of a profile's length."""
+        """Return the first ``count`` prompts, which ask for the profile's seconds of sound."""
         seconds = profile.pick(*self.lengths)
         return [
             asked(f"prompt-{number}", prompt, number, seconds, rate)
@@ -128,7 +130,7 @@ class AudioGeneration(Task):
     # Answers -----------------------------------------------------------------------------------
 
     def seconds(self, item: Item, prediction: Prediction) -> float:
-        """Return how much was generated, one sample at least."""
+        """Return the seconds that were generated, at least one sample."""
         return float(max(1, np.shape(prediction[AUDIO])[-1]) / item.rate)
 
     def scores(
@@ -160,7 +162,7 @@ class AudioGeneration(Task):
         }
 
     def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
-        """Return one error where a sound is another than the reference's, or has a finding."""
+        """Return one error if a sound differs from the reference's, or has a finding."""
         from compat.metrics.waveform import mel_distance_db, snr_db
 
         ours, theirs = prediction[AUDIO], reference[AUDIO]
@@ -178,7 +180,7 @@ class AudioGeneration(Task):
     def faults(
         self, predictions: Sequence[Prediction], references: Sequence[Prediction] | None = None
     ) -> list[str]:
-        """Return the usual faults, and findings that the reference's answers have not."""
+        """Return the usual faults, and findings that the reference's answers lack."""
         faults = super().faults(predictions, references)
         if references is None:
             return faults
@@ -202,10 +204,10 @@ class AudioGeneration(Task):
 
 @dataclass(frozen=True)
 class CodeGeneration(AudioGeneration):
-    """The same by a decoder that writes codes, of which audio is made.
+    """Generation of audio by a decoder that writes codes, which a codec turns into audio.
 
-    A prediction has ``tokens`` too, int32 (steps, codebooks), which are compared with the
-    reference's. One token that tips changes all that follow.
+    A prediction also has ``tokens``, int32 (steps, codebooks), which are compared with the
+    reference's. One token that rounding tips changes all tokens after it.
     """
 
     counted: ClassVar[tuple[str, ...]] = (TOKENS,)
@@ -223,10 +225,11 @@ class CodeGeneration(AudioGeneration):
         predictions: Sequence[Prediction],
         references: Sequence[Prediction],
     ) -> dict[str, Any]:
-        """Add what tokens say.
+        """Return the scores of audio, and those of tokens.
 
-        ``first_divergence`` is the share of an answer's steps before the first that differs, and
-        ``earliest_divergence`` the number of these steps in the worst answer.
+        ``first_divergence`` is the share of an answer's steps before the first step that differs
+        from the reference's; ``earliest_divergence`` is the number of these steps in the worst
+        answer.
         """
         equal = [
             equal_steps(one[TOKENS], other[TOKENS])
@@ -248,7 +251,7 @@ class CodeGeneration(AudioGeneration):
 
 
 def asked(identifier: str, prompt: str, seed: int, seconds: float, rate: int) -> Item:
-    """Return the item of a prompt, of the seed of its noise and of the seconds that are wanted."""
+    """Return the item that asks for so many seconds of a prompt's sound, with a seed for noise."""
     facts = {PROMPT: prompt, SEED: seed}
     return Item(identifier, {PROMPT: prompt}, seconds, rate, facts)
 

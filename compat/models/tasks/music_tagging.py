@@ -1,8 +1,8 @@
-"""Music tagging: words for a clip, told by a linear probe from the embeddings of all layers.
+"""Music tagging: a linear probe predicts a clip's tags from the embeddings of all layers.
 
-The probe is trained once, on what the *reference* makes of clips that are never judged, and then
-applied to what the target makes of others: the target answers for its embeddings, and for nothing
-that a training of its own would make up for.
+The probe is trained once, on the *reference's* embeddings of clips that are never judged, and then
+applied to the target's embeddings of other clips. A probe trained on the target's own embeddings
+would make up for their errors.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from compat.models.items import Items
 from compat.models.tasks.base import Task
 
 LAYERS = "layers"
-"""Name in a prediction of the embeddings of all layers, float32 (layers, width)."""
+"""Name of a prediction's embeddings of all layers, float32 (layers, width)."""
 SAME_COSINE = 0.95
-"""Cosine of any layer to the reference's below which a single answer counts as wrong."""
+"""Least cosine to the reference's layer. A single answer counts as wrong if any layer is below."""
 DIGITS = 4
 """Decimals of stored scores, which lie between -2 and 2."""
 
@@ -34,13 +34,13 @@ DIGITS = 4
 class MusicTagging(Task):
     """Embeds clips, and tags them by a probe. A prediction is ``{"layers": (layers, width)}``.
 
-    Beside the declared metrics there is the cosine of each layer, ``layer_0_cosine`` and so on: how
-    many there are is the model's affair.
+    Besides the declared metrics, scores have the cosine of each layer, ``layer_0_cosine`` and so
+    on. They are not declared, because the number of layers depends on the model.
     """
 
     probe: Probe | None = field(default=None, compare=False)
-    """What was learnt; None for a corpus without clips to learn from. Its own are then parted in
-    two halves, and the reference's answers to either teach the probe of the other."""
+    """The trained probe; None for a corpus without clips to learn from. The judged clips are then
+    split into halves, and the reference's answers to each half train the probe of the other."""
 
     name: ClassVar[str] = "music-tagging"
     fact: ClassVar[str] = "tags"
@@ -114,7 +114,7 @@ class MusicTagging(Task):
     def _probes(
         self, given: Sequence[Sequence[str]], references: Sequence[Prediction]
     ) -> list[tuple[list[int], Probe]]:
-        """Return which clips each probe tags."""
+        """Return the probes, each with the positions of the clips that it tags."""
         everything = list(range(len(given)))
         if self.probe is not None:
             return [(everything, self.probe)]
@@ -142,5 +142,5 @@ class MusicTagging(Task):
 
 
 def _features(answers: Sequence[Prediction]) -> np.ndarray:
-    """Return what the probe sees of each answer: the embeddings of all layers, side by side."""
+    """Return the probe's input, (answers, layers x width): the layers' embeddings side by side."""
     return np.stack([np.asarray(one[LAYERS]).reshape(-1) for one in answers])

@@ -1,4 +1,4 @@
-"""Source separation: the stems of a song, scored against those that it was mixed from."""
+"""Source separation: a song's stems, scored against the stems that it was mixed from."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from compat.models.tasks.base import Task
 STEMS = ("drums", "bass", "other", "vocals")
 """Stems of a prediction, in order."""
 NEAR_DB = 10.0
-"""Fidelity of the worst stem of a hard input below which it is another answer."""
+"""Least fidelity in dB of a hard input's worst stem; an answer below it counts as wrong."""
 
 
 def middles(test_set: TestSet, seconds: float) -> TestSet:
-    """Return the middle of each recording of a set: songs begin and end faintly."""
+    """Return the set cut to the middle of each recording, because songs begin and end faintly."""
 
     def middle(line: Mapping[str, Any]) -> Mapping[str, Any]:
         beyond = float(line["duration"]) - seconds
@@ -39,8 +39,8 @@ def middles(test_set: TestSet, seconds: float) -> TestSet:
 class Separation(Task):
     """Separates songs. A prediction is ``{"stems": float32 (4, channels, samples)}``.
 
-    The true stems are the fact ``stems``: a file for each, of the mixture's length, which add up to
-    it. They are read when an answer is scored, and are no input of a model.
+    The true stems are the fact ``stems``: one file each, as long as the mixture, which is their
+    sum. They are read when an answer is scored; models do not see them.
     """
 
     name: ClassVar[str] = "separation"
@@ -65,7 +65,7 @@ class Separation(Task):
     )
 
     def recordings(self, test_set: TestSet, rate: int, profile: Profile) -> Sequence[Item]:
-        """Read the middle of some songs: every second of a song costs seconds of arithmetic."""
+        """Read only the middle of some songs, as a second of a song takes seconds to separate."""
         cut = middles(test_set, profile.pick(8.0, 12.0, 30.0))
         items = cut.items(rate, profile.pick(1, 3, 8))
         return [replace(item, facts=_located(item, test_set.folder)) for item in items]
@@ -112,7 +112,7 @@ class Separation(Task):
 
 
 def true_stems(item: Item) -> np.ndarray:
-    """Read what a song was mixed from, (4, channels, samples), at the item's rate.
+    """Read the stems that a song was mixed from, (4, channels, samples), at the item's rate.
 
     Raises:
         CorpusError: a stem is missing, cannot be read, or has another length than the song.

@@ -25,7 +25,7 @@ DIGITS = 6
 
 
 def prediction(embedding: np.ndarray) -> Prediction:
-    """Return an embedding (n,) as JSON."""
+    """Return the prediction for an embedding (n,), as JSON values."""
     return {"embedding": [float(f"{value:.{DIGITS}g}") for value in embedding]}
 
 
@@ -43,7 +43,7 @@ class SpeakerEmbedding(Task):
     """Embeds whole utterances. A prediction is ``{"embedding": [float, …]}``."""
 
     quick_limit: int | None = 24
-    """Recordings of a first look; None for all of them."""
+    """Largest number of recordings in a first look; None for all of them."""
 
     name: ClassVar[str] = "speaker-embedding"
     fact: ClassVar[str] = "trials"
@@ -64,10 +64,10 @@ class SpeakerEmbedding(Task):
     )
 
     def recordings(self, test_set: TestSet, rate: int, profile: Profile) -> Sequence[Item]:
-        """Read recordings of trials.
+        """Read the recordings that trials compare.
 
-        Those of a first look are taken along the target trials, so that speakers stay together.
-        All are read where the limit would leave no pair of two speakers.
+        For a first look, recordings are taken in the order of the target trials, so that pairs of
+        one speaker stay together. All are read if the limit would leave no pair of two speakers.
         """
         limit = self.quick_limit if profile.first_look else None
         chosen = _along_targets(test_set, limit) if limit else None
@@ -103,5 +103,5 @@ class SpeakerEmbedding(Task):
         from compat.metrics.verification import cosine
 
         near = cosine(prediction["embedding"], reference["embedding"])
-        # Written so that NaN is an error too.
+        # Not ``near < SAME_COSINE``: NaN must be an error too.
         return {"errors": 0.0 if near >= SAME_COSINE else 1.0, "reference": 0.0}

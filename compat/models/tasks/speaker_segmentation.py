@@ -25,16 +25,16 @@ SAMPLES = 160_000
 FRAMES = 589
 """Frames of a window."""
 STEP_SECONDS = 270 / SAMPLE_RATE
-"""From one frame to the next."""
+"""Seconds from one frame to the next."""
 FRAME_SECONDS = 991 / SAMPLE_RATE
-"""What one frame sees of the waveform before the recurrent layers."""
+"""Seconds of waveform that one frame sees before the recurrent layers."""
 CLASSES: tuple[tuple[int, ...], ...] = ((), (0,), (1,), (2,), (0, 1), (0, 2), (1, 2))
 """Local speakers of each class of the powerset, in the published order."""
 SPEAKERS = 3
 SHORTEST_RUN = 3
-"""Frames (50 ms) below which a change of speakers is taken for noise."""
+"""Least length of a run in frames (3 are 50 ms); shorter changes of speakers count as noise."""
 CHANGED_SHARE = 0.05
-"""Of the frames of a hard input that may differ from the reference's."""
+"""Largest share of a hard input's frames that may differ from the reference's."""
 _MASKS = np.array([[speaker in members for speaker in range(SPEAKERS)] for members in CLASSES])
 
 
@@ -75,11 +75,12 @@ def to_classes(masks: np.ndarray) -> np.ndarray:
 
 
 def encode(windows: Sequence[np.ndarray]) -> Prediction:
-    """Describe the classes of windows (frames,) by their runs, without those that are too short.
+    """Return the prediction for windows of classes (frames,): their runs, without short ones.
 
-    ``classes`` holds the class of each run, ``changes`` the seconds into the window at which all
-    but the first begin: a backend that sums in another order may shift a change by a frame, which
-    the comparison of predictions takes for rounding, and leaves the classes as they are.
+    ``classes`` holds the class of each run, ``changes`` the seconds into the window at which each
+    run but the first begins. Runs are compared instead of frames, because a backend that sums in
+    another order may shift a change by a frame: the comparison of predictions then takes the shift
+    for rounding, and the classes stay equal.
     """
     classes, changes = [], []
     for window in windows:
@@ -90,7 +91,8 @@ def encode(windows: Sequence[np.ndarray]) -> Prediction:
             for start, length in zip(starts, lengths, strict=True)
             if length >= SHORTEST_RUN
         ] or [(0, int(window[0]))]
-        # What a short run parted is one again; the first reaches back to the window's start.
+        # Runs of one class that a short run separated become one again. The first run reaches back
+        # to the window's start.
         later = [new for old, new in pairwise(found) if new[1] != old[1]]
         classes.append([found[0][1], *(number for _, number in later)])
         changes.append([round(start * STEP_SECONDS, 4) for start, _ in later])
@@ -119,9 +121,9 @@ def _frames_within(seconds: float) -> list[np.ndarray]:
 
 
 def changed_frames(item: Item, prediction: Prediction, reference: Prediction) -> tuple[int, int]:
-    """Count the frames of a recording in which two predictions differ, and all of them.
+    """Return the number of a recording's frames in which two predictions differ, and of all frames.
 
-    The local speakers of each window are renamed as suits best.
+    The local speakers of each window are renamed so that the fewest frames differ.
     """
     from compat.metrics.segmentation import matched
 
@@ -137,7 +139,7 @@ def changed_frames(item: Item, prediction: Prediction, reference: Prediction) ->
 
 
 def errors_of(item: Item, prediction: Prediction) -> LocalErrors:
-    """Count the local errors of a recording, in the parts that are scored."""
+    """Count the local errors in the parts of a recording that are scored."""
     from compat.metrics.segmentation import local_errors, total
 
     segments = item.facts["segments"]
@@ -181,7 +183,7 @@ class SpeakerSegmentation(Task):
     )
 
     def recordings(self, test_set: TestSet, rate: int, profile: Profile) -> Sequence[Item]:
-        """Read as many recordings as fit into a time by their mean length; one at least."""
+        """Read as many recordings as fit the profile's time by their mean length; at least one."""
         seconds = profile.pick(80.0, 300.0, math.inf)
         mean = sum(float(line["duration"]) for line in test_set.lines) / len(test_set.lines)
         return test_set.items(rate, max(1, int(min(seconds / mean, len(test_set.lines)))))

@@ -1,7 +1,7 @@
 """Speech translation: a text per utterance, in the language of the speech or in another.
 
-Where a corpus holds a translation, it is scored by chrF and BLEU; where it holds the words, their
-transcript is scored as speech recognition is. A set that knows both is two sets.
+Sets with translations are scored by chrF and BLEU. Sets with the spoken words are scored as speech
+recognition is. A set that has both becomes two sets.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ TRANSCRIPTION = Transcription(open_vocabulary=True)
 
 @dataclass(frozen=True)
 class SpeechTranslation(Task):
-    """Writes what is said, or its translation. A prediction has a ``text``.
+    """Transcribes or translates utterances. A prediction has a ``text``.
 
-    The metrics of a translated set are those of translations, and of a transcribed one those of
+    A translated set has the metrics of translations, a transcribed set those of
     :class:`~compat.models.tasks.asr.Transcription`.
     """
 
@@ -86,7 +86,8 @@ class SpeechTranslation(Task):
         )
 
     def errors(self, item: Item, prediction: Prediction, reference: Prediction) -> dict[str, float]:
-        # What is translated is in other words than the item's; those of the reference will do.
+        # A translation cannot be compared with the item's words, so it is compared with the
+        # reference's answer.
         if TRANSLATION in item.facts or "text" not in prediction:
             return {"errors": float(not self.same(prediction, reference)), "reference": 0.0}
         return TRANSCRIPTION.errors(item, prediction, reference)
@@ -99,7 +100,7 @@ def written_language(item: Item) -> str:
     """Return the code of the language in which an item is to be written: English if none is said.
 
     Raises:
-        CorpusError: an English recording has a translation, and nobody says into which language.
+        CorpusError: an English recording has a translation into a language that is not named.
     """
     target = str(item.facts.get(TARGET) or "")
     spoken = str(item.facts.get("lang") or "")

@@ -17,7 +17,7 @@ from compat.models.tasks.base import Task
 
 @dataclass(frozen=True)
 class VoiceActivity(Task):
-    """Finds speech. A prediction has the probability of speech of each frame."""
+    """Finds speech. A prediction has the probability of speech in each frame."""
 
     step: float
     """Seconds from one frame to the next."""
@@ -56,7 +56,7 @@ class VoiceActivity(Task):
         return (*self.sets, ALIGNED, MEETINGS, *(("long",) if profile.whole else ()))
 
     def unscored_count(self, profile: Profile) -> int | None:
-        # Thirty steps a second: a few recordings are thousands of decisions.
+        # There are about thirty frames a second, so a few recordings give thousands of decisions.
         return profile.pick(2, 4, None)
 
     def scores(
@@ -81,7 +81,7 @@ class VoiceActivity(Task):
         ours, theirs = self.decided(prediction), self.decided(reference)
         nobody = item.facts.get("stress", {}).get("kind", "speech") != "speech"
         segments = item.facts.get("segments", [] if nobody else None)
-        if segments is None:  # It holds speech, nobody has noted where: the reference is believed.
+        if segments is None:  # Where the speech is was not annotated: the reference is believed.
             return {"errors": float((ours != theirs).sum()), "reference": 0.0}
         counted, expected = (
             frame_errors(frames, segments, item.scored, self.step) for frames in (ours, theirs)

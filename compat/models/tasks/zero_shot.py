@@ -24,9 +24,9 @@ from compat.models.tasks.base import Task
 SOUNDS = "sounds"
 """The shipped set with labels and captions."""
 LABELS, CAPTIONS = "labels", "captions"
-"""Facts that this task adds: everything that a recording is compared with."""
+"""Facts that this task adds: all classes and all captions that a recording is compared with."""
 RIGHT_LABEL, RIGHT_CAPTIONS = "right_label", "right_captions"
-"""Facts that this task adds: which of them are right, by position."""
+"""Facts that this task adds: the positions of the right class and the right captions in these."""
 SAME_COSINE = 0.99
 """Cosine to the reference's embedding below which the answer to a hard input counts as wrong."""
 DIGITS = 6
@@ -47,13 +47,17 @@ SENTENCES = tuple(
         *("a cat meowing", "thunder", "a train", "laughter", "a guitar", "running water"),
     )
 )
-"""What recordings are compared with of which nothing is said, and those of generated weights."""
+"""Sentences for recordings without class and caption, and for all recordings if weights are
+generated."""
 SENTENCES_EACH = 2
-"""How many of them a recording gets, by its id."""
+"""Number of these sentences that a recording is compared with; its id decides which."""
 
 
 def sentences_of(item: Item) -> list[str]:
-    """Return what a recording is compared with: a sentence for each class, then captions."""
+    """Return the sentences that a recording is compared with: one for each class, then captions.
+
+    A recording without either gets two of :data:`SENTENCES`.
+    """
     labels = [prompt(label) for label in item.facts.get(LABELS, ())]
     first = zlib.crc32(item.id.encode())
     any_two = [SENTENCES[(first + step) % len(SENTENCES)] for step in range(SENTENCES_EACH)]
@@ -61,14 +65,14 @@ def sentences_of(item: Item) -> list[str]:
 
 
 def own_sentence(item: Item) -> str:
-    """Return what is said of a recording: its caption, else its class, else any sentence."""
+    """Return a sentence about a recording: its caption, else its class's, else any sentence."""
     if captions := _captions(item.facts):
         return captions[0]
     return prompt(item.facts[LABEL]) if LABEL in item.facts else sentences_of(item)[0]
 
 
 def answer(item: Item, embedding: np.ndarray, known: Mapping[str, np.ndarray]) -> Prediction:
-    """Return a prediction: the embedding (n,), and its cosines to what the item is compared with.
+    """Return a prediction: the embedding (n,), and its cosines to the item's sentences.
 
     Args:
         item: the recording.
@@ -99,7 +103,7 @@ class ZeroShotClassification(Task):
     """Compares recordings with sentences. Predictions are those of :func:`answer`."""
 
     window: float
-    """Seconds of a recording that a model hears at most."""
+    """Largest number of seconds of a recording that the model hears."""
 
     name: ClassVar[str] = "zero-shot-audio-classification"
     truths: ClassVar[tuple[str, ...]] = (LABEL, CAPTION, RIGHT_LABEL, RIGHT_CAPTIONS)
@@ -132,10 +136,10 @@ class ZeroShotClassification(Task):
         return Items.of({n: self.recordings(s, rate, profile) for n, s in known.items()})
 
     def recordings(self, test_set: TestSet, rate: int, profile: Profile) -> Sequence[Item]:
-        """Read recordings, and add to each what it is compared with.
+        """Read recordings, and add to each the classes and captions that it is compared with.
 
-        That are all classes of the set, and the captions of the recordings that are read. On a slow
-        target's first look it is what is said of these few recordings alone.
+        These are all classes of the set, and the captions of all recordings that are read. In a
+        slow target's first look they are the classes and captions of its few recordings alone.
         """
         limit = 4 if profile.brief else profile.pick(12, 60, None)
         items = test_set.items(rate, limit)
@@ -166,14 +170,14 @@ class ZeroShotClassification(Task):
         from compat.metrics.verification import cosine
 
         near = cosine(prediction["embedding"], reference["embedding"])
-        # Written so that NaN is an error too.
+        # Not ``near < SAME_COSINE``: NaN must be an error too.
         return {"errors": 0.0 if near >= SAME_COSINE else 1.0, "reference": 0.0}
 
 
 def _compared(
     facts: Mapping[str, Any], labels: Sequence[str], captions: Sequence[str]
 ) -> dict[str, Any]:
-    """Return a recording's facts with all candidates, and which of them are right."""
+    """Return a recording's facts with all classes and captions, and which of these are right."""
     own = _captions(facts)
     right = {RIGHT_LABEL: labels.index(str(facts[LABEL]))} if LABEL in facts else {}
     return {
