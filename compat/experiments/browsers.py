@@ -108,7 +108,11 @@ class Outcome:
 
     @property
     def findings(self) -> list[Finding]:
-        """Each comparison, and that of two workgroup shapes; with a doubt if nothing is decided."""
+        """All measures, each with a doubt if nothing may be concluded from it.
+
+        They are the comparisons of browsers, each browser's first task over its later ones, and
+        Firefox's time with one workgroup shape over that with the other.
+        """
         doubt = ""
         if not self.same:
             doubt = "the two browsers did not compute the same"

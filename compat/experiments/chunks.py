@@ -38,7 +38,7 @@ def memory_of(work: str) -> int:
     """Return the bytes that a piece of work adds to the peak of a fresh process.
 
     Args:
-        work: arguments of :func:`main`, such as ``wav2vec2 at-once 30`` or ``attention plain 2048``.
+        work: words for :func:`main`, such as ``wav2vec2 at-once 30`` or ``attention plain 2048``.
 
     Raises:
         CompatError: the process failed.

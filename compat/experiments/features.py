@@ -168,7 +168,7 @@ def sentences(
 
 
 def _on_device(model: Any) -> tuple[Callable[..., np.ndarray], str]:
-    """Return a function that computes log-mels like ``padded_mel``, on a device; and its name."""
+    """Return a function that computes log-mels on a device, like ``padded_mel``; and the device."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -45,7 +45,7 @@ def identities(said: Callable[[str], None]) -> Measured:
 
 
 def _powerset() -> Iterator[Finding]:
-    """Yield whether masks with a softmax before argmax equal those without."""
+    """Yield how many frames of masks change with a softmax before argmax, and the masks' shape."""
     import torch
 
     from compat.models.segmentation import WINDOWS
@@ -183,7 +183,7 @@ def _cached() -> Iterator[Finding]:
 
 
 def _options() -> Iterator[Finding]:
-    """Yield the number of options of pytest and of every ``compat`` command."""
+    """Yield how many of the guides' options neither pytest nor any ``compat`` command has."""
     asked = [["-m", "pytest", "--help"]]
     asked += [["-m", "compat", name, "--help"] for name in ("matrix", "report", "publish")]
     shown = ""

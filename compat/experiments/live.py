@@ -1,9 +1,10 @@
 """The experiment ``live``: how soon do words appear while somebody speaks, and how many change?
 
-Audio arrives in chunks. Voice activity says when an utterance begins and ends; while it lasts all
-of it is transcribed again and again, and once more at its end. Time is simulated: a chunk arrives
-when its last sample was spoken, and work takes as long as it really takes here, one piece after the
-other, so that work which is slower than speech delays what comes behind it.
+Audio arrives in chunks. Voice activity detection says when an utterance begins and ends. While the
+utterance lasts, all of it so far is transcribed again and again, and once more at its end. Time is
+simulated: a chunk arrives when its last sample was spoken, and work takes as long as it takes on
+this machine, one piece after the other. So work that is slower than speech delays the work after
+it.
 """
 
 from __future__ import annotations
@@ -34,34 +35,34 @@ SILENCE = 0.512
 BEFORE = 0.256
 """Seconds before the first frame of speech that belong to an utterance."""
 CONTEXT = 2.048
-"""Seconds that voice activity hears again before each chunk."""
+"""Seconds before each chunk that voice activity detection hears again."""
 
 Hear = Callable[[np.ndarray], np.ndarray]
-"""Audio (samples,) to whether each frame of 32 ms is speech."""
+"""Voice activity detection: maps audio (samples,) to whether each frame of 32 ms is speech."""
 Write = Callable[[np.ndarray], str]
-"""Audio (samples,) to its words."""
+"""Speech recognition: maps audio (samples,) to its words."""
 
 
 @dataclass
 class Utterance:
-    """What became of one stretch of speech."""
+    """One stretch of speech, and the times and words of its transcripts."""
 
     start: float
     end: float = 0.0
-    """Seconds of the recording at which speech begins and ends, as voice activity has it."""
+    """Seconds of the recording at which speech begins and ends, by voice activity detection."""
     first: float | None = None
-    """When the first word was there; None until then."""
+    """Time in seconds when the first word was shown; None until then."""
     final: float = 0.0
-    """When the last answer was there."""
+    """Time in seconds when the last transcript was shown."""
     shown: list[str] = field(default_factory=list)
     """Words that are shown now."""
     told: int = 0
-    """Words that were ever shown, one that took the place of another too."""
+    """Number of words that were ever shown, including those that replaced others."""
     revised: int = 0
-    """Words that were shown and then changed or taken back."""
+    """Number of words that were shown and then changed or removed."""
 
     def show(self, text: str, now: float) -> None:
-        """Show another transcript in the place of the one before."""
+        """Show a transcript in place of the previous one, at ``now`` in seconds."""
         words = text.split()
         pairs = zip(words, self.shown, strict=False)
         same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
@@ -82,10 +83,10 @@ def follow(
     """Follow a recording as it is spoken.
 
     Args:
-        recording: what is said.
-        hear: voice activity; it is given a chunk and what was before it.
-        write: speech recognition; it is given an utterance from its beginning.
-        clock: tells seconds, by which work is timed.
+        recording: the recording that is spoken.
+        hear: voice activity detection, called with a chunk and up to 2 s before it.
+        write: speech recognition, called with an utterance from its beginning.
+        clock: returns seconds, by which work is timed.
         every: seconds of new speech after which an utterance is transcribed again.
     """
     rate, audio = recording.rate, recording.audio
@@ -104,7 +105,7 @@ def follow(
 
     for at in range(0, len(audio), step):
         arrived = min(at + step, len(audio))
-        # Nothing is heard before it was said; what is late waits for nothing.
+        # A chunk is heard when it has arrived, or later if earlier work is not yet finished.
         now = max(now, arrived / rate)
         begin = max(0, at - context)
         frames = np.asarray(work(hear, audio[begin:arrived]))
@@ -152,7 +153,7 @@ def live(minutes: float, case: str, every: float, said: Callable[[str], None]) -
 
 
 def findings(followed: Sequence[Utterance], name: str, every: float) -> list[Finding]:
-    """Return what is told of some utterances; latencies are medians over them."""
+    """Return the measures of some utterances; latencies are medians over them."""
     started = [one for one in followed if one.first is not None]
     detail = f"{name}, {len(followed)} utterances, transcribed again after {every:g} s of speech"
     found = []

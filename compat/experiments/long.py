@@ -1,7 +1,7 @@
 """The experiment ``long``: does a model drift over an hour, and does its memory grow?
 
-Utterances of people are joined to one long recording, which each model hears as one input. Neither
-errors nor memory rest on a clock, so that a busy machine answers as well as a calm one.
+People's utterances are joined to one long recording, which each model gets as one input. Neither
+errors nor memory depend on a clock, so a busy machine gives the same answers.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ CASES = (
     "silero-vad@pretrained/cpu-onnxruntime/fp32",
 )
 END = 600.0
-"""Seconds at either end of a recording that are compared; a third of shorter ones."""
+"""Seconds at either end of a recording that are compared, or a third of the recording if that is
+less."""
 BLOCK = 10
-"""Seconds over which decisions of voice activity are counted together."""
+"""Seconds of a block over which the decisions of voice activity detection are counted."""
 LOOK_S = 0.5
-"""Seconds between two looks at the memory."""
+"""Seconds between two readings of the memory."""
 
 
 class Memory:
-    """Looks at this process's memory while something runs."""
+    """Reads this process's memory every :data:`LOOK_S` seconds while the block runs."""
 
     def __init__(self) -> None:
         self.seen: list[int] = []
@@ -60,7 +61,7 @@ class Memory:
 
     @property
     def growth(self) -> float:
-        """Bytes by which the last third of the time lies above the second, on average."""
+        """Bytes: the mean memory of the last third of the time, less that of the second third."""
         third = max(1, len(self.seen) // 3)
         return float(np.mean(self.seen[-third:]) - np.mean(self.seen[third : -third or None]))
 
@@ -68,10 +69,10 @@ class Memory:
 def section_errors(
     recording: LongRecording, heard: str, normal: Callable[[str], str]
 ) -> np.ndarray:
-    """Return the errors and the words of each utterance, (utterances, 2), of a whole transcript.
+    """Return the errors and the words of each utterance, (utterances, 2), in a whole transcript.
 
-    The transcript is aligned with everything that was said at once; an inserted word counts where
-    it stands.
+    The transcript is aligned with the words of all utterances at once. An inserted word counts for
+    the utterance in which it stands.
     """
     import jiwer
 
@@ -93,7 +94,7 @@ def section_errors(
 
 
 def long(minutes: float, cases: Sequence[str], said: Callable[[str], None]) -> Measured:
-    """Run the experiment: speech recognition and voice activity, by the task of each case."""
+    """Run the experiment on cases of speech recognition and of voice activity detection."""
     found: list[Finding] = []
     for case in cases:
         said(f"{case}: {minutes:g} minutes")
@@ -103,7 +104,7 @@ def long(minutes: float, cases: Sequence[str], said: Callable[[str], None]) -> M
 
 
 def _heard(case: str, recording: LongRecording) -> tuple[Any, Memory]:
-    """Return what a case predicts of a recording, and the memory that this process took."""
+    """Return a case's prediction for a recording, and the memory that this process used."""
     _, execution = ready(case)
     with Memory() as memory:
         (prediction,) = execution.predict([recording.item()], Stopwatch())
@@ -145,7 +146,7 @@ def _speech(case: str, minutes: float) -> list[Finding]:
 
 
 def _activity(case: str, minutes: float) -> list[Finding]:
-    """What a voice activity detector takes for speech at the beginning and at the end."""
+    """Return how voice activity detection decides at the beginning and at the end."""
     _, model = model_of(case)
     recording = _recording(minutes, model.sample_rate, PEOPLE)
     prediction, memory = _heard(case, recording)
@@ -185,7 +186,7 @@ def _recording(minutes: float, rate: int, name: str) -> LongRecording:
 
 
 def _ends(recording: LongRecording) -> tuple[list[int], list[int], str]:
-    """Return the utterances of both ends of a recording, and what they are called."""
+    """Return the positions of the utterances at both ends of a recording, and the ends in words."""
     length = min(END, recording.seconds / 3)
     first = [n for n, one in enumerate(recording.said) if one.end <= length]
     last = [n for n, one in enumerate(recording.said) if one.start >= recording.seconds - length]
@@ -193,7 +194,7 @@ def _ends(recording: LongRecording) -> tuple[list[int], list[int], str]:
 
 
 def _difference(last: np.ndarray, first: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of a difference of two rates: bootstrap over utterances."""
+    """Return the 95 % interval of the difference of two rates, by bootstrap over utterances."""
     draw = np.random.default_rng(0)
 
     def rates(rows: np.ndarray) -> Any:

@@ -1,4 +1,4 @@
-"""Long recordings made of real utterances, with pauses and noise, and what is said in them."""
+"""Long recordings made of real utterances, with pauses and noise, and with their words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from compat.contract.item import Item
 PAUSES = (0.3, 2.0)
 """Seconds between two utterances, the shortest and the longest."""
 NOISE_DB = 30.0
-"""How far noise lies below speech."""
+"""Level of the noise below that of speech, in dB."""
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Said:
     text: str
     start: float
     end: float
-    """Seconds from the beginning of the recording."""
+    """Start and end of the utterance, in seconds from the beginning of the recording."""
 
 
 @dataclass(frozen=True)
 class LongRecording:
-    """A recording, and who said what when."""
+    """A recording with its utterances."""
 
     audio: NDArray[np.float32]
     """(samples,)."""
@@ -51,8 +51,8 @@ class LongRecording:
 def joined(utterances: Sequence[Item], seconds: float, seed: int = 0) -> LongRecording:
     """Return a recording of at least so many seconds.
 
-    Utterances follow one another in a seeded order, all of them before any is said again, with
-    pauses between them and noise below them.
+    Utterances follow one another in a seeded order, with pauses between them and noise below them.
+    None is repeated before all have been used.
     """
     chance = random.Random(seed)  # noqa: S311 (nothing is kept secret)
     rate = utterances[0].rate

@@ -1,4 +1,4 @@
-"""What experiments share: models opened in this process, contenders in turns, findings in words."""
+"""Code that experiments share: it opens models, times contenders in turns, and makes findings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from compat.metrics.timing import CONFIDENCE, median_interval
 from compat.report.claim_words import shown
 
 Contender = Callable[[int], Any]
-"""Does its work once; given the number of the round, so that inputs may differ."""
+"""Function that does its work once, called with the number of the round, so that inputs may differ
+between rounds."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Measured:
 
     @property
     def lines(self) -> list[str]:
-        """A line for each finding, and what it is of."""
+        """A line for each finding, with its detail."""
         return [
             f"{one.measure}: {shown(one.value, one.interval, one.unit)}"
             + (f"; {one.detail}" if one.detail else "")
@@ -57,7 +58,7 @@ def in_turns(
 ) -> dict[str, list[float]]:
     """Time contenders one after the other, round by round; return seconds by name.
 
-    The first round warms up and does not count. Whoever is first in one round is last in the next.
+    The first round warms up and does not count. The order is reversed from round to round.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
@@ -82,12 +83,12 @@ def quotient(
     """Return the median over rounds of one contender's seconds over another's, with its interval.
 
     Args:
-        measure: its name.
-        over: seconds by round.
-        under: seconds of the other one, in the same rounds.
-        detail: what was compared.
+        measure: name of the measure.
+        over: seconds by round of one contender, the numerator.
+        under: seconds of the other contender in the same rounds, the denominator.
+        detail: words that say what was compared.
         unit: see :class:`Finding`.
-        form: turns each ratio into what is claimed, for instance a share that is saved.
+        form: turns each ratio into the number that is claimed, for instance a share that is saved.
     """
     centre = median_interval([form(a / b) for a, b in zip(over, under, strict=True)])
     middles = f"{median(over) * 1e3:.3g} ms over {median(under) * 1e3:.3g} ms"
@@ -105,7 +106,7 @@ def quotient(
 
 
 def too_few(rounds: int) -> str:
-    """Return why so few rounds decide nothing; empty where their interval covers 95 %."""
+    """Return the reason why so few rounds decide nothing; empty if their interval covers 95 %."""
     coverage = median_interval(range(rounds)).coverage
     return (
         "" if coverage >= CONFIDENCE else f"the interval of {rounds} rounds covers {coverage:.0%}"
@@ -118,7 +119,7 @@ def saved(ratio: float) -> float:
 
 
 def yes(measure: str, found: bool, detail: str = "") -> Finding:
-    """Return a finding that is true (1) or false (0)."""
+    """Return a finding whose value is true (1) or false (0)."""
     return Finding(measure=measure, value=float(found), unit="yes", detail=detail)
 
 
@@ -128,10 +129,10 @@ def count(measure: str, found: float, detail: str = "") -> Finding:
 
 
 def opened(case_id: str, threads: int = 0) -> tuple[Any, Session]:
-    """Open a case of a runtime of graphs in this process: its model, and its session.
+    """Open a case in this process, on a runtime of graphs; return its model and its session.
 
     Raises:
-        CompatError: its checkpoint is absent, or its runtime.
+        CompatError: the case's checkpoint or runtime is absent.
     """
     reference, model = model_of(case_id)
     case = catalog.load().case(case_id)
@@ -143,10 +144,10 @@ def opened(case_id: str, threads: int = 0) -> tuple[Any, Session]:
 
 
 def ready(case_id: str, threads: int = 0) -> tuple[Any, Execution]:
-    """Open a case of any runtime in this process, ports too: its model, and what does its task.
+    """Open a case in this process, on any runtime or port; return its model and its execution.
 
     Raises:
-        CompatError: its checkpoint is absent, or its runtime.
+        CompatError: the case's checkpoint or runtime is absent.
     """
     reference, model = model_of(case_id)
     case = catalog.load().case(case_id)
@@ -168,7 +169,7 @@ def model_of(case_id: str) -> tuple[ModelReference, Any]:
     """Return the reference and the host side of a case's model.
 
     Raises:
-        CheckpointError: its published checkpoint is not here.
+        CheckpointError: the model's published checkpoint is not here.
     """
     case = catalog.load().case(case_id)
     checkpoint: str | Path = ""
@@ -184,7 +185,7 @@ def recordings(name: str, rate: int, limit: int | None = None) -> list[Any]:
     """Return recordings of a shipped test set, or of one that was fetched.
 
     Raises:
-        CompatError: it was not fetched.
+        CompatError: the test set was not fetched.
     """
     known = corpus.load()
     sets = {**known.sets, **known.special}

@@ -1,8 +1,8 @@
 """The experiment ``parallel``: processes against one and against threads, many files against one.
 
-Work is whisper-nano's whole task on ONNX Runtime. Two processes have one thread each; one process
-has one thread, or one for each core. Each opens the model once, and times nothing until all are
-open.
+The work is whisper-nano's whole task on ONNX Runtime. Two processes with one thread each are
+compared with one process that has one thread, or one for each core. Each process opens the model
+once, and nothing is timed until all have opened it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def parallel(rounds: int, said: Callable[[str], None]) -> Measured:
 
 
 def _files(rounds: int, said: Callable[[str], None]) -> tuple[list[float], list[float]]:
-    """Time a recording of eight utterances, and the eight apart; seconds per second of audio."""
+    """Return the seconds of each round: for eight files, and for one file with all their audio."""
     model, session = opened(CASE, 1)
     small = recordings("clean", model.sample_rate, FILES)
     large = small[0].with_audio(np.concatenate([one.audio for one in small]), "joined")
@@ -85,7 +85,7 @@ def _files(rounds: int, said: Callable[[str], None]) -> tuple[list[float], list[
 
 @contextlib.contextmanager
 def _worker(threads: int) -> Iterator[Any]:
-    """Start a process that waits for numbers of files, and ends with its pipe."""
+    """Start a process that transcribes as many files as it is asked to; it ends with its pipe."""
     process = subprocess.Popen(
         [sys.executable, "-m", "compat.experiments.parallel", str(threads)],
         stdin=subprocess.PIPE,
@@ -113,7 +113,7 @@ def _answer(process: Any) -> None:
 
 
 def main(threads: int) -> None:
-    """Open the model, then transcribe as many files as each line of the input says."""
+    """Open the model, then transcribe as many files as each line of standard input says."""
     model, session = opened(CASE, threads)
     items = recordings("clean", model.sample_rate, FILES)
     model.run(session, items[:1], Stopwatch())

@@ -1,7 +1,7 @@
-"""The experiment ``pruning``: 30 % of the weights set to zero, or of the channels removed.
+"""The experiment ``pruning``: 30 % of the weights set to zero, or 30 % of the channels removed.
 
-Zeros are what the guide's code makes; removed channels are what would make a network smaller. Both
-without any training afterwards.
+The guide's code sets weights to zero, which leaves a network as large as it was. Removed channels
+make it smaller. Neither is followed by any training.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHARE = 0.3
 
 
 def pruning(rounds: int, said: Callable[[str], None], share: float = SHARE) -> Measured:
-    """Run the experiment: bytes, time and diarization error, with and without the weights."""
+    """Run the experiment: bytes, time and diarization error, with the weights and without."""
     import torch
     from safetensors.torch import save_file
 

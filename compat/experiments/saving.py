@@ -1,4 +1,4 @@
-"""An answer put into a file, with the header that results have."""
+"""Files of experiments' answers, with the same header as results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ from compat.run.run import COMMON_PACKAGES, git_commit, relative
 
 
 def watched(run: Callable[[], Answer]) -> tuple[Answer, dict[str, Any]]:
-    """Run an experiment; return what it found, and what of :class:`Stored` only watching tells."""
+    """Run an experiment; return its answer, and its start, seconds and the load by other processes.
+
+    The latter are fields of :class:`Stored`, which can only be measured while it runs.
+    """
     processors = occupancy.allowed()
     before, began = occupancy.reading(processors), time.monotonic()
     started = datetime.now(UTC)
@@ -76,7 +79,7 @@ def save(stored: Stored, folder: Path) -> Path:
     """Write an answer below a folder; return the file.
 
     Raises:
-        CompatError: it cannot be written.
+        CompatError: the file cannot be written.
     """
     path = folder / file_name(stored)
     try:

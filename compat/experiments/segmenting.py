@@ -1,4 +1,7 @@
-"""Segmentation by any network, scored against the truth: what pruning and ensembles share."""
+"""Segmentation by any network, scored against the truth; for the pruning and ensemble experiments.
+
+The networks are the trained one and copies of it with fewer or zeroed weights.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,19 @@ CASE = "segmentation-3.0@trained/cpu-torch/fp32"
 RECORDINGS = 12
 
 Scores = Callable[[np.ndarray], np.ndarray]
-"""Windows (windows, 1, 160000) to probabilities or their logarithms (windows, 589, 7)."""
+"""Function that maps windows (windows, 1, 160000) to probabilities or their logarithms
+(windows, 589, 7)."""
 
 
 @cache
 def trained() -> tuple[Any, Any]:
-    """Return the model and its network, which nobody changes."""
+    """Return the trained model and its network, which callers must not change."""
     _, model = model_of(CASE)
     return model, model.network.eval()
 
 
 def pruned(share: float) -> Any:
-    """Return a copy of the network whose smallest weights are zero, that share of each matrix."""
+    """Return a copy of the network in which a share of each matrix is zero: its smallest weights."""
     import torch
 
     network = copy.deepcopy(trained()[1])
@@ -40,10 +44,10 @@ def pruned(share: float) -> Any:
 
 
 def narrowed(share: float) -> Any:
-    """Return a smaller network without that share of the units of each recurrent and linear layer.
+    """Return a smaller network, without a share of the units of each recurrent and linear layer.
 
-    The units whose weights are smallest (L2 norm of what leads into them) are removed with all that
-    leads out of them, so that every matrix is smaller: structured pruning, without any training.
+    This is structured pruning without any training. The units with the smallest incoming weights
+    (by L2 norm) are removed together with their outgoing weights, so that every matrix is smaller.
     """
     import torch
 
@@ -100,7 +104,7 @@ def _smaller(linear: Any, rows: Any, columns: Any) -> Any:
 
 
 def by_network(network: Any) -> Scores:
-    """Return the log-probabilities of a network."""
+    """Return the function that computes a network's log-probabilities."""
     import torch
 
     def scores(windows: np.ndarray) -> np.ndarray:
@@ -112,7 +116,7 @@ def by_network(network: Any) -> Scores:
 
 
 def predictions(scores: Scores, items: Sequence[Any]) -> list[Any]:
-    """Return a prediction for each recording, as the task scores it."""
+    """Return a prediction for each recording, in the form that the task scores."""
     from compat.models.segmentation import WINDOWS
     from compat.models.tasks.speaker_segmentation import encode
 
@@ -122,5 +126,5 @@ def predictions(scores: Scores, items: Sequence[Any]) -> list[Any]:
 
 
 def conversations() -> list[Any]:
-    """Return conversations of the shipped corpus, with who speaks when."""
+    """Return conversations of the shipped corpus, with the segments of their speakers."""
     return recordings("conversations", 16_000, RECORDINGS)

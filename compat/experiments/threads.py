@@ -1,4 +1,4 @@
-"""The experiment ``threads``: what all cores gain over one thread."""
+"""The experiment ``threads``: the gain of all cores over one thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from compat.hardware.facts import available_cpus
 
 
 def threads(rounds: int, said: Callable[[str], None]) -> Measured:
-    """Run the experiment: the encoder of Whisper tiny in PyTorch, by number of threads."""
+    """Run the experiment: time Whisper tiny's encoder in PyTorch by number of threads."""
     import torch
 
     from compat.models.whisper_network import Encoder

@@ -1,9 +1,9 @@
 """The experiment ``times``: how well does Whisper say when somebody speaks?
 
-Whisper can write times between its words, in steps of 20 ms. Here a checkpoint is asked for them on
-the recordings of people that are aligned word by word: the first time it writes is held against the
-beginning of the first word, the last one against the end of the last. Times of the other cases are
-held against those of the first one, too: what a recipe or a runtime moves shows there.
+Whisper can write times between its words, in steps of 20 ms. Here a checkpoint writes them for
+people's recordings that are aligned word by word. The first time is compared with the beginning of
+the first word, the last time with the end of the last word. Times of further cases are also
+compared with those of the first case, which shows by how much a recipe or a runtime moves them.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ CASES = tuple(
 TICK = 0.02
 """Seconds from one time token to the next."""
 LATEST = 50
-"""The latest first time, in ticks: one second, as every library has it."""
+"""The latest first time, in ticks: 50 are one second, the limit in every library."""
 REFUSED = -np.inf
 
 
 def ruled(logits: np.ndarray, written: Sequence[int], begin: int, end: int) -> np.ndarray:
-    """Return logits (vocabulary,) with what may not follow at minus infinity.
+    """Return logits (vocabulary,) in which tokens that may not follow are minus infinity.
 
-    Times come in pairs, never go back, and come wherever all of them together are likelier than any
-    word. Source: ``ApplyTimestampRules`` of openai-whisper.
+    Times come in pairs and never go back. A time must follow if all times together are more
+    probable than any single text token. Source: ``ApplyTimestampRules`` of openai-whisper.
 
     Args:
-        logits: of the next token.
+        logits: logits of the next token.
         written: tokens after the prompt.
-        begin: the token of 0.00 s, which those of all later times follow.
-        end: the token that ends a transcript; those below it are text.
+        begin: the token of 0.00 s; the tokens of later times have the ids after it.
+        end: the token that ends a transcript; lower ids are text.
     """
     logits = logits.astype(np.float64)
-    logits[begin - 1] = REFUSED  # The token for no times at all.
+    logits[begin - 1] = REFUSED  # This token would ask for a transcript without times.
     times = [token for token in written if token >= begin]
     is_time = bool(written) and written[-1] >= begin
     is_pair = is_time and (len(written) < 2 or written[-2] >= begin)
@@ -56,7 +56,8 @@ def ruled(logits: np.ndarray, written: Sequence[int], begin: int, end: int) -> n
     elif is_time:
         logits[:end] = REFUSED
     if times:
-        # A segment has a length, unless its end is written now.
+        # No time goes back. The next time must be later than the last one, so that segments have a
+        # length; but right after a segment's end, the next segment may begin at the same time.
         logits[begin : times[-1] + (0 if is_time and not is_pair else 1)] = REFUSED
     if not written:
         logits[:begin] = REFUSED
@@ -70,7 +71,7 @@ def ruled(logits: np.ndarray, written: Sequence[int], begin: int, end: int) -> n
 
 
 def written(model: WhisperModel, session: Session, item: Item) -> list[int]:
-    """Return the tokens of a recording of at most one window, times among them."""
+    """Return the tokens of a recording of at most one window, including times."""
     vocabulary = model.vocabulary
     *prompt, no_times = vocabulary.prompt
     begin = no_times + 1
@@ -102,7 +103,7 @@ def seconds(tokens: Sequence[int], begin: int) -> list[float]:
 def findings(
     case: str, items: Sequence[Item], found: Sequence[list[float]], first: Sequence[list[float]]
 ) -> list[Finding]:
-    """Return what is told of one case's times, given those of the first case."""
+    """Return the measures of one case's times, compared with the words and with the first case."""
     name = case.partition("/")[2]
     spoken = [(item.facts["segments"][0][0], item.facts["segments"][-1][1]) for item in items]
     told = []

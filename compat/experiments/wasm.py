@@ -1,7 +1,7 @@
-"""The experiment ``wasm``: what threads of WebAssembly gain in a page.
+"""The experiment ``wasm``: the gain of WebAssembly threads in a page.
 
-Both pages are Chromium's, with the same model and audio; they take turns, and whoever is not at
-work is stopped. ONNX Runtime's builds for the web need SIMD, so that it cannot be turned off.
+Both pages run in Chromium, with the same model and audio. They take turns, and the page that is not
+at work is stopped. ONNX Runtime's builds for the web need SIMD, so its gain cannot be measured.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def wasm(rounds: int, said: Callable[[str], None]) -> Measured:
     """Run the experiment.
 
     Raises:
-        CompatError: the browser or what drives it is missing.
+        CompatError: the browser or the package that drives it is missing.
     """
     reason, remedy = web.lacking()
     if reason:

@@ -1,1 +1,2 @@
-"""Models: one file per family, with its graphs, host-side driver and scorer."""
+"""Models: one module per family, with its graphs and host-side driver; tasks and parts are shared.
+"""

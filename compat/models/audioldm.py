@@ -39,7 +39,7 @@ FAMILY = Family(
         Variant(
             WHOLE,
             ("pretrained", "seeded"),
-            # With generated weights a case takes minutes, and proves numerics alone.
+            # With generated weights a case takes minutes and tests only numerics.
             core="pretrained",
             parameters=421.0,
             checkpoint="cvssp/audioldm-s-full-v2",
@@ -54,7 +54,8 @@ COMPONENTS: Mapping[str, Component] = {
         "transformers",
         "ClapTextModelWithProjection",
         {"vocab_size": 50_265, "pad_token_id": 1, "projection_dim": 512},
-        # As of CLAP's own: sharper attention multiplies rounding from layer to layer.
+        # The factors are those of CLAP: sharper attention would multiply rounding errors from layer
+        # to layer.
         {"query": 1.5, "key": 1.5},
         needless=("position_ids", "token_type_ids"),
     ),
@@ -73,8 +74,9 @@ COMPONENTS: Mapping[str, Component] = {
             "projection_class_embeddings_input_dim": 512,
             "class_embeddings_concat": True,
         },
-        # No denoiser, they let latents grow to forty times the noise, beside which neither a step's
-        # time nor a sentence, a vector of length one, would be seen.
+        # Generated weights remove no noise: latents grow to forty times the noise. Without these
+        # factors, neither a step's time nor the sentence, a vector of length one, would have a
+        # visible effect beside them.
         {"conv_in": 0.1, "time_embedding": 2.0, "class_embedding": 40.0},
         {"class_embed_type": "simple_projection", "class_embeddings_concat": True},
     ),
@@ -105,7 +107,7 @@ COMPONENTS: Mapping[str, Component] = {
             "upsample_kernel_sizes": [16, 16, 8, 4, 4],
             "normalize_before": False,
         },
-        # Else tanh, at the end, answers nearly everything with one.
+        # With louder branches, the final tanh would be near one almost everywhere.
         {"resblocks": 0.7},
         {"sampling_rate": 16_000},
     ),
@@ -134,7 +136,7 @@ DEFAULTS: Mapping[str, Settings] = {
     "text_encoder": {"vocab_size": 50_265, "pad_token_id": 1, "projection_dim": 512},
     "vocoder": {"model_in_dim": 80, "sampling_rate": 16_000, "upsample_rates": [4, 4, 4, 4]},
 }
-"""What the library takes where a checkpoint's settings are silent."""
+"""The library's defaults for settings that a checkpoint does not name."""
 SMALL: Mapping[str, Settings] = {
     "text_encoder": {
         "vocab_size": 5_000,
@@ -153,16 +155,17 @@ SMALL: Mapping[str, Settings] = {
     "vae": {"block_out_channels": [32, 64, 128], "layers_per_block": 1},
     "vocoder": {"upsample_initial_channel": 256},
 }
-"""What :data:`NANO` has otherwise: every operator, a quarter of the width, half the layers of each
-block, and a short sentence encoder. Pages and emulators, which take seconds for milliseconds of a
-processor, run it."""
+"""Settings of :data:`NANO` that differ from the published ones. It has every operator, a quarter of
+the width, half the layers of each block, and a short sentence encoder. It is for pages and
+emulators, which take seconds for the work that a processor does in milliseconds."""
 
 STEPS, GUIDANCE = 10, 2.5
-"""Those of the library's pipeline, where nobody asks for others."""
+"""Defaults of the library's pipeline."""
 LENGTHS = (2.56, 10.24)
 """Seconds that graphs are compiled for: a short sound, and what the model was trained on."""
 BRIEF_LENGTHS = (0.64, 2.56)
-"""The same of :data:`NANO`: its latent is the shortest that every level of the UNet halves."""
+"""Seconds that the graphs of :data:`NANO` are compiled for. The shorter one has the shortest latent
+that every level of the UNet can halve."""
 
 
 def load(variant: str, weights: str, checkpoint: str) -> AudioLDMModel:
@@ -189,7 +192,7 @@ def load(variant: str, weights: str, checkpoint: str) -> AudioLDMModel:
 
 
 class AudioLDMModel(SampledAudio):
-    """Noise becomes a latent in ten steps, the latent a spectrogram, the spectrogram sound."""
+    """Sounds by three networks: noise to a latent in ten steps, to a spectrogram, to sound."""
 
     components = COMPONENTS
 
@@ -213,7 +216,7 @@ class AudioLDMModel(SampledAudio):
         self.task = AudioGeneration(lengths=(lengths[0], *lengths), brief_seconds=lengths[0])
 
     def _point(self, seconds: float) -> tuple[str, dict[str, int]]:
-        """Return the point of a length, which whole latents fill."""
+        """Return the name and the symbols of the point for a length in seconds."""
         latent = ceil(round(seconds * self.sample_rate / self.hop) / self.reduction)
         return f"{seconds:g}s", {"latent": latent, "frames": latent * self.reduction}
 
@@ -223,7 +226,7 @@ class AudioLDMModel(SampledAudio):
         channels = self.settings["unet"]["in_channels"]
         latent = (1, channels, "latent", self.mels // self.reduction)
         points = dict(map(self._point, self.lengths))
-        # With the prompt, and without any.
+        # Two rows: the prompt, and an empty one for guidance.
         sentences = Tensor((2, TOKENS), "int32")
         return (
             Graph(
@@ -279,9 +282,10 @@ class AudioLDMModel(SampledAudio):
         return {AUDIO: audio[:samples].copy(), diffusion.LATENTS: latents}
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
-        """Return the embedding, and what networks make of the reference's latents.
+        """Return the prompt's embedding, and the networks' outputs for the reference's latents.
 
-        That are predictions at every step's latent, and spectrogram and sound of the last one.
+        The outputs are predictions at the latents of steps, and spectrogram and sound of the last
+        latent.
         """
         point = self._fitting(item.seconds)
         text = self._read(session, item)
@@ -312,7 +316,7 @@ class AudioLDMModel(SampledAudio):
         return normal(seed_of(item), shape)
 
     def _read(self, session: Session, item: Item) -> dict[str, Handle]:
-        """Return the embeddings of an item's prompt and of none."""
+        """Return the embeddings of an item's prompt and of an empty prompt."""
         ids, mask = self.tokens([str(item.inputs[PROMPT]), ""])
         return session.run("text", {"ids": ids, "mask": mask}, "pair")
 
@@ -323,7 +327,10 @@ class AudioLDMModel(SampledAudio):
 def predict(
     network: Any, latents: torch.Tensor, time: torch.Tensor, text: torch.Tensor
 ) -> torch.Tensor:
-    """Return the noise in latents, by a UNet whose attention has no text to turn to."""
+    """Return the noise that a UNet predicts in latents; the text is a class embedding to it.
+
+    Its attention therefore has no encoder states.
+    """
     found: torch.Tensor = network(latents, time, None, class_labels=text, return_dict=False)[0]
     return found
 
@@ -361,10 +368,11 @@ def vocoder_module(vocoder: Any) -> torch.nn.Module:
 
 
 def trim(upsampler: torch.nn.ModuleList) -> None:
-    """Have transposed convolutions cut their ends off behind them where the rest is uneven.
+    """Replace the padding of some transposed convolutions by cutting their outputs, in place.
 
-    By 5 with a kernel of 16 and a padding of 5 the first one makes one sample more than five times
-    as many, of which Chromium 147 builds no graph for WebNN. The same numbers are cut off here.
+    The first one, with a stride of 5, a kernel of 16 and a padding of 5, makes one sample more than
+    five times its input, for which Chromium 147 builds no WebNN graph. Here the convolution runs
+    without padding, and the same samples are cut off behind it.
     """
     import torch
 

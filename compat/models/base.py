@@ -1,4 +1,4 @@
-"""Models: graphs for the target, and a host-side driver in NumPy for all runtimes."""
+"""The base class of models: graphs for the target, and a NumPy driver on the host."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from compat.models.tasks.base import Task
 
 
 class Model(ABC):
-    """One variant with its weights: its graphs, its host-side driver, and the task it does."""
+    """One variant of a family with its weights: its graphs, its host-side driver, and its task."""
 
     task: Task
     """The task, which chooses inputs and scores answers."""
@@ -37,11 +37,14 @@ class Model(ABC):
         """Return a JSON value that determines the weights and settings: digests of files, sizes."""
 
     def fingerprint(self) -> str:
-        """Return hex digits that identify content and code, with all that the code imports."""
+        """Return hex digits that identify the content and the code, including imported code."""
         return digest([self.content(), code_digest(type(self).__module__)])
 
     def items(self, corpus: Corpus, profile: Profile) -> Items:
-        """Choose inputs, of a corpus or made. Weights that do not know the task override it."""
+        """Choose inputs from a corpus, or make them.
+
+        The default asks the task. Models whose weights do not know the task override this method.
+        """
         return self.task.items(corpus, self.sample_rate, profile)
 
     @abstractmethod
@@ -52,11 +55,11 @@ class Model(ABC):
 
     @abstractmethod
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
-        """Return the outputs whose numerics are judged, arrays with time first.
+        """Return the outputs whose numerics are judged, as arrays with time first.
 
-        Of floats errors are measured; of integers (codes) the share that is equal.
-        ``guide`` is the reference's prediction for the item, which an autoregressive decoder is
-        forced to follow.
+        Floats are judged by their errors, integers (codes) by the share that equals the
+        reference's. ``guide`` is the reference's prediction for the item, which an autoregressive
+        decoder is forced to follow.
         """
 
     def batches(self, recommended: int = 0) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""CLAP: audio and sentences as vectors of one space, in which what belongs together is near.
+"""CLAP: embeds audio and sentences in one space, in which matching ones are near each other.
 
 Source: Wu et al., "Large-scale Contrastive Language-Audio Pretraining with Feature Fusion and
 Keyword-to-Caption Augmentation", ICASSP 2023, without feature fusion. Module structure and
@@ -68,7 +68,8 @@ AUDIO: Mapping[str, Any] = {"spec_size": 256, "num_mel_bins": 64, "enable_fusion
 TEXT: Mapping[str, Any] = {"vocab_size": 50_265, "pad_token_id": 1}
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "clap-htsat-unfused": {"audio_config": AUDIO, "text_config": TEXT},
-    # Nobody published this one: all operators of the other, and small enough for every emulator.
+    # This size is not a published one. It has all operators of the other, and is small enough for
+    # every emulator.
     "clap-nano": {
         "audio_config": {
             **AUDIO,
@@ -105,14 +106,15 @@ FLOOR = 1e-10
 
 BATCHES = (1, 4)
 LARGE_BATCHES = (8,)
-"""What guides recommend for GPUs."""
+"""Batch size that guides recommend for GPUs."""
 WIDEST = BATCHES[-1]
 
-# Attention near uniform answers every sentence alike (cosine 0.97), and sharp attention multiplies
-# rounding from layer to layer: 3 for queries and keys leaves 63 dB of float32, 1.5 leaves 119.
+# Nearly uniform attention gives nearly the same answer to every sentence (cosine 0.97). Sharp
+# attention multiplies rounding errors from layer to layer: with a factor of 3 for queries and keys
+# the SNR of float32 is 63 dB, with 1.5 it is 119 dB.
 SEEDED_GAINS: Mapping[str, float | None] = {"query": 1.5, "key": 1.5}
 SEEDED_LEVEL = (-40.0, 400.0)
-"""Mean and variance of features in dB, which normalisation has to remove."""
+"""Mean and variance of features in dB, which generated normalisation is set to remove."""
 
 
 def load(variant: str, weights: str, checkpoint: str) -> ClapModel:
@@ -155,7 +157,7 @@ def load(variant: str, weights: str, checkpoint: str) -> ClapModel:
 
 
 def sample_count(features: Mapping[str, Any]) -> int:
-    """Return how many samples are heard."""
+    """Return the number of samples that the model hears."""
     return int(features["max_length_s"] * features["sampling_rate"])
 
 
@@ -165,11 +167,11 @@ def frame_count(features: Mapping[str, Any]) -> int:
 
 
 def fitted(audio: np.ndarray, samples: int, padding: str) -> NDArray[np.float64]:
-    """Return audio of just so many samples.
+    """Return audio of exactly so many samples.
 
-    Longer audio gives its beginning, where the library draws a part by chance. Shorter audio is
-    repeated whole and then followed by zeros (``repeatpad``), repeated and cut (``repeat``), or
-    followed by zeros (``pad``).
+    Longer audio is cut to its beginning, whereas the library takes a random part. Shorter audio is
+    repeated a whole number of times and followed by zeros (``repeatpad``), repeated and cut
+    (``repeat``), or followed by zeros (``pad``).
     """
     wave = audio[:samples].astype(np.float64)
     if padding != "pad":
@@ -180,8 +182,8 @@ def fitted(audio: np.ndarray, samples: int, padding: str) -> NDArray[np.float64]
 def log_mel(audio: np.ndarray, features: Mapping[str, Any] = FEATURES) -> NDArray[np.float32]:
     """Return the spectrum of a recording in dB: audio (samples,) at 48 kHz to (1, 1001, 64).
 
-    It is that of ``ClapFeatureExtractor`` without fusion: frames of 21 ms, 10 ms apart, centred;
-    power in 64 mel bands on Slaney's scale, of Slaney's area, from 50 Hz to 14 kHz.
+    The spectrum is that of ``ClapFeatureExtractor`` without fusion: centred frames of 21 ms, 10 ms
+    apart; power in 64 mel bands with Slaney's scale and area, from 50 Hz to 14 kHz.
     """
     rate, size = features["sampling_rate"], features["fft_window_size"]
     wave = fitted(audio, sample_count(features), features["padding"])
@@ -198,12 +200,12 @@ def log_mel(audio: np.ndarray, features: Mapping[str, Any] = FEATURES) -> NDArra
 
 
 class ClapModel(HuggingFaceModel):
-    """Embeds recordings, and compares them with sentences; the first ten seconds are heard."""
+    """Embeds the first ten seconds of recordings, and compares them with sentences."""
 
     sample_rate = FEATURES["sampling_rate"]
     architecture = "ClapModel"
     gains = SEEDED_GAINS
-    # What transformers computes anew; it is stored in some checkpoints, and not in others.
+    # Transformers computes these buffers itself; only some checkpoints have them.
     needless = (*POSITIONS, "token_type_ids", "relative_position_index", "num_batches_tracked")
 
     def __init__(
@@ -286,7 +288,7 @@ class ClapModel(HuggingFaceModel):
         with stopwatch("audio"):
             rows = in_batches(session, "audio", {"features": features}, inputs=len(items))
         with stopwatch("text"):
-            # Known after the first item: applications embed their sentences once, too.
+            # Sentences are embedded for the first item only, as applications do it too.
             known = self.embedded(session, [one for item in items for one in sentences_of(item)])
             stopwatch.marks["sentences"] = self._seconds[session]
         with stopwatch("similarities"):
@@ -298,14 +300,15 @@ class ClapModel(HuggingFaceModel):
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
         features = [log_mel(item.audio, self.features)]
         audio = in_batches(session, "audio", {"features": features})["audio_embedding"]
-        # Alone, whatever was embedded before: neighbours in a batch share the scale of integers.
+        # Embedded alone, even if it was embedded before: rows of a batch share one scale of
+        # integers, so the result would depend on the neighbours.
         text = self._embed(session, [own_sentence(item)])
         return {"audio": audio[0], "text": text[0]}
 
     def embedded(self, session: Session, sentences: Sequence[str]) -> Mapping[str, np.ndarray]:
-        """Return the embeddings (n,) of sentences, and of all that a session was asked for before.
+        """Return the embeddings (n,) of sentences, and of all sentences of the session before.
 
-        Each is computed once for a session.
+        Each sentence is embedded once for a session.
         """
         known = self._known.setdefault(session, {})
         new = [one for one in dict.fromkeys(sentences) if one not in known]
@@ -316,11 +319,11 @@ class ClapModel(HuggingFaceModel):
         return known
 
     def forget(self, session: Session) -> None:
-        """Embed every sentence anew from now on."""
+        """Forget the session's embeddings, so that every sentence is embedded anew."""
         self._known.pop(session, None)
 
     def _embed(self, session: Session, sentences: Sequence[str]) -> list[np.ndarray]:
-        """Embed sentences: full batches, and the rest one by one, so that none is padded."""
+        """Embed sentences in full batches and the rest one by one, so that no batch is padded."""
         ids, mask = self.tokens(sentences)
         full = len(ids) // WIDEST * WIDEST
         parts = [slice(start, start + WIDEST) for start in range(0, full, WIDEST)]

@@ -1,14 +1,15 @@
 """Speaker diarization: who spoke when, in recordings of any length.
 
 The pipeline is that of pyannote.audio's speaker-diarization-3.1 (Bredin, "pyannote.audio 2.1
-speaker diarization pipeline: principle, benchmark, and recipe", Interspeech 2023): windows of ten
-seconds are segmented into up to three local speakers each; an embedding is made of what each of
-them says alone; the embeddings of all windows are clustered; and in every frame as many speakers
-are taken as the windows over it count on average, those first whom most windows name. Two graphs
-run on the target, everything between them is NumPy and SciPy on the host.
+speaker diarization pipeline: principle, benchmark, and recipe", Interspeech 2023). Windows of ten
+seconds are segmented into up to three local speakers each. The speech of each local speaker, without
+overlapped parts, gives an embedding. The embeddings of all windows are clustered. In every frame
+the number of speakers is the average over the windows that cover it; the speakers whom most windows
+name are taken first. Two graphs run on the target, everything between them is NumPy and SciPy on
+the host.
 
-Two things differ from the published code: windows lie on whole frames, and the last one ends with
-the recording instead of reaching into zeros, so that all their frames coincide.
+Two things differ from the published code, so that the frames of all windows coincide: windows begin
+on whole frames, and the last window ends with the recording instead of reaching into zeros.
 """
 
 from __future__ import annotations
@@ -82,24 +83,25 @@ FAMILY = Family(
 )
 
 BATCHES = (1, 4)
-"""Windows, and pieces of speech, that go through a graph at once."""
+"""Batch sizes of the graphs: numbers of windows, or of pieces of speech."""
 
 AT_ONCE = 64
-"""Windows whose features are held in memory."""
+"""Largest number of windows whose features are held in memory at once."""
 
 RESEMBLYZER = "package:Resemblyzer/resemblyzer"
 PARTS = {
     "segmentation": "pyannote/segmentation-3.0",
     "embedding": "pyannote/wespeaker-voxceleb-resnet34-LM",
 }
-"""Subfolders of a checkpoint folder, and the checkpoints that the published pipeline names."""
+"""Subfolders of a checkpoint folder, with the checkpoints that the published pipeline names."""
 
 TRACED_SECONDS = 0.5
-"""Seconds of speech that a speaker needs for an embedding that is traced."""
+"""Seconds of speech that a local speaker needs for the embedding to be traced."""
 
 
 SETTINGS: Mapping[str, Settings] = {
-    # The published pipeline's: a window a second, distances between centroids of unit vectors.
+    # Settings of the published pipeline: a window every second (59 frames), and distances between
+    # centroids of unit vectors.
     "diarization-3.1": Settings(59, "centroid", 0.7045654963945799, 12),
     "diarization-synthetic": Settings(148, "average", 0.27, 4, apart=1.0, clear=1.5),
 }
@@ -112,8 +114,9 @@ def load(variant: str, weights: str, checkpoint: str) -> DiarizationModel:
         variant: a variant of :data:`FAMILY`.
         weights: ``trained``, ``pretrained`` or ``seeded``.
         checkpoint: ``trained``: the folder of the segmentation, absolute or below ``fixtures/``.
-            ``pretrained``: a folder with the subfolders ``segmentation`` and ``embedding``; where
-            it has none, as the published pipeline's own, both are looked for in the hub's cache.
+            ``pretrained``: a folder with the subfolders ``segmentation`` and ``embedding``. If it
+            has none, like the published pipeline's own folder, both are looked for in the hub's
+            cache.
 
     Raises:
         CheckpointError: a part is missing.
@@ -135,9 +138,9 @@ def load(variant: str, weights: str, checkpoint: str) -> DiarizationModel:
 
 
 def origin(family: Family, folder: Path | None) -> ModelReference | None:
-    """Return the model that a part is by itself, named as its own cases name it.
+    """Return the reference of the model that a part is by itself, as the part's own cases name it.
 
-    None for generated weights: those of a pipeline are nobody else's.
+    None for generated weights, which belong to the pipeline alone.
     """
     if folder is None:
         return None
@@ -151,12 +154,13 @@ def origin(family: Family, folder: Path | None) -> ModelReference | None:
 
 
 def window_starts(samples: int, step: int) -> list[int]:
-    """First frames of the windows over so many samples, ``step`` frames apart; the last ends last.
+    """Return the first frame of each window over so many samples, ``step`` frames apart.
 
-    A frame is :data:`FRAME_STEP` samples. A recording shorter than a window has one.
+    The last window ends with the recording. A frame is :data:`FRAME_STEP` samples. A recording
+    shorter than a window has one window.
     """
     last = -(-max(0, samples - WINDOW) // FRAME_STEP)
-    # One that nearly coincides with the last would hear nothing new.
+    # A regular window that nearly coincides with the last one would add nothing new.
     regular = range(0, max(1, last - step // 2), step)
     return [*regular, last] if last else [0]
 
@@ -167,9 +171,9 @@ def window_of(samples: np.ndarray, start: int) -> np.ndarray:
 
 
 def masks_of(segments: Sequence[Sequence[Any]], start: float = 0.0) -> NDArray[np.bool_]:
-    """Return who speaks in a window that starts at a time in seconds, (589, 3).
+    """Return who speaks in the window that starts at ``start`` seconds, (589, 3).
 
-    The columns are the three speakers who speak most in it.
+    The columns are the three speakers who speak most in the window.
     """
     at = start + centres(FRAMES)
     spoken: dict[str, NDArray[np.bool_]] = {}
@@ -182,9 +186,9 @@ def masks_of(segments: Sequence[Sequence[Any]], start: float = 0.0) -> NDArray[n
 
 
 def alone(masks: NDArray[np.bool_], least: float) -> NDArray[np.bool_]:
-    """Leave out the frames (windows, 589, 3) in which several speak, for whom enough is left.
+    """Return masks (windows, 589, 3) without frames in which several people speak.
 
-    ``least`` is how many seconds are enough; others keep all that they say.
+    A speaker to whom less than ``least`` seconds would remain keeps all frames.
     """
     single = masks & (masks.sum(axis=2, keepdims=True) < 2)
     enough = single.sum(axis=1, keepdims=True) * FRAME_STEP >= least * RATE
@@ -196,10 +200,10 @@ def alone(masks: NDArray[np.bool_], least: float) -> NDArray[np.bool_]:
 
 
 class Voices(ABC):
-    """Makes embeddings of what local speakers say in windows."""
+    """Makes embeddings of the local speakers of windows."""
 
     least: float
-    """Seconds that a speaker must say alone for overlapped speech to be left out."""
+    """Seconds that a speaker must speak alone; with less, overlapped speech is used too."""
 
     @abstractmethod
     def graph(self) -> Graph:
@@ -217,20 +221,21 @@ class Voices(ABC):
         masks: NDArray[np.bool_],
         stopwatch: Stopwatch,
     ) -> np.ndarray:
-        """Return embeddings (windows, 3, 256); zeros for those who say too little.
+        """Return embeddings (windows, 3, 256); zeros for speakers who say too little.
 
-        ``windows`` are audio (160000,), ``masks`` (windows, 589, 3) what each is heard in.
+        ``windows`` are audio (160000,). ``masks`` (windows, 589, 3) are the frames from which the
+        embedding of each local speaker is made.
         """
 
 
 class PartialVoices(Voices):
-    """Resemblyzer's: the mean over pieces of 1.6 s of the speech, joined where it has pauses."""
+    """Resemblyzer's embeddings: the mean over pieces of 1.6 s of a speaker's joined speech."""
 
     least = 0.6
     shortest = 0.3
-    """Seconds of speech below which nobody can be recognised."""
+    """Seconds of speech that a speaker needs to be recognised."""
     pieces = 3
-    """Most pieces of one speaker in one window: other windows hold the rest."""
+    """Largest number of pieces of one speaker in one window; other windows hold the rest."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -277,15 +282,16 @@ class PartialVoices(Voices):
     def _pieces(
         self, samples: np.ndarray, mel: np.ndarray, mask: NDArray[np.bool_]
     ) -> list[np.ndarray]:
-        """Cut what one speaker says in a window into pieces (160, 40)."""
+        """Return the speech of one speaker in a window as pieces of mel frames, (160, 40) each."""
         hop, length = HOP_LENGTH, resemblyzer.PARTIAL_FRAMES
-        # The frame of the segmentation that is nearest to each frame of 10 ms.
+        # For each mel frame of 10 ms, the nearest frame of the segmentation.
         at = np.rint((np.arange(WINDOW // hop) * hop - FIRST_CENTRE) / FRAME_STEP).astype(int)
         heard = mask[at.clip(0, FRAMES - 1)]
         speech = mel[: len(heard)][heard]
         if len(speech) * hop < self.shortest * RATE:
             return []
-        # What the package does to a recording, done to what this speaker says of it.
+        # The package raises the level of a whole recording; here the level of this speaker's speech
+        # is raised.
         spoken = samples.reshape(-1, hop)[heard]
         level = np.abs(resemblyzer.normalised(spoken)).max() / max(np.abs(spoken).max(), 1e-12)
         speech = speech * np.float32(level**2)
@@ -297,10 +303,10 @@ class PartialVoices(Voices):
 
 
 class WindowVoices(Voices):
-    """WeSpeaker's: one pass over a window serves its three speakers, each by a mask."""
+    """WeSpeaker's embeddings: one pass over a window serves its three speakers, each by a mask."""
 
     least = 400 / RATE
-    """The published pipeline's: as much as the network needs to give anything, 25 ms."""
+    """Seconds, as in the published pipeline: 25 ms, the shortest input of the network."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
@@ -340,10 +346,10 @@ class WindowVoices(Voices):
 
 
 class DiarizationModel(Model):
-    """Segmentation, embeddings, clustering, reconstruction.
+    """Diarization by segmentation, embeddings, clustering and reconstruction.
 
-    A prediction is ``{"segments": [[start, end, speaker], …], "level": …}``, times in seconds;
-    the level is NaN or infinite if anything that a graph gave was.
+    A prediction is ``{"segments": [[start, end, speaker], …], "level": …}``, with times in seconds.
+    The level is NaN or infinite if any output of a graph was.
     """
 
     task = Diarization()
@@ -369,8 +375,8 @@ class DiarizationModel(Model):
     def items(self, corpus: Corpus, profile: Profile) -> Items:
         if self.folder:
             return super().items(corpus, profile)
-        # Generated weights know nobody: they get speech for time and memory, and windows of it for
-        # numerics.
+        # Generated weights know no speakers: they get speech for time and memory, and windows of it
+        # for numerics.
         sets = corpus.choose(self.task.sets, self.task.fact)
         speech = next((one.excerpts() for one in sets.values()), corpus.speech)
         joined = np.concatenate([item.audio for item in speech.items(self.sample_rate, 24)])
@@ -409,19 +415,20 @@ class DiarizationModel(Model):
                 labels = assign(embeddings[part], heard[part], self.settings)
                 active = reconstruct(masks[part], firsts, labels)
                 segments = to_segments(active, item.seconds, self.settings)
-                # Anything that is no number makes the level none.
+                # Any NaN in the outputs makes the level NaN.
                 level = float(scores[part].mean()) + float(np.square(embeddings[part]).sum())
                 predictions.append({"segments": segments, "level": level})
         return predictions
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
-        """Return log-probabilities of the first window, and embeddings of who speaks in it.
+        """Return log-probabilities of the first window, and embeddings of its speakers.
 
-        Who does is taken from the guide: a frame more or less of somebody is another input.
+        The speakers' masks come from the guide, because a mask that differs by a frame would be
+        another input.
         """
         samples = window_of(item.audio, 0)
         masks = masks_of(guide["segments"])[None]
-        # In place of those who say too little, everything: of every window there are three rows.
+        # Every window has three rows, so speakers who say too little get a mask of the whole window.
         little = masks.sum(axis=1, keepdims=True) * FRAME_STEP < TRACED_SECONDS * RATE
         embedded = self.voices.embed(session, [samples], masks | little, Stopwatch())
         return {"segmentation": self._segment(session, [samples])[0], "embeddings": embedded[0]}
