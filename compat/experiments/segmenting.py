@@ -30,7 +30,7 @@ def trained() -> tuple[Any, Any]:
 
 
 def pruned(share: float) -> Any:
-    """Return a copy of the network in which a share of each matrix is zero: its smallest weights."""
+    """Return a copy of the network with a share of each matrix at zero: the smallest weights."""
     import torch
 
     network = copy.deepcopy(trained()[1])

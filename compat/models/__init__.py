@@ -1,2 +1,4 @@
-"""Models: one module per family, with its graphs and host-side driver; tasks and parts are shared.
+"""Models: one module per family, with its graphs and host-side driver.
+
+Families share their tasks (:mod:`compat.models.tasks`) and parts (:mod:`compat.models.parts`).
 """

@@ -2,11 +2,10 @@
 
 The pipeline is that of pyannote.audio's speaker-diarization-3.1 (Bredin, "pyannote.audio 2.1
 speaker diarization pipeline: principle, benchmark, and recipe", Interspeech 2023). Windows of ten
-seconds are segmented into up to three local speakers each. The speech of each local speaker, without
-overlapped parts, gives an embedding. The embeddings of all windows are clustered. In every frame
-the number of speakers is the average over the windows that cover it; the speakers whom most windows
-name are taken first. Two graphs run on the target, everything between them is NumPy and SciPy on
-the host.
+seconds are segmented into up to three local speakers each. An embedding is made of what each local
+speaker says alone. The embeddings of all windows are clustered. In every frame the number of
+speakers is the average over the windows that cover it; the speakers whom most windows name are
+taken first. Two graphs run on the target, everything between them is NumPy and SciPy on the host.
 
 Two things differ from the published code, so that the frames of all windows coincide: windows begin
 on whole frames, and the last window ends with the recording instead of reaching into zeros.
@@ -428,7 +427,7 @@ class DiarizationModel(Model):
         """
         samples = window_of(item.audio, 0)
         masks = masks_of(guide["segments"])[None]
-        # Every window has three rows, so speakers who say too little get a mask of the whole window.
+        # Every window has three rows: speakers who say too little get a mask of the whole window.
         little = masks.sum(axis=1, keepdims=True) * FRAME_STEP < TRACED_SECONDS * RATE
         embedded = self.voices.embed(session, [samples], masks | little, Stopwatch())
         return {"segmentation": self._segment(session, [samples])[0], "embeddings": embedded[0]}

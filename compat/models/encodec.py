@@ -56,7 +56,7 @@ FAMILY = Family(
     ),
 )
 
-# Settings of Hugging Face's EncodecConfig; what is not named has its default, that of 24 kHz.
+# Settings of Hugging Face's EncodecConfig. Others have its defaults, which are those of 24 kHz.
 _24_KHZ: Mapping[str, Any] = {
     "sampling_rate": 24_000,
     "audio_channels": 1,
@@ -88,7 +88,8 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
         "use_causal_conv": False,
         "use_conv_shortcut": False,
     },
-    # Nobody published this one: all operators of 24 kHz, and small enough for every emulator.
+    # This size is not a published one. It has all operators of 24 kHz, and is small enough for
+    # every emulator.
     "encodec-nano": {
         **_24_KHZ,
         "target_bandwidths": [1.5, 3.0, 6.0],
@@ -99,21 +100,21 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     },
 }
 MAIN = 6.0
-"""Kilobits a second of the timed task, where a size has them; else its highest rate."""
+"""Kilobits a second of the timed task; a size that lacks this rate uses its highest."""
 
 BATCHES = (1, 4)
 SECONDS = 5.0
-"""Length of a window where no chunks are published."""
+"""Seconds of a window, for sizes without published chunks."""
 OVERLAP = 0.1
-"""Share of such a window that the next one begins with, where one fades into the other."""
+"""Share of such a window that overlaps the next one, where one fades into the other."""
 CHUNK = 15
 """Frames that a stream decodes at a time: 0.2 s."""
 
-# What the encoder makes of audio then has a standard deviation near 1, as generated codebooks have,
-# and biases do not drown what differs between inputs.
+# With these factors the encoder's output has a standard deviation near 1, as generated codebooks
+# have, and biases do not hide the differences between inputs.
 SEEDED_GAINS: Mapping[str, float | None] = {"bias": 0.3, "encoder": 1.3}
 DECLINE = 0.85
-"""Size of each generated codebook relative to that before, as what is left over becomes less."""
+"""Size of each generated codebook relative to the one before, because residuals get smaller."""
 
 
 def load(variant: str, weights: str, checkpoint: str) -> EncodecModel:
@@ -143,11 +144,11 @@ def load(variant: str, weights: str, checkpoint: str) -> EncodecModel:
 
 
 class EncodecModel(HuggingFaceModel):
-    """Encodes and decodes windows, and joins what overlaps.
+    """Encodes and decodes overlapping windows of a recording, and joins them.
 
-    Published chunks (48 kHz: 1 s, of which 10 ms are the next one's too) are such windows. Where
-    none are published they are of five seconds, and half a second fades into the next. A stream
-    decodes a window chunk by chunk, as a player does that begins before it has all codes.
+    If a size has published chunks (48 kHz: 1 s, with an overlap of 10 ms), these are the windows.
+    Otherwise windows are five seconds long and overlap by half a second. A stream decodes a window
+    chunk by chunk, like a player that begins before it has all codes.
     """
 
     architecture = "EncodecModel"
@@ -169,14 +170,14 @@ class EncodecModel(HuggingFaceModel):
         hop = prod(config["upsampling_ratios"])
         self.frames = ceil(self.windows.length / hop)
         self.bits = ceil(rate / hop) * log2(config["codebook_size"])
-        """Bits a second of one codebook."""
+        """Bits that one codebook takes per second of audio."""
         rates = tuple(map(float, config["target_bandwidths"]))
         self.codebooks = self.used(rates[-1])
         self.bitrate = MAIN if MAIN in rates else rates[-1]
         self.task = Codec(rates, self.bitrate)
 
     def used(self, bitrate: float) -> int:
-        """Return how many codebooks there are in so many kilobits a second."""
+        """Return the number of codebooks for a bitrate in kilobits a second."""
         return max(1, int(bitrate * 1000 / self.bits))
 
     def adapt(self, network: Any) -> None:
@@ -277,9 +278,10 @@ class EncodecModel(HuggingFaceModel):
     def _decoded(
         self, session: Session, codes: np.ndarray, used: np.ndarray, inputs: int = 1
     ) -> tuple[np.ndarray, float]:
-        """Return the audio of windows, and the seconds until the first chunk of a stream is there.
+        """Return the audio of windows, and the seconds until a stream's first chunk is decoded.
 
-        ``codes`` is (windows, codebooks, frames) and ``used`` (windows, codebooks).
+        ``codes`` is (windows, codebooks, frames) and ``used`` (windows, codebooks). The seconds are
+        0 if whole windows are decoded.
         """
         if not self.chunk:
             feeds = {"codes": codes, "used": used}
@@ -296,9 +298,11 @@ class EncodecModel(HuggingFaceModel):
         return waves, found[0].first_s
 
     def _whole(self, samples: int) -> int:
-        """Return the length of audio with the silence behind it that windows hear.
+        """Return the samples of audio including the silence with which it is padded at its end.
 
-        A published chunk begins wherever there is audio; else the fewest windows hear all of it.
+        With published chunks, a chunk begins at every step that lies within the audio, and the last
+        one is filled with silence. Otherwise there is no padding: the fewest windows that cover the
+        audio are used.
         """
         if not self.chunked:
             return samples
@@ -316,7 +320,7 @@ class EncodecModel(HuggingFaceModel):
         return joined[:, : shape[-1]].reshape(shape)
 
     def _scales(self, windows: np.ndarray) -> np.ndarray:
-        """Return what each window is divided by, (windows,): the level of all channels' mean."""
+        """Return the divisor of each window, (windows,): the level of the mean of its channels."""
         if not self.config.get("normalize"):
             return np.ones(len(windows), np.float32)
         power = np.square(windows.mean(axis=1, dtype=np.float64)).mean(axis=-1)

@@ -1,4 +1,4 @@
-"""EnCodec's network as graphs want it: the modules of transformers, made to export."""
+"""EnCodec's network for graphs: the modules of transformers, changed so that they export."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ DEFAULTS: Mapping[str, Any] = MappingProxyType(
         "num_lstm_layers": 2,
     }
 )
-"""Those of EncodecConfig by which a decoder's widths and reaches follow."""
+"""EncodecConfig's defaults of the settings that decide a decoder's widths and reaches."""
 
 
 def settle(network: Any) -> None:
-    """Make a network of transformers one that exports, in place.
+    """Change a network of transformers, in place, so that it can be exported.
 
-    Weight normalisation is folded into kernels. Paddings are computed from shapes: the library
-    keeps their parts in tensors, whose values an exporter cannot know. Each layer of an LSTM is one
-    node. None of these changes a bit of the values; normalisations over time, which sum in blocks,
-    do in the last.
+    Weight normalisation is folded into kernels. Paddings are computed from shapes, because the
+    library computes them from tensors whose values an exporter cannot know. Each layer of an LSTM
+    becomes one node. These changes leave all values identical to the bit. Normalisations over time
+    sum in blocks, which changes the last bits.
     """
     import torch
     from torch.nn.utils import parametrize
 
     from compat.models.parts.long_norm import sum_in_blocks
 
-    with torch.enable_grad():  # Without, kernels would come back as buffers.
+    with torch.enable_grad():  # Without gradients, the folded kernels would become buffers.
         for module in list(network.modules()):
             if parametrize.is_parametrized(module):
                 parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
@@ -63,7 +63,7 @@ def settle(network: Any) -> None:
 
 def _padding(kernel_size: int, stride: int, padding_total: int) -> Any:
     def extra(hidden: torch.Tensor) -> int:
-        """Return how many samples are missing for the last frame of a convolution to be full."""
+        """Return the number of samples that a convolution's last frame lacks."""
         length = hidden.shape[-1]
         frames = -(-(length - kernel_size + padding_total) // stride)
         return frames * stride + kernel_size - padding_total - length
@@ -72,7 +72,7 @@ def _padding(kernel_size: int, stride: int, padding_total: int) -> Any:
 
 
 def _recurrence(lstm: torch.nn.LSTM) -> torch.nn.Module:
-    """Return an LSTM beside which its input goes by, of (batch, channels, time)."""
+    """Return a module that adds an LSTM's output to its input, (batch, channels, time)."""
     import torch
 
     class Recurrence(torch.nn.Module):
@@ -83,7 +83,7 @@ def _recurrence(lstm: torch.nn.LSTM) -> torch.nn.Module:
 
         def forward(self, hidden: torch.Tensor) -> torch.Tensor:
             frames = hidden.transpose(1, 2)
-            # Packed here: its weights may have changed since it was made.
+            # The LSTM is packed here, because its weights may have changed since ``__init__``.
             (found,) = exportable(self.lstm)(frames)
             result: torch.Tensor = (found + frames).transpose(1, 2)
             return result
@@ -94,7 +94,8 @@ def _recurrence(lstm: torch.nn.LSTM) -> torch.nn.Module:
 def fill_codebooks(network: Any, decline: float) -> None:
     """Fill the codebooks, which are buffers, with generated values, in place.
 
-    The first has a standard deviation of 1, and each ``decline`` times that of the one before.
+    The first codebook has a standard deviation of 1, each further one ``decline`` times that of the
+    one before.
     """
     import torch
 
@@ -108,9 +109,9 @@ def fill_codebooks(network: Any, decline: float) -> None:
 def encoder_module(network: Any) -> torch.nn.Module:
     """Return the encoder and the search in all codebooks as one graph.
 
-    Maps audio (batch, channels, samples) to what is quantised (batch, width, frames) and its codes
-    (batch, codebooks, frames) int32. Each codebook encodes what the ones before left over: the
-    codes of a lower bitrate are the first of these.
+    It maps audio (batch, channels, samples) to the vectors before quantisation
+    (batch, width, frames) and their codes (batch, codebooks, frames) int32. Each codebook encodes
+    the residual of the ones before, so the codes of a lower bitrate are the first of these.
     """
     import torch
 
@@ -131,8 +132,8 @@ def encoder_module(network: Any) -> torch.nn.Module:
 def decoder_module(network: Any) -> torch.nn.Module:
     """Return codebooks and decoder as one graph for every bitrate.
 
-    Maps codes (batch, codebooks, frames) int32 and which codebooks count (batch, codebooks), ones
-    and zeros, to audio (batch, channels, samples).
+    It maps codes (batch, codebooks, frames) int32 and a mask of codebooks (batch, codebooks), 1 for
+    those that are decoded, to audio (batch, channels, samples).
     """
     import torch
 
@@ -160,10 +161,11 @@ def decoder_module(network: Any) -> torch.nn.Module:
 
 
 def contexts(config: Mapping[str, Any]) -> dict[str, tuple[int | str, ...]]:
-    """Return the shapes of what a causal decoder remembers between two chunks, by name.
+    """Return the shapes of a causal decoder's contexts, by name.
 
-    Of each convolution the samples that its kernel reaches back to, of each transposed one the
-    last sample, and of the LSTM outputs and cells. ``config`` holds settings of transformers.
+    A context is what a layer remembers from one chunk to the next: a convolution the samples that
+    its kernel reaches back to, a transposed convolution the last sample, the LSTM its outputs and
+    cells. ``config`` holds settings of transformers.
     """
     settings = {**DEFAULTS, **config}
     ratios = settings["upsampling_ratios"]
@@ -188,7 +190,7 @@ def contexts(config: Mapping[str, Any]) -> dict[str, tuple[int | str, ...]]:
 
 
 def remembering(decoder: Any) -> list[tuple[str, Any]]:
-    """Return the modules of a decoder that look back, by name."""
+    """Return a decoder's modules that have contexts, with the names of :func:`contexts`."""
     found = []
     for name, module in decoder.layers.named_modules():
         kind = type(module).__name__
@@ -199,12 +201,13 @@ def remembering(decoder: Any) -> list[tuple[str, Any]]:
 
 
 def stream_module(network: Any) -> torch.nn.Module:
-    """Return codebooks and a causal decoder as one graph that decodes a chunk after another.
+    """Return codebooks and a causal decoder as one graph that decodes a chunk at a time.
 
-    Maps codes (batch, codebooks, frames) int32, which codebooks count (batch, codebooks), whether
-    the chunk is the first (1,), 1 or 0, and what :func:`contexts` names, in order, to audio
-    (batch, channels, samples) and the contexts of the next chunk. Before the first chunk the
-    library mirrors what follows: the chunk needs as many frames as a kernel reaches back to.
+    It maps codes (batch, codebooks, frames) int32, a mask of codebooks (batch, codebooks), whether
+    the chunk is the first one ((1,), 1 or 0) and the contexts of :func:`contexts`, in order, to
+    audio (batch, channels, samples) and the next chunk's contexts. Before the first chunk the
+    library mirrors the samples that follow, so a chunk needs at least as many frames as a kernel
+    reaches back to.
     """
     import torch
 

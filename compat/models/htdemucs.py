@@ -1,8 +1,8 @@
 """HTDemucs: separation of a song into drums, bass, other and vocals.
 
 Source: Rouard, Massa and Défossez, "Hybrid Transformers for Music Source Separation", ICASSP 2023.
-The network is in :mod:`compat.models.htdemucs_network`; the driver is that of ``apply_model`` in
-the package ``demucs``, without random shifts.
+The network is in :mod:`compat.models.htdemucs_network`. The driver does what ``apply_model`` of the
+package ``demucs`` does, without random shifts.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ FAMILY = Family(
         Variant(
             "htdemucs",
             ("pretrained", "seeded"),
-            # With generated weights a case takes a minute or more, and proves numerics alone.
+            # With generated weights a case takes a minute or more and tests only numerics.
             core="pretrained",
             parameters=42.0,
             working_gb=4.0,
@@ -63,7 +63,8 @@ FAMILY = Family(
 
 GENERATED: Mapping[str, Settings] = {
     "htdemucs": Settings(),
-    # Nobody published this one: all operators of the other, in a segment of one second.
+    # This size is not a published one. It has all operators of the other, with segments of one
+    # second.
     "htdemucs-nano": Settings(
         channels=8, bottom_channels=32, t_layers=3, t_heads=4, dconv_comp=4, samples=44_100
     ),
@@ -71,19 +72,20 @@ GENERATED: Mapping[str, Settings] = {
 """Settings of the sizes that run with generated weights."""
 
 OVERLAP = 0.25
-"""Share of a segment that its neighbour hears too."""
+"""Share of a segment that overlaps with the next one."""
 POINT = "b1"
 
 SEEDED_GAINS: Mapping[str, float | None] = {}
 SCALES = (0.3, 1.0)
-"""Least and largest factor of residual branches. Trained ones let them speak; 0.02 would not."""
+"""Smallest and largest generated factor of residual branches. Trained factors are of this size;
+with the usual 0.02 of generated values the branches would have no effect."""
 
 
 def load(variant: str, weights: str, checkpoint: str) -> HTDemucsModel:
     """Load the host side; ``checkpoint`` is a folder or a file, empty for seeded weights.
 
     Raises:
-        CheckpointError: it is no checkpoint of HTDemucs, or of one that has other parts.
+        CheckpointError: the file is no checkpoint of HTDemucs, or has parts that are not supported.
     """
     if weights == "seeded":
         return HTDemucsModel(GENERATED[variant])
@@ -93,7 +95,7 @@ def load(variant: str, weights: str, checkpoint: str) -> HTDemucsModel:
 
 @dataclass(frozen=True)
 class Scale:
-    """What was taken from values so that their mean is 0 and their deviation 1."""
+    """Mean and standard deviation of values, by which they are standardised and restored."""
 
     mean: float
     deviation: float
@@ -112,7 +114,7 @@ class Scale:
         return (values - np.float32(self.mean)) / np.float32(self.deviation + 1e-5)
 
     def restored(self, values: np.ndarray) -> NDArray[Any]:
-        """Return what standardised values stand for."""
+        """Return standardised values in their original scale."""
         of_type = values.dtype.type
         restored: NDArray[Any] = values * of_type(self.deviation)
         restored += of_type(self.mean)
@@ -120,7 +122,7 @@ class Scale:
 
 
 class HTDemucsModel(Model):
-    """Four stems of a song, segment by segment."""
+    """Separates a song into four stems, segment by segment."""
 
     task = Separation()
     sample_rate = SAMPLE_RATE
@@ -166,10 +168,10 @@ class HTDemucsModel(Model):
                 spread(part.scale)
 
     def items(self, corpus: Corpus, profile: Profile) -> Items:
-        """Choose songs to score, and pieces of a step each for numerics and timing.
+        """Choose songs to score, and pieces of one step each for numerics and timing.
 
-        A piece is one segment's work: what a second of a long song costs, and a short one does not
-        show, whose last segment hears mostly silence.
+        A piece takes the work of one segment, and so shows what a second of a long song costs. A
+        short song would not, because its last segment is mostly silence.
         """
         named = corpus.choose(self.task.sets)
         known = self.task.sets[0] in named
@@ -219,7 +221,7 @@ class HTDemucsModel(Model):
     ) -> tuple[np.ndarray, np.ndarray]:
         handles = session.run("core", {"mix": mix[None], "spectrum": spectrum[None]}, POINT)
         waves, spectra = (handles[name].numpy()[0] for name in ("waves", "spectra"))
-        # What follows is no part of a recipe in half precision.
+        # Recipes in half precision end with the graph: the host goes on in float32 at least.
         kind = np.result_type(waves.dtype, np.float32)
         return waves.astype(kind, copy=False), spectra.astype(kind, copy=False)
 
@@ -227,8 +229,8 @@ class HTDemucsModel(Model):
         """Return waves (stems, channels, samples) of (stems, 2 x channels, bins, frames)."""
         settings = self.settings
         real, imaginary = spectra[:, ::2], spectra[:, 1::2]
-        # The highest frequency, which the network does not know, is silent. In memory the bins of
-        # a frame are neighbours, as transforms want them.
+        # The network does not have the highest frequency, so it is silent. The bins of a frame are
+        # neighbours in memory, as transforms need them.
         shape = (*real.shape[:2], settings.frames, settings.bins + 1)
         whole = np.zeros(shape, np.result_type(spectra.dtype, np.complex64)).swapaxes(2, 3)
         whole.real[:, :, :-1], whole.imag[:, :, :-1] = real, imaginary
@@ -238,7 +240,7 @@ class HTDemucsModel(Model):
 
 
 def spread(scale: torch.nn.Parameter) -> None:
-    """Make small generated values, within 0.02, factors between :data:`SCALES`, in place."""
+    """Map generated values within 0.02 of zero to factors between :data:`SCALES`, in place."""
     import torch
 
     low, high = SCALES

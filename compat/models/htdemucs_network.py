@@ -1,13 +1,13 @@
-"""The network of HTDemucs in plain PyTorch, without what only training or other variants need.
+"""The network of HTDemucs in plain PyTorch, without the parts for training or other variants.
 
 Source: Rouard, Massa and Défossez, "Hybrid Transformers for Music Source Separation", ICASSP 2023.
-Parameters are called as in the package ``demucs``, so that published weights load unchanged. The
-package itself is not used: it brings audio encoders, and methods that cannot be exported. Tests
-compare every sample with its answers.
+Parameters have the names of the package ``demucs``, so that published weights load unchanged. The
+package itself is not used, because it requires audio encoders and has methods that cannot be
+exported. Tests compare every sample with the package's answers.
 
-Two branches look at one segment: one at its spectrum, one at its waveform. Both are U-Nets; between
-encoder and decoder a transformer lets each attend to the other. Spectra are real: real and
-imaginary parts are channels of their own.
+The network has two branches: one takes the spectrum of a segment, one its waveform. Both are
+U-Nets. Between their encoders and decoders, a transformer lets each branch attend to the other.
+Spectra are real tensors, with real and imaginary parts as separate channels.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Residual(nn.Module):
         )
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        # Of a spectrum (batch, channels, bins, time) every bin is a row of its own.
+        # Every bin of a spectrum (batch, channels, bins, time) becomes a row of the batch.
         shape = values.shape
         if len(shape) == 4:
             values = values.transpose(1, 2).reshape(-1, shape[1], shape[3])
@@ -102,7 +102,7 @@ class Decoder(nn.Module):
         self.dconv = Residual(inputs, settings)
 
     def forward(self, values: torch.Tensor, skipped: torch.Tensor, length: int) -> torch.Tensor:
-        """Return so many frequencies, or samples, of what is decoded."""
+        """Return the decoded layer, cut to ``length`` frequencies or samples."""
         hidden = functional.glu(self.rewrite(values + skipped), dim=1)
         decoded = self.conv_tr(self.dconv(hidden))
         decoded = decoded.narrow(2, self.padding, length)
@@ -113,7 +113,7 @@ class Decoder(nn.Module):
 
 
 class FrequencyEmbedding(nn.Module):
-    """Values that are added to each frequency after the first layer."""
+    """Embedding that is added to each frequency after the first layer."""
 
     def __init__(self, bins: int, channels: int, scale: float) -> None:
         super().__init__()
@@ -126,12 +126,12 @@ class FrequencyEmbedding(nn.Module):
 
 
 class HTDemucs(nn.Module):
-    """Spectrum and waveform of a mixture to those of its sources, all standardised.
+    """Maps spectrum and waveform of a mixture to those of its sources, all standardised.
 
     ``forward`` maps mix (batch, channels, samples) and spectrum (batch, 2 x channels, bins, frames)
     to waves (batch, sources, channels, samples) and spectra
-    (batch, sources, 2 x channels, bins, frames). A source is the wave, and what the spectrum
-    transforms to, together.
+    (batch, sources, 2 x channels, bins, frames). A source is the sum of its wave and of the inverse
+    transform of its spectrum.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -142,7 +142,7 @@ class HTDemucs(nn.Module):
         self.encoder, self.tencoder = nn.ModuleList(), nn.ModuleList()
         decoders: list[tuple[Decoder, Decoder]] = []
         for index in range(settings.depth):
-            # A complex number is two channels.
+            # A spectrum has two channels for each channel of audio: real and imaginary parts.
             factor = 2 if index == 0 else 1
             self.encoder.append(Encoder(factor * inputs, width, settings, spectral=True))
             self.tencoder.append(Encoder(inputs, width, settings, spectral=False))
@@ -170,7 +170,7 @@ class HTDemucs(nn.Module):
         self.crosstransformer = CrossTransformer(settings, bins, samples)
 
     def unpack(self) -> HTDemucs:
-        """Take the packed projections apart, once the weights are there."""
+        """Split the packed projections of attention, after the weights were loaded."""
         for part in list(self.modules()):
             if isinstance(part, Attention):
                 part.unpack()

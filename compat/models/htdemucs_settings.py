@@ -37,21 +37,21 @@ FIXED: Mapping[str, tuple[Any, ...]] = {
     "samplerate": (SAMPLE_RATE,),
     "audio_channels": (CHANNELS,),
 }
-"""Demucs' settings of which this network has one form alone: the values that it stands for.
+"""Demucs' settings that this network supports with certain values only: these values.
 
-The first is demucs' own default, which holds where a checkpoint says nothing, but for
-``dconv_mode``.
+The first value is demucs' own default, which holds if a checkpoint does not name the setting.
+``dconv_mode`` is the exception, see :data:`DEFAULTS`.
 """
 DEFAULTS: Mapping[str, Any] = {"dconv_mode": 1, "bottom_channels": 0, "segment": 10}
-"""Demucs' own defaults where they are other than those of :class:`Settings`."""
+"""Demucs' own defaults that differ from those of :class:`Settings`."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What determines the network: names are demucs', defaults those of the published one."""
+    """Settings that determine the network, with demucs' names and the published defaults."""
 
     channels: int = 48
-    """Of the first layer."""
+    """Channels of the first layer."""
     growth: int = 2
     """Factor of the channels from layer to layer."""
     nfft: int = 4096
@@ -64,10 +64,10 @@ class Settings:
     kernel_size: int = 8
     stride: int = 4
     context: int = 1
-    """Neighbours that the decoders see on either side."""
+    """Neighbouring positions that the decoders see on either side."""
     dconv_depth: int = 2
     dconv_comp: int = 8
-    """Divides the channels inside a residual branch."""
+    """Divisor of the channels inside a residual branch."""
     bottom_channels: int = 512
     """Width of the transformer."""
     t_layers: int = 5
@@ -84,12 +84,12 @@ class Settings:
 
     @property
     def bins(self) -> int:
-        """Frequencies of a spectrum: all but the highest."""
+        """Number of frequencies of a spectrum: all but the highest."""
         return self.nfft // 2
 
     @property
     def frames(self) -> int:
-        """Frames of a segment."""
+        """Number of frames of a segment."""
         return -(-self.samples // self.hop)
 
 
@@ -97,7 +97,7 @@ def read_settings(saved: demucs.Checkpoint) -> Settings:
     """Return the settings of a checkpoint's network.
 
     Raises:
-        CheckpointError: it is of another class, or has parts that this network lacks.
+        CheckpointError: the checkpoint is of another class, or has parts that this network lacks.
     """
     given = {**DEFAULTS, **saved.settings}
     if saved.kind != demucs.HYBRID_TRANSFORMER:
@@ -120,7 +120,7 @@ def read_settings(saved: demucs.Checkpoint) -> Settings:
             for field in fields(Settings)
             if field.name in given
         }
-        # A float64 would be a sample short of 7.8 s at some rates.
+        # A product in float64 would be a sample short of 7.8 s at some rates.
         settings = Settings(**known, samples=int(demucs.seconds(given["segment"]) * SAMPLE_RATE))  # type: ignore[arg-type]
         narrowest = settings.bins // settings.stride ** (settings.depth - 1)
         numbers = [getattr(settings, field.name) for field in fields(Settings)]
@@ -136,4 +136,5 @@ def read_settings(saved: demucs.Checkpoint) -> Settings:
 
 
 MOST = 100_000_000
-"""No number of a real network comes near; one beyond it would only exhaust memory."""
+"""Largest number that settings may have: real networks stay far below, and larger numbers would
+only exhaust memory."""

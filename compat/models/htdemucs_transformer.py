@@ -1,6 +1,6 @@
 """The transformer between encoders and decoders of HTDemucs.
 
-Parameters are called as in the package ``demucs``, so that published weights load unchanged.
+Parameters have the names of the package ``demucs``, so that published weights load unchanged.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class LayerScale(nn.Module):
 class Attention(nn.Module):
     """Attention of (batch, queries, width) to (batch, keys, width).
 
-    Projections are one matrix in checkpoints, and linear layers of their own after :meth:`unpack`:
-    recipes know linear layers.
+    Checkpoints have the projections in one matrix. :meth:`unpack` splits it into linear layers,
+    which recipes can quantise.
     """
 
     query: nn.Module
@@ -46,7 +46,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def unpack(self) -> None:
-        """Take the packed matrix apart."""
+        """Split the packed matrix into linear layers."""
         parts = zip(self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True)
         for name, (weight, bias) in zip(("query", "key", "value"), parts, strict=True):
             layer = nn.Linear(weight.shape[1], weight.shape[0])
@@ -71,7 +71,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """A layer of the transformer: attention to itself, or across, and a feed-forward part."""
+    """A layer of the transformer: self-attention or cross-attention, and a feed-forward part."""
 
     self_attn: Attention
     cross_attn: Attention
@@ -102,7 +102,7 @@ class Block(nn.Module):
 
 
 class CrossTransformer(nn.Module):
-    """Layers of both branches by turns: each looks at itself, then each at the other."""
+    """Layers of both branches in turns: first each attends to itself, then each to the other."""
 
     table: torch.Tensor
     table_t: torch.Tensor
@@ -125,7 +125,7 @@ class CrossTransformer(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Map (batch, width, bins, frames) and (batch, width, samples) to the same shapes."""
         batch, width, bins, frames = spectral.shape
-        # All bins of a frame, then those of the next.
+        # The order of the sequence is: all bins of a frame, then those of the next frame.
         hidden = self.norm_in(spectral.permute(0, 3, 2, 1).flatten(1, 2)) + self.table
         hidden_t = self.norm_in_t(temporal.transpose(1, 2)) + self.table_t
         for layer, layer_t in zip(self.layers, self.layers_t, strict=True):

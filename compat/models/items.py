@@ -1,4 +1,4 @@
-"""The choice of inputs: which items of a corpus a protocol looks at."""
+"""The choice of inputs: the items of a corpus that a protocol uses."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Items:
     numerics: Sequence[Item] = ()
     """Inputs whose intermediate outputs are compared with the reference's."""
     timed: Sequence[Item] = ()
-    """Inputs of the timed rounds: among those that accuracy is computed on."""
+    """Inputs of the timed rounds, which are also among those of accuracy."""
     stress: Sequence[Item] = ()
     examples: Sequence[Item] = ()
-    """Inputs that the reference alone answers, for a task that learns from its answers."""
+    """Inputs that only the reference answers, for a task that learns from its answers."""
 
     @classmethod
     def of(cls, sets: Mapping[str, Sequence[Item]], scored: bool = True) -> Items:
@@ -33,13 +33,13 @@ class Items:
         return cls(sets if scored else {}, some, next(iter(sets.values()))[:16])
 
     def brief(self, seconds: float, numerics: int) -> Items:
-        """Return a part of the choice, for what takes seconds where others take milliseconds.
+        """Return a part of the choice, for slow targets such as emulators.
 
         Args:
-            seconds: about how much audio of each test set is kept, spread over it: whole
-                utterances, or the beginning of one conversation. Of a set of trials, whose
-                recordings are compared with one another, two pairs are kept.
-            numerics: how many of these are kept whose numerics are judged.
+            seconds: seconds of audio of each test set that are kept, about, spread over the set:
+                whole utterances, or the beginning of one conversation. A set of trials, whose
+                recordings are compared with one another, keeps two pairs.
+            numerics: number of the kept inputs whose numerics are judged.
         """
 
         def fitting(items: Sequence[Item]) -> Sequence[Item]:
@@ -59,7 +59,7 @@ class Items:
 
 
 def _two_pairs(items: Sequence[Item]) -> Sequence[Item]:
-    """Return two recordings of one speaker and two of another; all where no four are compared."""
+    """Return two recordings of one speaker and two of another; all if there are no such four."""
     paired = [(item.id, *trial) for item in items for trial in item.facts.get("trials", ())]
     trials = {(one, other): same for one, other, same in paired}
     known = {item.id for item in items}
@@ -79,7 +79,10 @@ def _spread(items: Sequence[Item], count: int) -> list[Item]:
 
 
 def beginning(item: Item, seconds: float) -> Item:
-    """Cut a recording of which it is known who speaks when; what is said in a part is not."""
+    """Return the first seconds of a recording with speakers' segments, which are cut as well.
+
+    Recordings with a text are returned whole, because the text of a part is not known.
+    """
     if item.seconds <= seconds or item.text or "segments" not in item.facts:
         return item
     facts = dict(item.facts)
@@ -92,5 +95,5 @@ def beginning(item: Item, seconds: float) -> Item:
 
 
 def beginnings(sets: Mapping[str, Sequence[Item]], seconds: float) -> dict[str, Sequence[Item]]:
-    """Cut every recording of conversations, for a first look."""
+    """Return sets whose conversations are cut to their beginnings, for a first look."""
     return {name: [beginning(item, seconds) for item in found] for name, found in sets.items()}
