@@ -1,8 +1,8 @@
 """MERT: embeddings of music by a HuBERT body that was trained on music at 24 kHz.
 
 Source: Li et al., "MERT: Acoustic Music Understanding Model with Large-Scale Self-supervised
-Training", 2023. The published checkpoints have a configuration of their own (``mert_model``) whose
-network is HuBERT's, so that transformers' ``HubertModel`` runs it without code from elsewhere.
+Training", 2023. The published checkpoints have a configuration of their own (``mert_model``), but
+the network is HuBERT's. So transformers' ``HubertModel`` runs it without the checkpoint's code.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ FAMILY = Family(
     ),
 )
 
-# Settings of Hugging Face's HubertConfig; what is not named has its default, that of the base.
+# Settings of Hugging Face's HubertConfig. Others have its defaults, which are those of the base.
 _BASE = {
     "conv_kernel": [10, 3, 3, 3, 3, 2, 2],
     "conv_stride": [5, 2, 2, 2, 2, 2, 2],
     "num_hidden_layers": 12,
     "do_stable_layer_norm": False,
 }
-# A checkpoint's own settings count; generated weights have HuBERT's large form.
+# These settings are HuBERT's large form and are for generated weights. Checkpoints bring their own.
 _LARGE = {
     **_BASE,
     "hidden_size": 1024,
@@ -74,7 +74,8 @@ _LARGE = {
     "feat_extract_norm": "layer",
     "conv_bias": True,
 }
-# Nobody published this one: all operators of the base, and small enough for every emulator.
+# This size is not a published one. It has all operators of the base, and is small enough for every
+# emulator.
 _NANO = {
     **_BASE,
     "conv_dim": [32] * 7,
@@ -90,22 +91,23 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
 }
 
 KINDS = ("mert_model", "hubert")
-"""A checkpoint as it is published, and as ``HubertModel.save_pretrained`` writes it."""
+"""Model types of checkpoints: as published, and as ``HubertModel.save_pretrained`` writes them."""
 OTHERS: Mapping[str, str] = {
     "feature_extractor_cqt": "a constant-Q transform beside the convolutions",
     "deepnorm": "residuals that are scaled by the depth",
     "conv_pos_batch_norm": "positions that are normalised over the batch",
 }
-"""Settings that make it another network, which is not supported. ``attention_relax`` is not among
-them: it subtracts the largest score before a softmax, which changes nothing but rounding."""
+"""Settings that change the network and are not supported. ``attention_relax`` is not among them: it
+subtracts the largest score before a softmax, which changes nothing but rounding."""
 
 SECONDS = 5
-"""Length of a window: that of the training."""
+"""Seconds of a window, as in training."""
 BATCHES = (1, 4)
 
-# GELU leaves 0.43 of the variance of each convolution. Attention near uniform adds the same to all
-# frames; with sharp attention (3 for both) each layer makes rounding 6 dB larger, and float32 keeps
-# 39 dB of the last one instead of 110.
+# GELU leaves 0.43 of the variance of each convolution, which the first factor makes up for. Nearly
+# uniform attention adds the same to all frames. With sharp attention (a factor of 3 for both)
+# rounding errors grow by 6 dB in each layer, and the SNR of float32 in the last layer is 39 dB
+# instead of 110.
 SEEDED_GAINS: Mapping[str, float | None] = {"conv_layers": 1.6, "q_proj": 1.5, "k_proj": 1.5}
 
 
@@ -116,9 +118,9 @@ class Window:
     samples: np.ndarray
     """float32 (samples,), normalised."""
     first: int
-    """First frame that counts; earlier ones are those of the window before."""
+    """First frame that is used; earlier frames are taken from the window before."""
     last: int
-    """The frame behind the last one that counts."""
+    """The frame after the last one that is used."""
 
     @property
     def count(self) -> int:
@@ -178,8 +180,8 @@ class MertModel(HuggingFaceModel):
         fold_positions(network)
 
     def finish(self, network: Any) -> None:
-        # Without it, means over time of the first layer's input would differ from song to song by
-        # 17 dB less than their size; with it they differ by 4 dB less.
+        # The first layer's input, averaged over time, must differ from song to song. Without this
+        # step the differences are 17 dB below the averages themselves, with it 4 dB.
         sum_to_zero(network.feature_extractor)
 
     # Graph -------------------------------------------------------------------------------------
@@ -205,7 +207,7 @@ class MertModel(HuggingFaceModel):
     def items(self, corpus: Corpus, profile: Profile) -> Items:
         if self.folder:
             return super().items(corpus, profile)
-        # Generated weights know no tags: they get windows filled with music, where there is some.
+        # Generated weights know no tags: they get windows filled with music if the corpus has any.
         sets = corpus.choose(self.task.sets, self.task.fact)
         music = next(iter(sets.values()), corpus.speech)
         chosen = filled_windows.cut(music, self.sample_rate, self.window, profile.pick(2, 2, 8))
@@ -236,12 +238,12 @@ class MertModel(HuggingFaceModel):
         return {"last": outputs["last"][0, : window.last], **layers}
 
     def windows(self, audio: np.ndarray) -> list[Window]:
-        """Cut audio (samples,) into windows of one length, so that every frame counts once.
+        """Cut audio (samples,) into windows of one length, so that every frame is used once.
 
-        The last window of a long recording ends where that does, and overlaps with the one before.
-        A recording that is shorter than a window is repeated to fill it, as silence would be heard
-        by the normalisation over time and by attention (with silence the worst layer's cosine to
-        the library's answer is 0.78, with repetition 0.86); frames beyond its end do not count.
+        The last window ends with the recording and overlaps with the one before. A recording that
+        is shorter than a window is repeated to fill it, and the repeated frames are not used.
+        Silence instead would change normalisation over time and attention: the worst layer's cosine
+        to the library's answer is 0.78 with silence, and 0.86 with repetition.
         """
         samples = normalised(audio) if self.normalize else np.asarray(audio, np.float32)
         length, frames = self.window, frame_count(self.config, self.window)
@@ -266,9 +268,10 @@ class MertModel(HuggingFaceModel):
 def encoder_module(network: Any) -> torch.nn.Module:
     """Return a ``HubertModel`` as one graph.
 
-    Maps samples (batch, samples), and by how much each frame counts (batch, frames), to weighted
-    means over the frames (batch, layers + 1, width) of what the first layer gets and of what each
-    layer gives, and to the frames of the last one (batch, frames, width).
+    It maps samples (batch, samples) and the weights of frames (batch, frames) to embeddings
+    (batch, layers + 1, width) and to the frames of the last layer (batch, frames, width). The
+    embeddings are weighted means over the frames of the first layer's input and of each layer's
+    output.
     """
     import torch
 

@@ -2,13 +2,13 @@
 
 Source: Copet et al., "Simple and Controllable Music Generation", 2023. Module structure and
 parameter names are those of the Hugging Face implementation, so that its checkpoints load
-unchanged. T5 reads the prompt, a decoder writes four codes a frame, and EnCodec's decoder makes
-them audio.
+unchanged. T5 reads the prompt, a decoder writes four codes a frame, and EnCodec's decoder turns
+them into audio.
 
 The codebooks are written with a delay of one step each: at step ``p`` codebook ``c`` gets the code
-of frame ``p - c``, and padding where there is no such frame. Which codebooks write is an input of
-each step, as are the noise by which codes are drawn and the position, so that a whole answer is one
-run of steps.
+of frame ``p - c``, or padding if there is no such frame. Each step gets as inputs which codebooks
+write, the noise by which codes are drawn, and the position. So a whole answer is a single run of
+steps.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ from compat.models.tasks.generation import AUDIO, PROMPT, TOKENS, CodeGeneration
 if TYPE_CHECKING:
     import torch
 
-# Generated weights of the published sizes prove support, speed and numerics, and take a minute a
-# case: those of the smallest size run in the core profile.
+# Generated weights of the published sizes test support, speed and numerics, and take a minute per
+# case. Only those of the smallest size run in the core profile.
 FAMILY = Family(
     name="musicgen",
     task="audio-generation",
@@ -65,7 +65,7 @@ FAMILY = Family(
     ),
 )
 
-# Settings of Hugging Face's MusicgenConfig; what is not named has its default.
+# Settings of Hugging Face's MusicgenConfig. Others have its defaults.
 _TEXT = {"model_type": "t5", **t5.BASE}
 _CODEC = {"model_type": "encodec", **encodec.PUBLISHED["encodec-32khz"]}
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {
@@ -85,7 +85,8 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
             "ffn_dim": 6144,
         },
     },
-    # Nobody published this one: all operators of the others, and small enough for every browser.
+    # This size is not a published one. It has all operators of the others, and is small enough for
+    # every browser.
     "musicgen-nano": {
         "text_encoder": {
             **_TEXT,
@@ -120,15 +121,16 @@ DECODER: Mapping[str, Any] = {
 PROMPT_TOKENS = 64
 """Tokens of a prompt; longer ones are cut."""
 POSITIONS = 512
-"""Positions of the caches: ten seconds are 503 steps. Shorter requests have as many, as a decoder
-of another shape would hold its weights again (3.4 GB for two of the small size)."""
+"""Positions of the caches: ten seconds are 503 steps. Shorter requests use the same caches, because
+a decoder of another shape would hold the weights once more (two decoders of the small size take
+3.4 GB)."""
 SCALE = 3.0
-"""How far guidance goes, as published."""
+"""Scale of classifier-free guidance, as published."""
 TRACED_STEPS = 16
 """Steps whose logits are compared with the reference's."""
 
-# Codes that hardly move the sum of embedding and position, or attention that is nearly uniform,
-# would answer every prompt alike.
+# Without these factors, codes would hardly change the sum of embedding and position, attention
+# would be nearly uniform, and every prompt would get the same answer.
 SEEDED_GAINS: Mapping[str, float | None] = {
     **t5.GAINS,
     "relative_attention_bias": 1.0,
@@ -176,7 +178,7 @@ class MusicgenModel(HuggingFaceModel):
     task: CodeGeneration
     architecture = "MusicgenForConditionalGeneration"
     gains = SEEDED_GAINS
-    # Training alone moves the codebooks, and positions are computed.
+    # The first are only used in training; the last is a table of positions, which is computed.
     needless = (*encodec.EncodecModel.needless, "weights")
 
     def __init__(
@@ -261,7 +263,7 @@ class MusicgenModel(HuggingFaceModel):
         return sorted({*self.task.lengths})
 
     def frames(self, seconds: float) -> int:
-        """Return how many frames so many seconds have."""
+        """Return the number of frames of so many seconds."""
         return ceil(seconds * self.sample_rate / self.hop)
 
     @staticmethod
@@ -315,7 +317,7 @@ class MusicgenModel(HuggingFaceModel):
         }
 
     def _read(self, session: Session, item: Item) -> dict[str, Any]:
-        """Return what a prompt gives: ``memory``, keys and values, and its ``mask``."""
+        """Return the decoder's inputs for a prompt: ``memory``, keys and values, and ``mask``."""
         ids, mask = self.tokens([str(item.inputs[PROMPT])])
         text: dict[str, Handle] = session.run("text", {"ids": ids, "mask": mask}, "b1")
         return {**text, "mask": mask}
@@ -334,16 +336,16 @@ class MusicgenModel(HuggingFaceModel):
 def open_steps(frames: int, codebooks: int) -> np.ndarray:
     """Return which codebooks write a code at each step, int32 (frames + codebooks - 1, codebooks).
 
-    The others write padding: before their first frame, and after their last.
+    Codebooks with 0 write padding: they are before their first frame or after their last one.
     """
     frame = np.arange(frames + codebooks - 1)[:, None] - np.arange(codebooks)
     return ((frame >= 0) & (frame < frames)).astype(np.int32)
 
 
 def delayed(tokens: np.ndarray, padding: int) -> np.ndarray:
-    """Return what the steps are given, int32 (frames + codebooks, codebooks), of whole frames.
+    """Return the inputs of the steps for given frames, int32 (frames + codebooks, codebooks).
 
-    The first is padding alone; each then gets what the one before wrote.
+    The first step gets only padding, each further step the codes that the one before wrote.
     """
     frames, codebooks = tokens.shape
     steps = np.full((frames + codebooks, codebooks), padding, np.int32)
@@ -353,7 +355,7 @@ def delayed(tokens: np.ndarray, padding: int) -> np.ndarray:
 
 
 def undelayed(steps: np.ndarray) -> np.ndarray:
-    """Return the frames (frames, codebooks) of what the steps wrote, one after the other."""
+    """Return the frames (frames, codebooks) of the codes that steps wrote (steps, codebooks)."""
     frames = len(steps) - steps.shape[1] + 1
     books = [steps[book : book + frames, book] for book in range(steps.shape[1])]
     return np.stack(books, axis=1).astype(np.int32)
@@ -363,10 +365,10 @@ def undelayed(steps: np.ndarray) -> np.ndarray:
 
 
 def text_module(network: Any) -> torch.nn.Module:
-    """Return what a prompt is read by: ids and mask (1, tokens) to memory, keys and values.
+    """Return the module that reads a prompt: ids and mask (1, tokens) to memory, keys and values.
 
-    Memory (1, tokens, width) is T5's output in the decoder's width, zero where there is padding.
-    Keys and values are of both ways of guidance: that without the prompt hears zeros, and as the
+    Memory (1, tokens, width) is T5's output in the decoder's width, with zeros at padding. Keys and
+    values are those of both ways of guidance. The way without the prompt attends to zeros; as the
     projections have no biases, its keys and values are zeros too.
     """
     import torch
@@ -375,7 +377,7 @@ def text_module(network: Any) -> torch.nn.Module:
         def __init__(self) -> None:
             super().__init__()
             self.encoder = t5.text_module(network.text_encoder.encoder, PROMPT_TOKENS)
-            # Widths that are equal have no projection.
+            # The checkpoint has no projection if both widths are equal.
             self.project = getattr(network, "enc_to_dec_proj", torch.nn.Identity())
             layers = network.decoder.model.decoder.layers
             self.across = cross_attention_module([layer.encoder_attn for layer in layers])
@@ -392,10 +394,10 @@ def text_module(network: Any) -> torch.nn.Module:
 def decoder_step(network: Any, scale: float) -> torch.nn.Module:
     """Return one step of the decoder, with guidance.
 
-    Maps the mask of the prompt (batch, tokens), noise (batch, codebooks, codes), which codebooks
-    write (codebooks,), and what :class:`CachedDecoder` names to the codes of the next step
-    (batch, codebooks), logits (batch, codebooks, codes) as they are before noise, and new keys and
-    values. A codebook that does not write gives padding.
+    It maps the mask of the prompt (batch, tokens), noise (batch, codebooks, codes), which codebooks
+    write (codebooks,), and the inputs of :class:`CachedDecoder` to the codes of the next step
+    (batch, codebooks), the logits without noise (batch, codebooks, codes), and new keys and values.
+    A codebook that does not write gives padding.
     """
     import torch
 
@@ -425,7 +427,7 @@ def decoder_step(network: Any, scale: float) -> torch.nn.Module:
             embedded = sum(book(token[:, i : i + 1]) for i, book in enumerate(self.books))
             placed = embedded * self.embed_scale + at_position(self.table, position)
             unheard = ((1 - mask).to(placed.dtype) * -1e4)[:, None, None, :]
-            hidden = placed.expand(-1, 2, -1)  # With the prompt, and without.
+            hidden = placed.expand(-1, 2, -1)  # Two ways: with the prompt, and without.
             hidden, *written = self.step(hidden, position, *tensors, cross_mask=unheard)
             normed = self.norm(hidden)
             logits = guided(torch.stack([head(normed) for head in self.heads], dim=2), scale)

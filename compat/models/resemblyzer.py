@@ -2,8 +2,8 @@
 
 Source: Wan et al., "Generalized End-to-End Loss for Speaker Verification", 2018, in the form of
 the package Resemblyzer 0.1.4, whose published weights are used; its code is never imported.
-Features and windows are the package's, with one difference: it also cuts long silences with
-WebRTC's voice activity detector, which is left out here.
+Features and windows are the package's, with one difference: the package also cuts long silences
+with WebRTC's voice activity detector, and this suite does not.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ PARTIAL_STEP = 77
 COVERAGE = 0.75
 """Share of the last window that must hold audio, unless it is the only one."""
 LEVEL_DBFS = -30.0
-"""To which quieter recordings are raised; louder ones stay as they are."""
+"""Level in dBFS to which quieter recordings are raised; louder ones stay as they are."""
 
 BATCHES = (1, 4)
 
@@ -82,17 +82,17 @@ def normalised(samples: np.ndarray) -> np.ndarray:
 
 
 def mel_spectrogram(samples: np.ndarray) -> NDArray[np.float32]:
-    """Mel power of audio (samples,) at 16 kHz, shape (1 + samples // 160, 40); no logarithm.
+    """Return mel power, without logarithm, (1 + samples // 160, 40), of audio (samples,) at 16 kHz.
 
-    That of librosa's ``melspectrogram`` since 0.9: periodic Hann window of 400 samples centred on
-    multiples of 160, zeros beyond the ends, filters of Slaney's scale and area.
+    It is that of librosa's ``melspectrogram`` since 0.9: periodic Hann window of 400 samples
+    centred on multiples of 160, zeros beyond the ends, filters with Slaney's scale and area.
     """
     power = power_spectrogram(np.pad(samples.astype(np.float64), N_FFT // 2))
     return (power @ mel_filterbank(MELS)).astype(np.float32)
 
 
 def partial_starts(samples: int) -> list[int]:
-    """First frames of the windows that cover a recording of so many samples."""
+    """Return the first frame of each window that covers a recording of so many samples."""
     frames = -(-(samples + 1) // HOP_LENGTH)
     starts = list(range(0, max(1, frames - PARTIAL_FRAMES + PARTIAL_STEP + 1), PARTIAL_STEP))
     covered = (samples - starts[-1] * HOP_LENGTH) / (PARTIAL_FRAMES * HOP_LENGTH)
@@ -100,7 +100,7 @@ def partial_starts(samples: int) -> list[int]:
 
 
 def partials(samples: np.ndarray) -> NDArray[np.float32]:
-    """Features of a recording (samples,) by window, (windows, 160, 40)."""
+    """Return the features of a recording (samples,) by window, (windows, 160, 40)."""
     starts = partial_starts(len(samples))
     end = (starts[-1] + PARTIAL_FRAMES) * HOP_LENGTH
     level = normalised(samples)
@@ -121,7 +121,7 @@ def load_network(folder: Path) -> torch.nn.Module:
     path = verified(folder / FILE, SHA256)
     state = torch.load(path, map_location="cpu", weights_only=True)["model_state"]
     network = VoiceEncoder(MELS, WIDTH)
-    # The loss's scale and offset are in the file too.
+    # The file also holds the scale and offset of the training loss.
     fill_from_state(network, path, state, Rules(needless=("similarity_weight", "similarity_bias")))
     return network
 
@@ -145,7 +145,7 @@ def embedder_graph(network: Callable[[], torch.nn.Module], batches: Sequence[int
 
 
 class ResemblyzerModel(Model):
-    """Mean of the embeddings of a recording's windows, of length one."""
+    """Embeds a recording: the mean of its windows' embeddings, scaled to length one."""
 
     task = SpeakerEmbedding()
 

@@ -19,7 +19,7 @@ class VoiceEncoder(torch.nn.Module):
     """The published architecture.
 
     Its ``forward`` maps mel (batch, frames, mels) to the embedding (batch, width) of length one,
-    the same before its length was divided out, and the hidden state of the last layer.
+    the embedding before this normalisation, and the hidden state of the last layer.
     """
 
     def __init__(self, mels: int, width: int) -> None:
@@ -28,17 +28,17 @@ class VoiceEncoder(torch.nn.Module):
         self.linear = torch.nn.Linear(width, width)
 
     def forward(self, mel: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        # A time axis of one is kept: a product of matrices alone would be exported as Gemm,
-        # which quantisers of weights pass over.
+        # A time axis of length one is kept. Without it the linear layer would be exported as Gemm,
+        # which weight quantisers skip.
         hidden = self.lstm(mel)[0][:, -1:]
         raw = self.linear(hidden).relu()
-        # The bound, which the package lacks, only keeps zeros from becoming NaN.
+        # The package has no lower bound. Here it keeps zeros from becoming NaN.
         length = torch.linalg.vector_norm(raw, dim=2, keepdim=True).clamp(min=1e-6)
         return (raw / length)[:, 0], raw[:, 0], hidden[:, 0]
 
 
 def exportable(network: torch.nn.Module) -> torch.nn.Module:
-    """Return a copy of a :class:`VoiceEncoder` whose recurrence is exported as such."""
+    """Return a copy of a :class:`VoiceEncoder` whose LSTM is exported as one node per layer."""
     network = copy.deepcopy(network)
     network.lstm = lstm.exportable(network.lstm)  # type: ignore[arg-type]
     return network

@@ -1,8 +1,9 @@
 """SeamlessM4T: speech becomes text, in its own language or in another.
 
 Source: Seamless Communication et al., "SeamlessM4T: Massively Multilingual & Multimodal Machine
-Translation", 2023. Speech to text alone is run: text encoder, units and vocoder of a checkpoint are
-left aside, as the vocoder repeats units by predicted durations, a length that no static graph has.
+Translation", 2023. Only speech to text is run. Text encoder, unit decoder and vocoder of a
+checkpoint are not used: the vocoder repeats units by predicted durations, and a static graph cannot
+have an output of such a length.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ FAMILY = Family(
     headline="seamless-m4t-medium",
     variants=(
         Variant("seamless-nano", ("seeded",), published=False, core=True, parameters=0.5),
-        # Generated weights run when named: a case takes minutes, and up to 17 GB.
+        # Generated weights run only when they are named: a case takes minutes and up to 17 GB.
         Variant(
             "seamless-m4t-medium",
             ("pretrained", "seeded"),
@@ -60,7 +61,7 @@ FAMILY = Family(
 )
 
 POOLED = 8
-"""Frames that the adapter makes one position of; half as many silent ones stand before them."""
+"""Frames that the adapter turns into one position. It pads their beginning by half as many."""
 
 MEDIUM: Mapping[str, Any] = {
     "vocab_size": 256_206,
@@ -83,7 +84,7 @@ MEDIUM: Mapping[str, Any] = {
     "eos_token_id": 3,
     "pad_token_id": 0,
 }
-"""Settings under the names of transformers, which decide the parts that are run."""
+"""Settings of the parts that are run, under the names of transformers."""
 LARGE: Mapping[str, Any] = {
     **MEDIUM,
     "vocab_size": 256_102,
@@ -94,8 +95,8 @@ LARGE: Mapping[str, Any] = {
     "decoder_ffn_dim": 8192,
     "position_embeddings_type": "relative_key",
 }
-# Nobody published this one: all operators of the first version, for pages and emulators, which take
-# seconds for milliseconds of a processor.
+# This size is not a published one. It has all operators of the first version, and is for pages and
+# emulators, which take seconds for the work that a processor does in milliseconds.
 NANO: Mapping[str, Any] = {
     **MEDIUM,
     "vocab_size": 1000,
@@ -115,25 +116,26 @@ FIXED = (
     *("add_adapter", "num_adapter_layers", "adaptor_kernel_size", "adaptor_stride"),
     *("feature_projection_input_dim", "position_embeddings_type"),
 )
-"""Settings that it may not have otherwise than published."""
+"""Settings that a checkpoint may only have with the published values."""
 
 STACKED = 2
-"""Frames of 10 ms that are one of the network's."""
+"""Number of feature frames of 10 ms that form one frame of the network."""
 SHORT = {"5s": 250}
-"""Frames of 20 ms of the points of generated weights."""
+"""Points for generated weights: their names and frames of 20 ms."""
 LENGTHS = {"10s": 500, "30s": 1500}
-"""The same of checkpoints. The longer one is compiled where an input needs it: each holds the
-weights once more."""
+"""Points for checkpoints: their names and frames of 20 ms. The longer one is compiled only if an
+input needs it, because each point holds the weights once more."""
 SEEDED_TOKENS = 20
-"""Tokens that generated weights write of each window; they know no end."""
+"""Number of tokens that generated weights write for a window, as they never end by themselves."""
 MAX_TOKENS = 256
-"""The same of a checkpoint at most, as ``generate`` has it."""
+"""Largest number of tokens that a checkpoint writes for each window, as in ``generate``."""
 TRACED_TOKENS = 12
 """Steps whose logits are compared with the reference's."""
 
-# Attention near uniform makes sounds and prompts alike; sharp attention (3 in place of 1.5) makes
-# rounding larger from layer to layer, so that half precision keeps nothing of twelve. What a layer
-# feeds forward else says less than what it hears.
+# With nearly uniform attention, different sounds and prompts would give the same answer. With sharp
+# attention (a factor of 3 instead of 1.5), rounding errors grow from layer to layer until, after
+# twelve layers, nothing is left of half precision. The last factor keeps the feed-forward part as
+# strong as attention.
 SEEDED_GAINS: Mapping[str, float | None] = {
     "linear_q": 1.5,
     "linear_k": 1.5,
@@ -173,13 +175,13 @@ def load(variant: str, weights: str, checkpoint: str) -> SeamlessModel:
 
 
 class SeamlessModel(HuggingFaceModel):
-    """Greedy transcription and translation of speech, cut in pauses where it is long."""
+    """Greedy transcription and translation of speech; long recordings are cut in pauses."""
 
     kind: ClassVar[str] = "seamless_m4t"
-    """What a checkpoint calls its kind of model."""
+    """Model type that a checkpoint's configuration must have."""
     architecture = "SeamlessM4TForSpeechToText"
     gains = SEEDED_GAINS
-    # Running statistics are counted in training alone, and old files hold the table of positions.
+    # The batch counter is only used in training, and old files hold the table of positions.
     needless = (*POSITIONS, "num_batches_tracked", "weights")
     unused = ("text_encoder", "t2u_model", "vocoder")
     task = SpeechTranslation()
@@ -194,12 +196,12 @@ class SeamlessModel(HuggingFaceModel):
         super().__init__(config, folder)
         self.vocabulary = vocabulary
         self.lengths = lengths or (LENGTHS if folder else SHORT)
-        """Frames of each point, ascending."""
+        """Frames of each point by its name, ascending."""
         self.max_tokens = MAX_TOKENS if folder else SEEDED_TOKENS
         longest = max(self.lengths.values())
         window = kaldi.WINDOW + kaldi.HOP * (STACKED * longest - 1)
-        # The quietest half second of the last third of a window; nothing is heard twice, as no two
-        # translations of the same words could be joined.
+        # Cuts lie in the quietest half second of the last third of a window. Windows do not
+        # overlap, because two translations of the same words could not be joined.
         self.pauses = Pauses(window, window // 3, overlap=0, frame=1600, frames=5)
         self.write = Writer(folder, vocabulary.languages) if folder else None
 
@@ -207,14 +209,16 @@ class SeamlessModel(HuggingFaceModel):
         return [super().content(), repr(self.vocabulary), dict(self.lengths)]
 
     def finish(self, network: Any) -> None:
-        # Behind rectifiers everything is positive: summed up, it would be the same at every step.
+        # The outputs of rectifiers are all positive. Without this step their weighted sums would be
+        # nearly the same at every position.
         speech, decoder = network.speech_encoder, network.text_decoder
         for part in (speech.intermediate_ffn, speech.adapter.layers[0].ffn):
             sum_to_zero(part.output_dense)
         for layer in decoder.layers:
             sum_to_zero(layer.ffn.fc2)
-        # Embeddings choose the next token, too: a token would call for itself for ever, did not
-        # every other number of its embedding count the other way.
+        # The embeddings of tokens are also the output projection, so a token would be most similar
+        # to itself and repeat for ever. Every other factor of the last normalisation is negative,
+        # which breaks this similarity.
         alternate(decoder.layer_norm)
 
     # Graphs ------------------------------------------------------------------------------------
@@ -261,11 +265,11 @@ class SeamlessModel(HuggingFaceModel):
         if self.folder:
             chosen_items = super().items(corpus, profile)
             for item in (item for found in chosen_items.task.values() for item in found):
-                self._prompt(item)  # Refuses one that the checkpoint cannot write.
+                self._prompt(item)  # Raises if the checkpoint cannot write the item's language.
             return chosen_items
         window = round(5 * kaldi.RATE)
         windows = filled_windows.cut(corpus.speech, kaldi.RATE, window, profile.pick(2, 2, 8))
-        # Every other one is asked for in another language, as prompts have to matter too.
+        # Every other item asks for another language, so that prompts have an effect too.
         languages = list(self.vocabulary.languages)
         chosen = [
             replace(item, facts={**item.facts, "target_lang": languages[number % 2]})
@@ -297,7 +301,8 @@ class SeamlessModel(HuggingFaceModel):
                 stopwatch.marks["first_token"] = before + steps.first_s
             level += float(encoded["level"].numpy()[0])
             parts.append(self._until_end(steps.outputs["next_token"][:, 0].tolist()))
-        # Not finite if anything in an encoder was: a decoder turns NaN into ordinary tokens.
+        # The level is NaN or infinite if an encoder's output was. Tokens would not show it, because
+        # a decoder turns NaN into ordinary tokens.
         answer = {"tokens": [token for part in parts for token in part], "level": level}
         if self.write is None:
             return answer
@@ -311,13 +316,13 @@ class SeamlessModel(HuggingFaceModel):
         told = guide["tokens"][:TRACED_TOKENS]
         tokens = np.array([*self._prompt(item), *told], np.int32)[:, None]
         logits = forced(session, self._memory(encoded, feeds), point, tokens)
-        # Those after the prompt, and after each token.
+        # The logits after the prompt, and after each token.
         return {"encoder": hidden, "logits": logits[-1 - len(told) :, 0]}
 
     def _memory(
         self, encoded: Mapping[str, Handle], feeds: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray | Handle]:
-        """Return what the decoder is fed at every step."""
+        """Return the decoder's inputs that are the same at every step."""
         across = {name: one for name, one in encoded.items() if name not in ("hidden", "level")}
         return {"kept": feeds["kept"], **across}
 
@@ -340,7 +345,7 @@ class SeamlessModel(HuggingFaceModel):
         """Return the tokens that ask for an item's language.
 
         Raises:
-            CorpusError: the checkpoint does not know it.
+            CorpusError: the checkpoint does not know the language.
         """
         language, languages = written_language(item), self.vocabulary.languages
         prompt = self.vocabulary.prompt(language)
@@ -363,7 +368,7 @@ class SeamlessModel(HuggingFaceModel):
 
 
 class SeamlessV2Model(SeamlessModel):
-    """The second version: its encoder knows positions by a table, and convolves the past alone."""
+    """The second version: its encoder has relative positions by a table and causal convolutions."""
 
     kind = "seamless_m4t_v2"
     architecture = "SeamlessM4Tv2ForSpeechToText"
@@ -374,15 +379,16 @@ VARIANTS: Mapping[str, tuple[type[SeamlessModel], Mapping[str, Any]]] = {
     "seamless-m4t-medium": (SeamlessModel, MEDIUM),
     "seamless-m4t-v2-large": (SeamlessV2Model, LARGE),
 }
-"""Variant to its version and settings."""
+"""The version's class and the settings of each variant."""
 
 
 def stacked_features(samples: np.ndarray) -> np.ndarray:
-    """Return the features of audio (samples,) at 16 kHz: float32 (frames, 160), one each 20 ms.
+    """Return the features of audio (samples,) at 16 kHz: float32 (frames, 160), one every 20 ms.
 
-    Two frames of Kaldi's filter bank side by side, each band with mean 0 and variance 1 over the
-    utterance. An odd last frame has zeros beside it, and does not count. Audio shorter than two
-    frames is lengthened by zeros. Source: ``SeamlessM4TFeatureExtractor`` of transformers.
+    A frame is two adjacent frames of Kaldi's filter bank, side by side; each band has mean 0 and
+    variance 1 over the utterance. An odd last frame is completed by zeros, and is masked. Audio
+    shorter than two frames is lengthened by zeros. Source: ``SeamlessM4TFeatureExtractor`` of
+    transformers.
     """
     least = kaldi.WINDOW + kaldi.HOP * (STACKED - 1)
     frames = kaldi.fbank(np.pad(samples, (0, max(0, least - len(samples)))))
@@ -393,7 +399,7 @@ def stacked_features(samples: np.ndarray) -> np.ndarray:
 
 
 def positions(frames: int) -> int:
-    """Return how many positions the adapter makes of frames."""
+    """Return the number of positions that the adapter makes of so many frames."""
     return frames // POOLED + 1
 
 

@@ -1,11 +1,11 @@
-"""SeamlessM4T's graphs: the encoder of speech of both versions, and a step of the decoder of text.
+"""SeamlessM4T's graphs: the speech encoder of both versions, and a step of the text decoder.
 
 Source: Seamless Communication et al., "SeamlessM4T: Massively Multilingual & Multimodal Machine
 Translation", 2023, and "Seamless: Multilingual Expressive and Streaming Speech Translation", 2023,
-for version 2. The layers are those of transformers, so that checkpoints load unchanged. What stands
-between them is written out: the library's masks are made of operators that few runtimes have, and
-version 2 of the library looks up a vector for each pair of frames, which at 30 s would be 0.6 GB in
-each of 24 layers.
+for version 2. The layers are those of transformers, so that checkpoints load unchanged. The code
+between the layers is written anew for two reasons. The library's masks need operators that few
+runtimes have. For version 2, the library looks up a vector for each pair of frames, which at 30 s
+would take 0.6 GB in each of 24 layers.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ if TYPE_CHECKING:
     import torch
 
 BLOCKED = -1e4
-"""Added to scores of what is padding: finite, as infinities become NaN in reduced precision."""
+"""Number added to the scores of padding; infinity would become NaN in reduced precision."""
 
 
 def encoder_module(network: Any) -> torch.nn.Module:
     """Return the encoder with the cross-attention keys and values of every decoder layer.
 
-    Maps features (batch, frames, 160), which frames are heard (batch, frames) and which positions
-    come of them (batch, positions), ones and zeros, to hidden (batch, positions, width), its mean
-    magnitude over what is heard (batch,), and the tensors of :func:`cross_attention_module`.
+    It maps features (batch, frames, 160) and two masks of ones and zeros, for frames
+    (batch, frames) and for positions (batch, positions), to hidden (batch, positions, width), its
+    mean magnitude over the masked-in positions (batch,), and the tensors of
+    :func:`cross_attention_module`.
 
     Args:
         network: a ``SeamlessM4TForSpeechToText`` of either version, with one adapter layer.
@@ -60,7 +61,7 @@ def encoder_module(network: Any) -> torch.nn.Module:
             hidden = hidden + 0.5 * speech.intermediate_ffn(hidden)
             hidden = _adapted(speech.adapter.layers[0], hidden, _mask(kept))
             hidden = speech.inner_layer_norm(hidden)
-            # One number per input that is NaN or infinite if anything before it was.
+            # One number per input, which is NaN or infinite if anything before it was.
             level = (hidden.abs().mean(dim=2) * kept).sum(dim=1) / kept.sum(dim=1)
             return (hidden, level, *self.cross(hidden))
 
@@ -70,7 +71,7 @@ def encoder_module(network: Any) -> torch.nn.Module:
 def decoder_module(network: Any, past: int) -> torch.nn.Module:
     """Return one decoder step: the token at ``position`` in, the next token and logits out.
 
-    Which positions of the encoder are kept (batch, positions) comes before the token.
+    The mask of the encoder's positions (batch, positions) is the first input, before the token.
     """
     import torch
 
@@ -86,7 +87,7 @@ def decoder_module(network: Any, past: int) -> torch.nn.Module:
                 decoder.layer_norm,
                 network.lm_head,
             )
-            # The first rows of the table belong to padding.
+            # The first rows of the table are for padding.
             first = decoder.padding_idx + 1
             table = decoder.embed_positions.weights[first : first + past]
             self.register_buffer("places", table)
@@ -108,7 +109,7 @@ def decoder_module(network: Any, past: int) -> torch.nn.Module:
 
 
 def _mask(present: torch.Tensor) -> torch.Tensor:
-    """Return what is added to scores (batch, heads, queries, keys), of ones and zeros by key."""
+    """Return the bias of scores (batch, heads, queries, keys) for a mask (batch, keys), 1 or 0."""
     return ((1.0 - present) * BLOCKED)[:, None, None, :]
 
 
@@ -119,7 +120,8 @@ def _conformer_layer(
     mask: torch.Tensor,
     table: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Return what a layer makes of hidden (batch, frames, width); both versions share its order."""
+    """Apply a conformer layer to hidden (batch, frames, width); its order is that of both versions.
+    """
     hidden = hidden + 0.5 * layer.ffn1(layer.ffn1_layer_norm(hidden))
     hidden = hidden + _attended(layer.self_attn, layer.self_attn_layer_norm(hidden), mask, table)
     hidden = hidden + _convolved(layer.conv_module, hidden, frames)
@@ -131,7 +133,7 @@ def _conformer_layer(
 def _attended(
     attention: Any, hidden: torch.Tensor, mask: torch.Tensor, table: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Return what attention of a layer of speech gives, by whichever positions it knows."""
+    """Apply self-attention of a speech layer, with its version's kind of relative positions."""
 
     def split(tensor: torch.Tensor) -> torch.Tensor:
         batch, length, _ = tensor.shape
@@ -157,7 +159,10 @@ def _attended(
 
 
 def _sinusoids(encoder: Any, frames: int) -> torch.Tensor | None:
-    """Return version 1's table of distances (1, 2 frames - 1, width), the farthest past first."""
+    """Return version 1's table of distances (1, 2 frames - 1, width), the farthest past first.
+
+    Version 2 has none, and None is returned.
+    """
     if not hasattr(encoder, "embed_positions"):
         return None
     table: torch.Tensor = encoder.embed_positions.pe
@@ -166,10 +171,10 @@ def _sinusoids(encoder: Any, frames: int) -> torch.Tensor | None:
 
 
 def _shifted(scores: torch.Tensor) -> torch.Tensor:
-    """Return scores by key (…, frames, frames), of scores by distance (…, frames, 2 frames - 1).
+    """Return scores by key (…, frames, frames) from scores by distance (…, frames, 2 frames - 1).
 
-    Row i takes the columns from frames - 1 - i on, which a view finds where every row is one
-    longer. Source: Dai et al., "Transformer-XL", 2019, appendix B.
+    Row i takes the columns from frames - 1 - i on. After one column of padding, a reshaped view has
+    the rows shifted like that. Source: Dai et al., "Transformer-XL", 2019, appendix B.
     """
     import torch
 
@@ -180,9 +185,10 @@ def _shifted(scores: torch.Tensor) -> torch.Tensor:
 
 
 def _by_distance(attention: Any, query: torch.Tensor) -> torch.Tensor:
-    """Return version 2's scores by distance (batch, heads, frames, frames), of scaled queries.
+    """Return version 2's scores of distances (batch, heads, frames, frames) from scaled queries.
 
-    Each query meets the vector of each distance once (73 as published), and each key takes its own.
+    Each query is multiplied once with the vector of each distance (73 as published). Each key then
+    takes the score of its distance.
     """
     import torch
 
@@ -194,9 +200,9 @@ def _by_distance(attention: Any, query: torch.Tensor) -> torch.Tensor:
 
 
 def _chunks(config: Any, frames: int) -> torch.Tensor | float:
-    """Return what version 2 adds to scores of keys beyond its chunks (frames, frames).
+    """Return version 2's bias for scores of keys beyond their chunk (frames, frames), or 0.
 
-    Published chunks are longer than any input here, so that there is nothing to add.
+    It is 0 for published checkpoints, whose chunks are longer than any input here.
     """
     import torch
 
@@ -211,7 +217,7 @@ def _chunks(config: Any, frames: int) -> torch.Tensor | float:
 
 
 def _convolved(module: Any, hidden: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
-    """Return what the convolution of a layer gives: centred in version 1, of the past in 2."""
+    """Apply a layer's convolution: centred in version 1, causal in version 2."""
     import torch
 
     hidden = (module.layer_norm(hidden) * frames).transpose(1, 2)
@@ -227,7 +233,7 @@ def _convolved(module: Any, hidden: torch.Tensor, frames: torch.Tensor) -> torch
 
 
 def _adapted(layer: Any, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return what the adapter makes of frames (batch, frames, width): an eighth as many."""
+    """Apply the adapter: frames (batch, frames, width) become an eighth as many positions."""
 
     def pooled(norm: Any, convolution: Any) -> torch.Tensor:
         moved = norm(hidden).transpose(1, 2)

@@ -19,8 +19,8 @@ TOKENIZER, PIECES = "tokenizer.json", "sentencepiece.bpe.model"
 BLANK = "▁"
 """SentencePiece's mark of the beginning of a word."""
 SPECIAL = 4
-"""Ids below are padding 0, unknown 1, begin 2 and end 3; pieces are one higher than in their file,
-which lacks the padding. Ids of languages follow behind the pieces."""
+"""Number of special ids: padding 0, unknown 1, begin 2 and end 3. Ids of pieces are one higher than
+in SentencePiece's file, which has no padding. Ids of languages follow the pieces."""
 
 TWO_LETTERS = """
 af:afr am:amh ar:arb as:asm az:azj be:bel bn:ben bs:bos bg:bul ca:cat cs:ces zh:cmn cy:cym da:dan
@@ -31,7 +31,7 @@ ne:npi ny:nya or:ory pa:pan ps:pbt fa:pes pl:pol pt:por ro:ron ru:rus sk:slk sl:
 so:som es:spa sr:srp sv:swe sw:swh ta:tam te:tel tg:tgk tl:tgl fil:tgl th:tha tr:tur uk:ukr ur:urd
 uz:uzn vi:vie yo:yor ms:zlm zu:zul
 """
-"""Codes of corpora (ISO 639-1), and of the model (ISO 639-3, of a group of languages one)."""
+"""Corpora's codes of languages (ISO 639-1) to the model's (ISO 639-3, one language of a group)."""
 _THREE = dict(pair.split(":") for pair in TWO_LETTERS.split())
 _GROUPS = {"zho": "cmn", "ara": "arb", "aze": "azj", "mon": "khk", "lav": "lvs", "nor": "nob"} | {
     "nep": "npi",
@@ -42,13 +42,13 @@ _GROUPS = {"zho": "cmn", "ara": "arb", "aze": "azj", "mon": "khk", "lav": "lvs",
     "uzb": "uzn",
     "msa": "zlm",
 }
-"""Codes of groups of languages, and the one of each that the model has."""
+"""Codes of groups of languages, with the language of each that the model has."""
 
 
 def model_code(language: str) -> str:
     """Return the model's code of a language: ``deu`` for ``de``, ``de-AT``, ``German``, ``deu``.
 
-    A code that is not known comes back as it is, in lower case and without its region.
+    An unknown code is returned in lower case and without its region.
     """
     from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
@@ -62,16 +62,16 @@ class Vocabulary:
     """Token ids that steer decoding."""
 
     start: int
-    """Begins every prompt."""
+    """Token that begins every prompt."""
     end: int
     languages: Mapping[str, int]
-    """Tokens by the model's codes; each follows the start of a prompt."""
+    """Tokens of languages by the model's codes; one follows the start of every prompt."""
 
     def prompt(self, language: str) -> tuple[int, int] | None:
-        """Return the prompt by which text in a language is written; None for one not known.
+        """Return the prompt that asks for text in a language; None for an unknown language.
 
         Args:
-            language: the model's code, or what :func:`model_code` takes.
+            language: the model's code, or any name that :func:`model_code` takes.
         """
         names = (language.strip().strip("_"), model_code(language))
         token = next((self.languages[name] for name in names if name in self.languages), None)
@@ -79,16 +79,17 @@ class Vocabulary:
 
 
 def seeded(size: int) -> Vocabulary:
-    """Return that of generated weights: as published but for the ids of a few languages."""
+    """Return the vocabulary of generated weights: the published one, with only a few languages."""
     names = ("eng", "deu", "fra", "spa", "cmn", "hin")
     return Vocabulary(3, 3, {name: size - 100 + number for number, name in enumerate(names)})
 
 
 def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
-    """Read what a checkpoint's generation configuration says of prompts.
+    """Read the vocabulary from a checkpoint's generation configuration.
 
     Raises:
-        CheckpointError: it is missing, names no languages, or tokens that the network has not.
+        CheckpointError: the configuration is missing, names no languages, or has tokens that the
+            network lacks.
     """
     path = folder / GENERATION
     settings = read_json(path)
@@ -122,13 +123,13 @@ def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
 
 @dataclass(frozen=True)
 class Writer:
-    """Turns tokens into text, by whichever tokenizer a checkpoint has."""
+    """Turns tokens into text, by the kind of tokenizer that a checkpoint has."""
 
     folder: Path
     languages: Mapping[str, int]
 
     def __call__(self, tokens: Sequence[int]) -> str:
-        """Return the text of tokens; special ones and languages are no part of it."""
+        """Return the text of tokens, without special tokens and languages."""
         silent = set(self.languages.values())
         return self._decode([token for token in tokens if token >= SPECIAL and token not in silent])
 
@@ -141,7 +142,7 @@ class Writer:
 
         try:
             tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # It has no class of its own.
+        except Exception as error:  # The library's error has no class of its own.
             raise CheckpointError(
                 f"cannot read {path}: {error}. Restore the file from the checkpoint."
             ) from error
@@ -149,7 +150,7 @@ class Writer:
 
 
 def _by_pieces(path: Path) -> Callable[[list[int]], str]:
-    """Return what decodes by a model of SentencePiece."""
+    """Return a decoder of tokens that uses a SentencePiece model."""
     if not path.is_file():
         raise CheckpointError(
             f"{path.parent} has neither {TOKENIZER} nor {PIECES}, so that tokens are no text. Copy "

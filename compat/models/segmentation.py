@@ -1,9 +1,10 @@
-"""Speaker segmentation: who of up to three local speakers speaks, in windows of ten seconds.
+"""Speaker segmentation: which of up to three local speakers speak, in windows of ten seconds.
 
-Architecture: PyanNet as published in pyannote.audio's segmentation-3.0 (Bredin, "pyannote.audio
-2.1 speaker diarization pipeline", and Plaquet and Bredin, "Powerset multi-class cross entropy loss
-for neural speaker diarization", both Interspeech 2023), with its parameter names, so that its
-checkpoints load unchanged. The sinc filters are those of asteroid-filterbanks' ParamSincFB
+The architecture is PyanNet as published in pyannote.audio's segmentation-3.0 (Bredin,
+"pyannote.audio 2.1 speaker diarization pipeline", and Plaquet and Bredin, "Powerset multi-class
+cross entropy loss for neural speaker diarization", both Interspeech 2023), with its parameter
+names, so that its checkpoints load unchanged. The sinc filters are those of asteroid-filterbanks'
+ParamSincFB
 (Pariente et al., "Filterbank design for end-to-end speech separation", 2020).
 """
 
@@ -77,7 +78,7 @@ def pyannet() -> torch.nn.Module:
     from torch.nn import functional
 
     class ParamSincFB(nn.Module):
-        """Pairs of even and odd band-pass filters with a learnt lower edge and width."""
+        """Pairs of even and odd band-pass filters with learnt lower edges and widths."""
 
         window_: torch.Tensor
         n_: torch.Tensor
@@ -85,7 +86,7 @@ def pyannet() -> torch.nn.Module:
         def __init__(self, filters: int, length: int, least_hz: float = 50.0) -> None:
             super().__init__()
             self.least_hz = least_hz
-            # Bands of equal width in mel.
+            # Bands start with equal widths on the mel scale.
             mel = torch.linspace(
                 _to_mel(30.0), _to_mel(SAMPLE_RATE / 2 - 2 * least_hz), filters // 2 + 1
             )
@@ -160,10 +161,10 @@ def _to_mel(hertz: float) -> float:
 
 
 def with_fixed_filters(network: torch.nn.Module) -> torch.nn.Module:
-    """Return a copy whose sinc layer is the convolution that it amounts to.
+    """Return a copy of the network whose sinc layer is replaced by an equal convolution.
 
-    A graph then holds the kernels as constants. Computed inside it, they would be made anew at
-    every call, and in half precision of phases that it cannot hold.
+    A graph then holds the kernels as constants. Otherwise it would compute them at every call, and
+    half precision cannot hold the phases from which they are computed.
     """
     import torch
 
@@ -178,9 +179,9 @@ def with_fixed_filters(network: torch.nn.Module) -> torch.nn.Module:
 
 
 def exportable(network: torch.nn.Module) -> torch.nn.Module:
-    """Return the network as a graph wants it: :func:`pyannet`'s function, made of constants.
+    """Return :func:`pyannet`'s network in the form for graphs, with constant filters.
 
-    Maps a waveform (batch, 1, 160000) to log-probabilities (batch, 589, 7) and their mean
+    It maps a waveform (batch, 1, 160000) to log-probabilities (batch, 589, 7) and their mean
     magnitude (batch,).
     """
     import torch
@@ -193,7 +194,7 @@ def exportable(network: torch.nn.Module) -> torch.nn.Module:
 
         def forward(self, waveform: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             scores: torch.Tensor = self.network(waveform)
-            # One number per window that is NaN or infinite if anything before it was.
+            # One number per window, which is NaN or infinite if anything before it was.
             return scores, scores.abs().mean(dim=(1, 2))
 
     return Segmentation(with_fixed_filters(network))
@@ -292,7 +293,8 @@ class SegmentationModel(Model):
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
         waveform = window_at(item.audio, 0, SAMPLES)[None, None]
-        # Log-probabilities as they are: logits but for a constant per frame, in which an error of
-        # the network stays what it is. Probabilities would hide it wherever the network is sure.
+        # Log-probabilities are judged as they are. They equal logits except for a constant per
+        # frame, so errors of the network stay visible. Probabilities would hide errors wherever the
+        # network is sure.
         found = in_batches(session, "segmentation", {"waveform": waveform}, ["log_probabilities"])
         return {"log_probabilities": found["log_probabilities"][0]}

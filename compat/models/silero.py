@@ -1,15 +1,16 @@
-"""Silero VAD: is somebody speaking, for every 32 ms.
+"""Silero VAD: the probability of speech in every chunk of 32 ms.
 
 Source: the package silero-vad 6.2.3 (Silero Team, "Silero VAD: pre-trained enterprise-grade Voice
 Activity Detector", MIT licence), whose files hold the weights; its Python code is never imported.
-The package ships three networks of one architecture: all files made for runtimes hold the first,
-``silero_vad_16k.safetensors`` holds an earlier training state of it, and ``silero_vad_half.onnx``
-an older network, in float32 (*half* as it has but one of the two sampling rates). So there are
+The package ships three networks of one architecture. All files made for runtimes hold the first.
+``silero_vad_16k.safetensors`` holds an earlier training state of it. ``silero_vad_half.onnx`` holds
+an older network in float32 (*half*, because it has only one of the two sampling rates). So the
+variants are:
 
 - ``silero-vad``: the architecture rebuilt here, with the weights that the runtimes' files share;
 - ``silero-vad-shipped``: the file that is shipped for each runtime, executed as it is, and further
-  variants for the other ONNX files. Reference and oracles are the rebuilt module's, so that the
-  numerics of these cases say whether file and module are the same network.
+  variants for the other ONNX files. Reference and oracles are those of the rebuilt module, so the
+  numerics of these cases tell whether file and module are the same network.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ SAMPLE_RATE = 16_000
 CHUNK = 512
 """New samples in each step: 32 ms."""
 CONTEXT = 64
-"""Samples of the chunk before that each step sees again."""
+"""Samples of the previous chunk that each step sees again."""
 WIDTH = 128
 """Units of the LSTM, and features of a chunk."""
 STEP = CHUNK / SAMPLE_RATE
@@ -50,18 +51,18 @@ STEP = CHUNK / SAMPLE_RATE
 
 THRESHOLD = 0.5
 EXIT_THRESHOLD = 0.35
-"""Speech ends below this probability; between the two it goes on."""
+"""Speech ends below this probability; between it and the threshold, speech goes on."""
 MIN_SPEECH = 4000
 MIN_SILENCE = 1600
 PADDING = 480
-"""In samples: 250, 100 and 30 ms."""
+"""Samples: the shortest speech is 250 ms, the silence that ends it 100 ms, the padding 30 ms."""
 
 TRACED_SECONDS = 8.0
-"""How much of an input is compared step by step; an error of a state shows long before."""
+"""Seconds of an input that are compared step by step; errors of a state show much earlier."""
 
 BATCHES = (1, 8)
 BLOCK = 128
-"""Chunks that the graph for whole recordings takes at once."""
+"""Number of chunks that the graph for whole recordings takes at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class File:
     constants: Mapping[str, int] = field(default_factory=dict)
     """Inputs that are the same in every step."""
     part: str = ""
-    """TorchScript: the submodule without state of its own, for 16 kHz."""
+    """For TorchScript: name of the submodule for 16 kHz that keeps no state itself."""
 
 
 RATE = {"sr": SAMPLE_RATE}
@@ -117,14 +118,14 @@ SAFETENSORS = File(
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a variant executes."""
+    """The files and the graph that a variant executes."""
 
     weights: File
-    """Of the rebuilt module."""
+    """File with the weights of the rebuilt module."""
     shipped: Mapping[str, File] = field(default_factory=dict)
-    """Files by form, see :class:`Shipped`; empty: the rebuilt module is exported."""
+    """Shipped files by form, see :class:`Shipped`; if empty, the rebuilt module is exported."""
     chunks: int = 1
-    """Chunks in a call; with more than one, the batch is one."""
+    """Number of chunks in a call; with more than one, the batch size is one."""
 
 
 VARIANTS: Mapping[str, Form] = {
@@ -160,7 +161,7 @@ def load(variant: str, weights: str, checkpoint: str) -> SileroModel:
 
     Args:
         variant: a variant of :data:`FAMILY`.
-        weights: ``pretrained``; there is nothing else.
+        weights: always ``pretrained``.
         checkpoint: the folder with the package's files.
 
     Raises:
@@ -173,7 +174,7 @@ class SileroModel(Model):
     """Probabilities of speech chunk by chunk, and segments by Silero's hysteresis."""
 
     sample_rate = SAMPLE_RATE
-    # The graph runs for every 32 ms.
+    # The graph runs once for every chunk of 32 ms.
     task = VoiceActivity(STEP, THRESHOLD)
 
     def __init__(self, form: Form, folder: Path) -> None:
@@ -259,9 +260,9 @@ class SileroModel(Model):
         return Windows(CONTEXT + CHUNK, CHUNK).cut(audio)
 
     def _listen(self, session: Session, chunks: np.ndarray, *states: str) -> tuple[np.ndarray, ...]:
-        """Return the probability of speech in each chunk, float32 (chunks, batch).
+        """Return the probability of speech in each chunk, float32 (chunks, batch), and named states.
 
-        States that are named follow, each (calls, *its shape).
+        Each state has its values after every call, (calls, *shape of the state).
         """
         count, batch, length = chunks.shape
         calls = count // self.form.chunks
@@ -273,7 +274,7 @@ class SileroModel(Model):
 
 
 def _count(item: Item) -> int:
-    """Number of chunks that an item fills, the last one in part."""
+    """Return the number of an item's chunks; the last one may be filled in part."""
     return -(-len(item.audio) // CHUNK)
 
 
@@ -285,10 +286,10 @@ def _prediction(probabilities: np.ndarray, samples: int) -> Prediction:
 def speech_segments(probabilities: Sequence[float], samples: int) -> list[list[float]]:
     """Return where there is speech, as [start, end] in seconds.
 
-    Speech begins with a probability of at least 0.5 and goes on until it has been below 0.35 for
-    0.1 s; what is not longer than 0.25 s is dropped, and the rest is padded by 30 ms on either
-    side, or up to the middle of a shorter pause. Source: ``get_speech_timestamps`` of silero-vad
-    6.2.3 with its defaults, in samples as there.
+    Speech begins with a probability of at least 0.5 and goes on until the probability has been
+    below 0.35 for 0.1 s. Speech that is not longer than 0.25 s is dropped. The rest is padded by
+    30 ms on either side, or up to the middle of a shorter pause. Source: ``get_speech_timestamps``
+    of silero-vad 6.2.3 with its defaults, computed in samples as there.
 
     Args:
         probabilities: one per chunk.

@@ -19,10 +19,10 @@ from compat.models.parts import lstm, spectral
 
 
 class Step(torch.nn.Module):
-    """The network that takes a chunk: audio (batch, 576), state (2, batch, width).
+    """The network for one chunk: audio (batch, 576) and state (2, batch, width).
 
-    Returns the probability (batch, 1) and the new state: output and cell of the LSTM, each of
-    ``width`` units.
+    It returns the probability of speech (batch, 1) and the new state: output and cell of the LSTM,
+    each with ``width`` units.
     """
 
     def __init__(self, width: int = 128) -> None:
@@ -38,7 +38,8 @@ class Step(torch.nn.Module):
             Conv1d(64, width, 3, padding=1),
             ReLU(),
         )
-        # An LSTM cell as two linear layers on (batch, 1, width), which every scheme quantises.
+        # The LSTM cell consists of two linear layers on (batch, 1, width), because every
+        # quantisation scheme supports linear layers.
         self.input_gates = Linear(width, 4 * width)
         self.hidden_gates = Linear(width, 4 * width)
         self.decoder = Conv1d(width, 1, 1)
@@ -59,7 +60,8 @@ class Step(torch.nn.Module):
 class Steps(torch.nn.Module):
     """The network for consecutive chunks of one recording: audio (chunks, 576).
 
-    LSTM output and cell are (1, 1, 128) each; returns the probabilities (chunks,) and both.
+    LSTM output and cell are (1, 1, 128) each. The module returns the probabilities (chunks,) and
+    the new output and cell.
     """
 
     def __init__(self, step: torch.nn.Module) -> None:
@@ -81,10 +83,10 @@ class Steps(torch.nn.Module):
 
 
 def step_module(parameters: Mapping[str, torch.Tensor], path: Path) -> Step:
-    """Return the network with parameters from the file ``path``, which messages name.
+    """Return the network with parameters that were read from ``path``, which messages name.
 
     Raises:
-        CheckpointError: they do not fit.
+        CheckpointError: the parameters do not fit the network.
     """
     network = Step()
     fill_from_state(network, path, parameters)
@@ -92,9 +94,9 @@ def step_module(parameters: Mapping[str, torch.Tensor], path: Path) -> Step:
 
 
 def read_weights(path: Path, part: str = "_model") -> dict[str, torch.Tensor]:
-    """Read the network for 16 kHz from a file of the package, by the names of :func:`names`.
+    """Read the weights for 16 kHz from a file of the package, by the names of :func:`names`.
 
-    ``part`` is the submodule of TorchScript that has it.
+    ``part`` is the submodule of a TorchScript file that has the weights.
     """
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
@@ -102,7 +104,7 @@ def read_weights(path: Path, part: str = "_model") -> dict[str, torch.Tensor]:
         found = load_file(path)
         return {own: found[plain] for own, _, plain in names() if plain in found}
     if path.suffix == ".onnx":
-        import onnx  # Not there where PyTorch is the only runtime.
+        import onnx  # Not at the top: it is not installed where PyTorch is the only runtime.
 
         graph = onnx.load(path).graph
         found = {
@@ -112,14 +114,14 @@ def read_weights(path: Path, part: str = "_model") -> dict[str, torch.Tensor]:
         return {own: found[script] for own, script, _ in names() if script in found}
     jit: Any = torch.jit
     with warnings.catch_warnings():
-        # PyTorch would rather have an archive of torch.export, which is not what is shipped.
+        # PyTorch warns that TorchScript is deprecated, but that is what the package ships.
         warnings.simplefilter("ignore", DeprecationWarning)
         found = getattr(jit.load(path, map_location="cpu"), part).state_dict()
     return {own: found[script] for own, script, _ in names() if script in found}
 
 
 def names() -> Iterator[tuple[str, str, str]]:
-    """Yield what a parameter is called in the module, in TorchScript and ONNX, in safetensors."""
+    """Yield each parameter's names in the module, in TorchScript and ONNX, and in safetensors."""
     yield "basis.weight", "stft.forward_basis_buffer", "stft_conv.weight"
     for kind in ("weight", "bias"):
         for layer in range(4):

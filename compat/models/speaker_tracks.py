@@ -1,7 +1,7 @@
-"""Who spoke when, from what windows say: clustering of local speakers, and reconstruction.
+"""Who spoke when, from the speakers of windows: clustering of local speakers, and reconstruction.
 
-NumPy and SciPy on the host, after the networks. Source: speaker-diarization-3.1 of pyannote.audio,
-see :mod:`compat.models.diarization`.
+The code runs on the host after the networks, in NumPy and SciPy. Source: speaker-diarization-3.1 of
+pyannote.audio, see :mod:`compat.models.diarization`.
 """
 
 from __future__ import annotations
@@ -22,31 +22,32 @@ FIRST_CENTRE = round(speaker_segmentation.FRAME_SECONDS * RATE) // 2
 """Samples from the start of a window to the centre of its first frame."""
 LOCAL = speaker_segmentation.SPEAKERS
 NOBODY = -1
-"""Label of a local speaker who is silent, or says too little to be told from others."""
+"""Label of a local speaker who is silent, or says too little to be distinguished from others."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a pipeline's authors tuned."""
+    """Parameters that a pipeline's authors tuned."""
 
     step: int
     """Frames from one window to the next."""
     linkage: str
-    """How far two clusters are from each other: ``centroid`` (Euclidean distance between means) or
-    ``average`` (of the cosine distances between members)."""
+    """Definition of the distance between two clusters: ``centroid`` (Euclidean distance of their
+    means) or ``average`` (mean of the cosine distances between their members)."""
     threshold: float
     """Distance beyond which clusters are different speakers."""
     smallest: int
-    """Embeddings that a cluster needs to be a speaker, or a tenth of all if that is fewer."""
+    """Number of embeddings that a cluster needs to be a speaker. A tenth of all embeddings suffices
+    if that is fewer."""
     apart: float = 0.0
-    """Added to the distance between speakers of one window, who are different people; ``average``
-    only."""
+    """Number added to the distance between local speakers of one window, who are different people;
+    for ``average`` only."""
     clear: float = 0.0
-    """Seconds for which a local speaker must be heard to take part in the clustering."""
+    """Seconds for which a local speaker must speak to take part in the clustering."""
     gap: float = 0.0
     """Seconds of silence that are bridged within a speaker's turn."""
     shortest: float = 0.0
-    """Seconds below which a turn is dropped."""
+    """Seconds of the shortest turn that is kept."""
 
 
 # Clustering --------------------------------------------------------------------------------------
@@ -55,15 +56,16 @@ class Settings:
 def cluster(
     embeddings: np.ndarray, windows: NDArray[np.int64], settings: Settings
 ) -> NDArray[np.int64]:
-    """Group embeddings (n, width) by speaker: labels (n,) from 0 on.
+    """Group embeddings (n, width) by speaker; return labels (n,) from 0 on.
 
-    Agglomerative, of vectors of length one. Clusters that are too small join the nearest large
-    one, by the cosine between their means. If none is large, all are one speaker.
+    The clustering is agglomerative, on embeddings scaled to length one. Clusters that are too small
+    join the nearest large cluster, by the cosine between their means. If no cluster is large
+    enough, all embeddings get one label.
 
     Args:
-        embeddings: none of them zero.
-        windows: (n,), from which window each is.
-        settings: the pipeline's.
+        embeddings: embeddings, none of which is zero.
+        windows: (n,), the window of each embedding.
+        settings: the pipeline's settings.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import cdist, pdist
@@ -97,13 +99,13 @@ def assign(
 ) -> NDArray[np.int64]:
     """Label the local speakers of all windows, (windows, 3), or :data:`NOBODY`.
 
-    Those who are heard for long enough are clustered; then everybody gets the label of the nearest
-    mean of a cluster.
+    The speakers who speak for long enough are clustered. Then every speaker gets the label of the
+    nearest cluster mean.
 
     Args:
-        embeddings: (windows, 3, width), zeros for nobody.
-        heard: the frames (windows, 589, 3) from which they were made.
-        settings: the pipeline's.
+        embeddings: (windows, 3, width), zeros where there is no speaker.
+        heard: the frames (windows, 589, 3) from which the embeddings were made.
+        settings: the pipeline's settings.
     """
     from scipy.spatial.distance import cdist
 
@@ -124,7 +126,7 @@ def assign(
 
 
 def centres(frames: int) -> NDArray[np.float64]:
-    """Return the moment that each frame stands for, in seconds."""
+    """Return the time of each frame's centre, in seconds."""
     found: NDArray[np.float64] = (FIRST_CENTRE + FRAME_STEP * np.arange(frames)) / RATE
     return found
 
@@ -132,12 +134,12 @@ def centres(frames: int) -> NDArray[np.float64]:
 def reconstruct(
     masks: NDArray[np.bool_], starts: Sequence[int], labels: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Say who speaks in each frame of a recording, (frames, speakers).
+    """Return who speaks in each frame of a recording, bool (frames, speakers).
 
     Args:
         masks: who speaks in each window, (windows, 589, 3).
         starts: first frame of each window.
-        labels: which speaker each local one is, (windows, 3), or :data:`NOBODY`.
+        labels: the speaker of each local speaker, (windows, 3), or :data:`NOBODY`.
     """
     frames = starts[-1] + FRAMES
     votes = np.zeros((frames, int(labels.max(initial=NOBODY)) + 1))
@@ -156,10 +158,10 @@ def reconstruct(
 
 
 def to_segments(active: NDArray[np.bool_], seconds: float, settings: Settings) -> list[list[Any]]:
-    """Turn frames (frames, speakers) into [start, end, speaker], in order, rounded to 10 ms.
+    """Turn frames (frames, speakers) into lists [start, end, speaker], in order, rounded to 10 ms.
 
-    Speakers are named by the order in which they first speak, so that the numbers of clusters,
-    which mean nothing, cannot make two answers differ.
+    Speakers are numbered in the order in which they first speak. The numbers of clusters have no
+    meaning, so they must not make two answers differ.
     """
     half = FRAME_STEP / 2 / RATE
     turns: list[list[tuple[float, float]]] = []

@@ -38,19 +38,21 @@ FAMILY = Family(
         Variant(
             WHOLE,
             ("pretrained", "seeded"),
-            # With generated weights it proves no more than two layers do, and takes 17 GB.
+            # With generated weights this size tests no more than two layers do, and takes 17 GB.
             core="pretrained",
             parameters=1323.0,
             checkpoint="stabilityai/stable-audio-open-1.0",
         ),
-        # Of the published width, and every operator: what fits where the whole does not.
+        # This size has the published width and every operator, for machines where the whole does
+        # not fit.
         Variant(SHALLOW, ("seeded",), published=False, parameters=363.0),
         Variant(NANO, ("seeded",), published=False, core=True, parameters=9.0),
     ),
 )
 KIND = "StableAudioPipeline"
 
-# A time is seen through random frequencies of deviation one, which generated vectors lack.
+# Factor of the random frequencies by which the network embeds a time. They have a standard
+# deviation of one; generated vectors would have a smaller one.
 FREQUENCIES = 50 * 3**0.5
 COMPONENTS: Mapping[str, Component] = {
     "text_encoder": Component("transformers", "T5EncoderModel", t5.BASE, t5.GAINS),
@@ -76,8 +78,9 @@ COMPONENTS: Mapping[str, Component] = {
             "global_states_input_dim": 1536,
             "time_proj_dim": 256,
         },
-        # Near uniform, attention would answer every prompt alike; and guidance takes the difference
-        # of two answers seven times, so that latents would grow to hundreds.
+        # With nearly uniform attention, every prompt would get the same answer. The small output
+        # factor is needed because guidance multiplies the difference of two answers by seven, and
+        # latents would grow to hundreds.
         {
             "time_proj.": FREQUENCIES,
             "timestep_proj": 3.0,
@@ -101,7 +104,8 @@ COMPONENTS: Mapping[str, Component] = {
             "audio_channels": 2,
             "sampling_rate": 44_100,
         },
-        # The sine of large values loses digits: with louder branches float32 keeps 79 dB of them.
+        # The sine of large values loses digits: with louder branches the SNR of float32 would be
+        # only 79 dB.
         {"decoder.conv2": 1.0, "conv2": 0.3, "conv1": 0.5},
         fixed={"sampling_rate": 44_100, "audio_channels": 2},
     ),
@@ -122,7 +126,7 @@ COMPONENTS: Mapping[str, Component] = {
 DEFAULTS: Mapping[str, Settings] = {
     "text_encoder": {"vocab_size": 32_128, "d_model": 512, "pad_token_id": 0}
 }
-"""What the library takes where a checkpoint's settings are silent."""
+"""The library's defaults for settings that a checkpoint does not name."""
 SMALLER: Mapping[str, Mapping[str, Settings]] = {
     SHALLOW: {"transformer": {"num_layers": 2}},
     NANO: {
@@ -147,16 +151,16 @@ SMALLER: Mapping[str, Mapping[str, Settings]] = {
         "vae": {"encoder_hidden_size": 16, "decoder_channels": 16},
     },
 }
-"""What sizes that nobody published have otherwise. Pages and emulators, which take seconds for
-milliseconds of a processor, run the smallest."""
+"""Settings of the sizes that are not published ones, where they differ. The smallest is for pages
+and emulators, which take seconds for the work that a processor does in milliseconds."""
 
 TOKENS = 128
-"""Length of a prompt; start and length of the sound are two more."""
+"""Tokens of a prompt; start and length of the sound are two more."""
 GUIDANCE = 7.0
-"""That of the library's pipeline, where nobody asks for another."""
+"""Scale of guidance: the default of the library's pipeline."""
 STEPS: Mapping[float, int] = {1.0: 8, 47.0: 100}
-"""Seconds that graphs are compiled for, with the steps to them: a shortened latent and few steps,
-and what the model was trained on, by as many as the pipeline takes."""
+"""Seconds that graphs are compiled for, with their sampler steps. The first is a shortened latent
+with few steps, the second the length of the training with the pipeline's number of steps."""
 CHANNELS = ("left", "right")
 
 
@@ -182,7 +186,7 @@ def load(variant: str, weights: str, checkpoint: str) -> StableAudioModel:
 
 
 class StableAudioModel(SampledAudio):
-    """Noise becomes a latent step by step, and the latent stereo sound."""
+    """Stereo sounds by two networks: noise to a latent, step by step, and the latent to sound."""
 
     components = COMPONENTS
 
@@ -209,7 +213,7 @@ class StableAudioModel(SampledAudio):
         self.task = AudioGeneration(lengths=(short, short, long), brief_seconds=short)
 
     def _frames(self, seconds: float) -> int:
-        """Return the frames of a latent of so many seconds."""
+        """Return the number of frames of a latent of so many seconds."""
         return ceil(seconds * self.sample_rate / self.hop)
 
     # Graphs ------------------------------------------------------------------------------------
@@ -269,9 +273,10 @@ class StableAudioModel(SampledAudio):
         return {AUDIO: audio[:, :samples].copy(), diffusion.LATENTS: latents}
 
     def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
-        """Return the conditions, and what networks make of the reference's latents.
+        """Return the conditions, and the networks' outputs for the reference's latents.
 
-        That are predictions at the latents of steps, and both channels of the last latent's sound.
+        The outputs are predictions at the latents of steps, and both channels of the last latent's
+        sound.
         """
         fitting = self._fitting(item.seconds)
         point, schedule = _point(fitting), self.schedules[fitting]
@@ -286,7 +291,7 @@ class StableAudioModel(SampledAudio):
         }
 
     def _fitting(self, seconds: float) -> float:
-        """Return the shortest length of a point that holds so many seconds, or the longest."""
+        """Return the seconds of the shortest point that holds so many seconds, or of the longest."""
         known = list(self.schedules)
         return next((one for one in known if one >= seconds), known[-1])
 
@@ -297,7 +302,7 @@ class StableAudioModel(SampledAudio):
         return normal(seed_of(item), (1 + steps, self.latents, self._frames(fitting)))
 
     def _read(self, session: Session, item: Item) -> dict[str, Handle]:
-        """Return what the transformer is conditioned by: with an item's prompt, and without."""
+        """Return the transformer's conditions: with an item's prompt, and without."""
         ids, mask = self.tokens([str(item.inputs[PROMPT])])
         seconds = np.array([0.0, item.seconds], np.float32)
         return session.run("text", {"ids": ids, "mask": mask, "seconds": seconds}, "one")
@@ -311,11 +316,12 @@ def _point(seconds: float) -> str:
 
 
 def text_module(encoder: Any, projection: Any) -> torch.nn.Module:
-    """Return what reads a prompt and the start and the end of its sound.
+    """Return the module that reads a prompt and the start and the end of its sound.
 
-    Maps ids and mask (1, tokens) and seconds (2,) to what is attended to (2, tokens + 2, width) and
-    what goes before the latent (2, 1, 2 x width). The second row is without a prompt: nothing is
-    attended to, as in the library's pipeline, and the seconds stay.
+    It maps ids and mask (1, tokens) and seconds (2,) to the states of cross-attention
+    (2, tokens + 2, width) and to the token before the latent (2, 1, 2 x width). The second row is
+    without a prompt: as in the library's pipeline, its states are zeros, and its seconds are kept
+    in the token.
     """
     import torch
 
@@ -342,7 +348,7 @@ def text_module(encoder: Any, projection: Any) -> torch.nn.Module:
 
 
 def denoiser_module(transformer: Any) -> torch.nn.Module:
-    """Return a step of the sampler; tables of positions are constants of the longest latent."""
+    """Return a step of the sampler, with constant tables of positions for the longest latent."""
     import torch
     from diffusers.models.embeddings import get_1d_rotary_pos_embed
 
@@ -366,7 +372,7 @@ def denoiser_module(transformer: Any) -> torch.nn.Module:
         def forward(
             self, latents: torch.Tensor, time: torch.Tensor, *conditions: torch.Tensor
         ) -> torch.Tensor:
-            # The duration stands before the latent.
+            # One position more, as the token of the duration stands before the latent.
             count = latents.shape[2] + 1
             rotary = self.cosines[:count], self.sines[:count]
             found: torch.Tensor = self.transformer(
@@ -396,7 +402,7 @@ def fold(network: torch.nn.Module) -> None:
     """Fold weight normalisation into the kernels of a network, in place."""
     import torch
 
-    with torch.enable_grad():  # Without, kernels would come back as no parameters.
+    with torch.enable_grad():  # Without gradients, the folded kernels would not be parameters.
         for module in network.modules():
             if hasattr(module, "weight_g"):
                 torch.nn.utils.remove_weight_norm(module)

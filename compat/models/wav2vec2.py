@@ -54,7 +54,7 @@ FAMILY = Family(
     ),
 )
 
-# Settings of Hugging Face's Wav2Vec2Config; what is not named has its default, that of the base.
+# Settings of Hugging Face's Wav2Vec2Config. Others have its defaults, which are those of the base.
 _STRIDES = {"conv_kernel": [10, 3, 3, 3, 3, 2, 2], "conv_stride": [5, 2, 2, 2, 2, 2, 2]}
 _BASE = {**_STRIDES, "vocab_size": 32, "feat_extract_norm": "group"}
 _LARGE = {
@@ -73,22 +73,23 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
 
 BATCHES = (1, 4)
 LARGE_BATCHES = (8, 16, 24, 32)
-"""Up to what guides recommend for GPUs; a driver takes them for as many inputs only."""
+"""Large batch sizes, up to those that guides recommend for GPUs. A driver uses them only if there
+are as many inputs."""
 SIZES = (*BATCHES, *LARGE_BATCHES)
 
 WINDOWS = (4, 10)
-"""Seconds of audio that published sizes have programs for; shorter audio is padded."""
+"""Seconds of audio that published sizes have points for; shorter audio is padded."""
 NANO_WINDOWS = (4,)
-"""Those of the stand-in, whose training knew nothing longer and any amount of padding."""
+"""Seconds of the stand-in's point. Its training had no longer audio, and any amount of padding."""
 
 CONTEXT = 16
-"""Frames (0.32 s) that a window sees beyond either end of what is taken from it."""
+"""Frames (0.32 s) that a window sees before and after the part that is taken from it."""
 PAUSE = 5
-"""Frames (0.1 s) among which the quietest are looked for, to cut long audio there."""
+"""Number of adjacent frames (0.1 s) whose common level decides where long audio is cut."""
 
-# GELU leaves 0.43 of the variance of each convolution. Attention near uniform adds the same to all
-# frames, which after twelve layers would be alike; with sharp attention rounding would change
-# everything.
+# GELU leaves 0.43 of the variance of each convolution, which the first factor makes up for. Nearly
+# uniform attention adds the same to all frames, which would be equal after twelve layers. With
+# sharp attention, rounding errors would change everything.
 SEEDED_GAINS: Mapping[str, float | None] = {
     "feature_extractor": 1.5,
     "q_proj": 1.5,
@@ -104,9 +105,9 @@ class Chunk:
     samples: np.ndarray
     """float32 (samples,), as recorded."""
     first: int
-    """First frame that counts; the earlier ones belong to the chunk before."""
+    """First frame that is used; earlier frames are taken from the chunk before."""
     last: int
-    """First frame that counts no more."""
+    """The frame after the last one that is used."""
 
 
 def load(variant: str, weights: str, checkpoint: str) -> Wav2Vec2Model:
@@ -139,7 +140,7 @@ def load(variant: str, weights: str, checkpoint: str) -> Wav2Vec2Model:
 
 
 class Wav2Vec2Model(HuggingFaceModel):
-    """Greedy transcription, long audio by overlapping windows."""
+    """Greedy transcription; long audio is cut into overlapping windows."""
 
     architecture = "Wav2Vec2ForCTC"
     gains = SEEDED_GAINS
@@ -158,13 +159,13 @@ class Wav2Vec2Model(HuggingFaceModel):
         self.windows = windows
         self.vocabulary = vocabulary
         self.normalize = normalize
-        # The stand-in knows a few words only.
+        # The stand-in knows only a few words.
         self.task = Transcription(open_vocabulary=windows != NANO_WINDOWS)
         self.hop = hop = prod(config["conv_stride"])
         window = windows[-1] * self.sample_rate
         self.pauses = Pauses(window, window // 3, CONTEXT * hop, PAUSE * hop, grid=hop, last=False)
-        # Group normalisation over time sees the padding anyway, and checkpoints with it were
-        # trained without a mask; those with layer normalisation were trained with one.
+        # Checkpoints with group normalisation over time, which the padding changes anyway, were
+        # trained without a mask. Those with layer normalisation were trained with one.
         self.masked = config["feat_extract_norm"] == "layer"
 
     def content(self) -> Any:
@@ -176,7 +177,7 @@ class Wav2Vec2Model(HuggingFaceModel):
     # Graphs ------------------------------------------------------------------------------------
 
     def graphs(self) -> tuple[Graph, ...]:
-        # The shortest window first: it is the one that is always compiled.
+        # The shortest window comes first, because the first point is always compiled.
         points = {
             f"b{batch}-{seconds}s": {
                 "batch": batch,
@@ -252,10 +253,10 @@ class Wav2Vec2Model(HuggingFaceModel):
         return {name: handle.numpy()[0, : chunk.last].copy() for name, handle in outputs.items()}
 
     def chunks(self, item: Item) -> list[Chunk]:
-        """Cut a recording into chunks that fit the longest window, in pauses between two frames.
+        """Cut a recording in pauses into chunks that fit the longest window.
 
-        Either side of a cut sees :data:`CONTEXT` frames beyond it, so that no frame that counts is
-        near an edge.
+        Cuts lie between two frames. The chunks on either side reach :data:`CONTEXT` frames beyond
+        the cut, so that no frame that is used is near an edge.
         """
         *pieces, end = self.pauses.pieces(item.audio)
         chunks = [
@@ -269,7 +270,7 @@ class Wav2Vec2Model(HuggingFaceModel):
         return f"b{batch}-{next(window for window in self.windows if window >= seconds)}s"
 
     def _batches(self, chunks: Sequence[Chunk], items: int) -> list[tuple[str, list[int]]]:
-        """Group chunks of one window: pairs of a point and indices of chunks."""
+        """Group chunks that have the same window; return pairs of a point and indices of chunks."""
         size = next((batch for batch in SIZES if batch >= items), SIZES[-1])
         by_point: dict[str, list[int]] = {}
         for index, chunk in enumerate(chunks):
@@ -293,7 +294,8 @@ class Wav2Vec2Model(HuggingFaceModel):
 
     def _prediction(self, frames: Sequence[int]) -> Prediction:
         if self.vocabulary is None:
-            # Generated weights write no text. A frame near a tie may tip: shares hardly change.
+            # Generated weights write no text. Shares of outputs are compared instead, because they
+            # hardly change if rounding tips a frame near a tie.
             counts = np.bincount(frames, minlength=self.config["vocab_size"])
             return {"shares": (counts / len(frames)).tolist()}
         tokens, text = self.vocabulary.decode(frames)

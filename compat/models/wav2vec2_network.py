@@ -12,10 +12,10 @@ from compat.models.parts.wave_encoder import wave_encoder_module
 class Recogniser(torch.nn.Module):
     """The body of transformers' ``Wav2Vec2ForCTC``, and its head.
 
-    Maps samples (batch, samples), and for checkpoints trained with a mask (batch, frames) of ones
-    where there is audio, to the best output of each frame (batch, frames) int32, the encoder's mean
-    magnitude (batch,), the projected features (batch, frames, width) and the logits
-    (batch, frames, vocabulary).
+    It maps samples (batch, samples) to the best output of each frame (batch, frames) int32, the
+    encoder's mean magnitude (batch,), the projected features (batch, frames, width) and the logits
+    (batch, frames, vocabulary). Checkpoints that were trained with a mask also take it:
+    (batch, frames), 1 where there is audio.
     """
 
     def __init__(self, network: Any) -> None:
@@ -28,6 +28,6 @@ class Recogniser(torch.nn.Module):
     ) -> tuple[torch.Tensor, ...]:
         features, *_, hidden = self.encoder(samples, mask)
         logits = self.head(hidden)
-        # One number per input that is NaN or infinite if anything before it was.
+        # One number per input, which is NaN or infinite if anything before it was.
         level = hidden.abs().mean(dim=(1, 2))
         return logits.argmax(dim=-1).to(torch.int32), level, features, logits
