@@ -120,8 +120,7 @@ def _conformer_layer(
     mask: torch.Tensor,
     table: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Apply a conformer layer to hidden (batch, frames, width); its order is that of both versions.
-    """
+    """Apply a conformer layer, of either version, to hidden (batch, frames, width)."""
     hidden = hidden + 0.5 * layer.ffn1(layer.ffn1_layer_norm(hidden))
     hidden = hidden + _attended(layer.self_attn, layer.self_attn_layer_norm(hidden), mask, table)
     hidden = hidden + _convolved(layer.conv_module, hidden, frames)

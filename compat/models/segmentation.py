@@ -4,8 +4,7 @@ The architecture is PyanNet as published in pyannote.audio's segmentation-3.0 (B
 "pyannote.audio 2.1 speaker diarization pipeline", and Plaquet and Bredin, "Powerset multi-class
 cross entropy loss for neural speaker diarization", both Interspeech 2023), with its parameter
 names, so that its checkpoints load unchanged. The sinc filters are those of asteroid-filterbanks'
-ParamSincFB
-(Pariente et al., "Filterbank design for end-to-end speech separation", 2020).
+ParamSincFB (Pariente et al., "Filterbank design for end-to-end speech separation", 2020).
 """
 
 from __future__ import annotations

@@ -260,9 +260,10 @@ class SileroModel(Model):
         return Windows(CONTEXT + CHUNK, CHUNK).cut(audio)
 
     def _listen(self, session: Session, chunks: np.ndarray, *states: str) -> tuple[np.ndarray, ...]:
-        """Return the probability of speech in each chunk, float32 (chunks, batch), and named states.
+        """Return the probability of speech in each chunk, float32 (chunks, batch), and states.
 
-        Each state has its values after every call, (calls, *shape of the state).
+        The states that are named follow, each with its values after every call:
+        (calls, *shape of the state).
         """
         count, batch, length = chunks.shape
         calls = count // self.form.chunks

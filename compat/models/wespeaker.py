@@ -43,7 +43,8 @@ FAMILY = Family(
         Variant(
             "wespeaker-resnet34",
             ("pretrained", "seeded"),
-            # Resemblyzer's published weights decide the row where there are no others.
+            # Without published weights here, Resemblyzer's decide the row of the matrix, so that
+            # generated ones need not run in the core profile.
             core="pretrained",
             parameters=6.6,
             checkpoint="pyannote/wespeaker-voxceleb-resnet34-LM",
@@ -52,24 +53,25 @@ FAMILY = Family(
 )
 
 SAMPLES = 160_000
-"""Length of a window: 10 s."""
+"""Samples of a window: 10 s."""
 FRAMES = 998
-"""Frames of 10 ms of a window, each of which sees 25 ms."""
+"""Frames of a window, 10 ms apart, each of which sees 25 ms."""
 SPEAKERS = 3
-"""Masks of a window: one pass of the network serves three speakers."""
+"""Number of masks of a window: one pass of the network serves three speakers."""
 MASK_FRAMES = 589
-"""Frames of a mask: those of pyannote's segmentation."""
+"""Frames of a mask, which are those of pyannote's segmentation."""
 STRIDE = 8
 POOLED_FRAMES = 125
 """Frames that are left after the network's strides."""
 STRETCH = 20
-"""Frames of a mask, a third of a second, that a traced speaker is on and off by turns."""
+"""Frames of a mask (a third of a second) after which the traced masks switch between on and off."""
 WIDTH = 256
 
 BATCHES = (1, 4)
 WINDOWS = Windows(SAMPLES, SAMPLES)
 
-# Normalisations stay the identity; rectifiers halve the power that convolutions then restore.
+# Normalisations stay the identity. Rectifiers halve the power, and the larger factor of
+# convolutions restores it.
 SEEDED_GAINS: Mapping[str, float | None] = {"bn": None, "shortcut.1": None, "conv1": 1.4}
 
 
@@ -77,7 +79,7 @@ def load(variant: str, weights: str, checkpoint: str) -> WeSpeakerModel:
     """Load the host side; ``checkpoint`` is a folder, empty for seeded weights.
 
     Raises:
-        CheckpointError: the folder has no weights.
+        CheckpointError: the folder has no weights of this architecture.
     """
     if weights == "seeded":
         return WeSpeakerModel(None)
@@ -90,11 +92,12 @@ def load(variant: str, weights: str, checkpoint: str) -> WeSpeakerModel:
 
 
 def fbank(samples: np.ndarray) -> NDArray[np.float32]:
-    """Features of a window: audio (samples,) at 16 kHz of at most 10 s to (998, 80).
+    """Return the features (998, 80) of a window: audio (samples,) at 16 kHz of at most 10 s.
 
-    Kaldi's log mel filter bank (Hamming window, no dither) of the waveform times 2^15, less its
-    mean over the frames. Shorter audio gives fewer frames, and zeros in place of the others: the
-    mean is that of the audio alone. Audio shorter than one frame is lengthened by zeros.
+    They are Kaldi's log mel filter bank (Hamming window, no dither) of the waveform times 2^15,
+    less the mean over the frames. Shorter audio has fewer frames, which are followed by zeros; the
+    mean is taken over the audio's frames alone. Audio shorter than one frame is lengthened by
+    zeros.
     """
     wave = np.zeros(max(kaldi.WINDOW, min(len(samples), SAMPLES)), np.float32)
     wave[: len(samples)] = samples[:SAMPLES]
@@ -105,7 +108,7 @@ def fbank(samples: np.ndarray) -> NDArray[np.float32]:
 
 
 def whole(samples: int) -> NDArray[np.float32]:
-    """Return masks (3, 589) that each take all of a window's audio, of so many samples."""
+    """Return masks (3, 589) that each cover all audio of a window with so many samples."""
     frames = min(max(kaldi.frame_count(samples), 1), FRAMES)
     pooled = -(-frames // STRIDE)
     masks = np.zeros((SPEAKERS, MASK_FRAMES), np.float32)
@@ -140,8 +143,8 @@ def embedding_graph(network: Callable[[], torch.nn.Module], batches: Sequence[in
 # Weights -----------------------------------------------------------------------------------------
 
 
-# Kernels that sum to zero: embeddings of different speech would differ by 22 dB less than their
-# size, not by 2.
+# Generated kernels sum to zero. Otherwise the differences between the embeddings of different
+# speech would be 22 dB below the embeddings themselves; so they are 2 dB below.
 PUBLISHED = Published(
     hub="pyannote/wespeaker-voxceleb-resnet34-LM",
     rules=Rules(
@@ -159,7 +162,7 @@ PUBLISHED = Published(
 
 
 class WeSpeakerModel(Model):
-    """One embedding per recording; that of a long one is the mean over its windows."""
+    """Embeds a recording; the embedding of a long one is the mean over its windows."""
 
     task = SpeakerEmbedding()
 
@@ -197,7 +200,7 @@ class WeSpeakerModel(Model):
             feeds["masks"] = [whole(len(one)) for one in windows]
         with stopwatch("embedding"):
             embeddings = in_batches(session, "embedding", feeds)["embeddings"][:, 0]
-        # A last window of a moment says less than a full one.
+        # Windows are weighted by their length, because a short last window says little.
         lengths = np.array([[len(one)] for one in windows])
         ends = np.cumsum([len(firsts) for firsts in starts])[:-1]
         sums = np.split(embeddings.astype(np.float64) * lengths, ends)

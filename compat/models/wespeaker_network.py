@@ -15,7 +15,7 @@ CHANNELS = 32
 BLOCKS = (3, 4, 6, 3)
 """Blocks of each stage; all stages but the first halve bands and frames and double the channels."""
 LEAST = 1e-6
-"""Smallest divisor of the statistics."""
+"""Smallest divisor in the statistics, which keeps empty masks from giving NaN."""
 
 
 class WeSpeakerResNet34(nn.Module):
@@ -48,7 +48,7 @@ class ResNet(nn.Module):
         self.seg_1 = nn.Linear(2 * widths[3] * kaldi.MELS // 8, width)
 
     def forward(self, features: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        # One channel, mel bands as height and time as width.
+        # An image of one channel, with mel bands as height and time as width.
         hidden = self.bn1(self.conv1(features.transpose(1, 2).unsqueeze(1))).relu()
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             hidden = layer(hidden)
@@ -57,13 +57,13 @@ class ResNet(nn.Module):
 
 
 def stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    """Return the blocks of one stage, of which the first changes size and channels."""
+    """Return the blocks of one stage; the first block changes size and channels."""
     first = BasicBlock(inputs, outputs, stride)
     return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
 
 
 class BasicBlock(nn.Module):
-    """Two convolutions with a shortcut, which changes size and channels where they do."""
+    """Two convolutions with a shortcut; if they change size or channels, the shortcut does too."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -84,20 +84,21 @@ class BasicBlock(nn.Module):
 
 
 def statistics(frames: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Weighted mean and standard deviation over time: pyannote.audio's ``StatsPool``.
+    """Return weighted mean and standard deviation over time, as pyannote.audio's ``StatsPool``.
 
-    ``frames`` is (batch, features, frames) and ``masks`` (batch, speakers, mask frames), of which
-    the nearest earlier ones are taken; the result is (batch, speakers, 2 x features). The variance
-    is the unbiased one for weights that are reliabilities. A mask of zeros gives zeros.
+    ``frames`` is (batch, features, frames) and ``masks`` (batch, speakers, mask frames). Each frame
+    has the weight of the nearest earlier mask frame. The result is
+    (batch, speakers, 2 x features). The variance is the unbiased one for reliability weights. A
+    mask of zeros gives zeros.
     """
     nearest = torch.arange(frames.shape[2]) * masks.shape[2] // frames.shape[2]
     # Indexing by brackets is exported as GatherND between two transpositions, which Qualcomm's
-    # emulator gets wrong in float16; this is one Gather.
+    # emulator computes wrongly in float16. index_select is exported as one Gather.
     weights = masks.index_select(2, nearest.to(masks.device)).unsqueeze(2)
     values = frames.unsqueeze(1)
-    # pyannote.audio adds 1e-8 to both divisors, which comes to the same for masks of zeros and
-    # ones. Half precision cannot hold it, and onnxscript's optimiser takes it for zero and removes
-    # the addition: one frame, or none, would then give NaN.
+    # pyannote.audio adds 1e-8 to both divisors, which gives the same result for masks of zeros and
+    # ones. But half precision cannot hold 1e-8, and onnxscript's optimiser takes it for zero and
+    # removes the addition, so that masks with one frame or none would give NaN.
     total = weights.sum(dim=3).clamp(min=LEAST)
     mean = (values * weights).sum(dim=3) / total
     squares = (values - mean.unsqueeze(3)).square()

@@ -75,21 +75,22 @@ FAMILY = Family(
 
 
 SHARED_TOKENS = 8
-"""Most tokens in the half second that two windows share: about three quick words."""
+"""Largest number of tokens in the half second that two windows share: about three quick words."""
 SEEDED_TOKENS = 48
-"""Tokens for each window by a decoder with generated weights, which never ends by itself."""
+"""Number of tokens that generated weights write for a window, as they never end by themselves."""
 
 TRACED_TOKENS = 16
 """Steps whose logits are compared with the reference's."""
 
 BATCHES = (1, 4)
 LARGE_BATCHES = (8, 16, 24, 32)
-"""Batches up to those that guides recommend for GPUs. They are used if there are as many inputs."""
+"""Large batch sizes, up to those that guides recommend for GPUs. They are used only if there are as
+many inputs."""
 SIZES = (*BATCHES, *LARGE_BATCHES)
 
-# Sharper attention than fan-in scaling gives makes the decoder depend on the audio: with nearly
-# uniform attention over 1,500 positions every input looks alike. The sinusoid table of the
-# encoder belongs to the architecture.
+# The factors make attention sharper than fan-in scaling would, so that the decoder depends on the
+# audio: with nearly uniform attention over 1,500 positions, all inputs give the same answer. The
+# encoder's table of sinusoids is part of the architecture and is not generated.
 SEEDED_GAINS: Mapping[str, float | None] = {
     "encoder.embed_positions": None,
     "encoder_attn.q_proj": 3.0,
@@ -105,9 +106,9 @@ class Decoded:
     """The answer to one window."""
 
     tokens: list[int]
-    """Tokens after the prompt, the end and what follows it included."""
+    """Tokens after the prompt, including the end and any tokens after it."""
     level: float = 0.0
-    """Mean magnitude of the encoder's output, where it can be had."""
+    """Mean magnitude of the encoder's output; 0 if a port does not give it."""
 
 
 def load(variant: str, weights: str, checkpoint: str) -> WhisperModel:
@@ -127,7 +128,7 @@ def load(variant: str, weights: str, checkpoint: str) -> WhisperModel:
 
 
 class WhisperModel(HuggingFaceModel):
-    """Greedy transcription, long audio by overlapping windows."""
+    """Greedy transcription; long audio is cut into overlapping windows."""
 
     architecture = "WhisperForConditionalGeneration"
     gains = SEEDED_GAINS
@@ -138,12 +139,13 @@ class WhisperModel(HuggingFaceModel):
         super().__init__(config, folder)
         self.dimensions = size = Dimensions.of(config)
         self.tied: bool = config.get("tie_word_embeddings", True)
-        """Whether the projection onto the vocabulary is the embedding of tokens."""
+        """Whether the output projection has the same weights as the embedding of tokens."""
         self.vocabulary = vocabulary
-        # Published vocabularies start at Whisper's 50,000 pieces; small ones know words only.
+        # Published vocabularies have 50,000 pieces or more. Small ones know only some words.
         self.task = Transcription(open_vocabulary=size.vocabulary > 10_000)
-        # Ten seconds of speech hold a pause; a small window looks back as far as it can. The pause
-        # is the quietest half second, measured every 0.1 s; 0.25 s on its either side are shared.
+        # Cuts lie in the last ten seconds of a window, which hold a pause, or in the last two
+        # thirds of a small one. The pause is the quietest half second, measured every 0.1 s. The
+        # windows on both sides share 0.25 s before and after the cut.
         reach = min(2 * size.window // 3, 160_000)
         self.pauses = Pauses(size.window, reach, overlap=4000, frame=1600, frames=5)
 
@@ -151,7 +153,7 @@ class WhisperModel(HuggingFaceModel):
         return [super().content(), repr(self.vocabulary)]
 
     def adapt(self, network: Any) -> None:
-        """Give the module the settings of its own ``generate``, which ports go by."""
+        """Give the module the settings of its own ``generate``, which ports use."""
         from transformers import GenerationConfig
 
         if self.folder and (self.folder / whisper_vocabulary.GENERATION).is_file():
@@ -206,7 +208,7 @@ class WhisperModel(HuggingFaceModel):
         if self.folder:
             chosen_items = super().items(corpus, profile)
             for item in (item for found in chosen_items.task.values() for item in found):
-                self._said(item)  # Refuses one that the checkpoint cannot transcribe.
+                self._said(item)  # Raises if the checkpoint cannot transcribe the item's language.
             return chosen_items
         windows = filled_windows.joined(corpus.speech, self.sample_rate, self.dimensions.window)
         chosen = list(islice(windows, profile.pick(2, 2, 8)))
@@ -247,9 +249,11 @@ class WhisperModel(HuggingFaceModel):
         stopwatch: Stopwatch,
         decode: Callable[[np.ndarray, Ask, Stopwatch], list[Decoded]],
     ) -> list[Prediction]:
-        """Cut, transform, decode and join: what every way of executing Whisper has in common.
+        """Return predictions by the steps that all executions of Whisper share.
 
-        ``decode`` makes of mel (batch, mels, frames) one answer per row, and asks for its prompt.
+        The steps are cutting, features, decoding and joining. ``decode`` is called with mel
+        (batch, mels, frames), a function that returns the rows' prompts, and the stopwatch; it
+        returns one answer per row.
         """
         batch = next((b for b in SIZES if b >= len(items)), SIZES[-1])
 
@@ -271,7 +275,11 @@ class WhisperModel(HuggingFaceModel):
         stopwatch: Stopwatch,
         hear: Callable[[Sequence[np.ndarray], Prompts], Sequence[Decoded]],
     ) -> list[Prediction]:
-        """Cut and join only, for ports with features of their own: ``hear`` answers each window."""
+        """Return predictions by cutting and joining alone, for ports with features of their own.
+
+        ``hear`` is called with all windows (samples,) and their prompts; it returns one answer per
+        window.
+        """
         said = [self._said(item) for item in items]
         lengths = [len(prompt or self.vocabulary.prompt) for prompt in said]
         if len({*lengths}) > 1:
@@ -293,7 +301,7 @@ class WhisperModel(HuggingFaceModel):
         stopwatch: Stopwatch,
         hear: Callable[[Sequence[np.ndarray], Prompts], Sequence[Decoded]],
     ) -> list[Prediction]:
-        """Join apart what has a prompt of another length: rows of a batch step together."""
+        """Call :meth:`join` for each length of prompts: the rows of a batch step together."""
         predictions: dict[int, Prediction] = {}
         for wanted in {*lengths}:
             numbers = [number for number, length in enumerate(lengths) if length == wanted]
@@ -302,10 +310,10 @@ class WhisperModel(HuggingFaceModel):
         return [predictions[number] for number in range(len(items))]
 
     def _said(self, item: Item) -> Prompt | None:
-        """Return the prompt of a recording, None where its language is to be detected.
+        """Return the prompt of a recording; None if its language is to be detected.
 
         Raises:
-            CorpusError: it is in a language that the checkpoint does not know.
+            CorpusError: the recording is in a language that the checkpoint does not know.
         """
         vocabulary = self.vocabulary
         language = str(item.facts.get("lang") or "")
@@ -333,7 +341,7 @@ class WhisperModel(HuggingFaceModel):
     def traced_input(self, item: Item, guide: Prediction) -> tuple[np.ndarray, list[int]]:
         """Return mel (1, mels, frames) of the first window, and the tokens that are forced.
 
-        If the corpus says no language, the prompt is in the one that the reference detected.
+        If the corpus names no language, the prompt is for the one that the reference detected.
         """
         mel = self.padded_mel([item.audio[: self.dimensions.window]], 1)
         prompt = self._said(item)
@@ -344,10 +352,10 @@ class WhisperModel(HuggingFaceModel):
 
     @property
     def max_tokens(self) -> int:
-        """Most tokens of a window, after its prompt."""
+        """Largest number of tokens for a window, after its prompt."""
         if not self.folder:
             return SEEDED_TOKENS
-        # Half the positions, as the reference implementation allows; the rest is for prompts.
+        # The reference implementation allows half the positions. The rest is for prompts.
         longest = max(len(self.vocabulary.prompt), len(self.vocabulary.said))
         room = self.dimensions.target_positions - longest
         return min(room, max(self.dimensions.target_positions // 2, 24))
@@ -373,7 +381,8 @@ class WhisperModel(HuggingFaceModel):
         for part in parts[1:]:
             following = self._until_end(part.tokens)
             tokens = merge(tokens, following, SHARED_TOKENS) if self.folder else tokens + following
-        # Not finite if anything in an encoder was: a decoder turns NaN into ordinary tokens.
+        # The level is NaN or infinite if an encoder's output was. Tokens would not show it, because
+        # a decoder turns NaN into ordinary tokens.
         level = sum(part.level for part in parts)
         if not self.folder:
             return {"tokens": tokens, "level": level}
@@ -388,5 +397,5 @@ class WhisperModel(HuggingFaceModel):
 
 
 def traced_steps(guide: Prediction) -> int:
-    """Return the steps of a trace whose logits are compared: after the prompt and each token."""
+    """Return the number of steps whose logits are compared: after the prompt and each token."""
     return 1 + min(TRACED_TOKENS, len(guide["tokens"]))

@@ -1,7 +1,7 @@
-"""Whisper's network as graphs want it: modules around those of transformers.
+"""Whisper's network in the form for graphs: modules around those of transformers.
 
-As other ``…_network`` modules it has PyTorch at its top, and only workers and builders import it:
-the family, which every process imports, does so inside functions.
+Like other ``…_network`` modules it imports PyTorch at its top, so only workers and builders import
+it. The family's module, which every process imports, does so inside functions.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class Encoder(torch.nn.Module):
     """The encoder with the cross-attention keys and values of every decoder layer.
 
-    Maps mel (batch, mels, frames) to hidden (batch, positions, width), its mean magnitude (batch,),
-    and the keys and values of :func:`cross_attention_module`. The mean magnitude is NaN if anything
-    before it was: one number shows it, where fetching the hidden states would copy megabytes inside
+    It maps mel (batch, mels, frames) to hidden (batch, positions, width), its mean magnitude
+    (batch,), and the keys and values of :func:`cross_attention_module`. The mean magnitude is NaN
+    if anything before it was. Fetching the hidden states to see this would copy megabytes inside
     the timed part.
     """
 
@@ -52,7 +52,8 @@ class Decoder(torch.nn.Module):
         self.step = step_module(decoder.layers, config.max_target_positions)
         self.norm, self.head = decoder.layer_norm, network.proj_out
         always, begin = torch.zeros(2, config.vocab_size).unbind()
-        # Finite, as a mask of infinities becomes NaN in reduced precision on some targets.
+        # The numbers are finite, because infinities become NaN in reduced precision on some
+        # targets.
         always[list(vocabulary.suppress)] = -1e4
         begin[list(vocabulary.begin_suppress)] = -1e4
         self.register_buffer("suppress", always)
@@ -66,7 +67,8 @@ class Decoder(torch.nn.Module):
         embedded = self.tokens(token).unsqueeze(1) + at_position(self.places.weight, position)
         hidden, *written = self.step(embedded, position, *tensors)
         logits = self.head(self.norm(hidden))[:, 0]
-        # The position leaves a simpler graph, but prompts may differ in length.
+        # Comparing the position gives a simpler graph, but works only if all prompts have one
+        # length.
         begins = (token == self.last).unsqueeze(1) if self.uneven else position == self.begin
         at_begin = torch.where(begins, self.begin_suppress, 0.0)
         chosen = (logits + self.suppress + at_begin.to(logits.dtype)).argmax(dim=-1)

@@ -1,4 +1,4 @@
-"""Prompts of Whisper for the windows of some recordings: by the language said of each, or detected.
+"""Prompts of Whisper for the windows of recordings, by their given or detected languages.
 
 A batch may hold several languages. As in ``generate``, the first window of a recording decides on
 the language of all of it.
@@ -12,18 +12,18 @@ from compat.models.whisper_vocabulary import Vocabulary
 
 Prompt = tuple[int, ...]
 Detect = Callable[[Sequence[int]], Sequence[int]]
-"""Detects the language of some rows of a batch: returns a token for each."""
+"""Function that detects the language of some rows of a batch, and returns a token for each."""
 Ask = Callable[[Detect], list[Prompt]]
-"""Returns the prompt of each row of a batch, and detects languages only if one is not known."""
+"""Function that returns the prompt of each row of a batch, and detects only unknown languages."""
 
 
 class Prompts:
     """The prompts of the windows of one call.
 
     Args:
-        vocabulary: that of the checkpoint.
-        said: the prompt of each recording, None where its language is to be detected.
-        owners: the recording, by its number, of each window.
+        vocabulary: the checkpoint's vocabulary.
+        said: the prompt of each recording; None if its language is to be detected.
+        owners: the number of each window's recording.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class Prompts:
         self._detected: dict[int, str] = {}
 
     def ask(self, windows: Sequence[int], rows: int) -> Ask:
-        """Return what asks for the prompts of a batch.
+        """Return the function that returns the prompts of a batch.
 
         Args:
-            windows: their numbers, ascending, each after all that were asked for before.
-            rows: size of the batch. Rows without a window get the first one's prompt.
+            windows: numbers of the windows, ascending, and after those of all batches before.
+            rows: size of the batch. Rows without a window get the first window's prompt.
         """
 
         def ask(detect: Detect) -> list[Prompt]:
@@ -68,7 +68,7 @@ class Prompts:
 
 
 def grouped(prompts: Sequence[Prompt]) -> dict[Prompt, list[int]]:
-    """Return the rows of each prompt, for what takes one language at a time."""
+    """Return the rows of each prompt, for ports that take one language at a time."""
     rows: dict[Prompt, list[int]] = {}
     for row, prompt in enumerate(prompts):
         rows.setdefault(prompt, []).append(row)

@@ -1,4 +1,4 @@
-"""The sizes of Whisper: what fixes each architecture, and what transformers calls it."""
+"""The sizes of Whisper: the numbers that fix each architecture, and transformers' names of them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Dimensions:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Dimensions:
-        """Read them from settings of transformers."""
+        """Return the dimensions in settings of transformers."""
         return cls(**{name: config[setting] for name, setting in SETTINGS.items()})
 
     def config(self) -> dict[str, Any]:
-        """Return them as settings of transformers, with what follows from them."""
+        """Return the dimensions as settings of transformers, with others that follow from them."""
         named = {setting: getattr(self, name) for name, setting in SETTINGS.items()}
         return {
             **named,
@@ -39,7 +39,7 @@ class Dimensions:
 
     @property
     def window(self) -> int:
-        """Length of the audio window in samples at 16 kHz: two frames of 10 ms a position."""
+        """Samples of the audio window at 16 kHz: two frames of 10 ms for each position."""
         return self.source_positions * 2 * 160
 
 
@@ -53,7 +53,7 @@ SETTINGS = {
     "source_positions": "max_source_positions",
     "target_positions": "max_target_positions",
 }
-"""What transformers calls the dimensions."""
+"""Transformers' names of the dimensions."""
 
 PUBLISHED: Mapping[str, Dimensions] = {
     "whisper-tiny": Dimensions(384, 6, 4, 4),

@@ -1,10 +1,10 @@
 """Whisper's vocabulary: the tokens that begin, end and steer a transcript.
 
-The prompt is what ``generate`` of transformers makes of a checkpoint's ``generation_config.json``
-(``WhisperGenerationMixin._retrieve_init_tokens``), so that English-only checkpoints, those of other
-languages and those that translate are asked in the way that they were trained for. A language that
-is said of a recording is what ``generate(language=…)`` is given; where none is said or configured,
-it is detected. There are never timestamps.
+The prompt is the one that ``generate`` of transformers makes from a checkpoint's
+``generation_config.json`` (``WhisperGenerationMixin._retrieve_init_tokens``). So English-only
+checkpoints, those of other languages and those that translate are prompted as they were trained. A
+recording's given language is used as in ``generate(language=…)``. If no language is given or
+configured, it is detected. Prompts never ask for timestamps.
 """
 
 from __future__ import annotations
@@ -28,36 +28,37 @@ TRANSCRIBE, TRANSLATE = "<|transcribe|>", "<|translate|>"
 NO_TIMESTAMPS = "<|notimestamps|>"
 
 ENGLISH_ONLY = 51864
-"""Size of the published vocabularies that know no languages; the others are larger."""
+"""Size of the published vocabularies without languages; those with languages are larger."""
 
 GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Token ids that steer decoding, and what they stand for."""
+    """Token ids that steer decoding, and their meaning."""
 
     prompt: tuple[int, ...]
-    """Where no language is said. Where it is detected, English (or the first) holds its place."""
+    """The prompt if no language is given. If the language is to be detected, the token of English
+    (or of the first language) is its placeholder."""
     end: int
     suppress: tuple[int, ...] = ()
     begin_suppress: tuple[int, ...] = ()
     language: str = "en"
-    """Code of the language of :attr:`prompt`; English where it has none."""
+    """Code of the language of :attr:`prompt`; English if the prompt has no language."""
     task: str = "transcribe"
-    """``transcribe``, or ``translate`` into English."""
+    """Task of the prompt: ``transcribe``, or ``translate`` into English."""
     languages: Mapping[str, int] = field(default_factory=dict)
-    """Tokens by code, of a checkpoint whose prompts have a language; empty for any other."""
+    """Tokens of languages by code; empty for checkpoints whose prompts have no language."""
     said: tuple[int, ...] = ()
-    """The prompt for a language that is said, whose token is put in the second place."""
+    """The prompt for a given language, whose token replaces the second one."""
     detects: bool = False
-    """Whether a language that is not said is detected."""
+    """Whether the language is detected if none is given."""
 
     @property
     def is_uneven(self) -> bool:
-        """Whether prompts differ in length by whether a language is said.
+        """Whether prompts with a given language have another length than those without.
 
-        As in ``generate``, which asks for a task of its own accord only where a language is said.
+        So it is in ``generate``, which adds a task by default only if a language is given.
         """
         return bool(self.languages) and len(self.said) != len(self.prompt)
 
@@ -65,7 +66,7 @@ class Vocabulary:
         """Return the prompt for a language; None for one that the checkpoint does not know.
 
         Args:
-            language: code or name, as ``de``, ``de-AT``, ``German`` or ``<|de|>``.
+            language: code or name, such as ``de``, ``de-AT``, ``German`` or ``<|de|>``.
         """
         if not self.languages:
             named = language_token({self.language: 0}, language)
@@ -74,19 +75,19 @@ class Vocabulary:
         return None if token is None else (self.said[0], token, *self.said[2:])
 
     def prompt_detected(self, token: int) -> tuple[int, ...]:
-        """Return the prompt for a language that was detected."""
+        """Return the prompt for a detected language, which is given by its token."""
         return (self.prompt[0], token, *self.prompt[2:])
 
     def spoken(self, logits: np.ndarray) -> list[int]:
-        """Return the most probable language's token of each row.
+        """Return the token of the most probable language in each row.
 
-        ``logits`` (rows, vocabulary) are those of the first step, after the start of a transcript.
+        ``logits`` (rows, vocabulary) are those of the first step, after the start token.
         """
         tokens = sorted(self.languages.values())
         return [tokens[int(best)] for best in logits[:, tokens].argmax(axis=1)]
 
     def language_of(self, prompt: tuple[int, ...]) -> str:
-        """Return the code of a prompt's language; that of the checkpoint where it has none."""
+        """Return the code of a prompt's language, or the checkpoint's if the prompt has none."""
         codes = {token: name for name, token in self.languages.items()}
         return codes.get(prompt[1], self.language) if codes else self.language
 
@@ -94,7 +95,7 @@ class Vocabulary:
 def language_token(languages: Mapping[str, int], name: str) -> int | None:
     """Return the token of a language given by code or name, with a region or without.
 
-    ``languages`` are tokens by code. None: it is not among them.
+    ``languages`` are tokens by code. None is returned if the language is not among them.
     """
     from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
 
@@ -106,19 +107,19 @@ def language_token(languages: Mapping[str, int], name: str) -> int | None:
 
 
 def seeded(size: int) -> Vocabulary:
-    """Return that of a published size, for generated weights: its text tokens alone are given."""
+    """Return the vocabulary of a published size for generated weights, which write only text."""
     if size == ENGLISH_ONLY:
         return Vocabulary((50257, 50362), 50256, tuple(range(50256, size)))
-    # Large-v3 inserted one more language.
+    # Large-v3 has one more language than other multilingual sizes, which shifts the tokens after.
     shift = size - 51865
     prompt = (50258, 50259, 50359 + shift, 50363 + shift)
     return Vocabulary(prompt, 50257, tuple(range(50257, size)))
 
 
 def special_names(vocabulary: Vocabulary) -> dict[int, str]:
-    """Return the names of the special tokens of :func:`seeded`, as published tokenizers have them.
+    """Return the names of the special tokens of :func:`seeded`, as in published tokenizers.
 
-    Between the first language and the end of the prompt the order is always the same.
+    The tokens before the last one of the prompt have the same order in all of them.
     """
     start, without = vocabulary.prompt[0], vocabulary.prompt[-1]
     before = (TRANSLATE, TRANSCRIBE, "<|startoflm|>", "<|startofprev|>", "<|nospeech|>")
@@ -132,7 +133,7 @@ def special_names(vocabulary: Vocabulary) -> dict[int, str]:
 
 
 def byte_letters() -> dict[int, str]:
-    """Return the letter that stands for each byte in byte-level vocabularies, which are GPT-2's."""
+    """Return the letter for each byte in byte-level vocabularies. Source: GPT-2's tokenizer."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in plain]
     letters = {byte: chr(byte) for byte in plain}
@@ -140,18 +141,19 @@ def byte_letters() -> dict[int, str]:
 
 
 def read_vocabulary(folder: Path, config: Mapping[str, Any]) -> Vocabulary:
-    """Read that of a checkpoint.
+    """Read the vocabulary of a checkpoint.
 
     Args:
-        folder: holds ``tokenizer.json`` and, if all is well, ``generation_config.json``.
-        config: ``config.json``, which is asked for what the latter lacks.
+        folder: has ``tokenizer.json`` and usually ``generation_config.json``.
+        config: content of ``config.json``, for settings that ``generation_config.json`` lacks.
 
     Raises:
         CheckpointError: the files contradict each other, or lack what a prompt needs.
     """
     tokenizer = open_tokenizer(folder)
     generation = folder / GENERATION
-    # Without it the settings are in config.json, as older versions of transformers wrote them.
+    # Without the file, the settings are in config.json: older versions of transformers wrote them
+    # there.
     settings: Mapping[str, Any] = read_json(generation) if generation.is_file() else config
     where = generation if generation.is_file() else folder / "config.json"
     size = int(config["vocab_size"])
@@ -197,7 +199,7 @@ def open_tokenizer(folder: Path) -> Any:
     """Return the ``tokenizers.Tokenizer`` of a checkpoint.
 
     Raises:
-        CheckpointError: ``tokenizer.json`` is missing, or no such file.
+        CheckpointError: ``tokenizer.json`` is missing or damaged.
     """
     from tokenizers import Tokenizer
 
@@ -222,7 +224,7 @@ class _Prompt:
     token_id: Callable[[str], int | None]
 
     def tokens(self) -> tuple[int, ...]:
-        """Return the prompt, in the steps of ``_retrieve_init_tokens``."""
+        """Return the prompt, made by the steps of ``_retrieve_init_tokens``."""
         settings = self.settings
         language, task = settings.get("language"), settings.get("task")
         start = settings.get("decoder_start_token_id")
@@ -235,7 +237,7 @@ class _Prompt:
             tokens[1:2] = [self._language(language)]
         elif self.is_open:
             tokens[1:2] = [self._undetected()]
-            # Where it cannot detect, or has no settings to go by, ``generate`` is no example.
+            # ``generate`` cannot detect a language, or has no settings for it: English is taken.
             if self._is_silent or not settings.get("lang_to_id"):
                 language = "en"
         if task is not None:
@@ -247,9 +249,10 @@ class _Prompt:
         return tuple(token for token in tokens if token is not None)
 
     def said(self, prompt: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the prompt for a language that is said, as ``generate(language=…)`` makes it.
+        """Return the prompt for a given language, as ``generate(language=…)`` makes it.
 
-        ``prompt`` is that without. Forced tokens count as little as there.
+        ``prompt`` is the prompt without a given language. Forced tokens are ignored, as in
+        ``generate``.
         """
         task = self.settings.get("task")
         token = self._tasks().get("transcribe") if task is None else self._task(task)
@@ -264,9 +267,9 @@ class _Prompt:
         return said
 
     def languages(self, prompt: tuple[int, ...]) -> dict[str, int]:
-        """Return tokens by code, of the tokenizer where no others are given.
+        """Return tokens of languages by code, from the settings or else from the tokenizer.
 
-        None where the prompt has no language and gets none.
+        The result is empty if prompts have no language.
         """
         known = self.settings.get("is_multilingual")
         named = self.settings.get("lang_to_id")
@@ -282,21 +285,21 @@ class _Prompt:
 
     @property
     def is_open(self) -> bool:
-        """Whether the prompt has a language that is not named."""
+        """Whether the prompt has a language that the settings do not name."""
         named = self.settings.get("language") is not None
         return not named and self._forced()[:1] in ([], [None]) and self._is_multilingual
 
     @property
     def _is_silent(self) -> bool:
-        """Whether nothing at all is said: that which every published prompt has is taken."""
+        """Whether the settings say nothing of the prompt, which then is the published kind's."""
         named = ("no_timestamps_token_id", "language", "task")
         return not any(self.settings.get(name) for name in named) and not self._forced()
 
     def _forced(self) -> list[int | None]:
         """Return the tokens of ``forced_decoder_ids``, the old form: pairs of position and token.
 
-        None stands for a language that is to be detected. With ``language`` or ``task`` they do not
-        count.
+        None stands for a language that is to be detected. The tokens are ignored if the settings
+        have ``language`` or ``task``.
         """
         if self.settings.get("language") is not None or self.settings.get("task") is not None:
             return []
@@ -313,7 +316,7 @@ class _Prompt:
 
     @property
     def _is_multilingual(self) -> bool:
-        """Return whether a prompt has a language."""
+        """Whether prompts have a language."""
         settings = self.settings
         known = settings.get("is_multilingual")
         if known is not None:
@@ -321,11 +324,11 @@ class _Prompt:
         size = self.config["vocab_size"]
         if settings.get("lang_to_id") or size > ENGLISH_ONLY:
             return True
-        # Vocabularies of other sizes are somebody's own.
+        # Vocabularies of other sizes are not published ones, so their tokens decide.
         return self._is_silent and size != ENGLISH_ONLY and self.token_id(ENGLISH) is not None
 
     def _undetected(self) -> int:
-        """Return the language that holds the place of one that is not known."""
+        """Return the token that is the placeholder of a language to be detected."""
         languages = self.settings.get("lang_to_id")
         if not languages:
             return self._named(ENGLISH)
@@ -344,7 +347,7 @@ class _Prompt:
         return token
 
     def _tasks(self) -> Mapping[str, int]:
-        """Return the tokens of the tasks by name, the tokenizer's where no others are given."""
+        """Return the tokens of tasks by name, from the settings or else from the tokenizer."""
         tasks = self.settings.get("task_to_id")
         if tasks:
             return dict(tasks)
