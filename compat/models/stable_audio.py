@@ -291,7 +291,7 @@ class StableAudioModel(SampledAudio):
         }
 
     def _fitting(self, seconds: float) -> float:
-        """Return the seconds of the shortest point that holds the sound, or of the longest point."""
+        """Return the seconds of the shortest point that holds the sound, or of the longest."""
         known = list(self.schedules)
         return next((one for one in known if one >= seconds), known[-1])
 

@@ -110,7 +110,7 @@ def seeded(size: int) -> Vocabulary:
     """Return the vocabulary of a published size for generated weights, which write only text."""
     if size == ENGLISH_ONLY:
         return Vocabulary((50257, 50362), 50256, tuple(range(50256, size)))
-    # Large-v3 has one more language than other multilingual sizes, which shifts the tokens after.
+    # Large-v3 has one more language than other multilingual sizes, which shifts later tokens.
     shift = size - 51865
     prompt = (50258, 50259, 50359 + shift, 50363 + shift)
     return Vocabulary(prompt, 50257, tuple(range(50257, size)))

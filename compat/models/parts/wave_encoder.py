@@ -23,7 +23,7 @@ def frame_count(config: Mapping[str, Any], samples: int) -> int:
 
 
 def normalised(samples: np.ndarray) -> np.ndarray:
-    """Give audio zero mean and unit variance, as ``Wav2Vec2FeatureExtractor`` does."""
+    """Return audio with zero mean and unit variance, as ``Wav2Vec2FeatureExtractor`` does."""
     variance = samples.var(dtype=np.float64)
     normal = (samples - samples.mean(dtype=np.float64)) / np.sqrt(variance + 1e-7)
     return np.asarray(normal, np.float32)
