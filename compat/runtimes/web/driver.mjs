@@ -1,8 +1,9 @@
-// Starts one browser on one page and stays beside it, to end it and its profile whatever happens.
+// Driver of one browser with one page: it starts the browser, and ends it whatever happens.
 //
-// Told by its first line of standard input (JSON) what to start; says on standard output, a line of
-// JSON each, that the page opened and what became of it. The end of its input is the end of both:
-// whoever started this is gone then, however it ended.
+// The first line of standard input (JSON) says what to start. Events go to standard output, a line
+// of JSON each: the page opened, or the browser or the tab is gone. When standard input ends, the
+// process that started the driver has ended: the driver then ends the browser, removes the profile,
+// and ends itself.
 
 import { rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -15,21 +16,21 @@ let launching;
 let profile;
 
 async function end(status) {
-  // A browser that is starting cannot be ended yet.
+  // A browser cannot be ended while it is starting.
   await launching?.catch(() => {});
   try {
     browser?.process()?.kill('SIGKILL');
-    // Its children are in its process group, which it leads.
+    // The browser leads a process group, in which its children are.
     if (browser?.process()?.pid && process.platform !== 'win32') {
       process.kill(-browser.process().pid, 'SIGKILL');
     }
-  } catch { /* It has ended. */ }
+  } catch { /* The browser has ended already. */ }
   if (profile) {
     for (let attempt = 0; attempt < 20; attempt += 1) {
       try {
         rmSync(profile, { recursive: true, force: true, maxRetries: 3, retryDelay: 50 });
         break;
-      } catch { /* A process that is ending writes once more. */ }
+      } catch { /* A process that is still ending may have written a file: try again. */ }
     }
   }
   process.exit(status);
@@ -46,7 +47,7 @@ async function start(job) {
     args: job.args,
     extraPrefsFirefox: job.preferences,
     userDataDir: job.profile,
-    // A Chromium whose pipe closes ends by itself.
+    // Chromium ends by itself when its pipe closes.
     pipe: job.browser === 'chrome',
     env: { ...process.env, ...job.environment },
     timeout: job.timeout,

@@ -1,22 +1,22 @@
-// Runs graphs in a page: compiles them, keeps their state and outputs on the device, and loops.
+// The page: it compiles and runs graphs, and keeps their states and outputs on the device.
 //
-// The page asks its server for one call after the other (see exchange) and answers each when its
-// work has really ended. Numbers leave the device only where a call asks for them.
+// The page asks its server for one call after the other (see exchange), and answers each when its
+// work has ended on the device. Numbers leave the device only if a call asks for them.
 
 const ARRAYS = {
   float32: Float32Array, int32: Int32Array, int64: BigInt64Array, uint8: Uint8Array,
   int8: Int8Array, bool: Uint8Array, float64: Float64Array, uint32: Uint32Array,
 };
-const AHEAD = 32; // Steps that may be on their way to the device at once.
-const SHOWN_EVERY = 250; // Milliseconds between two looks of a person at the table.
+const AHEAD = 32; // Most steps that may be queued on the device.
+const SHOWN_EVERY = 250; // Milliseconds between two updates of the table that a person sees.
 
 let ort;
-let device; // Where tensors live: Host, Gpu or Nn.
+let device; // The device that holds tensors: a Host, Gpu or Nn.
 let provider;
 const graphs = new Map(); // Compiled graphs by key, each with its states and last outputs.
 
-// ONNX Runtime traces where it places nodes while it compiles a graph. It keeps the console that it
-// finds when it is loaded: this one. What it warns of goes on, what else it traces does not.
+// ONNX Runtime logs the placement of nodes while it compiles a graph. It keeps the console that it
+// finds when it is loaded, which is this one. Warnings are passed on, other lines are not.
 const PLACEMENT = /placed on|partitions supported/;
 const TRACED = /\[(?:V|I):onnxruntime/;
 const SHADER = /=== WebGPU Shader code .* (Start|End) ===/;
@@ -70,7 +70,7 @@ function encode(header, tensors = []) {
 
 // Devices -----------------------------------------------------------------------------------------
 //
-// Each uploads, downloads, allocates and frees tensors, writes slices into caches, and waits.
+// A device uploads, downloads, allocates and frees tensors, writes slices into caches, and waits.
 
 const size = (dims) => dims.reduce((product, dim) => product * dim, 1);
 const bytesOf = (dtype, dims) => size(dims) * ARRAYS[dtype].BYTES_PER_ELEMENT;
@@ -81,7 +81,7 @@ class Host {
 
   upload(tensor) { return cpuTensor({ ...tensor, data: tensor.data.slice() }); }
   async download(tensor) { return tensor.data; }
-  allocate() { return null; } // ONNX Runtime copies out of its heap whatever it is given.
+  allocate() { return null; } // ONNX Runtime copies every output out of its heap.
   free() {}
   async finish() {}
 
@@ -116,7 +116,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 class Gpu {
   location = 'gpu-buffer';
   faults = [];
-  staging = new Map(); // Idle buffers for what is fetched, by size.
+  staging = new Map(); // Idle buffers for downloads, by size.
 
   // ONNX Runtime makes the device with the first graph; its tensors must live on that one.
   async begin() {
@@ -151,7 +151,7 @@ class Gpu {
   }
 
   fill(tensor, data) {
-    // A copy's length is a multiple of four bytes; all element types but the smallest are.
+    // The length of a copy must be a multiple of four bytes. Arrays of small elements are padded.
     const padded = new Uint8Array(Math.ceil(data.byteLength / 4) * 4);
     padded.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     this.device.queue.writeBuffer(tensor.gpuBuffer, 0, padded);
@@ -177,7 +177,7 @@ class Gpu {
     await staging.mapAsync(GPUMapMode.READ);
     const data = new ARRAYS[tensor.type](staging.getMappedRange().slice(0, bytes));
     staging.unmap();
-    idle.push(staging); // A decoder that makes a buffer for every token slows down.
+    idle.push(staging); // Reused, as a new buffer for every token slows a decoder down.
     return data;
   }
 
@@ -202,7 +202,7 @@ class Gpu {
     this.device.queue.submit([encoder.finish()]);
   }
 
-  // Cache and slice are the same buffers at every step: they are bound once.
+  // Cache and slice are the same buffers at every step, so that they are bound once.
   bound({ cache, slice, axis }) {
     const from = slice.gpuBuffer;
     if (cache.boundTo !== from || cache.boundFor !== cache.current.gpuBuffer) {
@@ -257,13 +257,13 @@ class Nn {
   }
 
   async finish() {
-    // The context works in order: what is read last has waited for everything before.
+    // The context works in order: a read that ends has waited for all work before it.
     if (!this.fence) this.fence = await this.make('int32', [1]);
     this.context.writeTensor(this.fence.mlTensor, new Int32Array([1]));
     await this.context.readTensor(this.fence.mlTensor);
   }
 
-  // One tensor may not be input and output of one call: each cache has two, in turns.
+  // A tensor may not be input and output of one call: each cache has two, which take turns.
   async write(writes, position, graph) {
     if (!this.writers.has(graph)) this.writers.set(graph, await this.writer(writes));
     const { built, at } = this.writers.get(graph);
@@ -301,8 +301,8 @@ class Nn {
   }
 }
 
-// Buffers and tensors that were made and not destroyed, ONNX Runtime's own among them: what is lost
-// there no garbage collector may bring back before a GPU's memory is full.
+// Count of buffers and tensors that were made and not destroyed, ONNX Runtime's own included. A
+// garbage collector may not free lost ones before a GPU's memory is full.
 const alive = { count: 0, bytes: 0 };
 
 function counted(maker, method, size) {
@@ -342,7 +342,7 @@ async function compile(call) {
     freeDimensionOverrides: free,
     logSeverityLevel: 0,
   };
-  // Everything stays on the device until it is asked for: then steps need not wait for one another.
+  // Outputs stay on the device until they are asked for, so that steps do not wait for one another.
   if (device.location !== 'cpu') settings.preferredOutputLocation = device.location;
   placements.length = 0;
   const session = await ort.InferenceSession.create(model, settings);
@@ -384,8 +384,8 @@ async function reset(entry) {
   }
 }
 
-// No tensor may be input and output of one call: an output that is fed to its own graph has two, in
-// turns.
+// A tensor may not be input and output of one call: an output that is fed to its own graph has two
+// tensors, which take turns.
 async function swap({ ready, spare }, inputs) {
   const given = new Set(Object.values(inputs));
   for (const [name, tensor] of ready) {
@@ -396,7 +396,7 @@ async function swap({ ready, spare }, inputs) {
   }
 }
 
-// Runs a graph once: feeds by name, the states besides; returns its outputs by name.
+// Runs a graph once, with feeds by name and the graph's states; returns its outputs by name.
 async function execute(entry, feeds, position) {
   const { session, stated, states, outputs } = entry;
   const inputs = { ...entry.constants, ...feeds };
@@ -432,7 +432,7 @@ function handled({ key, output, run }) {
   return entry.made.get(output);
 }
 
-// Feeds are tensors of the message, or outputs that other graphs left on the device.
+// Returns feeds by name: tensors of the message, or outputs that other graphs left on the device.
 function fed({ feeds, tensors }) {
   return Object.fromEntries(feeds.map(({ name, tensor, handle }) => (
     [name, handle ? handled(handle) : cpuTensor(tensors[tensor])]
@@ -443,8 +443,9 @@ async function fetched(tensor) {
   return { dtype: tensor.type, dims: tensor.dims, data: await device.download(tensor) };
 }
 
-// Runs a graph step by step from its initial states; see Session.steps in contract/session.py. What
-// is fed at every step is uploaded once, and what is fetched at each is one tensor in the end.
+// Runs a graph step by step from its initial states; see Session.steps in contract/session.py.
+// Feeds that are the same at every step are uploaded once. The values that are fetched at each step
+// make one tensor in the end.
 async function steps(entry, { count, prompt, along, carry, stop, fetch, ...call }) {
   const began = performance.now();
   await reset(entry);
@@ -484,8 +485,8 @@ async function steps(entry, { count, prompt, along, carry, stop, fetch, ...call 
     }
     return ended.every(Boolean);
   };
-  // Devices work in order, so that a step need not wait for what is fetched after the one before
-  // it. Tokens are waited for: an application shows them as they come, or stops at one.
+  // Devices work in order, so that a step does not wait for the downloads of the step before it.
+  // Only tokens are waited for: an application shows them as they come, or stops at one.
   const told = stop !== null || fetch.some((name) => Object.values(carry).includes(name));
   const ahead = told ? 1 : AHEAD;
   let pending = [];
@@ -523,7 +524,7 @@ const LIMITS = ['maxBufferSize', 'maxStorageBufferBindingSize', 'maxComputeWorkg
 
 async function adapterFacts() {
   const wanted = { powerPreference: 'high-performance' };
-  // A browser that has the interface and is not willing (Firefox 140 on Linux) throws.
+  // A browser may have the interface but refuse to use it (Firefox 140 on Linux): it throws.
   const adapter = await navigator.gpu?.requestAdapter(wanted).catch((error) => {
     console.warn(String(error));
   });
@@ -636,7 +637,7 @@ const CALLS = {
   },
 };
 
-// A person who watches sees what runs; the numbers are those of the results.
+// Shows a person who watches which calls run, and their times. Results have numbers of their own.
 const rows = new Map();
 function show(what, ms, failed) {
   const row = rows.get(what) ?? { ms: [], failed };

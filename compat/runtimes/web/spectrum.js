@@ -1,8 +1,8 @@
-// The spectral transform alone: frames of audio to a mel power spectrum, one workgroup a frame.
+// A mel power spectrum in WebGPU, from frames of audio: one workgroup for each frame.
 //
-// A radix-2 Stockham transform in shared memory (Govindaraju et al., "High performance discrete
-// Fourier transforms on graphics processors", 2008), 256 invocations in whatever shape is asked
-// for: the arithmetic is the same, so a difference is the shape's.
+// It is a radix-2 Stockham transform in shared memory (Govindaraju et al., "High performance
+// discrete Fourier transforms on graphics processors", 2008). A workgroup has 256 invocations, in
+// any shape. The arithmetic is the same for all shapes: a difference in time is the shape's.
 
 const code = (x, y) => `
 const HALF = 256u;
