@@ -25,7 +25,7 @@ def round_to_4_bits(module: torch.nn.Module) -> torch.nn.Module:
     """Simulate int4 weights: symmetric, one scale per 32 values; arithmetic in float32."""
     for child in module.modules():
         if isinstance(child, torch.nn.Linear):
-            rounded = round_blocks(child.weight, 32)  # As compat.build.onnx_schemes.BLOCK.
+            rounded = round_blocks(child.weight, 32)  # The size is onnx_schemes.BLOCK.
             child.weight = torch.nn.Parameter(rounded, requires_grad=False)
     return module
 

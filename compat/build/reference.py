@@ -229,7 +229,7 @@ def make(
 
     if not guide:
         everything = [*(i for found in items.task.values() for i in found), *items.numerics]
-        # Of generated weights the answers to hard inputs are not judged, only the numerics.
+        # With generated weights the answers to hard inputs are not judged, only their numerics.
         known = inputs.reference.weights != "seeded"
         everything += [*items.timed, *items.examples, *(items.stress if known else ())]
         distinct = {item.id: item for item in everything}

@@ -1,4 +1,4 @@
-"""Tables of what the code declares: options, commands, corpora, ratings, columns of queries."""
+"""Tables of declarations in the code: options, commands, corpora, ratings, columns of queries."""
 
 from __future__ import annotations
 

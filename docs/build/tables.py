@@ -4,11 +4,10 @@ python docs/build/tables.py
 python docs/build/tables.py --check
 python docs/build/tables.py --print accuracy reports/local/results
 
-Documents mark where a table belongs (``compat.report.documents``). Tables of measurements come from
-``reports/results``, so that ``compat publish`` runs this in a checkout; the others come from the
-code.
-``tests/test_documents.py`` fails where what is committed is not what this would write. Tables of
-:data:`MEASURED` are results of one measurement each, whose script writes them.
+Documents mark the places of tables (``compat.report.documents``). Tables of measurements come from
+``reports/results``, so that ``compat publish`` runs this script in a checkout; the others come from
+the code. ``tests/test_documents.py`` fails if a committed table differs from this script's. Tables
+of :data:`MEASURED` are results of one measurement each, whose own script writes them.
 """
 
 from __future__ import annotations
