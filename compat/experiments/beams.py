@@ -67,7 +67,7 @@ class Contestant:
     beams: int
     batch: int
     hear: Hear
-    """Transcribes recordings, each of one window."""
+    """Function that transcribes recordings, each of one window."""
 
     @property
     def name(self) -> str:

@@ -273,7 +273,7 @@ class ClapModel(HuggingFaceModel):
         source = corpus.special.get(SOUNDS) or corpus.speech
         number = profile.pick(2, 2, 8)
         windows = filled_windows.cut(source, self.sample_rate, self.samples, number)
-        # Each has a sentence of its own, so that sentences are told apart too.
+        # Every item has another sentence, to see whether sentences are distinguished too.
         chosen = [
             replace(window, facts={CAPTIONS: SENTENCES[:number], CAPTION: sentence})
             for window, sentence in zip(windows, SENTENCES, strict=False)

@@ -153,7 +153,7 @@ class EncodecModel(HuggingFaceModel):
 
     architecture = "EncodecModel"
     gains = SEEDED_GAINS
-    needless = ("inited", "cluster_size", "embed_avg")  # Training alone moves the codebooks.
+    needless = ("inited", "cluster_size", "embed_avg")  # Only training changes codebooks.
 
     def __init__(
         self, config: Mapping[str, Any], folder: Path | None = None, chunk: int = 0

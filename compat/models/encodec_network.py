@@ -56,7 +56,7 @@ def settle(network: Any) -> None:
         for name, child in list(module.named_children()):
             if type(child).__name__ == "EncodecLSTM":
                 setattr(module, name, _recurrence(child.lstm))
-        for name in ("inited", "cluster_size", "embed_avg"):  # Training alone needs them.
+        for name in ("inited", "cluster_size", "embed_avg"):  # Only training needs them.
             module._buffers.pop(name, None)
     sum_in_blocks(network)
 

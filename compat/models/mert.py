@@ -152,7 +152,7 @@ class MertModel(HuggingFaceModel):
 
     architecture = "HubertModel"
     gains = SEEDED_GAINS
-    needless = (*POSITIONS, "masked_spec_embed")  # Training alone masks its inputs.
+    needless = (*POSITIONS, "masked_spec_embed")  # Only training masks inputs.
     sample_rate = 24_000
     task = MusicTagging()
 

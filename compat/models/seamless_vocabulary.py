@@ -79,7 +79,7 @@ class Vocabulary:
 
 
 def seeded(size: int) -> Vocabulary:
-    """Return the vocabulary of generated weights: the published one, with only a few languages."""
+    """Return the vocabulary of generated weights: a few languages, whose ids are near ``size``."""
     names = ("eng", "deu", "fra", "spa", "cmn", "hin")
     return Vocabulary(3, 3, {name: size - 100 + number for number, name in enumerate(names)})
 

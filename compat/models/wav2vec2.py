@@ -144,7 +144,7 @@ class Wav2Vec2Model(HuggingFaceModel):
 
     architecture = "Wav2Vec2ForCTC"
     gains = SEEDED_GAINS
-    needless = (*POSITIONS, "masked_spec_embed")  # Training alone masks its inputs.
+    needless = (*POSITIONS, "masked_spec_embed")  # Only training masks inputs.
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ from compat.contract.graph import POSITION
 from compat.contract.session import Handle, Session
 
 NEVER = -1e4
-"""Added to the logits of tokens that are suppressed, as in the graphs."""
+"""Number added to the logits of suppressed tokens, as in the graphs."""
 
 
 def beam_search(

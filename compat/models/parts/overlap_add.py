@@ -72,7 +72,7 @@ class OverlapAdd:
     def run(
         self, audio: np.ndarray, process: Callable[[np.ndarray], np.ndarray]
     ) -> NDArray[np.float32]:
-        """Return the answer to audio (…, samples), (…, samples) too.
+        """Return the joined answers to all segments of audio (…, samples), with as many samples.
 
         Args:
             audio: at least one sample.

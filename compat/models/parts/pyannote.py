@@ -33,13 +33,13 @@ class Published:
     """Name of the published checkpoint on the hub, for messages."""
     rules: Rules
     build: Callable[[], torch.nn.Module]
-    """Returns the architecture with any weights."""
+    """Function that returns the architecture with any weights."""
     gains: Mapping[str, float | None]
     """Factors of generated weights, by parts of their names."""
     finish: Callable[[torch.nn.Module], None] = lambda network: None
-    """Changes generated weights in place."""
+    """Function that changes generated weights in place."""
     architecture: str = ""
-    """Class that pyannote's ``config.yaml`` names; empty: no configuration is asked for."""
+    """Class that pyannote's ``config.yaml`` must name; if empty, no configuration is needed."""
     model_type: str = ""
     """Model type that this project's ``config.json`` names instead."""
 

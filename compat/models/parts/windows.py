@@ -40,7 +40,7 @@ class Windows:
         return range(0, max(1, samples - self.length + self.step), self.step)
 
     def cut(self, audio: np.ndarray) -> np.ndarray:
-        """Return the windows over audio (…, samples), (windows, …, length); zeros after its end."""
+        """Return the windows (windows, …, length) of audio (…, samples); zeros follow its end."""
         end = self.starts(audio.shape[-1])[-1] + self.length
         windows = sliding_window_view(window_at(audio, 0, end), self.length, axis=-1)
         return np.moveaxis(windows[..., :: self.step, :], -2, 0).copy()

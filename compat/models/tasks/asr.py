@@ -21,7 +21,7 @@ from compat.models.tasks.base import Task
 
 @dataclass(frozen=True)
 class Transcription(Task):
-    """Transcribes utterances. A prediction has a ``text`` where the weights know words."""
+    """Transcribes utterances. A prediction has a ``text`` if the weights know words."""
 
     open_vocabulary: bool
     """Whether the model can write any word. If not, texts are not normalised: the words of a closed

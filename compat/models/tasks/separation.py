@@ -47,7 +47,7 @@ class Separation(Task):
     fact: ClassVar[str] = "stems"
     sets: ClassVar[tuple[str, ...]] = ("stems",)
     unjudged: ClassVar[tuple[str, ...]] = ("music-train",)
-    rescorable: ClassVar[bool] = False  # Results keep digests of sounds, and no sound.
+    rescorable: ClassVar[bool] = False  # Scores need the sounds; results keep only digests.
     metrics: ClassVar[tuple[Metric, ...]] = (
         Metric("sdr", "dB", "higher", primary=True),
         *(Metric(f"sdr_{stem}", "dB", "higher") for stem in STEMS),
