@@ -108,6 +108,6 @@ def _run(arguments: argparse.Namespace, said: Callable[[str], None]) -> Measured
 EXPERIMENT = Experiment(
     "what does operator fusion gain, and change?",
     _run,
-    rounds_argument(20),
-    "compat experiment fusion --rounds 20 --save",
+    rounds_argument(120),
+    "compat experiment fusion --rounds 60 --save",
 )
