@@ -86,7 +86,8 @@ def test_results_of_every_host_come_home_and_a_dead_one_costs_its_own(
 def test_what_was_measured_before_a_host_stops_is_home(suites: Any, tmp_path: Path) -> None:
     """Results travel as they are written; Ctrl-C at home ends pytest there."""
     stop = threading.Event()
-    host = Host("slow", folder=str(ROOT), arguments=suite(suites), environment=environment(suites))
+    arguments = suite(suites, "--iterations", "1000000")
+    host = Host("slow", folder=str(ROOT), arguments=arguments, environment=environment(suites))
     watcher = threading.Thread(target=_set_when_begun, args=(tmp_path / "lab", stop), daemon=True)
     watcher.start()
     (outcome,) = run([host], tmp_path / "lab", silent, stop)

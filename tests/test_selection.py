@@ -66,11 +66,14 @@ def test_a_recipe_per_component(suites: Any, tmp_path: Path) -> None:
 
 
 def test_a_variant_called_like_its_family_is_selected_by_name() -> None:
-    family = Family("only", "asr", "Only", "only", (Variant("only", ("seeded",)),))
+    variants = (Variant("only", ("seeded",)), Variant("only-large", ("seeded",)))
+    family = Family("only", "asr", "Only", "only", variants)
     runtime = catalog.load().runtime("torch")
     small = catalog.Catalog((family,), (runtime,))
     found = Selection(models=("only",), targets=("cpu-torch",)).cases(small)
     assert {case.variant.name for case in found} == {"only"}
+    found = Selection(models=("only*",), targets=("cpu-torch",)).cases(small)
+    assert {case.variant.name for case in found} == {"only", "only-large"}
     assert not Selection(targets=("cpu-torch",)).cases(small), "it is not of the core profile"
 
 

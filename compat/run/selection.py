@@ -106,7 +106,10 @@ class Selection:
     def _wants(self, case: Case) -> bool:
         target, recipe, variant = case.target, case.recipe, case.variant
         named = _any((variant.name,), self.models)
-        if self.models and not _any((variant.name, case.family.name), self.models):
+        # The name of a variant means that variant, although its family may have the same name.
+        variants = {one.name for one in case.family.variants}
+        families = [word for word in self.models if word not in variants]
+        if self.models and not (named or _any((case.family.name,), families)):
             return False
         words = [word for word in self.targets if word != HERE]
         if words and not _any((target.name, target.hardware), words):
