@@ -49,7 +49,7 @@ lint: $(STAMP)
 # What an edit is checked by, again and again: tests that open no model, run no suites and start no
 # process, and those of the house.
 UNIT := tests/test_house.py $(shell grep -LE \
-	'suites: |import torch|transformers|open_model|faulty_catalog|forks|sys\.executable' tests/test_*.py)
+	'suites: |import torch|transformers|open_model|pruning\.|faulty_catalog|forks|sys\.executable' tests/test_*.py)
 # Linters take one processor, and tests wait now and then: both together end sooner.
 check: $(STAMP)
 	@$(MAKE) --no-print-directory -j 2 lint units
