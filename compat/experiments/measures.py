@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from compat import catalog
-from compat.build.sources import sources
+from compat.build.sources import GraphSource, sources
 from compat.build.translation import translated
-from compat.contract.case import Case
+from compat.contract.case import Case, Recipe, Target
 from compat.contract.errors import CompatError
 from compat.contract.execution import Execution
 from compat.contract.model_reference import ModelReference
@@ -134,13 +134,9 @@ def opened(case_id: str, threads: int = 0) -> tuple[Any, Session]:
     Raises:
         CompatError: the case's checkpoint or runtime is absent.
     """
-    reference, model = model_of(case_id)
-    case = catalog.load().case(case_id)
-    runtime = _runtime_of(case)
-    threads = threads or available_cpus()
+    model, runtime, arguments = _prepared(case_id, threads)
     assert isinstance(runtime, GraphRuntime)
-    found = sources(reference, model, threads)
-    return model, runtime.compile(found, case.target, case.recipe, Options(threads))
+    return model, runtime.compile(*arguments)
 
 
 def ready(case_id: str, threads: int = 0) -> tuple[Any, Execution]:
@@ -149,12 +145,20 @@ def ready(case_id: str, threads: int = 0) -> tuple[Any, Execution]:
     Raises:
         CompatError: the case's checkpoint or runtime is absent.
     """
+    model, runtime, arguments = _prepared(case_id, threads)
+    return model, runtime.open(model, *arguments)
+
+
+def _prepared(
+    case_id: str, threads: int
+) -> tuple[Any, Runtime, tuple[Mapping[str, GraphSource], Target, Recipe, Options]]:
+    """Return a case's model and runtime, and what the runtime is given to open it."""
     reference, model = model_of(case_id)
     case = catalog.load().case(case_id)
     runtime = _runtime_of(case)
     threads = threads or available_cpus()
     found = sources(reference, model, threads)
-    return model, runtime.open(model, found, case.target, case.recipe, Options(threads))
+    return model, runtime, (found, case.target, case.recipe, Options(threads))
 
 
 def _runtime_of(case: Case) -> Runtime:

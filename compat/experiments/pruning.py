@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,35 +59,33 @@ def pruning(rounds: int, said: Callable[[str], None], share: float = SHARE) -> M
     total = sum(p.numel() for p in smaller.parameters())
     detail = f"{segmenting.CASE}: {zeros / total:.1%} of the weights are zero"
     removed = f"{segmenting.CASE}: {share:.0%} of the units of recurrent and linear layers removed"
+    paired = f"{len(items)} conversations, paired"
     return Measured(
         (
-            Finding(
-                measure="bytes of the pruned file over the whole",
-                value=sizes[0] / sizes[-1],
-                detail=f"safetensors, {sizes[0]:,} and {sizes[-1]:,} bytes; {detail}",
-            ),
+            _bytes("bytes of the pruned file over the whole", sizes[0], sizes[-1], detail),
             quotient("speed-up by zeros", seconds["whole"], seconds["pruned"], detail),
-            Finding(
-                measure="degradation of DER",
-                value=scores["degradation"],
-                unit="points",
-                interval=tuple(scores["degradation_interval"]),
-                detail=f"{len(items)} conversations, paired; {detail}",
-            ),
-            Finding(
-                measure="bytes with channels removed over the whole",
-                value=sizes[1] / sizes[-1],
-                detail=f"safetensors, {sizes[1]:,} and {sizes[-1]:,} bytes; {removed}",
-            ),
+            _degradation("degradation of DER", scores, f"{paired}; {detail}"),
+            _bytes("bytes with channels removed over the whole", sizes[1], sizes[-1], removed),
             quotient("speed-up by removed channels", seconds["whole"], seconds["narrow"], removed),
-            Finding(
-                measure="degradation of DER with channels removed",
-                value=narrow_scores["degradation"],
-                unit="points",
-                interval=tuple(narrow_scores["degradation_interval"]),
-                detail=f"{len(items)} conversations, paired; {removed}",
+            _degradation(
+                "degradation of DER with channels removed", narrow_scores, f"{paired}; {removed}"
             ),
         )
+    )
+
+
+def _bytes(measure: str, smaller: int, whole: int, detail: str) -> Finding:
+    said = f"safetensors, {smaller:,} and {whole:,} bytes; {detail}"
+    return Finding(measure=measure, value=smaller / whole, detail=said)
+
+
+def _degradation(measure: str, scores: Mapping[str, Any], detail: str) -> Finding:
+    return Finding(
+        measure=measure,
+        value=scores["degradation"],
+        unit="points",
+        interval=tuple(scores["degradation_interval"]),
+        detail=detail,
     )
 
 
