@@ -213,6 +213,16 @@ def test_what_it_cannot_execute_is_named(tmp_path: Path) -> None:
 # Graphs ----------------------------------------------------------------------------------------
 
 
+def emulated(folder: Path, export: Path, rewritten: Any, x: torch.Tensor) -> dict[str, np.ndarray]:
+    """Return what the emulator gives for ``x`` by an exported graph, and by it as rewritten."""
+    written = folder / "written.onnx"
+    written.write_bytes(rewritten.SerializeToString())
+    return {
+        name: qnn_session.open_session(path, EMULATOR).run(None, {"x": x.numpy()})[0]
+        for name, path in (("export", export), ("written", written))
+    }
+
+
 @needs_emulator
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("stride", [5, 4])
@@ -228,13 +238,9 @@ def test_samples_are_convolved_by_any_stride(stride: int, tmp_path: Path) -> Non
     qnn_graph.unstride(model)
     after = [node.op_type for node in model.graph.node]
     assert after == (["Reshape", "Transpose", "Conv"] if stride == 5 else before)
-    written = tmp_path / "written.onnx"
-    onnx.save(model, written)
     exact = module(x).detach().numpy()
-    found = {}
-    for name, path in (("export", file), ("written", written)):
-        y = qnn_session.open_session(path, EMULATOR).run(None, {"x": x.numpy()})[0]
-        found[name] = compare([exact], None, [y])["snr_db"]
+    outputs = emulated(tmp_path, file, model, x)
+    found = {name: compare([exact], None, [y])["snr_db"] for name, y in outputs.items()}
     assert found["written"] > 60
     # Once this holds no longer, QAIRT was mended and the form is not needed.
     assert stride != 5 or found["export"] < 10
@@ -265,13 +271,12 @@ def test_every_input_of_a_batch_gets_its_positions(indexed: bool, tmp_path: Path
     file = source_of(module, tuple(x.shape), tmp_path).onnx("p")
     model = onnx.load(file)
     qnn_graph.repeat_constants(model)
-    written = tmp_path / "written.onnx"
-    onnx.save(model, written)
     exact = module(x).detach().numpy()
-    found = {}
-    for name, path in (("export", file), ("written", written)):
-        (y,) = qnn_session.open_session(path, EMULATOR).run(None, {"x": x.numpy()})
-        found[name] = [compare([exact[i]], None, [y[i]])["snr_db"] for i in range(4)]
+    outputs = emulated(tmp_path, file, model, x)
+    found = {
+        name: [compare([exact[i]], None, [y[i]])["snr_db"] for i in range(4)]
+        for name, y in outputs.items()
+    }
     assert min(found["written"]) > 50
     # Once this holds no longer, QAIRT was mended and the form is not needed.
     assert found["export"][0] > 50 and max(found["export"][1:]) < 20
@@ -327,13 +332,9 @@ def test_a_tangent_keeps_the_digits_of_a_convolution(tmp_path: Path) -> None:
     file = source_of(network, tuple(x.shape), tmp_path).onnx("p")
     model = onnx.load(file)
     qnn_graph.part_tangents(model)
-    written = tmp_path / "written.onnx"
-    onnx.save(model, written)
     exact = network(x).detach().numpy()
-    found = {}
-    for name, path in (("export", file), ("written", written)):
-        (y,) = qnn_session.open_session(path, EMULATOR).run(None, {"x": x.numpy()})
-        found[name] = compare([exact], None, [y])["snr_db"]
+    outputs = emulated(tmp_path, file, model, x)
+    found = {name: compare([exact], None, [y])["snr_db"] for name, y in outputs.items()}
     assert found["written"] > 50
     # Once this holds no longer, QAIRT was mended and the form is not needed.
     assert found["export"] < 45
@@ -360,13 +361,9 @@ def test_an_lstm_keeps_its_digits(tmp_path: Path) -> None:
     file = source_of(Recurrent(), tuple(x.shape), tmp_path).onnx("p")
     model = onnx.load(file)
     qnn_graph.unroll(model)
-    written = tmp_path / "written.onnx"
-    onnx.save(model, written)
     exact = lstm(x)[0].detach().numpy()
-    found = {}
-    for name, path in (("export", file), ("written", written)):
-        (y,) = qnn_session.open_session(path, EMULATOR).run(None, {"x": x.numpy()})
-        found[name] = compare([exact], None, [y])["snr_db"]
+    outputs = emulated(tmp_path, file, model, x)
+    found = {name: compare([exact], None, [y])["snr_db"] for name, y in outputs.items()}
     assert found["written"] > 50
     # Once this holds no longer, QAIRT was mended and the form is not needed.
     assert found["export"] < 45
