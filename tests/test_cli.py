@@ -299,3 +299,19 @@ def test_every_command_is_a_module_of_the_list() -> None:
     helpers = {"__init__", "main", "command", "printing", "sources"}
     files = {file.stem for file in (ROOT / "compat" / "commands").glob("*.py")}
     assert files == {*COMMANDS, *helpers}
+
+
+@pytest.mark.parametrize("word", ["list", "--help", "lsit"])
+def test_a_command_that_is_named_is_the_only_one_that_is_imported(word: str) -> None:
+    """Typing errors and the help name all commands."""
+    ask = (
+        "import sys; from compat.commands.main import main\n"
+        "try: main([sys.argv[1], '--help'])\n"
+        "finally: print('compat.commands.query' in sys.modules)"
+    )
+    command = [sys.executable, "-c", ask, word]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    said = done.stdout + done.stderr
+    assert ("  --ids" in said) == (word == "list")
+    assert all(name in said for name in COMMANDS) == (word != "list")
+    assert ("True\n" in done.stdout) == (word != "list")

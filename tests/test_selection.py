@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,21 @@ from compat.contract.profile import CORE, FULL, QUICK
 from compat.run.selection import Selection, check_mark_expression, marks, suggestion
 
 SEEDED = ("--weights", "seeded")
+WATCHED = """
+import gc, os, sys, pytest
+
+class Watch:
+    states = set()
+
+    def pytest_itemcollected(self, item):
+        self.states.add(gc.isenabled())
+
+watch, out, sys.stdout = Watch(), sys.stdout, open(os.devnull, "w")
+words = ["--collect-only", "-qq", "-p", "no:cacheprovider", *sys.argv[1:]]
+status = pytest.main(words, plugins=[watch])
+print(int(status), watch.states, gc.get_freeze_count() > 0, gc.isenabled(), file=out)
+"""
+"""Says whether garbage was searched for while tests were collected, and afterwards."""
 
 
 def collected(text: str) -> list[str]:
@@ -235,6 +252,22 @@ def test_cases_come_in_one_order() -> None:
     twice = [[case.id for case in Selection().cases(loaded)] for _ in range(2)]
     assert twice[0] == twice[1]
     assert len(set(twice[0])) == len(twice[0])
+
+
+def test_no_garbage_is_searched_for_among_cases_and_none_of_them_is_searched_later(
+    tmp_path: Path,
+) -> None:
+    def watched(*words: str) -> str:
+        command = [sys.executable, "-c", WATCHED, *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        return done.stdout.strip()
+
+    assert watched("suites", "--models", "silero-vad") == "0 {False} True True"
+    # Another project's tests are collected as ever.
+    (tmp_path / "test_other.py").write_text("def test_other():\n    pass\n", encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    other = str(tmp_path / "test_other.py")
+    assert watched("-c", str(tmp_path / "pytest.ini"), other) == "0 {True} False True"
 
 
 def test_every_mark_of_a_case_is_registered() -> None:

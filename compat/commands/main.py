@@ -75,8 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the parsed command line; an unknown word ends the process with a message."""
-    parser = command_parser()
-    parsed, rest = parser.parse_known_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    # Only the named command is imported: all of them take longer than many a command itself.
+    named = [name for name in words[:1] if name in COMMANDS]
+    parser = command_parser(named or COMMANDS)
+    parsed, rest = parser.parse_known_args(words)
     if "sources" in parsed and not any(word.startswith("-") for word in rest):
         # argparse ends a list of words at the first option.
         parsed.sources, rest = [*parsed.sources, *map(source, rest)], []
@@ -86,8 +89,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return parsed
 
 
-def command_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands; it stores the chosen :class:`Command` as ``command``."""
+def command_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """Return the parser of these commands; it stores the chosen :class:`Command` as ``command``."""
     parser = argparse.ArgumentParser(
         prog="compat",
         description="Which audio model runs how well on which hardware, measured.",
@@ -96,7 +99,7 @@ def command_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"compat {__version__}")
     parsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name in COMMANDS:
+    for name in names:
         command: Command = import_module(f"compat.commands.{name}").COMMAND
         own = parsers.add_parser(
             name,
