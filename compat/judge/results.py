@@ -16,6 +16,7 @@ import codecs
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ from compat.judge.migrations import SCHEMA_VERSION as SCHEMA_VERSION
 from compat.judge.problems import Problems
 from compat.judge.problems import ResultsError as ResultsError
 from compat.judge.result_files import MIB, Content, content, find
+from compat.judge.sharing import Shared
 from compat.processes import no_collection
 
 MAX_LINE = 16 * MIB
@@ -321,14 +323,24 @@ class _Lean(Observation, frozen=True, kw_only=True, gc=False, tag="observation",
 _DECODER: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Line)
 _LEAN: msgspec.json.Decoder[Line] = msgspec.json.Decoder(Header | Planned | Started | _Lean)
 _NONE: list[Any] = []
+_NOTHING: dict[str, Any] = {}
+_OBSERVED = ("case", "check", "reason", "remedy", "executed")
 _REPEATED: Mapping[type, tuple[str, ...]] = {
+    Header: ("machine", "arguments"),
     Started: ("case", "check"),
-    Observation: ("case", "check", "reason", "remedy", "executed", "metrics"),
-    _Lean: ("case", "check", "reason", "remedy", "executed", "metrics"),
+    Observation: _OBSERVED,
+    _Lean: _OBSERVED,
     Limit: ("metric", "strict", "relaxed", "reason"),
     Planned: ("case", "checks"),
 }
 """Fields whose values repeat from line to line, so that equal ones can be shared in memory."""
+_MEASURED = ("values", "samples", "metrics")
+_TREES: Mapping[type, tuple[str, ...]] = {
+    Header: ("facts", "versions", "hashes"),
+    Observation: _MEASURED,
+    _Lean: _MEASURED,
+}
+"""Fields that are much like those of the line before of the same machine, or case and check."""
 _BRACKETS = b"[]{}"
 _NO_BRACKETS = bytes(set(range(256)) - set(_BRACKETS))
 
@@ -380,20 +392,25 @@ def _line(text: bytes, schema: Any, lean: bool) -> tuple[Line, Any]:
     return line, schema
 
 
-def _share(line: Any, known: dict[Any, Any]) -> None:
-    """Replace values of a line by equal ones in ``known``, and add to it those that it lacks.
+def _share(line: Any, shared: Shared) -> None:
+    """Replace parts of a line by equal ones of the lines before it.
 
-    A million observations repeat a few hundred names and reasons; unshared, each repetition would
-    be an object of its own. Nobody else may have the line yet, since it is changed.
+    Nobody else may have the line yet, since it is changed.
     """
-    for name in _REPEATED.get(type(line), ()):
+    kind = type(line)
+    for name in _REPEATED.get(kind, ()):
         value = getattr(line, name)
-        key = (dict, *value.items()) if isinstance(value, dict) else value
-        shared = known.setdefault(key, value)
-        if shared is not value:
-            msgspec.structs.force_setattr(line, name, shared)
+        known = shared.known.setdefault(value, value)
+        if known is not value:
+            msgspec.structs.force_setattr(line, name, known)
+    for name in _TREES.get(kind, ()):
+        tree = getattr(line, name)
+        place = (line.machine, name) if kind is Header else (line.case, line.check, name)
+        found = shared.like(place, tree) if tree else _NOTHING
+        if found is not tree:
+            msgspec.structs.force_setattr(line, name, found)
     for limit in getattr(line, "limits", ()):
-        _share(limit, known)
+        _share(limit, shared)
 
 
 def _too_many(limit: int, where: str) -> _Unreadable:
@@ -406,6 +423,8 @@ def _too_many(limit: int, where: str) -> _Unreadable:
 
 def _is_flat(brackets: bytes) -> bool:
     """Whether the brackets of a line surely nest no deeper than :data:`MAX_DEPTH`."""
+    if len(brackets) <= MAX_DEPTH:
+        return True
     for _ in range(MAX_DEPTH):
         if not brackets:
             return True
@@ -444,11 +463,11 @@ def _examine(line: Line) -> None:
 
 
 def _runs(
-    path: Path, found: Content, predictions: bool, known: dict[Any, Any] | None = None
+    path: Path, found: Content, predictions: bool, shared: Shared | None = None
 ) -> tuple[Run, ...]:
     """Return the runs of a file's content, and add lines that cannot be read to its problems.
 
-    Values that other files have too are shared with them through ``known``; None shares nothing.
+    Parts that other files have too are shared with them through ``shared``; None shares nothing.
     """
     parts: dict[bytes, _Part] = {}
     part: _Part | None = None
@@ -472,8 +491,8 @@ def _runs(
                 line, schema = _decoded(text[headers[-1].start() :], schema, predictions)
             except _Unreadable:
                 continue
-        if known is not None:
-            _share(line, known)
+        if shared is not None:
+            _share(line, shared)
         if isinstance(line, Header):
             if line.schema > SCHEMA_VERSION:
                 raise ResultsError(
@@ -513,12 +532,36 @@ def _runs(
             path,
             one.header,
             tuple(one.planned),
-            tuple(one.started),
+            tuple(one.started if predictions else _telling(one)),
             tuple(one.observations),
             () if index else problems.lines(path.name),
         )
         for index, one in enumerate(parts.values())
     )
+
+
+def _telling(part: _Part) -> list[Started]:
+    """Return the starts that say more than that a check began before it ended, as nearly all do.
+
+    A check that began or ended several times keeps all its starts.
+    """
+    begun = Counter((one.case, one.check) for one in part.started)
+    ended: dict[tuple[str, str], str] = {}
+    for one in part.observations:
+        key = (one.case, one.check)
+        ended[key] = one.time if key not in ended else ""
+    return [
+        one
+        for one in part.started
+        if begun[one.case, one.check] > 1
+        or not _in_order(part.header.started, one.time, ended.get((one.case, one.check), ""))
+    ]
+
+
+def _in_order(run: str, start: str, end: str) -> bool:
+    """Whether dates are surely in order: of one form and time zone, their texts sort as they do."""
+    alike = len(run) == len(start) == len(end) and run[-6:] == start[-6:] == end[-6:]
+    return alike and run <= start <= end
 
 
 @dataclass(frozen=True)
@@ -535,15 +578,16 @@ def read_all(folders: Iterable[Path], predictions: bool = True) -> Collection:
     """Read every results file below ``folders``; parts that cannot be read become problems.
 
     Without ``predictions`` the models' predictions are skipped: reports do not need them, and they
-    are four fifths of the data.
+    are four fifths of the data. Skipped too is the start of a check that then ended, which says
+    nothing more; and what repeats is one object, so that nobody may change it.
     """
     runs: list[Run] = []
     problems = Problems()
-    known: dict[Any, Any] | None = None if predictions else {}
+    shared = None if predictions else Shared()
     for path in find(folders, problems):
         try:
             found = content(path)
-            runs.extend(_runs(path, found, predictions, known))
+            runs.extend(_runs(path, found, predictions, shared))
             problems.extend(found.problems)
         except ResultsError as error:
             problems.add(error.tally, str(error))
