@@ -188,20 +188,21 @@ def _unpacked(data: bytes, path: Path, problems: Problems) -> bytes:
             "Unpack it.",
             tally=_OTHERWISE,
         )
-    result = bytearray()
+    parts: list[bytes] = []
     try:
         for part in packing.unpacked(data, MAX_FILE):
-            result += part
+            parts.append(part)  # noqa: PERF402 (what came before the damage stays)
     except packing.Damaged as error:
         problems.add(
             "files whose packing is damaged",
             f"{path} cannot be unpacked to its end: {error}. Copy it again.",
         )
-    if packing.packing(result[:8]):
+    result = b"".join(parts)
+    if packing.packing(result):
         raise ResultsError(
             f"{path} is packed twice.", "Unpack it once.", tally="files that are packed twice"
         )
-    return bytes(result)
+    return result
 
 
 def _as_utf8(data: bytes, encoding: str) -> bytes:

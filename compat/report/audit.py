@@ -30,6 +30,7 @@ STEP = timedelta(minutes=1)
 
 LONGEST = timedelta(days=30)
 """Longest time that can be a measurement; no check takes as long."""
+_LONGEST_S = LONGEST.total_seconds()
 
 _UPDATE = "Update compat, or leave the file out."
 _CLOCK = "Correct the clock that is wrong, or leave the file out."
@@ -229,33 +230,40 @@ def _fault(
     now: datetime,
 ) -> _Fault | None:
     """Return the first fault of an observation; None where it has none."""
-    version = f"{_short(one.check)} version {one.check_version}"
+    # Examples are written where there is a fault, since nearly all of a million have none.
     scorer = scorer_of(header, one)
     moment = instant(one.time or header.started)
-    ended = f"{_short(one.check)} ended on {_short(one.time)}"
     if one.check_version < 1 or scorer < 0:
-        return _Fault("with a version below 1", f"{version}, scorer {scorer}")
+        return _Fault("with a version below 1", f"{_version(one)}, scorer {scorer}")
     if one.check_version > current.get(one.check, one.check_version):
-        example = f"{version}, where {current[one.check]} is current"
+        example = f"{_version(one)}, where {current[one.check]} is current"
         return _Fault("by a version of a check that is not known here", example, _UPDATE)
     if one.check == TASK and scorer > SCORER_VERSION:
         example = f"scorer {scorer}, where {SCORER_VERSION} is current"
         return _Fault("by a scorer that is not known here", example, _UPDATE)
     if moment is None:
-        return _Fault("at no date", ended)
+        return _Fault("at no date", _ended(one))
     if moment > now + TOLERANCE:
-        example = f"{ended}, and here it is {_day(now)}"
+        example = f"{_ended(one)}, and here it is {_day(now)}"
         return _Fault("at a date that is yet to come", example, _CLOCK)
     if one.time and began is not None and moment < began - STEP:
-        return _Fault("that ended before they began", f"{ended}, begun {began.isoformat()}")
+        return _Fault("that ended before they began", f"{_ended(one)}, begun {began.isoformat()}")
     if one.seconds < 0 or one.threads < 0 or one.batch < 1:
         numbers = f"{one.seconds:g} s, {one.threads} threads, batch {one.batch}"
         return _Fault("with an impossible number", f"{_short(one.check)}: {numbers}")
     for name, seconds in _times(one):
-        if not -LONGEST.total_seconds() <= seconds <= LONGEST.total_seconds():
+        if not -_LONGEST_S <= seconds <= _LONGEST_S:
             example = f"{_short(one.check)}: {_short(name)} is {_in_words(seconds)} s"
             return _Fault(f"with a time beyond {LONGEST.days} days", example)
     return None
+
+
+def _version(one: Observation) -> str:
+    return f"{_short(one.check)} version {one.check_version}"
+
+
+def _ended(one: Observation) -> str:
+    return f"{_short(one.check)} ended on {_short(one.time)}"
 
 
 def _times(one: Observation) -> Iterator[tuple[str, float]]:
