@@ -22,6 +22,8 @@ from compat.judge.results import Header, Observation, Run, Started, read_all
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = ROOT / "reports" / "results"
+BYTES = 1_000_000
+"""From here on a whole number is a measured one: bytes. Lower ones count words and inputs."""
 
 
 def write(folder: Path, observations: int, machines: int, source: Path = PUBLISHED) -> int:
@@ -97,6 +99,8 @@ def _scaled(value: Any, factor: float) -> Any:
         return {key: _scaled(part, factor) for key, part in value.items()}
     if isinstance(value, float) and not value.is_integer():
         return value * factor
+    if isinstance(value, int) and value >= BYTES:
+        return round(value * factor)
     return value
 
 
