@@ -22,6 +22,7 @@ from hypothesis import settings
 from compat.build.nursery import ENVIRONMENT as NURSERY
 from compat.build.nursery import Nursery
 from compat.judge.results import Collection, Observation, read_all
+from compat.runtimes.web.browser import MODULES as WEB_PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 # Set before pytest's parallel processes start. Threads that spin between two small products take
@@ -73,9 +74,10 @@ class Suites:
     checkpoint: Path
 
     def environment(self) -> dict[str, str]:
+        """Return an environment without browsers, each of which takes seconds to be probed."""
         environment = {**os.environ, "COMPAT_CACHE": str(self.cache), "COLUMNS": "200"}
         environment.pop("COMPAT_CATALOG", None)
-        return environment
+        return {**environment, WEB_PACKAGES: str(self.cache / "none")}
 
     def environment_elsewhere(self) -> dict[str, str]:
         """Return the environment for another installation, which has a nursery of its own."""
@@ -83,12 +85,13 @@ class Suites:
 
     def command(self, results: Path, *arguments: str, models: str = "toy") -> list[str]:
         """Return the command line; an empty ``models`` leaves the selection to ``arguments``."""
+        # Paths after a blank would be misread at first, which costs a second start of pytest.
         command = [sys.executable, "-m", "pytest", "suites", "-q"]
         command += ["-o", f"cache_dir={results.with_name(results.name + '-pytest')}"]
         command += ["--quick", "--iterations", "3", "--threads", "1", "--benchmark-quiet"]
-        command += ["--catalog", str(FAULTY), "--checkpoint", f"toy={self.checkpoint}"]
-        command += ["--thresholds", str(ROOT / "tests" / "toy_thresholds.toml")]
-        command += ["--results", str(results), "--tb=line"]
+        command += [f"--catalog={FAULTY}", "--checkpoint", f"toy={self.checkpoint}"]
+        command += [f"--thresholds={ROOT / 'tests' / 'toy_thresholds.toml'}"]
+        command += [f"--results={results}", "--tb=line"]
         if models:
             command += ["--models", models]
         return [*command, *arguments]

@@ -11,6 +11,7 @@ is started as ever. Runs that are about the start of a process ask for a fresh o
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import multiprocessing
 import os
@@ -118,6 +119,8 @@ def _serve(
 ) -> None:
     """Become a module with an empty standard input, which prints to these two files."""
     subprocess.Popen = Forking  # type: ignore[misc]
+    # pytest ends with full collections, which need not look through PyTorch every time.
+    gc.freeze()
     os.chdir(folder)
     for number, path in enumerate((os.devnull, *printed)):
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)

@@ -98,7 +98,7 @@ def test_a_bad_corpus_is_named_before_anything_runs(
 ) -> None:
     corpus = copy_corpus(tmp_path / "corpus")
     spoil(corpus)
-    run = suites.run(tmp_path / "results", *QUICK, "--corpus", str(corpus))
+    run = suites.run(tmp_path / "results", *QUICK, f"--corpus={corpus}")
     assert run.status == 4, run.text
     assert file in run.text
     assert remedy in run.text
@@ -124,7 +124,7 @@ def test_audio_that_cannot_be_decoded_is_named(suites: Any, tmp_path: Path) -> N
     run = suites.run(
         tmp_path / "results",
         *("--weights", "seeded", "--targets", "sound-nothing", "-k", "loads"),
-        *("--corpus", str(corpus)),
+        f"--corpus={corpus}",
     )
     assert run.status == 1, run.text
     (one,) = run.observations
@@ -146,7 +146,7 @@ def test_a_corpus_of_one_utterance_gives_clear_results(suites: Any, tmp_path: Pa
     run = suites.run(
         tmp_path / "results",
         *("--weights", "pretrained", "--targets", "cpu-torch", "--recipes", "fp32"),
-        *("--corpus", str(corpus), "-k", "loads or numerics or (accuracy and task) or stress"),
+        *(f"--corpus={corpus}", "-k", "loads or numerics or (accuracy and task) or stress"),
     )
     found = {one.check: one for one in run.observations}
     assert set(found) == {
@@ -175,7 +175,7 @@ def test_recordings_whose_uem_leaves_nothing_are_not_scored(
     run = suites.run(
         tmp_path / "results",
         *("--weights", "pretrained", "--targets", "cpu-torch", "--recipes", "fp32"),
-        *("--corpus", str(corpus), "-k", "accuracy and task"),
+        *(f"--corpus={corpus}", "-k", "accuracy and task"),
     )
     (one,) = run.observations
     if left:
@@ -289,7 +289,7 @@ def test_damaged_weights_are_named(suites: Any, tmp_path: Path) -> None:
 def test_malformed_thresholds_are_named(suites: Any, tmp_path: Path) -> None:
     limits = tmp_path / "limits.toml"
     limits.write_text('[[threshold]]\ncheck = "latency.task\n')
-    run = suites.run(tmp_path / "results", *QUICK, "--thresholds", str(limits))
+    run = suites.run(tmp_path / "results", *QUICK, f"--thresholds={limits}")
     assert run.status == 4, run.text
     assert f"{limits} is not valid TOML" in run.text
     assert "line 2" in run.text
@@ -325,7 +325,7 @@ def test_malformed_expectations_are_named(tmp_path: Path, text: str) -> None:
 def test_a_bad_catalog_file_is_named(suites: Any, tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "mine.py"
     file.write_text(text)
-    run = suites.run(tmp_path / "results", *QUICK, "--catalog", str(file))
+    run = suites.run(tmp_path / "results", *QUICK, f"--catalog={file}")
     assert run.status == 4, run.text
     assert f"catalog file {file} {said}" in run.text
     assert "Traceback" not in run.text

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from compat.runtimes.web.browser import MODULES as WEB_PACKAGES
+
 ROOT = Path(__file__).parent.parent
 TOOLS = ("sh", "dirname", "tr", "mkdir", "rm", "cat")
 
@@ -22,7 +24,8 @@ def script(name: str, *arguments: str, **environment: str) -> subprocess.Complet
     return subprocess.run(
         ["/bin/sh", f"ci/{name}", *arguments],
         cwd=ROOT,
-        env={**kept, "COMPAT_VENV": sys.prefix, **environment},
+        # No test here is about a browser, each of which takes seconds to be probed.
+        env={**kept, "COMPAT_VENV": sys.prefix, WEB_PACKAGES: "none", **environment},
         capture_output=True,
         text=True,
         timeout=600,

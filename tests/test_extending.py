@@ -17,7 +17,7 @@ EXAMPLE = ROOT / "docs" / "example_catalog.py"
 def example(suites: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return suites.run(
         tmp_path_factory.mktemp("example"),
-        *("--catalog", str(EXAMPLE), "--targets", "cpu-torch,cpu-numpy", "--recipes", "fp32"),
+        *(f"--catalog={EXAMPLE}", "--targets", "cpu-torch,cpu-numpy", "--recipes", "fp32"),
         models="loudness",
     )
 
@@ -49,7 +49,7 @@ def test_they_get_a_row_of_their_own(example: Any) -> None:
 
 def test_their_marks_select_them(suites: Any, tmp_path: Path) -> None:
     run = suites.run(
-        *(tmp_path, "--catalog", str(EXAMPLE), "--collect-only", "-m", "loudness and numpy"),
+        *(tmp_path, f"--catalog={EXAMPLE}", "--collect-only", "-m", "loudness and numpy"),
         models="",
     )
     assert run.status == 0, run.text

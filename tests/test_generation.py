@@ -57,9 +57,10 @@ HERE = tuple(target for target in TARGETS if not lacking(target))
 
 
 def run(suites: Any, results: Path, *arguments: str, files: tuple[Path, ...] = TOYS) -> Any:
-    named = [word for file in files for word in ("--catalog", str(file))]
-    recipe = ("--recipes", "fp32", "--thresholds", str(LIMITS))
-    return suites.run(results, *named, *recipe, *arguments, models=",".join(MODELS))
+    named = [f"--catalog={file}" for file in files]
+    recipe = ("--recipes", "fp32", f"--thresholds={LIMITS}")
+    browsers = {web.MODULES: str(web.modules())}
+    return suites.run(results, *named, *recipe, *arguments, models=",".join(MODELS), **browsers)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -45,8 +46,7 @@ def suite(suites: Any, *arguments: str) -> tuple[str, ...]:
     """Return the options of one quick case of the toy."""
     command = suites.command(Path("unused"), *ONE, *arguments)
     words = command[command.index("--quick") :]
-    place = words.index("--results")
-    return tuple(words[:place] + words[place + 2 :])
+    return tuple(word for word in words if not word.startswith("--results="))
 
 
 def environment(suites: Any) -> dict[str, str]:
@@ -83,7 +83,9 @@ def test_results_of_every_host_come_home_and_a_dead_one_costs_its_own(
     assert not absent.ran and absent.problem and not absent.sizes
 
 
-def test_what_was_measured_before_a_host_stops_is_home(suites: Any, tmp_path: Path) -> None:
+def test_what_was_measured_before_a_host_stops_is_home(
+    suites: Any, tmp_path: Path, ignored_interrupts: None
+) -> None:
     """Results travel as they are written; Ctrl-C at home ends pytest there."""
     stop = threading.Event()
     arguments = suite(suites, "--iterations", "1000000")
@@ -94,6 +96,14 @@ def test_what_was_measured_before_a_host_stops_is_home(suites: Any, tmp_path: Pa
     assert outcome.status == 2, "pytest's word for an interruption"
     (measured,) = read_all([tmp_path / "lab"]).runs
     assert measured.planned and measured.started
+
+
+@pytest.fixture
+def ignored_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C, as what a shell starts in the background does."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def _set_when_begun(folder: Path, stop: threading.Event) -> None:

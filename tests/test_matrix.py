@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 from backports import zstd
 
@@ -72,8 +73,9 @@ def command(tmp_path: Path, *words: str, code: str = "") -> list[str]:
     file = tmp_path / "later_catalog.py"
     file.write_text(LATER, encoding="utf-8")
     main = f"{code}\nimport sys\nfrom compat.commands.main import main\nsys.exit(main())"
+    python = ("-c", main) if code else ("-m", "compat")
     return [
-        *(sys.executable, "-c", main, "matrix", "--catalog", str(file)),
+        *(sys.executable, *python, "matrix", f"--catalog={file}"),
         *("--results", str(tmp_path / "results"), "--threads", "1", "--time-limit", "30"),
         *("-k", "loads or placed", *words),
     ]
@@ -197,18 +199,11 @@ def test_a_long_first_look_shows_what_it_has(
 
 def test_quick_is_the_first_look_alone(suites: Any, tmp_path: Path) -> None:
     words = ("--quick", "--targets=at-once")
-    done = subprocess.run(
-        command(tmp_path, *words),
-        cwd=ROOT,
-        env=suites.environment(),
-        capture_output=True,
-        timeout=300,
-        check=False,
-    )
+    done = forks.run(command(tmp_path, *words), suites.environment(), ROOT, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = read_all([tmp_path / "results"]).runs
     assert run.header.profile == "quick"
-    assert b"pending" not in done.stdout
+    assert "pending" not in done.stdout
 
 
 def test_packed_results_have_their_site(suites: Any, tmp_path: Path) -> None:
@@ -219,14 +214,7 @@ def test_packed_results_have_their_site(suites: Any, tmp_path: Path) -> None:
     folder.mkdir()
     (folder / f"{file.name}.zst").write_bytes(zstd.compress(file.read_bytes()))
     words = ("--targets=at-once", "-k", "no_such_check")
-    done = subprocess.run(
-        command(tmp_path, *words),
-        cwd=ROOT,
-        env=suites.environment(),
-        capture_output=True,
-        timeout=300,
-        check=False,
-    )
+    done = forks.run(command(tmp_path, *words), suites.environment(), ROOT, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Toy" in left(tmp_path)
-    assert b"Compatibility matrix" not in done.stdout
+    assert "Compatibility matrix" not in done.stdout

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import runpy
 import shutil
-import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import forks
 import pytest
 
 from compat import catalog
@@ -327,15 +327,7 @@ def test_the_core_profile_takes_the_largest_usual_batch(suites: Any, tmp_path: P
         *("--weights=pretrained", "--targets=sound-accelerator", "--recipes=fp32"),
     )
     command.remove("--quick")
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=suites.environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    done = forks.run(command, suites.environment(), ROOT, timeout=600)
     (run,) = read_all([tmp_path]).runs
     (one,) = run.observations
     assert (one.status, one.batch) == ("passed", 2), done.stdout

@@ -51,6 +51,8 @@ def serve(channel: Channel) -> None:
 
 
 def _run(command: list[str], results: Path, channel: Channel) -> int:
+    # A lab that was started in the background was told to ignore Ctrl-C, by which pytest is ended.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

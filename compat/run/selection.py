@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from compat.catalog import Catalog
-from compat.contract.case import WEIGHTS, Case, mark_name
+from compat.contract.case import WEIGHTS, Case, Family, Variant, mark_name
 from compat.contract.errors import CompatError
 from compat.contract.precision import precisions
 from compat.contract.profile import CORE, Profile
@@ -71,7 +71,16 @@ class Selection:
     def cases(self, catalog: Catalog) -> list[Case]:
         """Return the selected cases in the catalog's order."""
         composed = [name for name in self.recipes if "+" in name]
-        found = [case for case in catalog.cases(composed) if self._wants(case)]
+        models = {
+            (family.name, variant.name): self._models_name(family, variant)
+            for family in catalog.families
+            for variant in family.variants
+        }
+        found = [
+            case
+            for case in catalog.cases(composed)
+            if (by := models[case.family.name, case.variant.name]) and self._wants(case, by)
+        ]
         marks = {m for c in found if c.target.evidence == "emulator" for m in c.target.marks}
         named = self.models or self.targets or self.marked & marks
         return found if named or not self.profile.first_look else _one_emulator_each(found)
@@ -103,14 +112,21 @@ class Selection:
             )
         ]
 
-    def _wants(self, case: Case) -> bool:
-        target, recipe, variant = case.target, case.recipe, case.variant
-        named = _any((variant.name,), self.models)
+    def _models_name(self, family: Family, variant: Variant) -> str:
+        """Return what asks for a variant: its own name, its family's or nothing said of models.
+
+        Empty if nothing does.
+        """
+        if _any((variant.name,), self.models):
+            return "variant"
         # The name of a variant means that variant, although its family may have the same name.
-        variants = {one.name for one in case.family.variants}
+        variants = {one.name for one in family.variants}
         families = [word for word in self.models if word not in variants]
-        if self.models and not (named or _any((case.family.name,), families)):
-            return False
+        return "family" if not self.models or _any((family.name,), families) else ""
+
+    def _wants(self, case: Case, by: str) -> bool:
+        """Return whether a case of a variant that is asked for is; ``by`` says what asks for it."""
+        target, recipe, variant = case.target, case.recipe, case.variant
         words = [word for word in self.targets if word != HERE]
         if words and not _any((target.name, target.hardware), words):
             return False
@@ -131,7 +147,7 @@ class Selection:
         precise = bool(self.recipes or self.marked & set(precisions()))
         if self.profile.whole:
             return True
-        if named or variant.name in self.checkpoints:
+        if by == "variant" or variant.name in self.checkpoints:
             return not self.profile.first_look or precise or recipe.name == target.plain
         marks_of_model = {mark_name(case.family.name), case.weights}
         if not variant.core:
