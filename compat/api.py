@@ -31,6 +31,7 @@ from compat.models.tasks.codec import Codec
 from compat.models.tasks.diarization import Diarization
 from compat.models.tasks.generation import AudioGeneration, CodeGeneration
 from compat.models.tasks.music_tagging import MusicTagging
+from compat.models.tasks.music_transcription import MusicTranscription
 from compat.models.tasks.separation import Separation
 from compat.models.tasks.speaker_embedding import SpeakerEmbedding
 from compat.models.tasks.speaker_segmentation import SpeakerSegmentation
@@ -60,6 +61,7 @@ __all__ = [
     "Metric",
     "Model",
     "MusicTagging",
+    "MusicTranscription",
     "Options",
     "Placement",
     "Prediction",

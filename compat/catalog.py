@@ -39,6 +39,7 @@ FAMILIES = (
     "compat.models.diarization",
     "compat.models.encodec",
     "compat.models.mert",
+    "compat.models.basic_pitch",
     "compat.models.htdemucs",
     "compat.models.musicgen",
     "compat.models.audioldm",

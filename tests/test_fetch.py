@@ -254,7 +254,11 @@ def test_the_packages_that_are_here_are_as_the_table_says() -> None:
     if not here:
         pytest.skip("none was fetched: compat fetch --all")
     for package in here:
-        assert packages.stated_licence(package.folder) == package.licence
+        stated = packages.stated_licence(package.folder)
+        texts = [path.read_text(encoding="utf-8") for path in package.folder.rglob("LICENSE*")]
+        # The metadata of basic-pitch state none, and its LICENSE does.
+        read = not stated and any(package.licence in text for text in texts)
+        assert stated == package.licence or read
         for checkpoint, folder in package.checkpoints.items():
             assert any((package.folder / folder).iterdir())
             assert checkpoints.find_checkpoint(checkpoint) == package.folder / folder

@@ -718,6 +718,61 @@ def test_damaged_magnatagatune(tmp_path: Path, change: Change, said: str) -> Non
     refused(tmp_path, said)
 
 
+# --- Note lists ----------------------------------------------------------------------------------
+
+MAPS = "OnsetTime\tOffsetTime\tMidiPitch\n0.1\t0.5\t60\n0.25\t0.75\t64\n"
+
+
+def note_lists(folder: Path) -> Path:
+    """A piece as MAPS has it, one as basic-pitch writes it, and files that are neither."""
+    for name in ("MUS/AkPnBcht/a", "MUS/AkPnBcht/b", "MUS/AkPnBcht/plain"):
+        write_audio(folder / f"{name}.wav", 1.0)
+    (folder / "MUS/AkPnBcht/a.txt").write_text(MAPS, encoding="utf-8")
+    (folder / "MUS/AkPnBcht/b.csv").write_text(
+        "start_time_s,end_time_s,pitch_midi,velocity,pitch_bend\n0.5,0.9,69,80,0,1,0\n",
+        encoding="utf-8",
+    )
+    (folder / "MUS/readme.txt").write_text("Music.\n", encoding="utf-8")
+    return folder
+
+
+def test_note_lists(tmp_path: Path) -> None:
+    found = load(note_lists(tmp_path / "maps"))
+    assert found.described == "note lists: maps (2 recordings)"
+    first, second = only(found).lines
+    assert first["notes"] == [[0.1, 0.5, 60.0], [0.25, 0.75, 64.0]]
+    assert second["notes"] == [[0.5, 0.9, 69.0]] and only(found).knows("notes")
+    windows(tmp_path / "maps/MUS/AkPnBcht", "a.txt")
+    assert only(load(tmp_path / "maps")).lines[0] == first
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (edit("a.txt", "0.5\t60", "0.5"), r"a\.txt:2: no note .*index out of range"),
+        (edit("a.txt", "0.1", "0,1"), r"a\.txt:2: no note .*could not convert"),
+        (edit("a.txt", "\t60", "\t261.6"), r"a\.txt: 261\.6 is no MIDI number"),
+        (edit("a.txt", "0.5\t60", "0.05\t60"), r"a\.txt: 0\.1 to 0\.05 s is no stretch of time"),
+        (edit("a.txt", "0.25\t0.75", "250\t750"), r"notes begin at 250 s, .* ends at 1 s"),
+    ],
+)
+def test_damaged_note_lists(tmp_path: Path, change: Change, said: str) -> None:
+    change(note_lists(tmp_path) / "MUS/AkPnBcht")
+    refused(tmp_path, said)
+
+
+def test_notes_of_a_manifest(tmp_path: Path) -> None:
+    write_audio(tmp_path / "a.wav", 2.0)
+    notes = [[0.2, 0.8, 60], [0.9, 1.6, 62.5]]
+    line = {"audio_filepath": "a.wav", "notes": notes}
+    write_text(tmp_path / "manifest.jsonl", line, {**line, "offset": 0.5, "duration": 1, "id": "b"})
+    whole, part = only(load(tmp_path)).lines
+    assert whole["notes"] == notes
+    assert part["notes"] == [[0.0, pytest.approx(0.3), 60], [pytest.approx(0.4), 1.0, 62.5]]
+    write_text(tmp_path / "manifest.jsonl", {**line, "notes": [[0.2, 0.8]]})
+    refused(tmp_path, r"manifest\.jsonl:1: .*pitch")
+
+
 # --- NeMo ----------------------------------------------------------------------------------------
 
 

@@ -22,6 +22,7 @@ from compat.inputs.layouts.checking import audio_files
 SHAPES = {
     "music": (12, 48_000, 2, "tags"),
     "music-train": (48, 24_000, 1, "tags"),
+    "notes": (8, 22_050, 1, "notes"),
     "stems": (3, 44_100, 2, "stems"),
     "sounds": (40, 48_000, 1, "caption"),
 }

@@ -91,6 +91,12 @@ METRICS: tuple[tuple[str, str, str], ...] = (
         "",
     ),
     (
+        "note F1, with offsets",
+        "2 F ÷ (T + A), F of T true and A answered notes found: onset within 50 ms, pitch within "
+        "50 cents; offset within 50 ms or a fifth of the note. Mean over recordings",
+        "mir_eval",
+    ),
+    (
         "mean average precision, ROC AUC",
         "means over tags that some recordings have and some lack",
         "scikit-learn, macro",

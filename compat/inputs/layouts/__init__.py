@@ -26,6 +26,7 @@ NAMES = (
     "parquet",
     "librispeech",
     "rttm_tree",
+    "note_lists",
 )
 LEVELS = 3
 """Levels of folders that are searched for a folder of a known form."""

@@ -18,6 +18,10 @@ TAGS = "tags"
 """Fact of a recording: a list of words that all describe it."""
 LABEL, CAPTION = "label", "caption"
 """Facts of a sound: its class, and one or several sentences that describe it."""
+NOTES = "notes"
+"""Fact of music: its notes, as [onset, offset, MIDI number] with times in seconds."""
+HIGHEST = 127
+"""Largest MIDI number."""
 TRANSLATION, TARGET = "translation", "target_lang"
 """Facts of speech: its translation, and the code of the translation's language."""
 
@@ -52,13 +56,16 @@ def checked(entry: Entry, folder: Path, root: Path | None = None) -> dict[str, A
         _check_facts(line)
         for stem, file in line.get(STEMS, {}).items():
             _check_stem(stem, inside(folder, file, where, root), audio, where)
-        for key in ("segments", "uem"):  # Null means unknown; an empty list means that none are.
+        # Null means unknown; an empty list means that there are none.
+        for key in ("segments", "uem", NOTES):
             if line.get(key, ...) is None:
                 del line[key]
         if "segments" in line:
             line["segments"] = [_segment(found, line) for found in line["segments"]]
         if "uem" in line:
             line["uem"] = [list(read_span(start, end)) for start, end in line["uem"]]
+        if NOTES in line:
+            line[NOTES] = [_note(*found) for found in line[NOTES]]
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         missing = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise CorpusError(f"{where}: {missing}. Correct or remove the line.") from error
@@ -193,7 +200,7 @@ def _within(line: dict[str, Any], where: str) -> dict[str, Any]:
     """Make the times of a line relative to its offset; refuse times behind the recording's end."""
     first, length = line.get("offset", 0.0), line["duration"]
     last = first + length if "offset" in line else math.inf
-    for key in ("segments", "uem"):
+    for key in ("segments", "uem", NOTES):
         if line.get(key) is None:
             continue
         parts = [
@@ -218,3 +225,9 @@ def _segment(found: Any, line: Mapping[str, Any]) -> list[Any]:
         raise ValueError("a segment is an object with start, end and speaker")
     speaker = str(found.get("speaker") or line.get("speaker") or "speaker")
     return [*read_span(found["start"], found["end"]), speaker]
+
+
+def _note(onset: Any, offset: Any, pitch: Any) -> list[float]:
+    if not 0 <= float(pitch) <= HIGHEST:
+        raise ValueError(f"{pitch} is no MIDI number, which are 0 to {HIGHEST}")
+    return [*read_span(onset, offset), float(pitch)]

@@ -17,6 +17,7 @@ LANGUAGES = ("lang", "language", "source_lang")
 """Names of the field for the spoken language in NeMo's recipes."""
 TRUTHS = (
     *("text", "rttm_filepath", "segments", "tags", "stems", "label", "caption", "translation"),
+    "notes",
 )
 """Fields of truth; without trials, a line needs at least one of them."""
 
