@@ -228,7 +228,10 @@ def test_a_first_look_of_what_is_slow_is_brief() -> None:
         return {c.variant.name for c in asked.cases(known) if c.target.name == target}
 
     assert all(target.slow for target in known.targets if target.evidence == "emulator")
-    small = {"whisper-nano", "wav2vec2-nano", "silero-vad", "resemblyzer", "segmentation-3.0"}
+    small = {
+        *("whisper-nano", "wav2vec2-nano", "silero-vad", "resemblyzer", "segmentation-3.0"),
+        "basic-pitch",
+    }
     assert names("webnn-chromium-cpu") == names("webgpu-chromium-software") == small
     assert names("webgpu-firefox") > small, "a GPU gets the pipelines too"
     # What Chromium's software renderer has shown, Firefox's need not, unless it is named.
