@@ -170,7 +170,7 @@ def test_the_sound_is_that_of_the_librarys_pipeline(saved: tuple[Path, Any], sho
     folder, pipeline = saved
     model = open_folder(folder)
     item = prompt("rain on a roof", 3)
-    latents = torch.from_numpy(model._noise(item))
+    latents = torch.from_numpy(model.noise(item))
     assert latents.shape == (1, 4, 8, 4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -220,7 +220,7 @@ def test_the_small_size_has_the_graphs_of_the_published_one() -> None:
         for graphs in (model.graphs() for model in found)
     ]
     assert graphs[0] == graphs[1]
-    assert max(found[1].lengths) < max(found[0].lengths)
+    assert max(found[1].schedules) < max(found[0].schedules)
     assert [one.published for one in audioldm.FAMILY.variants] == [True, False]
 
 
@@ -245,7 +245,7 @@ def test_what_the_reference_made_is_predicted_again(model: AudioLDMModel, sessio
     item = prompt("wind", 1)
     guide = answer(model, session, item)
     trace = model.trace(session, item, guide)
-    latents = np.concatenate((model._noise(item), guide[diffusion.LATENTS]))
+    latents = np.concatenate((model.noise(item), guide[diffusion.LATENTS]))
     factors = model.schedule.factors[:, :, None, None, None]
     following = factors[:, 0] * latents[:-1] + factors[:, 1] * trace["prediction"]
     np.testing.assert_allclose(following, latents[1:], rtol=1e-4, atol=1e-5)
@@ -259,7 +259,7 @@ def test_prompt_seed_and_step_are_told_apart(model: AudioLDMModel, session: Sess
     sounds = [answer(model, session, item)[AUDIO] for item in (rain, wind, again)]
     assert contrast_db(sounds) > -60
     latents = np.repeat(normal(9, (1, 4, 8, 4)), STEPS, axis=0)
-    text = model._read(session, rain)
+    text = model.read(session, rain)
     steps = diffusion.predictions(session, "denoiser", "0.02s", model.schedule, latents, text)
     assert contrast_db(list(steps)) > -60
 

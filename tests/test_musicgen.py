@@ -25,9 +25,10 @@ from compat.inputs.corpus import load
 from compat.judge import thresholds
 from compat.judge.results import facts_of
 from compat.metrics.numerics import compare, contrast_db
-from compat.models import encodec, musicgen
+from compat.models import encodec, musicgen, musicgen_network
 from compat.models.encodec_network import fill_codebooks
-from compat.models.musicgen import MusicgenModel, delayed, open_steps, undelayed
+from compat.models.musicgen import MusicgenModel
+from compat.models.parts.delay import delayed, open_steps, undelayed
 from compat.models.tasks.generation import asked
 
 NANO = musicgen.PUBLISHED["musicgen-nano"]
@@ -207,8 +208,10 @@ def test_planted_defects_are_not_what_the_library_says(
         )
 
     def other_way(patch: pytest.MonkeyPatch) -> None:
-        plain = musicgen.guided
-        patch.setattr(musicgen, "guided", lambda logits, scale: plain(logits.flip(1), scale))
+        plain = musicgen_network.guided
+        patch.setattr(
+            musicgen_network, "guided", lambda logits, scale: plain(logits.flip(1), scale)
+        )
 
     def undelayed_codes(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from compat import catalog
+from compat.build.oracles import round_to_4_bits, round_weights
 from compat.build.reference import oracle_session
+from compat.build.schemes import apply_scheme, float_module
 from compat.build.sources import sources
 from compat.contract.case import Recipe
 from compat.contract.graph import Stopwatch
@@ -98,6 +100,22 @@ def test_a_recipe_errs_as_its_simulation(
     share = session.model_bytes() / fp32.model_bytes()
     assert share < 0.6, share
     session.close()
+
+
+@pytest.mark.parametrize("scheme", ["fp64", "bf16", "int8-dynamic", "int8-weights", "", "4 bits"])
+def test_weights_are_in_memory_once_until_a_graph_is_converted(model: Model, scheme: str) -> None:
+    """A second copy of a large model's weights would not fit, and be measured as the runtime's."""
+    encoder = model.graphs()[0]
+    kept, converted = float_module(encoder), float_module(encoder)
+    places = [one.data_ptr() for one in kept.parameters()]
+    assert places == [one.data_ptr() for one in converted.parameters()]
+    before = {name: one.clone() for name, one in kept.state_dict().items()}
+    simulations = {"": round_weights, "4 bits": round_to_4_bits}
+    if scheme in simulations:
+        simulations[scheme](converted)
+    else:
+        apply_scheme(converted, scheme, torch.device("cpu"))
+    torch.testing.assert_close(kept.state_dict(), before, rtol=0, atol=0)
 
 
 def test_full_int8_says_what_it_was_calibrated_on() -> None:

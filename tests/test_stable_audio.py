@@ -176,7 +176,7 @@ def test_the_sound_is_that_of_the_librarys_pipeline(
     folder, pipeline = saved
     model = open_folder(folder)
     item = prompt("rain on a roof", 3)
-    noises = torch.from_numpy(model._noise(item))
+    noises = torch.from_numpy(model.noise(item))
     assert noises.shape == (5, 8, FRAMES)
     drawn = iter(noises[1:, None])
     monkeypatch.setattr(
@@ -277,14 +277,14 @@ def test_prompt_seed_step_and_length_are_told_apart(
     assert contrast_db(sounds) > -60
     assert contrast_db([sounds[0][:1], sounds[0][1:]]) > -60
     schedule = model.schedules[SECONDS]
-    latents = np.repeat(model._noise(rain)[:1], schedule.steps, axis=0)
+    latents = np.repeat(model.noise(rain)[:1], schedule.steps, axis=0)
     told = [
         diffusion.predictions(session, "denoiser", "0.0029s", schedule, latents, text)
-        for text in (model._read(session, rain), model._read(session, prompt("rain on a roof")))
+        for text in (model.read(session, rain), model.read(session, prompt("rain on a roof")))
     ]
     np.testing.assert_array_equal(*told)
     assert contrast_db(list(told[0])) > -60
-    longer = model._read(session, prompt("rain on a roof", 0, 40.0))
+    longer = model.read(session, prompt("rain on a roof", 0, 40.0))
     other = diffusion.predictions(session, "denoiser", "0.0029s", schedule, latents, longer)
     assert contrast_db([told[0], other]) > -60
 

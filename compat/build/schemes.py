@@ -21,7 +21,8 @@ def float_module(graph: Graph) -> torch.nn.Module:
     """Build a graph's float32 module, in evaluation mode, without gradients.
 
     The module is a copy, as graphs of one model share parameters, and a recipe may convert each
-    graph differently.
+    graph differently. Both share the memory of their weights until one is converted: what replaces
+    a weight puts a new tensor in its place, and writes nothing into the old one.
     """
     import torch
 
@@ -29,7 +30,12 @@ def float_module(graph: Graph) -> torch.nn.Module:
     # weight as buffers and not as parameters, for which other weights would be generated.
     with torch.enable_grad():
         module = graph.module()
-    return copy.deepcopy(module).eval().requires_grad_(False)
+    shared: dict[int, Any] = {
+        id(one): torch.nn.Parameter(one.detach(), requires_grad=False)
+        for one in module.parameters()
+    }
+    shared |= {id(one): one.detach() for one in module.buffers()}
+    return copy.deepcopy(module, shared).eval().requires_grad_(False)
 
 
 def apply_scheme(module: torch.nn.Module, scheme: str, device: torch.device) -> torch.nn.Module:
@@ -55,7 +61,7 @@ def apply_scheme(module: torch.nn.Module, scheme: str, device: torch.device) -> 
         with warnings.catch_warnings():
             # It is deprecated in favour of torchao, but PyTorch itself has no other dynamic int8.
             warnings.simplefilter("ignore")
-            quantised: torch.nn.Module = quantization.quantize_dynamic(module, layers)
+            quantised: torch.nn.Module = quantization.quantize_dynamic(module, layers, inplace=True)
         return quantised
     if scheme == "int8-weights":
         return replace_linears(module, int8_weight_linear).to(device)

@@ -15,16 +15,16 @@ import numpy as np
 
 from compat.contract.case import Family, Variant
 from compat.contract.graph import Graph, Stopwatch, Tensor
-from compat.contract.item import Item, Prediction
+from compat.contract.item import Item
 from compat.contract.session import Handle, Session
 from compat.inputs.checkpoints import CheckpointError
+from compat.models.audioldm_settings import COMPONENTS, DEFAULTS, SMALL
 from compat.models.parts import diffusion
 from compat.models.parts.clap_encoders import TOKENS, text_module
-from compat.models.parts.noise import normal
-from compat.models.parts.pipeline import Component, Settings, generated, read_pipeline
-from compat.models.parts.sampled import SampledAudio
+from compat.models.parts.pipeline import Settings, generated, read_pipeline
+from compat.models.parts.sampled import SampledAudio, point
 from compat.models.parts.sentences import Tokens, hashed_words, read_tokenizer
-from compat.models.tasks.generation import AUDIO, PROMPT, AudioGeneration, seed_of
+from compat.models.tasks.generation import PROMPT, AudioGeneration
 
 if TYPE_CHECKING:
     import torch
@@ -48,117 +48,6 @@ FAMILY = Family(
     ),
 )
 KIND = "AudioLDMPipeline"
-
-COMPONENTS: Mapping[str, Component] = {
-    "text_encoder": Component(
-        "transformers",
-        "ClapTextModelWithProjection",
-        {"vocab_size": 50_265, "pad_token_id": 1, "projection_dim": 512},
-        # The factors are those of CLAP: sharper attention would multiply rounding errors from layer
-        # to layer.
-        {"query": 1.5, "key": 1.5},
-        needless=("position_ids", "token_type_ids"),
-    ),
-    "unet": Component(
-        "diffusers",
-        "UNet2DConditionModel",
-        {
-            "sample_size": 128,
-            "in_channels": 8,
-            "out_channels": 8,
-            "down_block_types": ["DownBlock2D", *["CrossAttnDownBlock2D"] * 3],
-            "up_block_types": [*["CrossAttnUpBlock2D"] * 3, "UpBlock2D"],
-            "block_out_channels": [128, 256, 384, 640],
-            "cross_attention_dim": [128, 256, 384, 640],
-            "class_embed_type": "simple_projection",
-            "projection_class_embeddings_input_dim": 512,
-            "class_embeddings_concat": True,
-        },
-        # Generated weights remove no noise: latents grow to forty times the noise. Without these
-        # factors, neither a step's time nor the sentence, a vector of length one, would have a
-        # visible effect beside them.
-        {"conv_in": 0.1, "time_embedding": 2.0, "class_embedding": 40.0},
-        {"class_embed_type": "simple_projection", "class_embeddings_concat": True},
-    ),
-    "vae": Component(
-        "diffusers",
-        "AutoencoderKL",
-        {
-            "sample_size": 512,
-            "in_channels": 1,
-            "out_channels": 1,
-            "down_block_types": ["DownEncoderBlock2D"] * 3,
-            "up_block_types": ["UpDecoderBlock2D"] * 3,
-            "block_out_channels": [128, 256, 512],
-            "latent_channels": 8,
-            "layers_per_block": 2,
-            "scaling_factor": 0.9227914214134216,
-        },
-        fixed={"out_channels": 1},
-    ),
-    "vocoder": Component(
-        "transformers",
-        "SpeechT5HifiGan",
-        {
-            "model_in_dim": 64,
-            "sampling_rate": 16_000,
-            "upsample_initial_channel": 1024,
-            "upsample_rates": [5, 4, 2, 2, 2],
-            "upsample_kernel_sizes": [16, 16, 8, 4, 4],
-            "normalize_before": False,
-        },
-        # With louder branches, the final tanh would be near one almost everywhere.
-        {"resblocks": 0.7},
-        {"sampling_rate": 16_000},
-    ),
-    "scheduler": Component(
-        "diffusers",
-        "DDIMScheduler",
-        {
-            "num_train_timesteps": 1000,
-            "beta_start": 0.0015,
-            "beta_end": 0.0195,
-            "steps_offset": 1,
-            "set_alpha_to_one": False,
-        },
-        fixed={
-            "beta_schedule": "scaled_linear",
-            "clip_sample": False,
-            "prediction_type": "epsilon",
-            "rescale_betas_zero_snr": False,
-            "thresholding": False,
-            "timestep_spacing": "leading",
-            "trained_betas": None,
-        },
-    ),
-}
-DEFAULTS: Mapping[str, Settings] = {
-    "text_encoder": {"vocab_size": 50_265, "pad_token_id": 1, "projection_dim": 512},
-    "vocoder": {"model_in_dim": 80, "sampling_rate": 16_000, "upsample_rates": [4, 4, 4, 4]},
-}
-"""The library's defaults for settings that a checkpoint does not name."""
-SMALL: Mapping[str, Settings] = {
-    "text_encoder": {
-        "vocab_size": 5_000,
-        "hidden_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "intermediate_size": 256,
-        "projection_dim": 128,
-    },
-    "unet": {
-        "block_out_channels": [32, 64, 96, 160],
-        "cross_attention_dim": [32, 64, 96, 160],
-        "projection_class_embeddings_input_dim": 128,
-        "layers_per_block": 1,
-    },
-    "vae": {"block_out_channels": [32, 64, 128], "layers_per_block": 1},
-    "vocoder": {"upsample_initial_channel": 256},
-}
-"""Settings of :data:`NANO` that differ from the published ones. It has every operator, a quarter of
-the width, half the layers of each block, and a short sentence encoder. It is for pages and
-emulators, which take seconds for the work that a processor does in milliseconds."""
-
 STEPS, GUIDANCE = 10, 2.5
 """Defaults of the library's pipeline."""
 LENGTHS = (2.56, 10.24)
@@ -212,20 +101,24 @@ class AudioLDMModel(SampledAudio):
         self.hop = prod(vocoder["upsample_rates"])
         self.reduction = 2 ** (len(settings["vae"]["block_out_channels"]) - 1)
         self.schedule = diffusion.ddim(settings["scheduler"], STEPS)
-        self.lengths = lengths
+        self.schedules = dict.fromkeys(lengths, self.schedule)
         self.task = AudioGeneration(lengths=(lengths[0], *lengths), brief_seconds=lengths[0])
 
-    def _point(self, seconds: float) -> tuple[str, dict[str, int]]:
-        """Return the name and the symbols of the point for a length in seconds."""
-        latent = ceil(round(seconds * self.sample_rate / self.hop) / self.reduction)
-        return f"{seconds:g}s", {"latent": latent, "frames": latent * self.reduction}
+    def latent(self, seconds: float) -> tuple[int, ...]:
+        """Return the shape of a latent: channels, positions in time, and in mels."""
+        positions = ceil(round(seconds * self.sample_rate / self.hop) / self.reduction)
+        return self.settings["unet"]["in_channels"], positions, self.mels // self.reduction
+
+    def _symbols(self, seconds: float) -> dict[str, int]:
+        _, positions, _ = self.latent(seconds)
+        return {"latent": positions, "frames": positions * self.reduction}
 
     # Graphs ------------------------------------------------------------------------------------
 
     def graphs(self) -> tuple[Graph, ...]:
-        channels = self.settings["unet"]["in_channels"]
-        latent = (1, channels, "latent", self.mels // self.reduction)
-        points = dict(map(self._point, self.lengths))
+        channels, _, mels = self.latent(0)
+        latent = (1, channels, "latent", mels)
+        points = {point(one): self._symbols(one) for one in self.schedules}
         # Two rows: the prompt, and an empty one for guidance.
         sentences = Tensor((2, TOKENS), "int32")
         return (
@@ -265,60 +158,17 @@ class AudioLDMModel(SampledAudio):
 
     # Driver ------------------------------------------------------------------------------------
 
-    def sound(self, session: Session, item: Item, stopwatch: Stopwatch) -> Prediction:
-        point = self._fitting(item.seconds)
-        with stopwatch("text"):
-            text = self._read(session, item)
-        with stopwatch("denoiser"):
-            steps = diffusion.sample(
-                session, "denoiser", point, self.schedule, self._noise(item), text
-            )
-        with stopwatch("decoder"):
-            mel = session.run("decoder", {"latent": steps.last[diffusion.LATENT]}, point)
-        with stopwatch("vocoder"):
-            audio = session.run("vocoder", mel, point)["audio"].numpy()[0]
-        samples = round(item.seconds * self.sample_rate)
-        latents = steps.outputs[diffusion.LATENT][:, 0]
-        return {AUDIO: audio[:samples].copy(), diffusion.LATENTS: latents}
-
-    def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
-        """Return the prompt's embedding, and the networks' outputs for the reference's latents.
-
-        The outputs are predictions at the latents of steps, and spectrogram and sound of the last
-        latent.
-        """
-        point = self._fitting(item.seconds)
-        text = self._read(session, item)
-        latents = np.concatenate((self._noise(item), guide[diffusion.LATENTS]))
-        predicted = diffusion.predictions(
-            session, "denoiser", point, self.schedule, latents[:-1], text
-        )
-        mel = session.run("decoder", {"latent": latents[-1:]}, point)
-        audio = session.run("vocoder", mel, point)["audio"].numpy()[0]
-        return {
-            "text": text["text"].numpy()[:1].copy(),
-            "prediction": predicted,
-            "mel": mel["mel"].numpy()[0].copy(),
-            "audio": audio.copy(),
-        }
-
-    def _fitting(self, seconds: float) -> str:
-        """Return the shortest point that holds so many seconds, or the longest."""
-        return self._point(next((one for one in self.lengths if one >= seconds), self.lengths[-1]))[
-            0
-        ]
-
-    def _noise(self, item: Item) -> np.ndarray:
-        """Return the first latent of an item, (1, channels, latents in time, mels)."""
-        symbols = dict(map(self._point, self.lengths))[self._fitting(item.seconds)]
-        channels = self.settings["unet"]["in_channels"]
-        shape = 1, channels, symbols["latent"], self.mels // self.reduction
-        return normal(seed_of(item), shape)
-
-    def _read(self, session: Session, item: Item) -> dict[str, Handle]:
-        """Return the embeddings of an item's prompt and of an empty prompt."""
+    def read(self, session: Session, item: Item) -> dict[str, Handle]:
         ids, mask = self.tokens([str(item.inputs[PROMPT]), ""])
         return session.run("text", {"ids": ids, "mask": mask}, "pair")
+
+    def decode(
+        self, session: Session, latent: np.ndarray | Handle, point: str, stopwatch: Stopwatch
+    ) -> tuple[np.ndarray, dict[str, Handle]]:
+        with stopwatch("decoder"):
+            mel = session.run("decoder", {"latent": latent}, point)
+        with stopwatch("vocoder"):
+            return session.run("vocoder", mel, point)["audio"].numpy()[0], mel
 
 
 # Networks ----------------------------------------------------------------------------------------

@@ -15,15 +15,15 @@ import numpy as np
 
 from compat.contract.case import Family, Variant
 from compat.contract.graph import Graph, Stopwatch, Tensor
-from compat.contract.item import Item, Prediction
+from compat.contract.item import Item
 from compat.contract.session import Handle, Session
 from compat.inputs.checkpoints import CheckpointError
 from compat.models.parts import diffusion, t5
-from compat.models.parts.noise import normal
-from compat.models.parts.pipeline import Component, Settings, generated, read_pipeline
-from compat.models.parts.sampled import SampledAudio
+from compat.models.parts.pipeline import Settings, generated, read_pipeline
+from compat.models.parts.sampled import SampledAudio, point
 from compat.models.parts.sentences import T5, Tokens, hashed_words, read_tokenizer
-from compat.models.tasks.generation import AUDIO, PROMPT, AudioGeneration, seed_of
+from compat.models.stable_audio_settings import COMPONENTS, DEFAULTS, SMALL, TWO_LAYERS
+from compat.models.tasks.generation import PROMPT, AudioGeneration
 
 if TYPE_CHECKING:
     import torch
@@ -50,110 +50,7 @@ FAMILY = Family(
     ),
 )
 KIND = "StableAudioPipeline"
-
-# Factor of the random frequencies by which the network embeds a time. They have a standard
-# deviation of one; generated vectors would have a smaller one.
-FREQUENCIES = 50 * 3**0.5
-COMPONENTS: Mapping[str, Component] = {
-    "text_encoder": Component("transformers", "T5EncoderModel", t5.BASE, t5.GAINS),
-    "projection_model": Component(
-        "diffusers",
-        "StableAudioProjectionModel",
-        {"text_encoder_dim": 768, "conditioning_dim": 768, "min_value": 0, "max_value": 512},
-        {"positional_embedding.0.weights": FREQUENCIES},
-    ),
-    "transformer": Component(
-        "diffusers",
-        "StableAudioDiTModel",
-        {
-            "sample_size": 1024,
-            "in_channels": 64,
-            "out_channels": 64,
-            "num_layers": 24,
-            "attention_head_dim": 64,
-            "num_attention_heads": 24,
-            "num_key_value_attention_heads": 12,
-            "cross_attention_dim": 768,
-            "cross_attention_input_dim": 768,
-            "global_states_input_dim": 1536,
-            "time_proj_dim": 256,
-        },
-        # With nearly uniform attention, every prompt would get the same answer. The small output
-        # factor is needed because guidance multiplies the difference of two answers by seven, and
-        # latents would grow to hundreds.
-        {
-            "time_proj.": FREQUENCIES,
-            "timestep_proj": 3.0,
-            "attn2.to_out": 4.0,
-            "attn2.": 3.0,
-            "attn1.to_out": 2.0,
-            "attn1.to_v": 2.0,
-            "attn1.": 3.0,
-            "proj_out": 0.02,
-        },
-    ),
-    "vae": Component(
-        "diffusers",
-        "AutoencoderOobleck",
-        {
-            "encoder_hidden_size": 128,
-            "decoder_channels": 128,
-            "decoder_input_channels": 64,
-            "downsampling_ratios": [2, 4, 4, 8, 8],
-            "channel_multiples": [1, 2, 4, 8, 16],
-            "audio_channels": 2,
-            "sampling_rate": 44_100,
-        },
-        # The sine of large values loses digits: with louder branches the SNR of float32 would be
-        # only 79 dB.
-        {"decoder.conv2": 1.0, "conv2": 0.3, "conv1": 0.5},
-        fixed={"sampling_rate": 44_100, "audio_channels": 2},
-    ),
-    "scheduler": Component(
-        "diffusers",
-        "CosineDPMSolverMultistepScheduler",
-        {"sigma_min": 0.3, "sigma_max": 500, "sigma_data": 1.0},
-        fixed={
-            "sigma_schedule": "exponential",
-            "solver_order": 2,
-            "prediction_type": "v_prediction",
-            "solver_type": "midpoint",
-            "euler_at_final": False,
-            "final_sigmas_type": "zero",
-        },
-    ),
-}
-DEFAULTS: Mapping[str, Settings] = {
-    "text_encoder": {"vocab_size": 32_128, "d_model": 512, "pad_token_id": 0}
-}
-"""The library's defaults for settings that a checkpoint does not name."""
-SMALLER: Mapping[str, Mapping[str, Settings]] = {
-    SHALLOW: {"transformer": {"num_layers": 2}},
-    NANO: {
-        "text_encoder": {
-            "vocab_size": 5_000,
-            "d_model": 128,
-            "d_kv": 32,
-            "d_ff": 256,
-            "num_layers": 2,
-            "num_heads": 4,
-        },
-        "projection_model": {"text_encoder_dim": 128, "conditioning_dim": 128},
-        "transformer": {
-            "num_layers": 4,
-            "attention_head_dim": 32,
-            "num_attention_heads": 8,
-            "num_key_value_attention_heads": 4,
-            "cross_attention_dim": 128,
-            "cross_attention_input_dim": 128,
-            "global_states_input_dim": 256,
-        },
-        "vae": {"encoder_hidden_size": 16, "decoder_channels": 16},
-    },
-}
-"""Settings of the sizes that are not published ones, where they differ. The smallest is for pages
-and emulators, which take seconds for the work that a processor does in milliseconds."""
-
+SMALLER: Mapping[str, Mapping[str, Settings]] = {SHALLOW: TWO_LAYERS, NANO: SMALL}
 TOKENS = 128
 """Tokens of a prompt; start and length of the sound are two more."""
 GUIDANCE = 7.0
@@ -161,7 +58,6 @@ GUIDANCE = 7.0
 STEPS: Mapping[float, int] = {1.0: 8, 47.0: 100}
 """Seconds that graphs are compiled for, with their sampler steps. The first is a shortened latent
 with few steps, the second the length of the training with the pipeline's number of steps."""
-CHANNELS = ("left", "right")
 
 
 def load(variant: str, weights: str, checkpoint: str) -> StableAudioModel:
@@ -203,7 +99,6 @@ class StableAudioModel(SampledAudio):
         self.width = int(settings["projection_model"]["conditioning_dim"])
         self.sample_rate = int(settings["vae"]["sampling_rate"])
         self.channels = int(settings["vae"]["audio_channels"])
-        self.latents = int(settings["transformer"]["in_channels"])
         self.hop = prod(settings["vae"]["downsampling_ratios"])
         self.schedules = {
             seconds: diffusion.cosine_dpm(settings["scheduler"], count)
@@ -212,16 +107,17 @@ class StableAudioModel(SampledAudio):
         short, long = steps
         self.task = AudioGeneration(lengths=(short, short, long), brief_seconds=short)
 
-    def _frames(self, seconds: float) -> int:
-        """Return the number of frames of a latent of so many seconds."""
-        return ceil(seconds * self.sample_rate / self.hop)
+    def latent(self, seconds: float) -> tuple[int, ...]:
+        """Return the shape of a latent: channels and frames."""
+        frames = ceil(seconds * self.sample_rate / self.hop)
+        return self.settings["transformer"]["in_channels"], frames
 
     # Graphs ------------------------------------------------------------------------------------
 
     def graphs(self) -> tuple[Graph, ...]:
         schedule = next(iter(self.schedules.values()))
-        points = {_point(one): {"frames": self._frames(one)} for one in self.schedules}
-        latent = (1, self.latents, "frames")
+        points = {point(one): {"frames": self.latent(one)[1]} for one in self.schedules}
+        latent = (1, self.settings["transformer"]["in_channels"], "frames")
         sentence = Tensor((1, TOKENS), "int32")
         conditions = {
             "text": Tensor((2, TOKENS + 2, self.width)),
@@ -257,59 +153,16 @@ class StableAudioModel(SampledAudio):
 
     # Driver ------------------------------------------------------------------------------------
 
-    def sound(self, session: Session, item: Item, stopwatch: Stopwatch) -> Prediction:
-        fitting = self._fitting(item.seconds)
-        point, schedule = _point(fitting), self.schedules[fitting]
-        with stopwatch("text"):
-            text = self._read(session, item)
-        with stopwatch("denoiser"):
-            noises = self._noise(item)
-            steps = diffusion.sample(session, "denoiser", point, schedule, noises, text)
-        with stopwatch("decoder"):
-            latent = {"latent": steps.last[diffusion.LATENT]}
-            audio = session.run("decoder", latent, point)["audio"].numpy()[0]
-        samples = round(item.seconds * self.sample_rate)
-        latents = steps.outputs[diffusion.LATENT][:, 0]
-        return {AUDIO: audio[:, :samples].copy(), diffusion.LATENTS: latents}
-
-    def trace(self, session: Session, item: Item, guide: Prediction) -> dict[str, np.ndarray]:
-        """Return the conditions, and the networks' outputs for the reference's latents.
-
-        The outputs are predictions at the latents of steps, and both channels of the last latent's
-        sound.
-        """
-        fitting = self._fitting(item.seconds)
-        point, schedule = _point(fitting), self.schedules[fitting]
-        text = self._read(session, item)
-        latents = np.concatenate((self._noise(item)[:1], guide[diffusion.LATENTS]))
-        predicted = diffusion.predictions(session, "denoiser", point, schedule, latents[:-1], text)
-        audio = session.run("decoder", {"latent": latents[-1:]}, point)["audio"].numpy()[0]
-        return {
-            "text": text["text"].numpy()[0].copy(),
-            "prediction": predicted,
-            **{name: wave.copy() for name, wave in zip(CHANNELS, audio, strict=True)},
-        }
-
-    def _fitting(self, seconds: float) -> float:
-        """Return the seconds of the shortest point that holds the sound, or of the longest."""
-        known = list(self.schedules)
-        return next((one for one in known if one >= seconds), known[-1])
-
-    def _noise(self, item: Item) -> np.ndarray:
-        """Return the first latent of an item and what each step adds, (1 + steps, n, frames)."""
-        fitting = self._fitting(item.seconds)
-        steps = self.schedules[fitting].steps
-        return normal(seed_of(item), (1 + steps, self.latents, self._frames(fitting)))
-
-    def _read(self, session: Session, item: Item) -> dict[str, Handle]:
-        """Return the transformer's conditions: with an item's prompt, and without."""
+    def read(self, session: Session, item: Item) -> dict[str, Handle]:
         ids, mask = self.tokens([str(item.inputs[PROMPT])])
         seconds = np.array([0.0, item.seconds], np.float32)
         return session.run("text", {"ids": ids, "mask": mask, "seconds": seconds}, "one")
 
-
-def _point(seconds: float) -> str:
-    return f"{seconds:g}s"
+    def decode(
+        self, session: Session, latent: np.ndarray | Handle, point: str, stopwatch: Stopwatch
+    ) -> tuple[np.ndarray, dict[str, Handle]]:
+        with stopwatch("decoder"):
+            return session.run("decoder", {"latent": latent}, point)["audio"].numpy()[0], {}
 
 
 # Networks ----------------------------------------------------------------------------------------
