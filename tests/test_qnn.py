@@ -342,6 +342,25 @@ def test_a_tangent_keeps_the_digits_of_a_convolution(tmp_path: Path) -> None:
 
 @needs_emulator
 @pytest.mark.filterwarnings("ignore")
+def test_a_gelu_of_negative_inputs_has_few_digits(tmp_path: Path) -> None:
+    """Why Whisper's encoder errs ten times as much as half precision has to.
+
+    A form by exponentials keeps 50 to 63 dB here. It is not used: no word is lost, and what its nine
+    operators cost on an NPU is not known.
+    """
+    file = source_of(torch.nn.GELU(), (1, 16, 256), tmp_path).onnx("p")
+    session = qnn_session.open_session(file, EMULATOR)
+    x = torch.linspace(-3, -2, 16 * 256).reshape(1, 16, 256)
+    exact = torch.nn.functional.gelu(x.double()).numpy()
+    errors = session.run(None, {"x": x.numpy()})[0] - exact
+    half = torch.nn.functional.gelu(x.half()).double().numpy() - exact
+    assert np.abs(half).mean() < 5e-5 and abs(half.mean()) < 1e-5
+    # Once this holds no longer, QAIRT was mended, and an expectation ends.
+    assert errors.mean() > 2e-4
+
+
+@needs_emulator
+@pytest.mark.filterwarnings("ignore")
 def test_an_lstm_keeps_its_digits(tmp_path: Path) -> None:
     """A tangent of a sum that nothing else takes is computed with it, coarsely, in QNN's own."""
     onnx = pytest.importorskip("onnx")
