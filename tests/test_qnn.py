@@ -345,8 +345,8 @@ def test_a_tangent_keeps_the_digits_of_a_convolution(tmp_path: Path) -> None:
 def test_a_gelu_of_negative_inputs_has_few_digits(tmp_path: Path) -> None:
     """Why Whisper's encoder errs ten times as much as half precision has to.
 
-    A form by exponentials keeps 50 to 63 dB here. It is not used: no word is lost, and what its nine
-    operators cost on an NPU is not known.
+    A form by exponentials keeps 50 to 63 dB here. It is not used: no word is lost, and
+    what its nine operators cost on an NPU is not known.
     """
     file = source_of(torch.nn.GELU(), (1, 16, 256), tmp_path).onnx("p")
     session = qnn_session.open_session(file, EMULATOR)
