@@ -13,9 +13,11 @@ import soxr
 import torch
 
 from compat import catalog
+from compat.build import calibration
 from compat.build.reference import oracle_session
 from compat.contract.graph import Stopwatch
 from compat.contract.item import Item, Prediction
+from compat.contract.model_reference import ModelReference
 from compat.contract.profile import FULL, QUICK
 from compat.contract.session import Session
 from compat.inputs import corpus
@@ -114,6 +116,17 @@ def test_half_precision_holds_faint_bins(model: BasicPitchModel, items: list[Ite
         model.network.float().load_state_dict(kept)
     for one, other in zip(rounded, exact, strict=True):
         assert snr_db(one.float().numpy(), other.numpy()) > 20
+
+
+def test_a_graph_of_one_window_is_calibrated_although_no_recording_has_a_single_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibration, "ITEMS", 1)
+    reference = ModelReference("basic-pitch", "basic-pitch", "pretrained", str(folder))
+    for point, batch in (("b1", 1), ("b4", 4)):
+        recorded = calibration.record(reference, "posteriorgrams", point, "")
+        shapes = {feed["waveform"].shape for feed in recorded.feeds}
+        assert shapes == {(batch, SAMPLES)} and recorded.said == "1 recordings of music-train"
 
 
 # Windows and notes -------------------------------------------------------------------------------

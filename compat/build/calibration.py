@@ -138,12 +138,15 @@ def _kept(
 
 
 def _batched(feed: Mapping[str, np.ndarray], graph: Graph, point: str) -> dict[str, np.ndarray]:
-    """Return inputs recorded at a smaller batch, repeated to the shapes of a point."""
+    """Return inputs recorded at another batch, repeated or cut to the shapes of a point.
+
+    A model that cuts every recording into several windows never runs one alone.
+    """
     return {
         name: np.tile(
             feed[name],
             [-(-size // have) for size, have in zip(shape, feed[name].shape, strict=True)],
-        )
+        )[tuple(map(slice, shape))]
         for name, (shape, _) in graph.examples(point).items()
     }
 
