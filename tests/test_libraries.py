@@ -58,3 +58,23 @@ def test_every_execution_is_a_case(script: dict[str, Any]) -> None:
     known = catalog.load()
     for name in script["EXECUTIONS"]:
         assert known.case(f"{script['VARIANT']}@pretrained/{name}").recipe.name in name
+
+
+def test_noise_that_nobody_hears_moves_words_that_lie_on_an_edge(script: dict[str, Any]) -> None:
+    silent = Item.from_audio("silent", np.zeros(16_000, np.float32), facts={"text": "no"})
+    draws = [[script["with_noise"](silent, draw)] for draw in range(2)]
+    (low, high) = sorted(float(one.audio[0]) for (one,) in draws)
+    assert low < high
+    assert all(np.abs(one.audio).max() < 2**-16 for (one,) in draws)
+
+    def on_an_edge(item: Item) -> str:
+        return "no" if item.audio[0] < high else "yes"
+
+    found = {
+        "edge": script["every"]("edge", draws, on_an_edge),
+        "firm": script["every"]("firm", draws, lambda item: "no"),
+    }
+    assert script["noise_table"]("one", found).splitlines()[2:] == [
+        "| edge | 0.5 | 0 | 1 |",
+        "| firm | 0.0 | 0 | 0 |",
+    ]
