@@ -61,7 +61,7 @@ def test_every_defect_of_weights_changes_some_and_keeps_shapes(planted: Any) -> 
         for side in ("encoder", "decoder")
         for name in ("embed_positions.weight", "layers.1.fc2.weight")
     }
-    found = [defect for defect in planted.DEFECTS if defect.weights]
+    found = [one for one in planted.DEFECTS if one.weights and one.name != "other-layer"]
     assert len(found) == 6
     for defect in found:
         weights = {name: value.clone() for name, value in sound.items()}
@@ -69,6 +69,15 @@ def test_every_defect_of_weights_changes_some_and_keeps_shapes(planted: Any) -> 
         changed = [name for name in sound if not torch.equal(weights[name], sound[name])]
         assert len(changed) == 1, defect
         assert weights[changed[0]].shape == sound[changed[0]].shape
+
+
+def test_two_layers_exchange_what_makes_their_keys_and_values(planted: Any) -> None:
+    parts = ("k_proj.weight", "q_proj.weight", "v_proj.weight", "v_proj.bias")
+    names = [f"model.decoder.layers.{n}.encoder_attn.{part}" for n in (1, 2) for part in parts]
+    weights = {name: torch.tensor(place) for place, name in enumerate(names)}
+    (swap,) = (defect.weights for defect in planted.DEFECTS if defect.name == "other-layer")
+    swap(weights)
+    assert [int(weights[name]) for name in names] == [4, 1, 6, 7, 0, 5, 2, 3]
 
 
 def test_half_precision_and_saturation_lose_what_they_should(planted: Any) -> None:
