@@ -54,6 +54,19 @@ def test_a_limit_lies_between_what_is_sound_and_what_is_clearly_broken() -> None
     assert "| decoder.norm |" in gross and "| – |" in slight
 
 
+def test_recipes_that_were_not_measured_again_stay() -> None:
+    merged = runpy.run_path(str(BUILD / "limit_tables.py"))["merged"]
+    head = "| recipe | metric |\n| --- | --- |\n"
+    shown = "| recipe, target | defect |\n| --- | --- |\n"
+    old = f"{head}| fp32 | a |\n| int8 | b |\n| int8 | c |\n\n{shown}| fp32, cpu | mask |"
+    new = f"{head}| int8 | d |\n| int4 | e |\n\n{shown}| int8, cpu | row |"
+    assert merged("", new) == new
+    assert merged(old + "\n", new) == (
+        f"{head}| fp32 | a |\n| int8 | d |\n| int4 | e |\n\n{shown}| fp32, cpu | mask |\n"
+        "| int8, cpu | row |"
+    )
+
+
 def test_every_defect_of_weights_changes_some_and_keeps_shapes(planted: Any) -> None:
     torch.manual_seed(0)
     sound = {

@@ -22,6 +22,11 @@ def names(document: str) -> tuple[str, ...]:
     return tuple(block[2] for block in _BLOCK.finditer(document))
 
 
+def table(document: str, name: str) -> str:
+    """Return the text of one table of a document; it is empty if there is no such table."""
+    return next((block[3] for block in _BLOCK.finditer(document) if block[2] == name), "")
+
+
 def filled(document: str, make: Callable[[str], str | None]) -> str:
     """Return a document with every table replaced by what ``make`` returns for its name.
 
