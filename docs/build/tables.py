@@ -65,6 +65,7 @@ WHAT_RAN = "what-ran"
 MEASURED = {
     "benchmarks": "tests/benchmarks/bench.py",
     "libraries": "fixtures/build/libraries.py",
+    "libraries-noise": "fixtures/build/libraries.py",
     "limits": "fixtures/build/limits.py",
     "speed-whisper-small": "tests/benchmarks/speed.py",
     "speed-whisper-tiny": "tests/benchmarks/speed.py",
