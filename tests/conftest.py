@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from compat.build.artifacts import ArtifactError
 from compat.build.nursery import ENVIRONMENT as NURSERY
 from compat.build.nursery import Nursery
 from compat.judge.results import Collection, Observation, read_all
@@ -105,7 +106,12 @@ class Suites:
         fresh: bool = False,
         **environment: str,
     ) -> Outcome:
-        """Run the suites to their end, in a forked process unless it is to be a ``fresh`` one."""
+        """Run the suites to their end, in a forked process unless it is to be a ``fresh`` one.
+
+        What is measured of the toy needs PyTorch, which computes its references.
+        """
+        if "--collect-only" not in arguments and (reason := lacking("torch")):
+            pytest.skip(reason)
         command = self.command(results, *arguments, models=models)
         environment = {**self.environment(), **environment}
         if not fresh and preexec is None:
@@ -127,6 +133,8 @@ class Suites:
 
     def start(self, results: Path, *arguments: str, models: str = "toy") -> subprocess.Popen[str]:
         """Start a run that the test will interrupt."""
+        if reason := lacking("torch"):
+            pytest.skip(reason)
         return subprocess.Popen(
             self.command(results, *arguments, models=models),
             cwd=ROOT,
@@ -157,29 +165,34 @@ def lacking(name: str | None) -> str:
     return f"{top} is not installed" if absent else ""
 
 
+def not_found(text: str) -> str | None:
+    """Return the last module of which a traceback says that there is none."""
+    found = re.findall(r"No module named '([\w.]+)'", text)
+    return found[-1] if found else None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     """Skip a file of tests that imports what no extra brought."""
     report = yield
-    if report.failed and isinstance(collector, pytest.Module):
-        found = re.findall(r"No module named '([\w.]+)'", str(report.longrepr))
-        if reason := lacking(found[-1] if found else None):
-            report.outcome = "skipped"
-            report.longrepr = (str(collector.path), 0, f"Skipped: {reason}")
+    imports = report.failed and isinstance(collector, pytest.Module)
+    if imports and (reason := lacking(not_found(str(report.longrepr)))):
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 0, f"Skipped: {reason}")
     return report
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call() -> Generator[None, Any, Any]:
-    """Skip a test that imports, while it runs, what no extra brought."""
+    """Skip a test that imports, while it runs or in a builder, what no extra brought."""
     return (yield from _skipping())
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_fixture_setup() -> Generator[None, Any, Any]:
-    """Skip the tests of a fixture that imports what no extra brought."""
+def pytest_runtest_setup() -> Generator[None, Any, Any]:
+    """Skip every test of a fixture that imports what no extra brought."""
     return (yield from _skipping())
 
 
@@ -188,6 +201,10 @@ def _skipping() -> Generator[None, Any, Any]:
         return (yield)
     except ModuleNotFoundError as error:
         if reason := lacking(error.name):
+            pytest.skip(reason)
+        raise
+    except ArtifactError as error:
+        if reason := lacking(not_found(str(error))):
             pytest.skip(reason)
         raise
 

@@ -43,7 +43,8 @@ def silent(host: str, text: str) -> None:
 
 
 def suite(suites: Any, *arguments: str) -> tuple[str, ...]:
-    """Return the options of one quick case of the toy."""
+    """Return the options of one quick case of the toy, which is measured by PyTorch."""
+    pytest.importorskip("torch")
     command = suites.command(Path("unused"), *ONE, *arguments)
     words = command[command.index("--quick") :]
     return tuple(word for word in words if not word.startswith("--results="))

@@ -76,6 +76,7 @@ def test_a_page_addresses_four_gigabytes() -> None:
 
 def test_what_a_case_holds_itself_is_no_want(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own worker takes memory, of which later checks find less; the next case is asked anew."""
+    pytest.importorskip("torch")
     free = [64 * GB, GB]
     monkeypatch.setattr("compat.hardware.facts.available_memory_bytes", lambda: free[0])
     run = Run(Settings())

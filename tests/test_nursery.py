@@ -21,6 +21,8 @@ from compat.processes import child_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# It imports PyTorch, that builders need not.
+pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a nursery")
 
 JOBS = """

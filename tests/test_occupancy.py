@@ -184,6 +184,7 @@ def test_a_kept_result_of_one_round_is_no_fault_beside_others(
     start: Callable[[str], Worker],
 ) -> None:
     """The same is one where the clocks show nobody else, or cannot show anybody."""
+    pytest.importorskip("torch")
     with burners(3600):
         found = start("memoises-slowly").stage("suspicions")
     assert len(found["samples"]["fresh_s"]) == 1, "this is about single rounds"

@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two runs of one machine, of which the later counts, and a packed one of another."""
+    pytest.importorskip("duckdb")
     target = tmp_path / "results"
     write(
         target,
@@ -141,6 +142,7 @@ def test_mistakes_and_absence_have_a_remedy(
 def test_hostile_results_load_and_are_escaped(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    pytest.importorskip("duckdb")
     evil = case("cpu-\x1b[2J'); drop table runs; --", "fp32")
     lines = whole(evil, rtf=0.1)
     lines[0] = msgspec.structs.replace(

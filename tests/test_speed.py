@@ -114,6 +114,7 @@ def test_busy_rounds_do_not_count(speed: ModuleType) -> None:
 
 
 def test_contestants_are_measured_and_the_table_written() -> None:
+    pytest.importorskip("torch")
     command = [sys.executable, str(FOLDER / "speed.py"), "--model", "whisper-nano@trained"]
     command += ["--targets", "cpu-torch,cpu-hugging-face", "--recipes", "fp32"]
     command += ["--rounds", "2", "--threads", "1"]
