@@ -17,7 +17,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from compat.build.artifacts import ArtifactError
 from compat.build.nursery import ENVIRONMENT as NURSERY
@@ -34,10 +33,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 sys.path.insert(0, str(ROOT / "tests"))
 
 import forks  # noqa: E402
-
-# Here and not at the root: the suites state no properties, and need not wait for hypothesis.
-settings.register_profile("compat", deadline=None, derandomize=True, print_blob=False)
-settings.load_profile("compat")
 
 FAULTY = ROOT / "tests" / "faulty_catalog.py"
 
