@@ -116,7 +116,13 @@ def test_a_metric_that_is_named_needs_no_other_line() -> None:
         )
 
 
-@pytest.mark.parametrize("name", families())
+BEFORE_UNITS = (
+    *("whisper", "wav2vec2", "silero", "resemblyzer", "wespeaker", "segmentation", "diarization"),
+)
+"""Families that were measured when results did not name their units yet."""
+
+
+@pytest.mark.parametrize("name", BEFORE_UNITS)
 def test_a_report_shows_declared_numbers_as_it_showed_named_ones(
     name: str, scored: Mapping[str, tuple[CaseFacts, Observation]]
 ) -> None:
