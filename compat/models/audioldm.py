@@ -22,7 +22,7 @@ from compat.models.audioldm_settings import COMPONENTS, DEFAULTS, SMALL
 from compat.models.parts import diffusion
 from compat.models.parts.clap_encoders import TOKENS, text_module
 from compat.models.parts.pipeline import Settings, generated, read_pipeline
-from compat.models.parts.sampled import SampledAudio, point
+from compat.models.parts.sampled import SampledAudio, point_name
 from compat.models.parts.sentences import Tokens, hashed_words, read_tokenizer
 from compat.models.tasks.generation import PROMPT, AudioGeneration
 
@@ -118,7 +118,7 @@ class AudioLDMModel(SampledAudio):
     def graphs(self) -> tuple[Graph, ...]:
         channels, _, mels = self.latent(0)
         latent = (1, channels, "latent", mels)
-        points = {point(one): self._symbols(one) for one in self.schedules}
+        points = {point_name(one): self._symbols(one) for one in self.schedules}
         # Two rows: the prompt, and an empty one for guidance.
         sentences = Tensor((2, TOKENS), "int32")
         return (

@@ -20,7 +20,7 @@ from compat.contract.session import Handle, Session
 from compat.inputs.checkpoints import CheckpointError
 from compat.models.parts import diffusion, t5
 from compat.models.parts.pipeline import Settings, generated, read_pipeline
-from compat.models.parts.sampled import SampledAudio, point
+from compat.models.parts.sampled import SampledAudio, point_name
 from compat.models.parts.sentences import T5, Tokens, hashed_words, read_tokenizer
 from compat.models.stable_audio_settings import COMPONENTS, DEFAULTS, SMALL, TWO_LAYERS
 from compat.models.tasks.generation import PROMPT, AudioGeneration
@@ -116,7 +116,7 @@ class StableAudioModel(SampledAudio):
 
     def graphs(self) -> tuple[Graph, ...]:
         schedule = next(iter(self.schedules.values()))
-        points = {point(one): {"frames": self.latent(one)[1]} for one in self.schedules}
+        points = {point_name(one): {"frames": self.latent(one)[1]} for one in self.schedules}
         latent = (1, self.settings["transformer"]["in_channels"], "frames")
         sentence = Tensor((1, TOKENS), "int32")
         conditions = {

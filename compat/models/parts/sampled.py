@@ -109,7 +109,7 @@ class SampledAudio(Pipeline):
 
     def _fitting(self, item: Item) -> tuple[str, diffusion.Schedule]:
         seconds = self._length(item.seconds)
-        return point(seconds), self.schedules[seconds]
+        return point_name(seconds), self.schedules[seconds]
 
     def _length(self, seconds: float) -> float:
         """Return the shortest length of the graphs that holds so many seconds, or the longest."""
@@ -117,6 +117,6 @@ class SampledAudio(Pipeline):
         return next((one for one in known if one >= seconds), known[-1])
 
 
-def point(seconds: float) -> str:
+def point_name(seconds: float) -> str:
     """Return the name of the point for a length in seconds, such as ``2.56s``."""
     return f"{seconds:g}s"
