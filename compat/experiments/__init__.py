@@ -19,6 +19,7 @@ EXPERIMENTS = (
     "long",
     "parallel",
     "pruning",
+    "seams",
     "threads",
     "times",
     "wasm",
