@@ -30,11 +30,15 @@ from typing import Any, NoReturn
 
 import pytest
 
+from compat.catalog import FAMILIES, RUNTIMES
 from compat.processes import child_environment
 
 POSSIBLE = sys.platform == "linux"
-PRELOADED = ["pytest", "numpy", "scipy.signal", "soundfile", "torch"]
-"""Modules that the server imports: none starts a thread, is the project's own or a plugin."""
+PRELOADED = [
+    *("pytest", "hypothesis", "numpy", "scipy.signal", "soundfile", "torch"),
+    *("compat.run.plugin", "compat.measure.worker", "compat.build.builder", *FAMILIES, *RUNTIMES),
+]
+"""Modules that the server imports: none starts a thread, or reads the environment or a catalog."""
 STANDARD = (0, 1, 2)
 
 
@@ -57,13 +61,20 @@ class Forking(subprocess.Popen[Any]):
 
 
 def become(
-    module: str, arguments: Sequence[str], environment: Mapping[str, str], kept: Collection[int]
+    module: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    kept: Collection[int],
+    fresh: bool = False,
 ) -> NoReturn:
-    """Run a module as ``python -m`` does, in place of the program of this forked process."""
+    """Run a module as ``python -m`` does, in place of the program of this forked process.
+
+    ``fresh`` tells that the process that was forked has only imported: its modules are kept.
+    """
     code = 1
     try:
         _close_all_but({*STANDARD, *kept})
-        _forget(dict(environment))
+        _forget(dict(environment), fresh)
         sys.argv = [module, *arguments]
         runpy.run_module(module, run_name="__main__", alter_sys=True)
         code = 0
@@ -87,15 +98,19 @@ def _close_all_but(kept: Collection[int]) -> None:
                 os.close(int(path.name))
 
 
-def _forget(environment: dict[str, str]) -> None:
+def _forget(environment: dict[str, str], fresh: bool) -> None:
     """Undo what the process that was forked did to itself, but for libraries that it imported."""
     os.environ.clear()
     os.environ.update(environment)
     named = environment.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:0] = [path for path in (str(Path.cwd()), *named) if path and path not in sys.path]
     for name, module in list(sys.modules.items()):
-        if not _is_library(module):
+        if not (_is_library(module) or (fresh and name.partition(".")[0] == "compat")):
             del sys.modules[name]
+    if fresh:
+        # Else pytest warns that it is too late to rewrite the assertions of a plugin's modules.
+        for name in ("compat", "_hypothesis_globals", "hypothesis"):
+            sys.modules[name].__doc__ = "PYTEST_DONT_REWRITE"
     sys.meta_path[:] = [one for one in sys.meta_path if "pytest" not in type(one).__module__]
     warnings.resetwarnings()
     logging.getLogger().handlers.clear()
@@ -126,7 +141,7 @@ def _serve(
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         os.dup2(descriptor, number)
         os.close(descriptor)
-    become(command[2], command[3:], environment, ())
+    become(command[2], command[3:], environment, (), fresh=True)
 
 
 def run(
