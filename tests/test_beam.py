@@ -66,6 +66,7 @@ def test_a_row_without_its_own_past_is_seen() -> None:
 
 
 def test_one_beam_is_greedy_decoding_and_more_hear_the_same_clear_speech() -> None:
+    pytest.importorskip("torch")
     model, session = opened("whisper-nano@trained/cpu-torch/fp32")
     for item in recordings("clean", model.sample_rate, 2):
         (greedy,) = model.run(session, [item], Stopwatch())

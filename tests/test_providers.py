@@ -78,6 +78,7 @@ TENSORRT = "cuda-onnxruntime-tensorrt"
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Probe]:
     """Probe as on a machine of which a few facts are given; detection only, nothing runs."""
+    pytest.importorskip("torch", reason="graphs are exported by it")
 
     def probe(
         name: str,

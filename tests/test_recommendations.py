@@ -322,6 +322,7 @@ def test_all_else_runs_in_usual_batches(suites: Any, tmp_path: Path) -> None:
 
 def test_the_core_profile_takes_the_largest_usual_batch(suites: Any, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
+    pytest.importorskip("torch")
     command = suites.command(
         tmp_path,
         *("-k", "throughput", *PLANTED),

@@ -206,6 +206,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint in CTranslate2's format, with what faster-whisper needs beside it."""
     converters = pytest.importorskip("ctranslate2.converters")
     pytest.importorskip("transformers")
+    pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("converted") / "whisper-nano"
     converters.TransformersConverter(
         str(CHECKPOINT), copy_files=["tokenizer.json", "preprocessor_config.json"]
