@@ -70,7 +70,8 @@ def left_over(parent: int | None = None) -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process(parent).children(recursive=True)
-        if "compat.measure.worker" in " ".join(command_line(child))
+        # The server of forks.py names the module among those that it has imported.
+        if command_line(child)[1:3] == ["-m", "compat.measure.worker"]
     ]
 
 
