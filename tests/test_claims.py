@@ -582,6 +582,26 @@ def test_a_stranger_answer_is_named_and_left_out(tmp_path: Path) -> None:
         assert words in said or len(read.problems) == 4  # Three are told, the others counted.
 
 
+def test_an_outdated_answer_is_told_until_its_machine_has_answered_again(tmp_path: Path) -> None:
+    def write(name: str, one: Stored) -> tuple[str, ...]:
+        (tmp_path / f"{name}.experiment.json").write_bytes(msgspec.json.encode(one))
+        return experiments.read_all([tmp_path]).problems
+
+    good = answer(*FUSED)
+    assert "old.experiment.json: version 0" in " ".join(
+        write("old", msgspec.structs.replace(good, version=0))
+    )
+    elsewhere = msgspec.structs.replace(good.header, machine="elsewhere", run="another")
+    assert write("elsewhere", msgspec.structs.replace(good, header=elsewhere))
+    assert not write("again", good)
+
+
+def test_published_evidence_has_no_problems() -> None:
+    _, answers, report = published()
+    assert answers.problems == ()
+    assert report.problems == ()
+
+
 # The command and the page --------------------------------------------------------------------
 
 

@@ -49,6 +49,7 @@ VERSIONS: Mapping[str, int] = MappingProxyType(
 )
 """Experiment to version. It is raised when numbers of before can no longer be compared."""
 
+_UNUSABLE = "answers of experiments that cannot be used"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,120}")
 
 
@@ -127,8 +128,13 @@ def file_name(stored: Stored) -> str:
 
 
 def read_all(folders: Iterable[Path]) -> Answers:
-    """Read every stored answer below ``folders``; a file that cannot be used becomes a problem."""
+    """Read every stored answer below ``folders``; a file that cannot be used becomes a problem.
+
+    An answer of an older version of its experiment is one, unless the same machine has answered
+    again since: then nobody has anything to do about it.
+    """
     found: dict[tuple[str, str], Stored] = {}
+    outdated: list[tuple[Path, Stored]] = []
     problems = Problems()
     for folder in folders:
         paths = sorted(folder.rglob(f"*{ENDING}")) if folder.is_dir() else [folder]
@@ -137,9 +143,16 @@ def read_all(folders: Iterable[Path]) -> Answers:
                 continue
             stored = _read(path)
             if isinstance(stored, str):
-                problems.add("answers of experiments that cannot be used", f"{path.name}: {stored}")
+                problems.add(_UNUSABLE, f"{path.name}: {stored}")
+            elif stored.version != VERSIONS[stored.experiment]:
+                outdated.append((path, stored))
             else:
                 found[stored.header.run, stored.experiment] = stored
+    again = {(one.experiment, one.header.machine) for one in found.values()}
+    for path, stored in outdated:
+        if (stored.experiment, stored.header.machine) not in again:
+            current = f"version {stored.version} of the experiment; {VERSIONS[stored.experiment]}"
+            problems.add(_UNUSABLE, f"{path.name}: {current} is current. Run it again.")
     ordered = sorted(found.values(), key=lambda one: (one.header.started, one.header.run))
     return Answers(tuple(ordered), problems.lines())
 
@@ -159,11 +172,8 @@ def _read(path: Path) -> Stored | str:
         return f"its schema is {header.schema}, and this version reads {SCHEMA_VERSION}"
     if not all(_NAME.fullmatch(name) for name in (header.run, header.machine, stored.experiment)):
         return "its run, machine or experiment is called what cannot be part of a path"
-    current = VERSIONS.get(stored.experiment)
-    if current is None:
+    if stored.experiment not in VERSIONS:
         return f"no experiment is called {stored.experiment}"
-    if stored.version != current:
-        return f"version {stored.version} of the experiment; {current} is current. Run it again."
     for one in stored.findings:
         if number(one.value) is None or (one.interval and interval(one.interval) is None):
             return f"{one.measure} has a number that cannot be computed with"
