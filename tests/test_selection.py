@@ -17,6 +17,7 @@ from compat.contract.case import Family, Variant
 from compat.contract.errors import CompatError
 from compat.contract.profile import CORE, FULL, QUICK
 from compat.run.selection import Selection, check_mark_expression, marks, suggestion
+from suites import test_robustness
 
 SEEDED = ("--weights", "seeded")
 WATCHED = """
@@ -182,9 +183,13 @@ def test_integers_of_generated_weights_are_core_where_a_stand_in_judges_them() -
         return {case.recipe.name for case in cases if case.variant.name == model}
 
     assert recipes("wav2vec2-base") == {"fp32", "int8-dynamic"}
-    assert recipes("mert-95m") == {"fp32"}
-    for asked in ({"recipes": ("int8-dynamic",)}, {"models": ("mert-95m",)}, {"profile": FULL}):
-        assert "int8-dynamic" in recipes("mert-95m", **asked), asked
+    assert recipes("encodec-24khz") == {"fp32"}
+    for asked in (
+        {"recipes": ("int8-dynamic",)},
+        {"models": ("encodec-24khz",)},
+        {"profile": FULL},
+    ):
+        assert "int8-dynamic" in recipes("encodec-24khz", **asked), asked
 
 
 def test_a_first_look_takes_one_variant_of_each_family_in_fp32() -> None:
@@ -230,7 +235,7 @@ def test_a_first_look_of_what_is_slow_is_brief() -> None:
     assert all(target.slow for target in known.targets if target.evidence == "emulator")
     small = {
         *("whisper-nano", "wav2vec2-nano", "silero-vad", "resemblyzer", "segmentation-3.0"),
-        "basic-pitch",
+        *("basic-pitch", "clap-nano", "htdemucs-nano", "mert-nano"),
     }
     assert names("webnn-chromium-cpu") == names("webgpu-chromium-software") == small
     assert names("webgpu-firefox") > small, "a GPU gets the pipelines too"
@@ -443,3 +448,25 @@ def test_parallel_processes_share_the_work_but_time_nothing(suites: Any, tmp_pat
             assert one.remedy == "run without -n"
         else:
             assert one.status == "passed", one.reason
+
+
+def test_a_processor_runs_a_published_size_instead_of_a_small_generated_one() -> None:
+    """MusicGen's published size takes minutes with generated weights, and runs when named."""
+    selection = Selection(targets=("cpu-torch",))
+    cases = selection.cases(catalog.load())
+    here = [case for case in cases if case.weights != "pretrained"]
+    assert "musicgen-nano" in {case.variant.name for case in selection.worth(here)}
+    # With its weights on this machine the published one runs, and the small one does not.
+    assert "musicgen-nano" not in {case.variant.name for case in selection.worth(cases)}
+    named = Selection(models=("musicgen-nano", "musicgen-small"), targets=("cpu-torch",))
+    chosen = {case.variant.name for case in named.worth(named.cases(catalog.load()))}
+    assert chosen == {"musicgen-nano", "musicgen-small"}
+
+
+def test_no_search_for_hard_inputs_keeps_an_emulator_for_hours() -> None:
+    known = catalog.load()
+    for variant in ("musicgen-nano", "encodec-nano"):
+        case = known.case(f"{variant}@seeded/webgpu-chromium-software/fp32")
+        assert not test_robustness.test_search.check.asked(case, CORE), variant
+    trained = known.case("whisper-nano@trained/webgpu-chromium-software/fp32")
+    assert test_robustness.test_search.check.asked(trained, CORE)

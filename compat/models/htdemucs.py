@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from compat.contract.case import Family, Variant
 from compat.contract.digests import file_digest
 from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
+from compat.contract.places import FIXTURES
 from compat.contract.profile import Profile
 from compat.contract.session import Session
 from compat.inputs import demucs
@@ -34,6 +34,7 @@ from compat.models.htdemucs_settings import (
     read_settings,
 )
 from compat.models.items import Items
+from compat.models.parts.hugging_face import stand_in
 from compat.models.parts.overlap_add import OverlapAdd
 from compat.models.parts.short_time import istft, stft
 from compat.models.parts.windows import filled
@@ -47,6 +48,7 @@ FAMILY = Family(
     task="separation",
     row="Separation",
     headline="htdemucs",
+    stand_in="htdemucs-nano",
     variants=(
         Variant(
             "htdemucs",
@@ -57,17 +59,12 @@ FAMILY = Family(
             working_gb=4.0,
             checkpoint="adefossez/HTDemucs",
         ),
-        Variant("htdemucs-nano", ("seeded",), published=False, core=True, parameters=0.4),
+        stand_in("htdemucs-nano", 0.4),
     ),
 )
 
 GENERATED: Mapping[str, Settings] = {
     "htdemucs": Settings(),
-    # This size is not a published one. It has all operators of the other, with segments of one
-    # second.
-    "htdemucs-nano": Settings(
-        channels=8, bottom_channels=32, t_layers=3, t_heads=4, dconv_comp=4, samples=44_100
-    ),
 }
 """Settings of the sizes that run with generated weights."""
 
@@ -82,14 +79,19 @@ with the usual 0.02 of generated values the branches would have no effect."""
 
 
 def load(variant: str, weights: str, checkpoint: str) -> HTDemucsModel:
-    """Load the host side; ``checkpoint`` is a folder or a file, empty for seeded weights.
+    """Load the host side of a variant.
+
+    Args:
+        variant: a variant of :data:`FAMILY`.
+        weights: ``seeded``, ``trained`` or ``pretrained``.
+        checkpoint: a folder or a file, absolute or below ``fixtures/``; empty for seeded weights.
 
     Raises:
         CheckpointError: the file is no checkpoint of HTDemucs, or has parts that are not supported.
     """
     if weights == "seeded":
         return HTDemucsModel(GENERATED[variant])
-    saved = demucs.read(Path(checkpoint))
+    saved = demucs.read(FIXTURES / checkpoint)  # An absolute path stays as it is.
     return HTDemucsModel(read_settings(saved), saved)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from compat.contract.case import Family, Variant
+from compat.contract.case import Family
 from compat.contract.graph import Graph, Stopwatch, Tensor
 from compat.contract.item import Item, Prediction
 from compat.contract.profile import Profile
@@ -32,6 +32,7 @@ from compat.models.parts.hugging_face import (
     published,
     read_checkpoint,
     read_features,
+    stand_in,
 )
 from compat.models.parts.wave_encoder import (
     fold_positions,
@@ -49,10 +50,11 @@ FAMILY = Family(
     task="music-tagging",
     row="Music embedding",
     headline="mert-95m",
+    stand_in="mert-nano",
     variants=(
         published("mert-95m", "m-a-p/MERT-v1-95M", 94.4, core=True),
         published("mert-330m", "m-a-p/MERT-v1-330M", 315.4),
-        Variant("mert-nano", ("seeded",), published=False, core=True, parameters=0.2),
+        stand_in("mert-nano", 0.2),
     ),
 )
 
@@ -74,20 +76,9 @@ _LARGE = {
     "feat_extract_norm": "layer",
     "conv_bias": True,
 }
-# This size is not a published one. It has all operators of the base, and is small enough for every
-# emulator.
-_NANO = {
-    **_BASE,
-    "conv_dim": [32] * 7,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 256,
-}
 PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     "mert-95m": _BASE,
     "mert-330m": _LARGE,
-    "mert-nano": _NANO,
 }
 
 KINDS = ("mert_model", "hubert")
